@@ -1,0 +1,10 @@
+"""nif: train neural implicit fields and turn them into meshes, pictures and numbers.
+
+This file stays free of heavy imports: `nif --help` and shell completion load it.
+"""
+
+__version__ = "0.1.0"
+
+
+class NifError(Exception):
+    """Something the user can mend. The message is one or two lines: which file or key, what is wrong, what would be right."""

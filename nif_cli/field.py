@@ -1,0 +1,87 @@
+"""The heart of the toolkit: a Field is a function of space, for one instance. Everything after training sees Fields only.
+
+Letters, here and everywhere: B batch, S shapes, N points, R rays, C channels, D spatial dimension (2 or 3), Z code size.
+Larger is more inside: the surface is {x : value(x) = level} and the inside is value > level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class Field(Protocol):
+    """An implicit surface in normalised space."""
+
+    level: float
+    """The surface is where value = level; inside is value > level."""
+    bounds: Tensor
+    """[2, D]: the box (lower corner, upper corner) outside which there is no surface."""
+    trust: float
+    """|value - level| is a distance up to here: inf (true distance), 0.1 (clamped there), 0 (logit, density)."""
+
+    def value(self, points: Tensor) -> Tensor:
+        """[..., D] -> [...]"""
+        ...
+
+
+@dataclass
+class BoundField:
+    """A network bound to one instance: by its code, by adapted weights, or by nothing at all. Made by `bind`."""
+
+    network: nn.Module
+    code: Tensor | None
+    params: Mapping[str, Tensor] | None
+    level: float
+    bounds: Tensor
+    trust: float
+
+    def value(self, points: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch"]:
+        """The first channel of the network at `points` in normalised space."""
+        args = (points.reshape(1, -1, points.shape[-1]), None if self.code is None else self.code[None])
+        if self.params is None:
+            out = self.network(*args)
+        else:
+            out = torch.func.functional_call(self.network, dict(self.params), args)
+        return out[..., 0].reshape(points.shape[:-1])
+
+
+def bind(
+    network: nn.Module,
+    code: Tensor | None = None,
+    params: Mapping[str, Tensor] | None = None,
+    *,
+    level: float = 0.0,
+    bounds: Tensor | None = None,
+    trust: float = float("inf"),
+) -> BoundField:
+    """An instance of `network(points [S, N, D], code [S, Z] or None) -> [S, N, C]` as a Field.
+
+    `code` [Z] conditions it, `params` replace its weights by name; `bounds` default to the cube [-1, 1]^3 that holds the
+    unit ball.
+    """
+    if bounds is None:
+        bounds = torch.tensor([[-1.0] * 3, [1.0] * 3])
+    return BoundField(network, code, params, level, bounds, trust)
+
+
+def evaluate(field: Field, points: Float[Tensor, "N D"], chunk: int = 2**16) -> Float[Tensor, "N"]:
+    """`field.value` without gradients, `chunk` points at a time: memory does not grow with N beyond points and values."""
+    with torch.no_grad():
+        return torch.cat([field.value(part) for part in points.split(chunk)]) if len(points) else points.new_empty(0)
+
+
+def gradient(field: Field, points: Float[Tensor, "N D"], chunk: int = 2**15) -> Float[Tensor, "N D"]:
+    """The gradient of `field.value` by automatic differentiation; it points inwards (larger is more inside)."""
+    parts = []
+    for part in points.split(chunk):
+        with torch.enable_grad():
+            x = part.detach().requires_grad_(True)
+            (g,) = torch.autograd.grad(field.value(x).sum(), x)
+        parts.append(g)
+    return torch.cat(parts) if parts else points

@@ -1,0 +1,48 @@
+"""Encodings: coordinates -> features, the cure for networks that blur."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class Positional(nn.Module):
+    """sin and cos of x * 2^k * base for k = 0..frequencies-1, with x itself in front (NeRF, Mildenhall et al. 2020, eq. 4).
+
+    `base` 1 is NeRF's code, pi its paper; features: D * (2 * frequencies + include_input).
+    """
+
+    def __init__(self, dim: int, frequencies: int = 6, base: float = 1.0, include_input: bool = True):
+        super().__init__()
+        if frequencies < 1:
+            raise ValueError(f"frequencies={frequencies}: at least 1")
+        self.include_input = include_input
+        self.register_buffer("scale", base * 2.0 ** torch.arange(frequencies))
+        self.features = dim * (2 * frequencies + include_input)
+
+    def forward(self, x: Float[Tensor, "*n D"]) -> Float[Tensor, "*n F"]:
+        angles = (x[..., None] * self.scale).flatten(-2)
+        parts = (x, angles.sin(), angles.cos()) if self.include_input else (angles.sin(), angles.cos())
+        return torch.cat(parts, -1)
+
+
+class Fourier(nn.Module):
+    """sin and cos of 2 pi B x, B ~ N(0, scale^2) [features, D], fixed by `seed` and saved (Tancik et al. 2020, eq. 5).
+
+    Their scale is for coordinates in [0, 1]; shapes here span [-1, 1], so the same blur is half their number (6, not 12).
+    """
+
+    def __init__(self, dim: int, features: int = 256, scale: float = 6.0, seed: int = 0):
+        super().__init__()
+        if features < 1 or scale <= 0:
+            raise ValueError(f"features={features}, scale={scale}: both must be positive")
+        directions = torch.randn(features, dim, generator=torch.Generator().manual_seed(seed), device="cpu")
+        self.register_buffer("directions", 2 * math.pi * scale * directions)
+        self.features = 2 * features
+
+    def forward(self, x: Float[Tensor, "*n D"]) -> Float[Tensor, "*n F"]:
+        angles = x @ self.directions.T
+        return torch.cat((angles.sin(), angles.cos()), -1)

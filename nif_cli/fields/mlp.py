@@ -1,0 +1,152 @@
+"""The multilayer perceptron of DeepSDF (Park et al. 2019) and IGR (Gropp et al. 2020), with what they vary."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class Linear(nn.Module):
+    """y = W [h, code] + b. The code is the same for all points of a shape, so its part is computed once a shape.
+
+    With `weight_norm`, W = g v / ||v|| by rows (Salimans and Kingma 2016).
+    """
+
+    def __init__(self, features: int, out: int, code_size: int = 0, weight_norm: bool = False):
+        super().__init__()
+        self.features = features
+        self.weight = nn.Parameter(torch.empty(out, features + code_size))
+        self.bias = nn.Parameter(torch.empty(out))
+        bound = 1 / math.sqrt(features + code_size)
+        nn.init.uniform_(self.weight, -bound, bound)
+        nn.init.uniform_(self.bias, -bound, bound)
+        self.gain = nn.Parameter(self.weight.detach().norm(dim=1, keepdim=True)) if weight_norm else None
+
+    def effective_weight(self) -> Tensor:
+        """W with the weight norm applied, [out, features + Z]."""
+        return self.weight if self.gain is None else torch._weight_norm(self.weight, self.gain, 0)
+
+    def forward(self, h: Float[Tensor, "S N H"], code: Float[Tensor, "S Z"] | None = None) -> Float[Tensor, "S N O"]:
+        weight = self.effective_weight()
+        if code is None:
+            return F.linear(h, weight, self.bias)
+        once = torch.addmm(self.bias, code, weight[:, self.features :].T)  # [S, O]
+        return torch.baddbmm(once[:, None], h, weight[:, : self.features].T.expand(len(h), -1, -1))
+
+
+class _ReluDropout(torch.autograd.Function):
+    """relu then dropout, in place; the output alone is kept: where it is 0 the gradient is 0.
+
+    The mask takes one random byte a value, eight times cheaper on a CPU than `F.dropout`; p is rounded to 1/256 and the
+    scale is that of the rounded p, so the expectation is exact.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, p: float) -> Tensor:  # type: ignore[override]
+        dropped = round(256 * p)
+        bits = torch.empty((x.numel() + 7) // 8, dtype=torch.int64, device=x.device).random_(-(2**63), None)
+        mask = bits.view(torch.uint8)[: x.numel()].view(x.shape) < 256 - dropped
+        ctx.scale = 256 / (256 - dropped)
+        out = x.clamp_(min=0).mul_(mask).mul_(ctx.scale)
+        ctx.mark_dirty(x)
+        ctx.save_for_backward(out)
+        return out
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):  # type: ignore[override]
+        (out,) = ctx.saved_tensors
+        return torch.ops.aten.threshold_backward(grad, out, 0).mul_(ctx.scale), None
+
+
+class MLP(nn.Module):
+    """`layers` hidden layers of `width`, then a linear one: network(points [S, N, D], code [S, Z] or None) -> [S, N, C].
+
+    skips: hidden layers (counted from 0) that see the input and the code again; the layer before narrows by as much, so
+    that all stay `width` wide (DeepSDF). `output: tanh` ends in tanh (DeepSDF); `init: geometric` starts as a sphere of
+    `radius`, inside positive (IGR, Atzmon and Lipman 2020).
+    """
+
+    def __init__(
+        self,
+        dim: int = 3,
+        out: int = 1,
+        code_size: int = 0,
+        *,
+        encoding: Callable[[int], nn.Module] | None = None,
+        width: int = 512,
+        layers: int = 8,
+        skips: Sequence[int] = (),
+        activation: Literal["relu", "softplus"] = "relu",
+        beta: float = 100.0,
+        weight_norm: bool = False,
+        dropout: float = 0.0,
+        init: Literal["default", "geometric"] = "default",
+        radius: float = 0.5,
+        output: Literal["none", "tanh"] = "none",
+    ):
+        super().__init__()
+        if width < 1 or layers < 1:
+            raise ValueError(f"width={width}, layers={layers}: both must be at least 1")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout={dropout}: must be in [0, 1)")
+        if any(not 0 < s < layers for s in skips):
+            raise ValueError(f"skips={list(skips)}: a skip enters one of the hidden layers 1..{layers - 1}")
+        self.encoding = encoding(dim) if encoding is not None else None
+        features = dim if self.encoding is None else int(self.encoding.features)  # type: ignore[arg-type]
+        if skips and features + code_size >= width:
+            raise ValueError(f"skips: the input ({features} features + a code of {code_size}) leaves nothing of width={width}")
+        if init == "geometric" and (self.encoding is not None or code_size):
+            raise ValueError("init=geometric starts from a sphere of the coordinates: it needs encoding=none and a model without codes")
+        self.skips = frozenset(skips)
+        self.beta, self.dropout = beta, dropout
+        self.activation, self.output = activation, output
+        hidden = []
+        for i in range(layers):
+            enters = features if i == 0 else width  # a skip layer sees width - (features + Z), plus them
+            leaves = width - features - code_size if i + 1 in self.skips else width
+            takes_code = code_size if i == 0 or i in self.skips else 0
+            hidden.append(Linear(enters - takes_code if i in self.skips else enters, leaves, takes_code, weight_norm))
+        self.hidden = nn.ModuleList(hidden)
+        self.last = Linear(width, out)
+        if init == "geometric":
+            self._geometric(radius, features)
+
+    def _geometric(self, radius: float, features: int) -> None:
+        with torch.no_grad():
+            for i, layer in enumerate(self.hidden):
+                assert isinstance(layer, Linear)
+                std = math.sqrt(2) / math.sqrt(layer.weight.shape[0])
+                layer.weight.normal_(0, std)
+                layer.bias.zero_()
+                if i in self.skips:
+                    layer.weight[:, -features:].zero_()
+                if layer.gain is not None:
+                    layer.gain.copy_(layer.weight.norm(dim=1, keepdim=True))
+            width = self.last.weight.shape[1]
+            self.last.weight.normal_(-math.sqrt(math.pi) / math.sqrt(width), 1e-4)
+            self.last.bias.fill_(radius)
+
+    def _activate(self, h: Tensor) -> Tensor:
+        if self.activation == "softplus":
+            h = F.softplus(h, self.beta)
+        elif self.training and self.dropout > 0:
+            return _ReluDropout.apply(h, self.dropout)  # type: ignore[return-value]
+        else:
+            return F.relu(h, inplace=True)
+        return F.dropout(h, self.dropout, self.training)
+
+    def forward(self, points: Float[Tensor, "S N D"], code: Float[Tensor, "S Z"] | None = None) -> Float[Tensor, "S N C"]:
+        x = points if self.encoding is None else self.encoding(points)
+        h = x
+        for i, layer in enumerate(self.hidden):
+            if i in self.skips:
+                h = torch.cat((h, x), -1)
+            h = self._activate(layer(h, code if i == 0 or i in self.skips else None))
+        h = self.last(h)
+        return torch.tanh(h) if self.output == "tanh" else h

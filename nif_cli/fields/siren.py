@@ -1,0 +1,50 @@
+"""Networks with sine activations (SIREN, Sitzmann et al. 2020)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from nif_cli.fields.mlp import Linear
+
+
+class Siren(nn.Module):
+    """sin(omega (W h + b)) for `layers` hidden layers of `width`, then a linear one; initialised as published (section 3.2).
+
+    A code enters the first layer. network(points [S, N, D], code [S, Z] or None) -> [S, N, C].
+    """
+
+    def __init__(
+        self,
+        dim: int = 3,
+        out: int = 1,
+        code_size: int = 0,
+        *,
+        width: int = 256,
+        layers: int = 4,
+        omega: float = 30.0,
+        first_omega: float = 30.0,
+    ):
+        super().__init__()
+        if width < 1 or layers < 1:
+            raise ValueError(f"width={width}, layers={layers}: both must be at least 1")
+        if omega <= 0 or first_omega <= 0:
+            raise ValueError(f"omega={omega}, first_omega={first_omega}: both must be positive")
+        self.omegas = [first_omega] + [omega] * (layers - 1)
+        self.hidden = nn.ModuleList(Linear(dim if i == 0 else width, width, code_size if i == 0 else 0) for i in range(layers))
+        self.last = Linear(width, out)
+        with torch.no_grad():
+            for i, layer in enumerate([*self.hidden, self.last]):
+                assert isinstance(layer, Linear)
+                fan_in = layer.weight.shape[1]
+                bound = 1 / fan_in if i == 0 else math.sqrt(6 / fan_in) / omega
+                layer.weight.uniform_(-bound, bound)
+
+    def forward(self, points: Float[Tensor, "S N D"], code: Float[Tensor, "S Z"] | None = None) -> Float[Tensor, "S N C"]:
+        h = points
+        for i, (layer, omega) in enumerate(zip(self.hidden, self.omegas, strict=True)):
+            h = torch.sin(omega * layer(h, code if i == 0 else None))
+        return self.last(h)

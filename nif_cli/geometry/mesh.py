@@ -1,0 +1,140 @@
+"""Triangle meshes: reading whatever people have, merging by position, normalising, and saying what is wrong with them."""
+
+from __future__ import annotations
+
+import io
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import trimesh
+from jaxtyping import Float
+
+from nif_cli import NifError
+
+READABLE = (".ply", ".obj", ".stl", ".off", ".glb", ".gltf")
+WRITABLE = ("ply", "obj", "glb", "stl", "off")
+BALL_RADIUS = 1 / 1.03  # the farthest vertex of a normalised shape (DeepSDF's preprocessing)
+
+
+@dataclass(frozen=True)
+class Transform:
+    """From a user's units to normalised space: normalised = (p + offset) * scale (DeepSDF's NormalizationParameters)."""
+
+    offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    scale: float = 1.0
+
+    def to_normalised(self, points: np.ndarray) -> np.ndarray:
+        """[..., 3] in the user's units -> normalised space, float64."""
+        return (np.asarray(points, np.float64) + np.asarray(self.offset)) * self.scale
+
+    def to_original(self, points: np.ndarray) -> np.ndarray:
+        """[..., 3] in normalised space -> the user's units, float64."""
+        return np.asarray(points, np.float64) / self.scale - np.asarray(self.offset)
+
+    def as_dict(self) -> dict:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class MeshReport:
+    """What the signs of a mesh can be trusted for."""
+
+    vertices: int
+    faces: int
+    boundary_edges: int  # edges of one face only
+    non_manifold_edges: int  # edges of three faces or more
+    components: int
+
+    @property
+    def watertight(self) -> bool:
+        return self.boundary_edges == 0 and self.non_manifold_edges == 0
+
+    def __str__(self) -> str:
+        parts = f", {self.components} parts" if self.components > 1 else ""
+        if self.watertight:
+            state = "watertight"
+        else:
+            holes = f"{self.boundary_edges} boundary edges" if self.boundary_edges else ""
+            forks = f"{self.non_manifold_edges} non-manifold edges" if self.non_manifold_edges else ""
+            state = f"not watertight ({', '.join(filter(None, (holes, forks)))}): signs by winding number close its holes"
+        return f"{self.vertices:,} vertices, {self.faces:,} faces{parts}, {state}"
+
+
+def mesh_files(path: str | Path) -> list[Path]:
+    """The mesh files that `path` names: itself, or all below it (sorted). NifError when there are none."""
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise NifError(f"no such file or folder: {path}")
+    if path.is_file():
+        if path.suffix.lower() not in READABLE:
+            raise NifError(f"{path}: '{path.suffix}' is no mesh format; readable are {', '.join(READABLE)}")
+        return [path]
+    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in READABLE and p.is_file())
+    if not files:
+        raise NifError(f"{path}: no meshes in this folder (looked for {', '.join(READABLE)})")
+    return files
+
+
+def load_mesh(path: str | Path) -> trimesh.Trimesh:
+    """Read one mesh file: polygons become triangles, scenes one mesh, vertices are merged by position alone (texture
+    seams split them otherwise), degenerate faces are dropped. Anything else is a NifError that names the file."""
+    path = Path(path)
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") if hasattr(os, "sysconf") else 2**62
+    if path.stat().st_size * 8 > free:
+        raise NifError(f"{path}: a mesh file of {path.stat().st_size / 2**30:.1f} GiB does not fit in the memory of this machine")
+    try:
+        mesh = trimesh.load_scene(path, process=False, skip_materials=True, allow_remote=False).to_mesh()
+    except Exception as error:  # trimesh's readers raise whatever the file makes them stumble over
+        cloud = "pointcloud" in str(error).lower()
+        reason = "it holds points and no faces" if cloud else str(error).strip().split("\n")[0] or type(error).__name__
+        raise NifError(f"{path}: cannot be read as a mesh: {reason[:200]}") from error
+    return clean(mesh, str(path))
+
+
+def clean(mesh: trimesh.Trimesh, name: str) -> trimesh.Trimesh:
+    """Merge by position and drop degenerate faces; NifError (naming `name`) when no surface is left or numbers are not finite."""
+    if len(mesh.faces) == 0:
+        raise NifError(f"{name}: no faces" + (", points only; a mesh is needed" if len(mesh.vertices) else ": the mesh is empty"))
+    used = mesh.vertices[np.unique(mesh.faces)]
+    if not np.isfinite(used).all():
+        raise NifError(f"{name}: {(~np.isfinite(used).all(1)).sum():,} vertices are NaN or infinite; repair the mesh first")
+    extent = float(np.ptp(used, axis=0).max())
+    if not 1e-30 < extent < 1e30:
+        raise NifError(f"{name}: degenerate, its longest side is {extent:g}")
+    mesh = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
+    # digits relative to the size: the default, 1e-8 absolute, would collapse a mesh in kilometres or one in microns
+    mesh.merge_vertices(merge_tex=True, merge_norm=True, digits_vertex=int(8 - np.floor(np.log10(extent))))
+    mesh.update_faces(mesh.nondegenerate_faces(height=0))
+    mesh.remove_unreferenced_vertices()
+    if len(mesh.faces) == 0 or not mesh.area > 0:
+        raise NifError(f"{name}: degenerate, all its faces have no area")
+    return mesh
+
+
+def inspect_mesh(mesh: trimesh.Trimesh) -> MeshReport:
+    """Count what makes signs doubtful. The mesh must be merged by position."""
+    _, counts = np.unique(mesh.edges_sorted, axis=0, return_counts=True)
+    return MeshReport(
+        vertices=len(mesh.vertices),
+        faces=len(mesh.faces),
+        boundary_edges=int((counts == 1).sum()),
+        non_manifold_edges=int((counts > 2).sum()),
+        components=int(mesh.body_count),
+    )
+
+
+def unit_ball(vertices: Float[np.ndarray, "V 3"]) -> Transform:
+    """The transform that centres the bounding box and brings the farthest vertex to radius 1/1.03 (DeepSDF)."""
+    centre = (vertices.min(0) + vertices.max(0)) / 2
+    radius = float(np.linalg.norm(vertices - centre, axis=1).max())
+    x, y, z = (float(-c) for c in centre)
+    return Transform((x, y, z), BALL_RADIUS / radius)
+
+
+def mesh_bytes(mesh: trimesh.Trimesh, format: str) -> bytes:
+    """The mesh in a file format of WRITABLE (ply is binary), as bytes to be written in one go."""
+    data = mesh.export(file_type=format)
+    buffer = io.BytesIO(data.encode() if isinstance(data, str) else bytes(data))
+    return buffer.getvalue()
