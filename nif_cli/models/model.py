@@ -1,0 +1,133 @@
+"""The master seam: a Model takes data while it trains and gives Fields afterwards."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Timer
+from torch import Tensor, nn
+
+from nif_cli import NifError
+from nif_cli.data.samples import ShapeBatch
+from nif_cli.data.shapes import ShapeData
+from nif_cli.field import Field
+from nif_cli.geometry.mesh import Transform
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One shape or scene that a model knows: its id and how it lies in the user's units."""
+
+    id: str
+    transform: Transform
+
+
+class Model(pl.LightningModule):
+    """A family of fields. Subclasses say what to minimise (`loss`) and how a known instance becomes a Field (`field`).
+
+    `optimizer(groups)` and `scheduler(optimizer)` make theirs; a scheduler that takes `progress` gets the fraction of the
+    training that is done. `lr` is the network's learning rate.
+    """
+
+    def __init__(self, lr: float, optimizer: Callable[..., Any], scheduler: Callable[..., Any] | None = None):
+        super().__init__()
+        if not lr > 0:
+            raise ValueError(f"lr={lr}: must be positive")
+        self.lr, self._optimizer, self._scheduler = lr, optimizer, scheduler
+        self.instances: dict[str, Instance] = {}
+        self.terms: dict[str, Tensor] = {}  # the last step's loss, for the progress bar
+        self.log_every = 50
+
+    @abstractmethod
+    def loss(self, batch: ShapeBatch) -> dict[str, Tensor]:
+        """The scalar terms of the loss, already weighted; what is minimised is their sum."""
+
+    @abstractmethod
+    def field(self, id: str) -> Field:
+        """The field of a known instance."""
+
+    @abstractmethod
+    def adopt(self, data: ShapeData) -> None:
+        """Before training: take the instances of the data, and say which of its needs the data cannot meet."""
+
+    @abstractmethod
+    def allocate(self, ids: list[str]) -> None:
+        """Make room for these instances; a checkpoint's state is loaded afterwards."""
+
+    def parameter_groups(self) -> list[dict]:
+        return [{"params": list(self.parameters()), "lr": self.lr}]
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self._optimizer(self.parameter_groups())
+        if self._scheduler is None:
+            return optimizer
+        takes_progress = "progress" in inspect.signature(self._scheduler).parameters
+        scheduler = self._scheduler(optimizer, progress=self.progress) if takes_progress else self._scheduler(optimizer)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def progress(self) -> float:
+        """How much of the training is done, in [0, 1]: of trainer.max_steps or trainer.max_time, whichever is more."""
+        trainer = self._trainer
+        if trainer is None:
+            return 0.0
+        by_steps = trainer.global_step / trainer.max_steps if trainer.max_steps > 0 else 0.0
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Timer) and callback._duration:
+                return min(1.0, max(by_steps, callback.time_elapsed() / callback._duration))
+        return min(1.0, by_steps)
+
+    def training_step(self, batch: ShapeBatch, index: int) -> Tensor:
+        terms = self.loss(batch)
+        total = torch.stack(list(terms.values())).sum() if len(terms) > 1 else next(iter(terms.values()))
+        self.terms = {"loss": total.detach(), **terms}
+        if self.global_step % self.log_every == 0:
+            # straight to the loggers: Lightning's `self.log` would cost as much as a small network's step
+            values = {f"train/{name}": float(term.detach()) for name, term in self.terms.items()}
+            if not all(v == v and abs(v) != float("inf") for v in values.values()):
+                raise NifError(f"the loss is not finite after {self.global_step} steps: try a smaller model.lr (it is {self.lr:g})")
+            values["train/lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
+            values["train/seconds"] = time.monotonic() - self._began
+            for logger in self.loggers:
+                logger.log_metrics(values, self.global_step)
+        return total
+
+    def validation_step(self, batch: ShapeBatch, index: int) -> None:
+        terms = self.loss(batch)
+        self.log("val/loss", torch.stack(list(terms.values())).sum(), batch_size=len(batch.row))
+
+    def on_fit_start(self) -> None:
+        self._began = time.monotonic()
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        return batch  # drawn where it is needed
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["nif_instances"] = [{"id": i.id, **i.transform.as_dict()} for i in self.instances.values()]
+        checkpoint["nif_random"] = {
+            "cpu": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Resuming: random numbers go on where they stopped."""
+        random = checkpoint.get("nif_random")
+        if random:
+            torch.set_rng_state(random["cpu"])
+            if random["cuda"] and torch.cuda.device_count() == len(random["cuda"]):
+                torch.cuda.set_rng_state_all(random["cuda"])
+
+    def restore_instances(self, saved: list[dict]) -> None:
+        """The instances of a checkpoint, before its weights are loaded."""
+        self.allocate([i["id"] for i in saved])
+        self.instances = {i["id"]: Instance(i["id"], Transform(tuple(i["offset"]), i["scale"])) for i in saved}
+
+
+def device_of(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device

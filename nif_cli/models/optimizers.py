@@ -1,0 +1,70 @@
+"""Adam that moves a shape's code only when the shape is in the batch, and schedules that know how far training is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+
+class Adam(torch.optim.Adam):
+    """torch's Adam; for a parameter whose gradient is sparse (an embedding's), each row has its own moments and its own
+    count of steps, and rows without a gradient stay where they are. Plain Adam goes on moving every code by its momentum.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        sparse = [(g, p, p.grad) for g in self.param_groups for p in g["params"] if p.grad is not None and p.grad.is_sparse]
+        for _, p, _ in sparse:
+            p.grad = None
+        super().step()
+        for group, p, grad in sparse:
+            self._step_rows(group, p, grad.coalesce())
+            p.grad = grad
+        return loss
+
+    def _step_rows(self, group: dict, p: Tensor, grad: Tensor) -> None:
+        row, g = grad.indices()[0], grad.values()
+        state = self.state[p]
+        if not state:
+            state["step"] = torch.zeros(len(p), device=p.device)
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
+        (beta1, beta2), lr = group["betas"], group["lr"]
+        step = state["step"][row] + 1
+        m = state["exp_avg"][row].lerp(g, 1 - beta1)
+        v = state["exp_avg_sq"][row].lerp(g * g, 1 - beta2)
+        state["step"][row], state["exp_avg"][row], state["exp_avg_sq"][row] = step, m, v
+        step = step[:, None]
+        p[row] -= lr * (m / (1 - beta1**step)) / ((v / (1 - beta2**step)).sqrt() + group["eps"])
+
+
+class Cosine(LambdaLR):
+    """From the full rate down to `final` times it along half a cosine, after a linear warm-up over the first `warmup`
+    of the training. `progress` says how far training is, in [0, 1]: by steps or by time, whichever ends first."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, progress: Callable[[], float], final: float = 0.01, warmup: float = 0.01):
+        if not 0 <= final <= 1 or not 0 <= warmup < 1:
+            raise ValueError(f"final={final}, warmup={warmup}: both are fractions")
+
+        def factor(step: int) -> float:
+            t = progress()
+            rise = min(1.0, (t + 1e-3) / (warmup + 1e-3))
+            return rise * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * t)))
+
+        super().__init__(optimizer, factor)
+
+
+class Halving(LambdaLR):
+    """Multiplied by `factor` after each `every` of the training (DeepSDF: 0.5 after every quarter of its 2001 epochs)."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, progress: Callable[[], float], every: float = 0.25, factor: float = 0.5):
+        if not 0 < every <= 1 or not 0 < factor <= 1:
+            raise ValueError(f"every={every}, factor={factor}: both are fractions")
+        super().__init__(optimizer, lambda step: factor ** int(min(progress(), 1 - 1e-9) / every))

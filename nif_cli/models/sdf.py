@@ -1,0 +1,85 @@
+"""One shape in one network: a signed distance, learned from distances (DeepSDF's regression) or from points with normals
+and the eikonal equation (IGR, Gropp et al. 2020; SIREN, Sitzmann et al. 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from nif_cli import NifError
+from nif_cli.data.samples import ShapeBatch
+from nif_cli.data.shapes import ShapeData
+from nif_cli.field import BoundField, bind
+from nif_cli.losses import clamped_l1, eikonal, normal_alignment, off_surface
+from nif_cli.models.model import Instance, Model
+
+
+class Sdf(Model):
+    """`objective: regression` fits distances clamped to +-`clamp`; `objective: eikonal` sees only points with normals:
+    value 0 and gradient along the normal on the surface, a gradient of norm 1 everywhere, no zero elsewhere. The four
+    weights are those of SIREN's section 4.2.
+    """
+
+    def __init__(
+        self,
+        field: Callable[..., nn.Module],
+        optimizer: Callable[..., Any],
+        scheduler: Callable[..., Any] | None = None,
+        *,
+        lr: float = 1e-3,
+        objective: Literal["regression", "eikonal"] = "regression",
+        clamp: float = 0.1,
+        surface_weight: float = 3e3,
+        off_surface_weight: float = 1e2,
+        normal_weight: float = 1e2,
+        eikonal_weight: float = 5e1,
+    ):
+        super().__init__(lr, optimizer, scheduler)
+        if not clamp > 0:
+            raise ValueError(f"clamp={clamp}: must be positive")
+        self.network = field(dim=3, out=1, code_size=0)
+        self.objective, self.clamp = objective, clamp
+        self.weights = (surface_weight, off_surface_weight, normal_weight, eikonal_weight)
+
+    def adopt(self, data: ShapeData) -> None:
+        shapes = data.prepare()
+        if len(shapes) > 1:
+            raise NifError(
+                f"model=sdf learns one shape and the data holds {len(shapes)} ({shapes[0].id}, {shapes[1].id}, ...): "
+                "name one file, or use model=deepsdf"
+            )
+        if self.objective == "regression" and shapes[0].distance is None:
+            raise NifError("model=sdf needs distances, and this data holds none; model.objective=eikonal needs points and normals only")
+        if self.objective == "eikonal":
+            if shapes[0].normals is None or not len(shapes[0].normals):
+                raise NifError("model.objective=eikonal needs surface points with normals, and this data holds none")
+            data.surface_batch_points = data.batch_points // 2
+        self.instances = {s.id: Instance(s.id, s.transform) for s in shapes}
+
+    def allocate(self, ids: list[str]) -> None:
+        pass
+
+    def field(self, id: str) -> BoundField:
+        return bind(self.network, trust=self.clamp if self.objective == "regression" else float("inf"))
+
+    def loss(self, batch: ShapeBatch) -> dict[str, Tensor]:
+        if self.objective == "regression" or batch.surface is None or batch.normals is None:
+            # a held-out batch has no surface: the eikonal kind is watched by its distances too
+            return {"l1": clamped_l1(self.network(batch.points, None)[..., 0], batch.distance, self.clamp)}
+        on = batch.surface
+        with torch.enable_grad():
+            anywhere = torch.rand_like(on) * 2 - 1
+            points = torch.cat((on, anywhere), 1).requires_grad_(True)
+            value = self.network(points, None)[..., 0]
+            (gradient,) = torch.autograd.grad(value.sum(), points, create_graph=True)
+        n = on.shape[1]
+        surface, off, normal, unit = self.weights
+        return {
+            "surface": surface * value[:, :n].abs().mean(),
+            "off_surface": off * off_surface(value[:, n:]),
+            "normal": normal * normal_alignment(gradient[:, :n], batch.normals),
+            "eikonal": unit * eikonal(gradient),
+        }
