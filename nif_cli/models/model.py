@@ -12,13 +12,15 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Timer
-from torch import Tensor, nn
+from torch import Tensor
 
-from nif_cli import NifError
+from nif_cli import NifError, __version__
 from nif_cli.data.samples import ShapeBatch
 from nif_cli.data.shapes import ShapeData
 from nif_cli.field import Field
 from nif_cli.geometry.mesh import Transform
+
+CHECKPOINT_FORMAT = 1  # of a checkpoint's "nif" entry; raised when an older nif could not read it
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Model(pl.LightningModule):
         self.instances: dict[str, Instance] = {}
         self.terms: dict[str, Tensor] = {}  # the last step's loss, for the progress bar
         self.log_every = 50
+        self.config: dict[str, Any] = {}  # the resolved configuration that made it; saved with it
+        self._random_state: Tensor | None = None
 
     @abstractmethod
     def loss(self, batch: ShapeBatch) -> dict[str, Tensor]:
@@ -109,25 +113,31 @@ class Model(pl.LightningModule):
         return batch  # drawn where it is needed
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["nif_instances"] = [{"id": i.id, **i.transform.as_dict()} for i in self.instances.values()]
-        checkpoint["nif_random"] = {
-            "cpu": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        checkpoint["nif"] = {
+            "format": CHECKPOINT_FORMAT,
+            "version": __version__,
+            "config": self.config,
+            "instances": [{"id": i.id, **i.transform.as_dict()} for i in self.instances.values()],
+            "random": {
+                "cpu": torch.get_rng_state(),
+                "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            },
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Resuming: random numbers go on where they stopped."""
-        random = checkpoint.get("nif_random")
-        if random:
-            torch.set_rng_state(random["cpu"])
-            if random["cuda"] and torch.cuda.device_count() == len(random["cuda"]):
-                torch.cuda.set_rng_state_all(random["cuda"])
+        random = checkpoint["nif"]["random"]
+        self._random_state = random["cpu"]
+        if random["cuda"] and torch.cuda.device_count() == len(random["cuda"]):
+            torch.cuda.set_rng_state_all(random["cuda"])
+
+    def on_train_start(self) -> None:
+        if self._random_state is not None:  # last: whatever Lightning drew while it started does not count
+            torch.set_rng_state(self._random_state)
+            self._random_state = None
 
     def restore_instances(self, saved: list[dict]) -> None:
         """The instances of a checkpoint, before its weights are loaded."""
         self.allocate([i["id"] for i in saved])
         self.instances = {i["id"]: Instance(i["id"], Transform(tuple(i["offset"]), i["scale"])) for i in saved}
 
-
-def device_of(module: nn.Module) -> torch.device:
-    return next(module.parameters()).device

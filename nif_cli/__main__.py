@@ -1,0 +1,3 @@
+from nif_cli.cli import main
+
+main()

@@ -1,0 +1,259 @@
+"""What happens around the training steps: checkpoints, the progress bar, previews, metrics.csv."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Timer
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from tqdm import tqdm
+
+from nif_cli import NifError, runs
+from nif_cli.geometry.extraction import extract_mesh
+from nif_cli.models.model import Model
+from nif_cli.rendering.cameras import turntable
+from nif_cli.rendering.pictures import picture, sheet
+
+
+class Checkpoints(pl.Callback):
+    """checkpoints/last.ckpt every `every_minutes`, at the end, and on Ctrl-C or SIGTERM; checkpoints/best.ckpt where
+    val/loss is lowest. Each is written whole or not at all. A second Ctrl-C stops at once."""
+
+    def __init__(self, every_minutes: float = 5.0):
+        if not every_minutes > 0:
+            raise ValueError(f"every_minutes={every_minutes}: must be positive")
+        self.every = every_minutes * 60
+        self.best = float("inf")
+        self.stopped_by: str | None = None
+        self._handlers: dict[int, Any] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best = float(state["best"])
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._saved = time.monotonic()
+
+        def stop(number: int, frame: Any) -> None:
+            if self.stopped_by == "SIGINT" and number == signal.SIGINT:
+                raise KeyboardInterrupt
+            self.stopped_by = signal.Signals(number).name
+            trainer.should_stop = True
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._handlers[number] = signal.signal(number, stop)
+            except ValueError:  # not the main thread
+                break
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if time.monotonic() - self._saved > self.every:
+            self.save(trainer, "last")
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        value = float(trainer.callback_metrics.get("val/loss", float("nan")))
+        if value < self.best:
+            self.best = value
+            self.save(trainer, "best")
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.save(trainer, "last")
+        self._restore()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
+
+    def save(self, trainer: pl.Trainer, name: str) -> None:
+        self._saved = time.monotonic()
+        folder = Path(trainer.default_root_dir) / "checkpoints"
+        if trainer.world_size > 1:  # every process takes part; Lightning writes on the first
+            trainer.save_checkpoint(folder / f"{name}.ckpt")
+        else:
+            runs.write(folder / f"{name}.ckpt", lambda path: torch.save(trainer._checkpoint_connector.dump_checkpoint(False), path))
+
+
+class Progress(pl.Callback):
+    """One line: steps, speed, loss, time left. On a terminal it is redrawn four times a second, in a log a line is
+    printed every 15 seconds."""
+
+    def __init__(self) -> None:
+        self.bar: tqdm | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.interval = 0.25 if sys.stderr.isatty() else 15.0
+        self._began = self._shown = time.monotonic()
+        self._first = trainer.global_step
+        if trainer.is_global_zero and sys.stderr.isatty():
+            self.bar = tqdm(total=100, bar_format="{desc} {percentage:3.0f}% |{bar}| {postfix}", leave=False, dynamic_ncols=True)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        now = time.monotonic()
+        if now - self._shown < self.interval or not trainer.is_global_zero:
+            return
+        self._shown = now
+        assert isinstance(pl_module, Model)
+        text = self._text(trainer, pl_module, now)
+        if self.bar is None:
+            print(f"{100 * pl_module.progress():3.0f} %  {text}", file=sys.stderr, flush=True)
+        else:
+            self.bar.n = round(100 * pl_module.progress())
+            self.bar.set_description_str("training", refresh=False)
+            self.bar.bar_format = "{desc} {percentage:3.0f}% |{bar:24}| " + text
+            self.bar.refresh()
+
+    def _text(self, trainer: pl.Trainer, model: Model, now: float) -> str:
+        steps = trainer.global_step - self._first
+        speed = steps / (now - self._began)
+        left = (trainer.max_steps - trainer.global_step) / max(speed, 1e-9) if trainer.max_steps > 0 else float("inf")
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Timer) and callback._duration is not None:
+                left = min(left, callback._duration - callback.time_elapsed())
+        ends = "" if left == float("inf") else f", {_clock(max(left, 0))} left"
+        terms = ", ".join(f"{name} {float(value):.5f}" for name, value in model.terms.items() if name == "loss" or len(model.terms) > 2)
+        return f"step {trainer.global_step:,}, {speed:.1f}/s, {terms}{ends}"
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._close()
+
+    def on_exception(self, *_: Any) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+
+def _clock(seconds: float) -> str:
+    minutes, s = divmod(round(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    return f"{hours}:{m:02d}:{s:02d}" if hours else f"{m}:{s:02d}"
+
+
+class Preview(pl.Callback):
+    """The first `shapes` instances, every `every_minutes` and at the end: a picture for TensorBoard's Images tab (also
+    preview.png in the run folder) and coarse meshes for its Mesh tab."""
+
+    def __init__(self, every_minutes: float = 1.0, resolution: int = 48, size: int = 128, shapes: int = 4):
+        if not every_minutes > 0 or resolution < 2 or size < 8 or shapes < 1:
+            raise ValueError("every_minutes must be positive, resolution at least 2, size at least 8, shapes at least 1")
+        self.every, self.resolution, self.size, self.shapes = every_minutes * 60, resolution, size, shapes
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # the first one early, to see whether anything is learned at all
+        self._shown = time.monotonic() - self.every + min(15.0, self.every)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        if time.monotonic() - self._shown > self.every:
+            self.show(trainer, pl_module)
+            self._shown = time.monotonic()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.show(trainer, pl_module)
+
+    def show(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        assert isinstance(model, Model)
+        board = next((x.experiment for x in trainer.loggers if isinstance(x, TensorBoardLogger)), None)
+        model.eval()
+        pictures = []
+        pose = turntable(1)[0]
+        for id in list(model.instances)[: self.shapes]:
+            field = model.field(id)
+            if field.trust > 0:
+                pictures.append(picture(field, pose, self.size, model.device, antialias=1))
+            if board is not None:
+                try:
+                    mesh = extract_mesh(field, self.resolution, device=model.device)
+                except NifError:  # diverged: the training itself will say so
+                    continue
+                if len(mesh.faces):
+                    vertices = torch.from_numpy(np.asarray(mesh.vertices, np.float32))[None]
+                    faces = torch.from_numpy(np.asarray(mesh.faces, np.int32))[None]
+                    board.add_mesh(f"mesh/{id}", vertices, faces=faces, global_step=trainer.global_step)
+        model.train()
+        if pictures:
+            image = sheet(pictures, min(len(pictures), 4))
+            if board is not None:
+                board.add_image("surfaces", image, trainer.global_step, dataformats="HWC")
+            from nif_cli.rendering.pictures import png_bytes
+
+            runs.write(Path(trainer.default_root_dir) / "preview.png", png_bytes(image))
+
+
+class CsvLogger(Logger):
+    """metrics.csv in the run folder: a row for each logged step. A resumed run goes on with the same file, from its step."""
+
+    def __init__(self, save_dir: str):
+        super().__init__()
+        self.path = Path(save_dir) / "metrics.csv"
+        self.columns = ["step"]
+        if self.path.exists():
+            with self.path.open(newline="") as file:
+                self.columns = next(csv.reader(file), self.columns)
+
+    @property
+    def name(self) -> str:
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        row = {"step": step, **{k: f"{float(v):.6g}" for k, v in metrics.items() if k != "epoch"}}
+        if len(row) == 1:
+            return
+        try:
+            new = [k for k in row if k not in self.columns]
+            if new or not self.path.exists():
+                self._rewrite(self.columns + new)
+            with self.path.open("a", newline="") as file:
+                csv.DictWriter(file, self.columns).writerow(row)
+        except OSError as error:
+            raise NifError(f"{self.path}: cannot be written: {error.strerror}") from error
+
+    def _rewrite(self, columns: list[str], until: float = float("inf")) -> None:
+        """The file with these columns, and without the rows of later steps than `until`."""
+        rows: list[dict[str, str]] = []
+        if self.path.exists():
+            with self.path.open(newline="") as file:
+                rows = [r for r in csv.DictReader(file) if float(r["step"] or 0) <= until]
+        self.columns = columns
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\r\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        runs.write(self.path, text.getvalue())
+
+    def forget_after(self, step: int) -> None:
+        """Drop the rows of steps that a resumed run is about to make again."""
+        if self.path.exists():
+            self._rewrite(self.columns, until=step)
+
+
+def write_summary(run: Path, summary: dict[str, Any]) -> None:
+    """summary.json: what a sweep's table is made of."""
+    runs.write(run / "summary.json", json.dumps(summary, indent=1) + os.linesep)

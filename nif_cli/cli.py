@@ -1,0 +1,196 @@
+"""The dispatcher: `nif <command> [overrides]`. Everything heavy is imported inside, so that help and completion are instant."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from nif_cli import NifError, __version__, conf_folder
+
+COMMANDS = {
+    "train": "learn a field from data; makes a run folder",
+    "extract": "turn the fields of a run into meshes",
+    "render": "make pictures of the fields of a run",
+}
+ALIASES = {"extract-mesh": "extract"}
+EXAMPLES = {
+    "train": """\
+  nif train                                                    a DeepSDF auto-decoder on built-in shapes
+  nif train model=sdf data.path=bunny.obj                      one shape, one network
+  nif train model=deepsdf data=meshes data.path=chairs/        a folder of meshes, a code for each
+  nif train model=sdf field=fourier data.path=bunny.obj model.lr=5e-4 trainer.max_time=00:00:10:00
+  nif train -m model=sdf field=mlp,siren data.path=bunny.obj   a sweep; hydra/launcher=joblib runs it in parallel
+  nif train resume=latest trainer.max_time=00:00:10:00         go on where a run stopped
+  nif train init_from=outputs/sdf-meshes/... data.path=b.obj   start from another run's weights""",
+    "extract": """\
+  nif extract                                        meshes of the latest run
+  nif extract run=outputs/sdf-meshes/... resolution=256 format=glb
+  nif extract instances=all checkpoint=best
+  nif extract 'instances=["chair/*"]' frame=normalised""",
+    "render": """\
+  nif render                                         one sheet of views for each shape of the latest run
+  nif render format=mp4 frames=72 size=512
+  nif render instances=1 up=z elevation=30""",
+}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of `nif`. Exit code 0, 1 (the user can mend it) or 2 (usage)."""
+    args = sys.argv[1:] if argv is None else argv
+    try:
+        code = _main(list(args))
+        sys.stdout.flush()
+    except BrokenPipeError:  # nif train --help | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except KeyboardInterrupt:
+        print("nif: interrupted", file=sys.stderr)
+        code = 130
+    sys.exit(code)
+
+
+def _main(args: list[str]) -> int:
+    completing = bool(args) and args[0].startswith("-sc")
+    if completing:  # bash calls `nif -sc query=bash` with the line typed so far in COMP_LINE
+        return _complete(args)
+    if not args or args[0] in ("-h", "--help", "help"):
+        if len(args) > 1 and _command(args[1]):
+            print(_help(_command(args[1])))  # type: ignore[arg-type]
+        else:
+            print(_overview())
+        return 0
+    if args[0] in ("-V", "--version"):
+        print(f"nif {__version__}")
+        return 0
+    command = _command(args[0])
+    if command is None:
+        from difflib import get_close_matches
+
+        close = get_close_matches(args[0], [*COMMANDS, *ALIASES], 1)
+        hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(COMMANDS)}"
+        print(f"nif: no command '{args[0]}'; {hint}", file=sys.stderr)
+        return 2
+    if any(a in ("-h", "--help") for a in args[1:]):
+        print(_help(command))
+        return 0
+    return _run(command, args[1:])
+
+
+def _command(word: str) -> str | None:
+    word = ALIASES.get(word, word)
+    return word if word in COMMANDS else None
+
+
+def _overview() -> str:
+    lines = "\n".join(f"  {name:<10} {what}" for name, what in COMMANDS.items())
+    return (
+        f"nif {__version__}: neural implicit fields, from data to meshes and pictures.\n\n"
+        f"usage: nif <command> [key=value ...]\n\n{lines}\n\n"
+        "nif <command> --help shows its keys.  Completion for bash: eval \"$(nif -sc install=bash)\""
+    )
+
+
+def _help(command: str) -> str:
+    """Read from the YAML files themselves, without Hydra: their keys, comments and choices."""
+    conf = conf_folder()
+    groups, keys, about = [], [], []
+    inside = False
+    for line in (conf / f"{command}.yaml").read_text().splitlines():
+        if line.startswith("# "):
+            about.append(line[2:])
+        elif line.startswith("defaults:"):
+            inside = True
+        elif inside and line.startswith("  - ") and ":" in line:
+            group, _, chosen = line[4:].removeprefix("optional ").partition(":")
+            names = sorted(p.stem for p in (conf / group.strip()).glob("*.yaml") if p.stem != "sampling")
+            if group.strip() != "hydra" and names:
+                shown = [f"[{n}]" if n == chosen.strip() else n for n in names]
+                groups.append(f"  {group.strip() + '=':<13} {' '.join(shown)}")
+        elif line and not line.startswith((" ", "#")):
+            inside = False
+            key, _, rest = line.partition(":")
+            value, _, comment = rest.partition("#")
+            keys.append(f"  {key + '=' + value.strip():<22} {comment.strip()}".rstrip())
+    text = [f"usage: nif {command} [key=value ...]", "", *about]
+    if groups:
+        text += ["", "groups (nif train model=sdf data=meshes --cfg job shows all their keys):", *groups]
+    text += ["", "keys:", *keys, "", "examples:", EXAMPLES[command], ""]
+    text.append("also: --cfg job (print the configuration), --config-dir=DIR (your own groups), -m (sweep over a,b,c)")
+    return "\n".join(text)
+
+
+def _complete(args: list[str]) -> int:
+    if "install=bash" in args[-1]:
+        print(_BASH)
+        return 0
+    line = os.environ.get("COMP_LINE", "")
+    words = line.split()
+    command = _command(words[1]) if len(words) > 1 else None
+    if command is None or (len(words) == 2 and not line.endswith(" ")):
+        start = words[1] if len(words) > 1 else ""
+        print("\n".join(c for c in COMMANDS if c.startswith(start)))
+        return 0
+    stripped = line.replace(words[1], "", 1).replace("  ", " ", 1)
+    point = int(os.environ.get("COMP_POINT", len(line))) - (len(line) - len(stripped))
+    os.environ.update(COMP_LINE=stripped, COMP_POINT=str(point))
+    return _hydra(command, ["-sc", "query=bash"])
+
+
+_BASH = """\
+_nif() {
+    local words
+    words=$(COMP_LINE="$COMP_LINE" COMP_POINT="$COMP_POINT" nif -sc query=bash 2>/dev/null)
+    mapfile -t COMPREPLY < <(compgen -W "$words" -- "${COMP_WORDS[COMP_CWORD]}" 2>/dev/null || true)
+    [ ${#COMPREPLY[@]} -eq 0 ] && COMPREPLY=($words)
+    [[ ${COMPREPLY[0]} == *[=./] ]] && compopt -o nospace
+}
+COMP_WORDBREAKS=${COMP_WORDBREAKS//=}
+complete -F _nif -o default nif"""
+
+
+def _run(command: str, args: list[str]) -> int:
+    debug = os.environ.get("NIF_DEBUG") == "1"
+    try:
+        return _hydra(command, args)
+    except NifError as error:
+        if debug:
+            raise
+        message = str(error)
+    except Exception as error:
+        if debug:
+            raise
+        from nif_cli.config import explain
+
+        message = explain(error) or f"internal error, please report it: {type(error).__name__}: {str(error)[:300]}"
+        message += "" if explain(error) else " (NIF_DEBUG=1 shows where)"
+    print(f"nif: {message}", file=sys.stderr)
+    return 1
+
+
+def _hydra(command: str, args: list[str]) -> int:
+    import importlib
+
+    import hydra
+    from omegaconf import DictConfig
+
+    from nif_cli.config import register
+
+    register()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us, whole, and leave as one line
+    full = [sys.argv[0], command, *args]
+
+    def task(cfg: DictConfig) -> float | None:
+        sys.argv = full  # Lightning's DDP starts its other processes with these
+        return importlib.import_module(f"nif_cli.commands.{command}").main(cfg)
+
+    before = sys.argv
+    sys.argv = ["nif", *args]
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=command)(task)()
+    finally:
+        sys.argv = before
+    return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""nif extract: the fields of a run as meshes."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from nif_cli import NifError, runs
+from nif_cli.commands.of_run import open_run
+from nif_cli.config import check, did_you_mean
+from nif_cli.geometry.extraction import extract_mesh
+from nif_cli.geometry.mesh import WRITABLE, mesh_bytes
+
+
+def main(cfg: DictConfig) -> None:
+    config = check(cfg, "extract")
+    format, frame, resolution = config["format"], config["frame"], config["resolution"]
+    if format not in WRITABLE:
+        raise NifError(f"format={format}: no mesh format{did_you_mean(format, WRITABLE)}")
+    if frame not in ("original", "normalised"):
+        raise NifError(f"frame={frame}: must be original or normalised")
+    if resolution < 2:
+        raise NifError(f"resolution={resolution}: at least 2 grid points a side are needed (128 or 256 is usual)")
+    run = open_run(config)
+    folder = Path(config["output"]).expanduser() if config["output"] else run.path / "meshes"
+    empty = []
+    for id in run.instances:
+        began = time.monotonic()
+        bar = tqdm(total=resolution**3, desc=id, unit="pt", unit_scale=True, leave=False, disable=not sys.stderr.isatty(), delay=1)
+        with bar:
+            mesh = extract_mesh(
+                run.model.field(id), resolution, level=config["level"], device=run.device, progress=lambda n, bar=bar: bar.update(n)
+            )
+        if len(mesh.faces) == 0:
+            empty.append(id)
+            print(f"{id}: no surface at this level; nothing written")
+            continue
+        if frame == "original":
+            mesh.vertices = run.model.instances[id].transform.to_original(mesh.vertices)
+        path = folder / f"{runs.safe_name(id)}.{format}"
+        runs.write(path, mesh_bytes(mesh, format))
+        state = "closed" if mesh.is_watertight else "open"
+        print(f"{path}  {len(mesh.vertices):,} vertices, {len(mesh.faces):,} faces, {state}, {time.monotonic() - began:.1f} s")
+    if len(empty) == len(run.instances):
+        raise NifError("no surface in any of them: train longer, or another level=")

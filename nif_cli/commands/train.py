@@ -1,0 +1,289 @@
+"""nif train: data and a model in, a run folder out."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import Timer
+
+from nif_cli import NifError, conf_folder, runs
+from nif_cli.callbacks import Checkpoints, CsvLogger, write_summary
+from nif_cli.config import blame, build, check, locate
+from nif_cli.data.shapes import ShapeData
+from nif_cli.models.model import Model
+
+OURS = ("accelerator", "devices", "logger", "callbacks", "default_root_dir", "inference_mode")
+
+
+def main(cfg: DictConfig) -> float:
+    """Returns val/loss, the metric that a sweep minimises."""
+    hydra = HydraConfig.get()
+    sweeping = hydra.mode == RunMode.MULTIRUN
+    resumed = runs.find(cfg.resume, "resume") if cfg.resume else None
+    if resumed:
+        cfg = _resumed_config(resumed, list(hydra.overrides.task))
+    if cfg.init_from and resumed:
+        raise NifError("resume goes on with a run, init_from starts a new one from its weights: give one of them")
+    config = check(cfg, "train")
+    folder = resumed or _folder(config, hydra, sweeping)
+    launcher = str(hydra.launcher.get("_target_", ""))
+    if sweeping and "joblib" in launcher:  # jobs side by side share the cores
+        jobs = int(hydra.launcher.get("n_jobs", -1))
+        cores = os.cpu_count() or 1
+        torch.set_num_threads(max(1, cores // (cores if jobs < 1 else jobs)))
+    if sweeping:
+        print(f"\n[{hydra.job.num}] {' '.join(hydra.overrides.task)}")
+        try:
+            return _train(config, folder, resumed, list(hydra.overrides.task), announce=False)
+        except NifError as error:  # the other jobs of the sweep go on
+            print(f"nif: {error}")
+            write_summary(folder, {"overrides": list(hydra.overrides.task), "error": str(error)})
+            return float("nan")
+    return _train(config, folder, resumed, [], announce=True)
+
+
+def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides: list[str], announce: bool) -> float:
+    device = runs.device_for(config["device"])
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    with _quiet():
+        pl.seed_everything(config["seed"], workers=False, verbose=False)
+        model = runs.make_model(config)
+        data = build(config["data"], "data")
+        if not isinstance(data, ShapeData):
+            raise NifError(f"data._target_={config['data'].get('_target_')}: not data of nif")
+        if config["init_from"]:
+            _start_from(model, runs.find(config["init_from"], "init_from"))
+        began = time.monotonic()
+        shapes = data.prepare()
+        model.adopt(data)
+        made = time.monotonic() - began
+        checkpoint = None
+        if resumed:
+            checkpoint = resumed / "checkpoints" / "last.ckpt"
+            saved = [i["id"] for i in runs.read_checkpoint(checkpoint)["nif"]["instances"]]
+            if saved != list(model.instances):
+                raise NifError(f"resume={resumed}: its data has changed since ({len(saved)} shapes then, {len(shapes)} now); use init_from")
+        runs.write_config(folder, config)
+        trainer, keeper = _trainer(config, folder, device)
+        _introduce(model, data, folder, device, made)
+        if checkpoint:
+            for logger in trainer.loggers:
+                if isinstance(logger, CsvLogger):
+                    logger.forget_after(_step(checkpoint))
+        model.log_every = int(config["logger"].get("every", 50))
+        steps_before = _step(checkpoint) if checkpoint else 0
+        try:
+            trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        except torch.cuda.OutOfMemoryError as error:
+            raise NifError(f"out of memory on {device}: lower data.batch_points (it is {data.batch_points})") from error
+    value = float(trainer.callback_metrics.get("val/loss", float("nan")))
+    _conclude(trainer, model, folder, keeper, value, steps_before, overrides, announce)
+    return value
+
+
+def _folder(config: dict[str, Any], hydra: DictConfig, sweeping: bool) -> Path:
+    if sweeping:
+        return Path(hydra.runtime.output_dir)
+    if config["output_dir"]:
+        folder = Path(config["output_dir"]).expanduser()
+        if (folder / "config.yaml").exists() or (folder / "checkpoints").exists():
+            raise NifError(f"output_dir={folder}: there is a run already; resume={folder} goes on with it")
+        return folder
+    choices = hydra.runtime.choices
+    base = runs.OUTPUTS / f"{choices.model}-{choices.data}" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    folder, n = base, 1
+    while folder.exists():
+        folder, n = base.with_name(f"{base.name}_{n}"), n + 1
+    return folder
+
+
+def _resumed_config(run: Path, overrides: list[str]) -> DictConfig:
+    """The run's own configuration, with the values (not the groups) that the command line changes."""
+    if not (run / "config.yaml").is_file():
+        raise NifError(f"resume={run}: it has no config.yaml")
+    try:
+        cfg = OmegaConf.load(run / "config.yaml")
+    except Exception as error:
+        raise NifError(f"{run / 'config.yaml'}: not readable as YAML ({str(error).splitlines()[0]})") from error
+    assert isinstance(cfg, DictConfig)
+    OmegaConf.set_struct(cfg, True)
+    for override in OverridesParser.create().parse_overrides(overrides):
+        key = override.key_or_group
+        if key in ("resume", "experiment"):
+            continue
+        if (conf_folder() / key).is_dir():
+            raise NifError(f"{key}={override.get_value_element_as_str()}: a resumed run keeps its {key}; init_from starts a new one")
+        OmegaConf.update(cfg, key, override.value(), force_add=override.is_add())
+    cfg.resume = None
+    cfg.output_dir = None
+    return cfg
+
+
+def _step(checkpoint: Path) -> int:
+    return int(runs.read_checkpoint(checkpoint).get("global_step", 0))
+
+
+def _start_from(model: Model, run: Path) -> None:
+    """init_from: the weights of another run where names and shapes agree; NifError when the networks differ."""
+    checkpoint = runs.read_checkpoint(run / "checkpoints" / "last.ckpt")
+    theirs = {k: v for k, v in checkpoint["state_dict"].items() if k.startswith("network.")}
+    ours = {k: v for k, v in model.state_dict().items() if k.startswith("network.")}
+    wrong = sorted(ours.keys() ^ theirs.keys()) or [k for k in ours if ours[k].shape != theirs[k].shape]
+    if wrong:
+        k = wrong[0]
+        a, b = (str(list(d[k].shape)) if k in d else "absent" for d in (theirs, ours))
+        raise NifError(f"init_from={run}: another network than this one ({k} is {a} there and {b} here); use its model and field")
+    model.load_state_dict(theirs, strict=False)
+    codes = checkpoint["state_dict"].get("codes.weight")
+    if codes is not None:
+        model.restore_instances(checkpoint["nif"]["instances"])
+        model.load_state_dict({"codes.weight": codes}, strict=False)
+
+
+def _trainer(config: dict[str, Any], folder: Path, device: torch.device) -> tuple[pl.Trainer, Checkpoints]:
+    callbacks = [c for c in build(config["callbacks"] or {}, "callbacks").values() if c is not None]
+    keeper = next((c for c in callbacks if isinstance(c, Checkpoints)), None)
+    if keeper is None:
+        raise NifError("callbacks: a run needs its checkpoints (nif_cli.callbacks.Checkpoints)")
+    loggers = []
+    for name, node in (config["logger"] or {}).items():
+        if isinstance(node, dict):
+            locate(node["_target_"], f"logger.{name}")
+            given = {"save_dir": str(folder)}
+            if node["_target_"].endswith("TensorBoardLogger"):
+                given |= {"name": "", "version": ""}
+            loggers.append(build(node, f"logger.{name}", **given))
+    node = config["trainer"]
+    taken = [k for k in OURS if k in node and k != "devices"]
+    if taken:
+        raise NifError(f"trainer.{taken[0]}: set by nif itself" + (" (device=...)" if taken[0] == "accelerator" else ""))
+    if (node.get("max_steps") or -1) < 0 and not node.get("max_time"):
+        raise NifError("trainer: give max_steps or max_time, or the training never ends")
+    _check_time(node.get("max_time"))
+    trainer = build(
+        node,
+        "trainer",
+        accelerator="gpu" if device.type == "cuda" else "cpu",
+        devices=node.get("devices", [device.index or 0] if device.type == "cuda" else 1),
+        max_epochs=-1,
+        default_root_dir=str(folder),
+        callbacks=callbacks,
+        logger=loggers,
+        inference_mode=False,  # fitting a code at test time needs gradients
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
+    return trainer, keeper
+
+
+def _check_time(text: Any) -> None:
+    if text is None:
+        return
+    with blame("trainer.max_time"):
+        try:
+            days, hours, minutes, seconds = (int(x) for x in str(text).split(":"))
+            if timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds) <= timedelta(0):
+                raise ValueError
+        except ValueError:
+            raise ValueError(f"'{text}': must be days:hours:minutes:seconds, as 00:00:10:00 for ten minutes") from None
+
+
+def _introduce(model: Model, data: ShapeData, folder: Path, device: torch.device, seconds: float) -> None:
+    shapes = data.prepare()
+    doubtful = [s for s in shapes if "not watertight" in s.report or "no point is inside" in s.report]
+    for shape in shapes if len(shapes) <= 3 else doubtful[:10]:
+        print(f"{shape.id}: {shape.report}")
+    if len(doubtful) > 10 and len(shapes) > 3:
+        print(f"... and {len(doubtful) - 10} more that are not watertight")
+    points = sum(len(s.points) for s in shapes)
+    weights = sum(p.numel() for p in model.parameters())
+    where = f"{torch.cuda.get_device_name(device)}" if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+    few = "1 shape" if len(shapes) == 1 else f"{len(shapes)} shapes"
+    print(f"{few}, {points:,} points ({seconds:.1f} s); {type(model).__name__} with {weights:,} parameters; {where}")
+    print(f"run: {folder}", flush=True)
+
+
+def _conclude(
+    trainer: pl.Trainer,
+    model: Model,
+    folder: Path,
+    keeper: Checkpoints,
+    value: float,
+    steps_before: int,
+    overrides: list[str],
+    announce: bool,
+) -> None:
+    timer = next((c for c in trainer.callbacks if isinstance(c, Timer)), None)  # type: ignore[attr-defined]
+    seconds = timer.time_elapsed() if timer else time.monotonic() - model._began
+    loss = float(model.terms["loss"]) if model.terms else float("nan")
+    summary = {
+        "overrides": overrides,
+        "steps": trainer.global_step,
+        "seconds": round(seconds, 1),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "train/loss": loss,
+        "val/loss": value,
+        "val/loss best": keeper.best,
+    }
+    write_summary(folder, summary)
+    speed = (trainer.global_step - steps_before) / max(time.monotonic() - model._began, 1e-9)
+    print(f"{trainer.global_step:,} steps in {seconds:.0f} s ({speed:.1f}/s), loss {loss:.5f}, held-out loss {value:.5f}")
+    if keeper.stopped_by:
+        print(f"stopped by {keeper.stopped_by} and saved; go on with\n  nif train resume={folder}")
+    elif announce:
+        if timer is not None and trainer.global_step < trainer.max_steps and timer.time_remaining() is not None:
+            print(f"stopped at trainer.max_time={trainer_time(timer)}; more: nif train resume={folder} trainer.max_time=...")
+        print(f"next:\n  nif extract run={folder}\n  nif render run={folder}")
+
+
+def trainer_time(timer: Timer) -> str:
+    assert timer._duration is not None
+    minutes, seconds = divmod(round(timer._duration), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours // 24:02d}:{hours % 24:02d}:{minutes:02d}:{seconds:02d}"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the tips and warnings of the libraries that say nothing to the user of nif; all others pass."""
+    chatter = [logging.getLogger(f"{base}.utilities.rank_zero") for base in ("pytorch_lightning", "lightning.pytorch")]
+    levels = [c.level for c in chatter]
+    for c in chatter:
+        c.setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        for message in (
+            ".*does not have many workers.*",
+            ".*log_every_n_steps.*",
+            ".*`training_step` returned.*",
+            ".*Checkpoint directory.*exists and is not empty.*",
+            ".*GPU available but not used.*",
+            ".*lr_scheduler.step.*before.*optimizer.step.*",
+            ".*is ending in the middle of an epoch.*",
+            ".*resumes? from a checkpoint that ended before the epoch ended.*",
+            ".*treespec.*LeafSpec.*",
+            ".*LightningDataModule.*state.*",
+        ):
+            warnings.filterwarnings("ignore", message)
+        try:
+            yield
+        finally:
+            for c, level in zip(chatter, levels, strict=True):
+                c.setLevel(level)

@@ -1,0 +1,281 @@
+"""Configuration: the root keys of each command, checks before anything heavy starts, and the one place where a
+`_target_` becomes an object."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import inspect
+import os
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from nif_cli import NifError
+
+# A class may be built when its own __module__ begins so. Functions never, and nothing else: configs and checkpoints
+# come from strangers.
+ALLOWED = (
+    "nif_cli.",
+    "torch.optim.",
+    "torch.nn.",
+    "torchmetrics.",
+    *(f"pytorch_lightning.{part}." for part in ("trainer", "callbacks", "loggers", "strategies", "profilers")),
+)
+FOREIGN = "NIF_ALLOW"  # a user's own prefixes, from their own environment only
+
+
+# Root schemas: a key that is not here is a mistake, wherever it was written. Groups are Any: their classes check them.
+
+
+@dataclass
+class Train:
+    model: Any = None
+    field: Any = None
+    encoding: Any = None
+    data: Any = None
+    optimizer: Any = None
+    scheduler: Any = None
+    trainer: Any = None
+    callbacks: Any = None
+    logger: Any = None
+    seed: int = 0
+    device: str = "auto"
+    output_dir: str | None = None
+    resume: str | None = None
+    init_from: str | None = None
+
+
+@dataclass
+class OfRun:
+    """What every command that works on a finished run has."""
+
+    run: str | None = None
+    checkpoint: str = "last"
+    instances: Any = None
+    output: str | None = None
+    device: str = "auto"
+
+
+@dataclass
+class Extract(OfRun):
+    resolution: int = 128
+    format: str = "ply"
+    frame: str = "original"
+    level: float | None = None
+
+
+@dataclass
+class Render(OfRun):
+    camera: str = "turntable"
+    frames: int = 8
+    size: int = 256
+    elevation: float = 20.0
+    up: str = "y"
+    format: str = "png"
+
+
+SCHEMAS = {"train": Train, "extract": Extract, "render": Render}
+
+
+def register() -> None:
+    """Make the schemas known to Hydra."""
+    for name, schema in SCHEMAS.items():
+        ConfigStore.instance().store(f"{name}_schema", schema)
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """'; did you mean ...?', or the choices when none is close."""
+    choices = [str(c) for c in choices]
+    close = difflib.get_close_matches(word, choices, 1, 0.6)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; there are {', '.join(choices)}" if choices else ""
+
+
+def check(cfg: DictConfig, command: str) -> dict[str, Any]:
+    """The resolved configuration as plain containers, after checking every key and value against the classes that will
+    take them. NifError names the key."""
+    try:
+        plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
+    except OmegaConfBaseException as error:
+        raise NifError(f"{error.full_key or 'config'}: {str(error).splitlines()[0]}") from error
+    assert isinstance(plain, dict)
+    known = [f.name for f in fields(SCHEMAS[command])]
+    for key in plain:
+        if key not in known:
+            raise NifError(f"no key '{key}'{did_you_mean(str(key), known)}")
+    _check_node(plain, "")
+    return typing.cast("dict[str, Any]", plain)
+
+
+def _check_node(node: Any, path: str) -> None:
+    if isinstance(node, list):
+        for i, item in enumerate(node):
+            _check_node(item, f"{path}[{i}]")
+    if not isinstance(node, dict):
+        return
+    prefix = f"{path}." if path else ""
+    if "_target_" in node:
+        cls = locate(node["_target_"], path)
+        parameters = _parameters(cls)
+        for key, value in node.items():
+            if key in ("_target_", "_partial_"):
+                continue
+            if parameters is not None and key not in parameters:
+                raise NifError(f"no key '{prefix}{key}' ({cls.__name__}){did_you_mean(key, parameters)}")
+            if value == "???":
+                raise NifError(f"{prefix}{key} is missing: give {prefix}{key}=<{_words(parameters, key)}>")
+            hint = parameters[key] if parameters else Any
+            if not _fits(value, hint):
+                raise NifError(f"{prefix}{key}={value!r}: must be {_spell(hint)}")
+    for key, value in node.items():
+        _check_node(value, f"{prefix}{key}")
+
+
+@functools.cache
+def _parameters(cls: type) -> dict[str, Any] | None:
+    """Name -> type of what a constructor takes, its ancestors' included while it passes **keywords on; None: anything."""
+    found: dict[str, Any] = {}
+    for ancestor in cls.__mro__:
+        init = ancestor.__dict__.get("__init__")
+        if init is None:
+            continue
+        hints: dict[str, Any] = {}
+        try:
+            hints = typing.get_type_hints(init)
+        except Exception:  # a foreign class whose annotations do not resolve: its names are checked, its types are not
+            hints = {}
+        signature = inspect.signature(init).parameters
+        for name, parameter in list(signature.items())[1:]:
+            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+                found.setdefault(name, hints.get(name, Any))
+        if not any(p.kind == p.VAR_KEYWORD for p in signature.values()):
+            return found
+    return None if object in cls.__mro__ and not found else found
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if isinstance(value, dict):  # an object to be built; its own class checks it
+        return True
+    if value is None and isinstance(hint, type) and hint in (float, int, str, bool):
+        return False
+    # Callables, modules and such are handed over at run time; what can stand in YAML is checked
+    from beartype import BeartypeConf
+    from beartype.door import is_bearable
+    from beartype.roar import BeartypeException
+
+    try:
+        if isinstance(value, bool) and hint in (int, float):
+            return False
+        return is_bearable(value, hint, conf=BeartypeConf(is_pep484_tower=True))
+    except (BeartypeException, TypeError):
+        return True
+
+
+def _spell(hint: Any) -> str:
+    if typing.get_origin(hint) is typing.Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(hint)))
+    names = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
+    if hint in names:
+        return names[hint]
+    text = str(hint).replace("typing.", "").replace("collections.abc.", "")
+    return text.replace("Sequence[", "a list [").replace("NoneType", "null").replace(" | None", " or null")
+
+
+def _words(parameters: dict[str, Any] | None, key: str) -> str:
+    return "file or folder" if key in ("path", "root") else _spell((parameters or {}).get(key, str))
+
+
+def locate(target: Any, where: str = "", allowed: tuple[str, ...] = ALLOWED) -> type:
+    """The class that a `_target_` names. Only module.Class, only classes whose own module begins with an allowed prefix."""
+    key = f"{where}._target_" if where else "_target_"
+    if not isinstance(target, str):
+        raise NifError(f"{key}={target!r}: must be the dotted name of a class")
+    own = tuple(p.strip() for p in os.environ.get(FOREIGN, "").split(",") if p.strip())
+    prefixes = allowed + own
+    top = tuple({p.split(".")[0] + "." for p in prefixes})
+    module_name, _, name = target.rpartition(".")
+    refused = f"{key}={target}: refused; only classes of {', '.join(p.rstrip('.') for p in prefixes)} may be built"
+    if not module_name or not f"{module_name}.".startswith(top):
+        raise NifError(refused)
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise NifError(f"{key}={target}: there is no module '{module_name}'") from error
+    found = getattr(module, name, None)
+    if found is None:
+        classes = [n for n, v in vars(module).items() if isinstance(v, type) and v.__module__ == module_name]
+        raise NifError(f"{key}={target}: no '{name}' in {module_name}{did_you_mean(name, classes)}")
+    if not isinstance(found, type) or not f"{found.__module__}.".startswith(prefixes):
+        raise NifError(refused)
+    return found
+
+
+def build(node: Any, where: str, *, allowed: tuple[str, ...] = ALLOWED, **given: Any) -> Any:
+    """The object that a configuration node describes: `_target_(**keys, **given)`, nested nodes first; with
+    `_partial_: true` a partial that the owner completes. Nodes without `_target_` stay what they are."""
+    if isinstance(node, list):
+        return [build(item, where, allowed=allowed) for item in node]
+    if not isinstance(node, Mapping):
+        return node
+    inner = {k: build(v, f"{where}.{k}", allowed=allowed) for k, v in node.items() if k not in ("_target_", "_partial_")}
+    if "_target_" not in node:
+        return inner
+    cls = locate(node["_target_"], where, allowed)
+    if node.get("_partial_"):
+        return functools.partial(cls, **inner, **given)
+    with blame(where):
+        return cls(**{**inner, **given})
+
+
+class blame:
+    """Turns a ValueError or TypeError of a constructor into a NifError that names the configuration node."""
+
+    def __init__(self, where: str):
+        self.where = where
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type | None, error: BaseException | None, _: Any) -> None:
+        if isinstance(error, ValueError | TypeError) and os.environ.get("NIF_DEBUG") != "1":
+            raise NifError(f"{self.where}: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from error
+
+
+def explain(error: BaseException) -> str | None:
+    """One line for what Hydra or OmegaConf found wrong with an override or a file; None for any other error."""
+    if isinstance(error, MissingConfigException):
+        missing, options = error.missing_cfg_file, error.options
+        if options is not None and isinstance(missing, str):
+            group, _, name = missing.rpartition("/")
+            return f"no {group} '{name}'{did_you_mean(name, options)} (choices: {', '.join(options)})"
+        return str(error).splitlines()[0]
+    cause = error
+    while isinstance(cause, ConfigCompositionException) and cause.__cause__ is not None:
+        cause = cause.__cause__
+    if isinstance(cause, OmegaConfBaseException):
+        key = cause.full_key or str(cause.key or "")
+        parent = cause.parent_node
+        text = str(cause).splitlines()[0]
+        if "not in struct" in text or "not in '" in text or "not found" in text.lower():
+            choices = [str(k) for k in parent] if isinstance(parent, DictConfig) else []
+            last = key.rpartition(".")[2]
+            if last in choices:
+                return f"{key}: {text}"
+            return f"no key '{key}'{did_you_mean(last, [c for c in choices if not c.startswith('_') and c != 'hydra'])}"
+        return f"{key}: {text}" if key and key not in text else text
+    if isinstance(error, OverrideParseException):
+        return str(error).splitlines()[0]
+    if isinstance(error, ConfigCompositionException):
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        return lines[0]
+    return None
+

@@ -1,0 +1,170 @@
+"""What a run is on disk: found, written, read back. Files of strangers are read as data, never run."""
+
+from __future__ import annotations
+
+import errno
+import fnmatch
+import functools
+import inspect
+import os
+import pickle
+import re
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from nif_cli import NifError, __version__
+from nif_cli.config import build, did_you_mean
+from nif_cli.models.model import CHECKPOINT_FORMAT, Model
+
+OUTPUTS = Path("outputs")
+READ_ALLOWED = ("nif_cli.", "torch.optim.", "torch.nn.")  # what a checkpoint's own configuration may name
+
+
+def find(run: str | None, key: str = "run") -> Path:
+    """The folder of a run: the one named, or (None, 'latest') the latest started under ./outputs that has a checkpoint."""
+    if run is None or run == "latest":
+        found = [p.parent.parent for p in OUTPUTS.rglob("checkpoints/last.ckpt")]
+        found = [p for p in found if (p / "config.yaml").is_file()]
+        if not found:
+            raise NifError(f"no run with a checkpoint under ./{OUTPUTS}; train one (nif train), or name one: {key}=<folder>")
+        return max(found, key=lambda p: (p / "config.yaml").stat().st_mtime_ns)
+    path = Path(run).expanduser()
+    if not path.exists():
+        raise NifError(f"{key}={run}: no such folder")
+    if not (path / "checkpoints").is_dir():
+        raise NifError(f"{key}={run}: not a run (it has no checkpoints folder); a run is what 'nif train' makes")
+    return path
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint of nif as plain data. NifError for anything else: other files, code in the pickle, newer formats."""
+    if not path.is_file():
+        raise NifError(f"{path}: no such checkpoint")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > 2 * path.stat().st_size + 2**20:
+                raise NifError(f"{path}: refused, it would unpack to more than it is")
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise NifError(f"{path}: refused, it holds more than tensors and plain data, which could run code") from error
+    except (zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise NifError(f"{path}: damaged, or no checkpoint ({str(error).splitlines()[0][:100]})") from error
+    nif = checkpoint.get("nif") if isinstance(checkpoint, dict) else None
+    if not isinstance(nif, dict) or not isinstance(nif.get("config"), dict) or "state_dict" not in checkpoint:
+        raise NifError(f"{path}: a checkpoint, but not one of nif")
+    if not isinstance(nif.get("format"), int) or nif["format"] > CHECKPOINT_FORMAT:
+        raise NifError(f"{path}: made by nif {nif.get('version')}, which is newer than this one ({__version__}); upgrade nif")
+    return checkpoint
+
+
+def make_model(config: dict[str, Any], allowed: tuple[str, ...] | None = None) -> Model:
+    """The model that a resolved configuration describes, with fresh weights and no instances yet."""
+    extra = {} if allowed is None else {"allowed": allowed}
+    field = build(config["field"], "field", **extra)
+    encoding = build(config.get("encoding") or None, "encoding", **extra)
+    if encoding is not None:
+        if "encoding" not in inspect.signature(field.func.__init__).parameters:
+            raise NifError(f"encoding: {field.func.__name__} takes none; choose encoding=none or field=mlp")
+        field = functools.partial(field, encoding=encoding)
+    optimizer = build(config["optimizer"], "optimizer", **extra)
+    scheduler = build(config.get("scheduler") or None, "scheduler", **extra)
+    model = build(config["model"], "model", field=field, optimizer=optimizer, scheduler=scheduler, **extra)
+    if not isinstance(model, Model):
+        raise NifError(f"model._target_={config['model'].get('_target_')}: not a model of nif")
+    model.config = config
+    return model
+
+
+def load(run: Path, which: str = "last", device: torch.device | str = "cpu") -> Model:
+    """The trained model of a run, in evaluation mode on `device`; the run needs nothing from outside its folder."""
+    if which not in ("last", "best"):
+        raise NifError(f"checkpoint={which}: must be last or best")
+    path = run / "checkpoints" / f"{which}.ckpt"
+    checkpoint = read_checkpoint(path)
+    nif = checkpoint["nif"]
+    try:
+        # On the meta device nothing is allocated: a checkpoint cannot ask for more memory than its own tensors
+        with torch.device("meta"):
+            model = make_model(nif["config"], READ_ALLOWED)
+            model.restore_instances(nif["instances"])
+        model.load_state_dict(checkpoint["state_dict"], strict=True, assign=True)
+    except (RuntimeError, KeyError, TypeError, ValueError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise NifError(f"{path}: its weights do not fit its configuration ({' '.join(lines[:2])[:200]})") from error
+    return model.to(device).eval()
+
+
+def select(known: list[str], spec: Any) -> list[str]:
+    """The instances that `instances=` names: ids, globs, a count, 'all'; None is the first 8. NifError for an unknown one."""
+    if spec is None:
+        return known[:8]
+    if spec == "all":
+        return known
+    if isinstance(spec, int) or (isinstance(spec, str) and spec.isdigit() and spec not in known):
+        if int(spec) < 1:
+            raise NifError(f"instances={spec}: at least 1")
+        return known[: int(spec)]
+    wanted = spec if isinstance(spec, list) else [spec]
+    chosen: list[str] = []
+    for pattern in map(str, wanted):
+        found = [id for id in known if id == pattern] or fnmatch.filter(known, pattern)
+        if not found:
+            raise NifError(f"instances: no '{pattern}' in this run{did_you_mean(pattern, known[:20])}")
+        chosen += [id for id in found if id not in chosen]
+    return chosen
+
+
+def device_for(name: str) -> torch.device:
+    """The torch device that `device=` names; auto is the GPU where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise NifError(f"device={name}: must be auto, cpu, cuda or cuda:n")
+    device = torch.device(name)
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise NifError(f"device={name}: there {'is no CUDA device' if count == 0 else f'are {count}'} here; use device=auto or device=cpu")
+    return device
+
+
+def safe_name(id: str) -> str:
+    """An instance id as a relative path: slashes are folders, nothing leaves the folder."""
+    parts = [re.sub(r"[^\w.+@ -]", "_", part) for part in id.split("/")]
+    return "/".join("_" if part in ("", ".", "..") else part for part in parts)
+
+
+def write(path: Path, content: bytes | str | Callable[[Path], None]) -> None:
+    """Write a file whole or not at all: under a temporary name beside it, then renamed. NifError when the disk says no."""
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        if callable(content):
+            content(temporary)
+        else:
+            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        os.replace(temporary, path)
+        temporary = None
+    except (OSError, RuntimeError) as error:
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "enforce fail" in str(error)
+        what = "the disk is full" if full else getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise NifError(f"{path}: cannot be written: {what}; what was there before is untouched") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_config(run: Path, config: dict[str, Any]) -> None:
+    write(run / "config.yaml", yaml.safe_dump(config, sort_keys=False))
