@@ -23,7 +23,7 @@ from nif_cli import NifError, runs
 from nif_cli.geometry.extraction import extract_mesh
 from nif_cli.models.model import Model
 from nif_cli.rendering.cameras import turntable
-from nif_cli.rendering.pictures import picture, sheet
+from nif_cli.rendering.pictures import picture, png_bytes, sheet
 
 
 class Checkpoints(pl.Callback):
@@ -195,8 +195,6 @@ class Preview(pl.Callback):
             image = sheet(pictures, min(len(pictures), 4))
             if board is not None:
                 board.add_image("surfaces", image, trainer.global_step, dataformats="HWC")
-            from nif_cli.rendering.pictures import png_bytes
-
             runs.write(Path(trainer.default_root_dir) / "preview.png", png_bytes(image))
 
 

@@ -149,20 +149,23 @@ complete -F _nif -o default nif"""
 
 
 def _run(command: str, args: list[str]) -> int:
-    debug = os.environ.get("NIF_DEBUG") == "1"
     try:
         return _hydra(command, args)
-    except NifError as error:
-        if debug:
-            raise
-        message = str(error)
     except Exception as error:
-        if debug:
-            raise
+        return _tell(error)
+
+
+def _tell(error: Exception) -> int:
+    """One line for an error; NIF_DEBUG=1 shows the traceback instead."""
+    if os.environ.get("NIF_DEBUG") == "1":
+        raise error
+    if isinstance(error, NifError):
+        message = str(error)
+    else:
         from nif_cli.config import explain
 
-        message = explain(error) or f"internal error, please report it: {type(error).__name__}: {str(error)[:300]}"
-        message += "" if explain(error) else " (NIF_DEBUG=1 shows where)"
+        bug = f"internal error, please report it: {type(error).__name__}: {str(error)[:300]} (NIF_DEBUG=1 shows where)"
+        message = explain(error) or bug
     print(f"nif: {message}", file=sys.stderr)
     return 1
 
@@ -181,7 +184,10 @@ def _hydra(command: str, args: list[str]) -> int:
 
     def task(cfg: DictConfig) -> float | None:
         sys.argv = full  # Lightning's DDP starts its other processes with these
-        return importlib.import_module(f"nif_cli.commands.{command}").main(cfg)
+        try:
+            return importlib.import_module(f"nif_cli.commands.{command}").main(cfg)
+        except Exception as error:  # told here, or Hydra would put a line of its own in front
+            sys.exit(_tell(error))
 
     before = sys.argv
     sys.argv = ["nif", *args]

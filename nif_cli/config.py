@@ -175,7 +175,8 @@ def _fits(value: Any, hint: Any) -> bool:
     try:
         if isinstance(value, bool) and hint in (int, float):
             return False
-        return is_bearable(value, hint, conf=BeartypeConf(is_pep484_tower=True))
+        numbers = BeartypeConf(is_pep484_tower=True)  # 1 is a number where 1.0 is
+        return is_bearable(value, hint, conf=numbers) or (isinstance(value, list) and is_bearable(tuple(value), hint, conf=numbers))
     except (BeartypeException, TypeError):
         return True
 

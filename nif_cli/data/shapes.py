@@ -10,6 +10,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +18,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 import trimesh
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from nif_cli import NifError
@@ -115,15 +117,19 @@ class ShapeData(pl.LightningDataModule):
             self.pool = ShapePool(self.prepare(), device, self.seed)
         return self.pool
 
+    def transfer_batch_to_device(self, batch: ShapeBatch, device: torch.device, dataloader_idx: int) -> ShapeBatch:
+        return batch  # drawn where it is needed
+
     def train_dataloader(self) -> Batches:
         assert self.trainer is not None
         return Batches(self, self.trainer.strategy.root_device)
 
-    def val_dataloader(self) -> list[ShapeBatch]:
+    def val_dataloader(self) -> DataLoader:
         assert self.trainer is not None
         pool = self.make_pool(self.trainer.strategy.root_device)
         rows = list(range(min(len(pool), 64)))
-        return [pool.held_out(rows[i : i + 16], 2048) for i in range(0, len(rows), 16)]
+        batches = [pool.held_out(rows[i : i + 16], 2048) for i in range(0, len(rows), 16)]
+        return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
 
 
 class Batches:
@@ -141,8 +147,7 @@ class Batches:
         trainer = self.data.trainer
         assert trainer is not None
         first = trainer.fit_loop.epoch_loop.total_batch_idx + 1  # the batches that this run, or the resumed one, has had
-        done = trainer.fit_loop.epoch_loop.batch_progress.current.ready  # of this epoch, when it was interrupted
-        for k in range(first, first + len(self) - done):
+        for k in count(first):  # Lightning stops after len(self)
             yield self.batch(k)
 
     def batch(self, k: int) -> ShapeBatch:

@@ -109,9 +109,6 @@ class Model(pl.LightningModule):
     def on_fit_start(self) -> None:
         self._began = time.monotonic()
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        return batch  # drawn where it is needed
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["nif"] = {
             "format": CHECKPOINT_FORMAT,
