@@ -14,6 +14,7 @@ from nif_cli.commands.of_run import open_run
 from nif_cli.config import blame, check
 from nif_cli.rendering.cameras import turntable
 from nif_cli.rendering.pictures import gif_bytes, picture, png_bytes, sheet, write_mp4
+from nif_cli.rendering.sphere_tracing import EmptySpace
 
 
 def main(cfg: DictConfig) -> None:
@@ -32,8 +33,9 @@ def main(cfg: DictConfig) -> None:
     for id in run.instances:
         began = time.monotonic()
         field = run.model.field(id)
+        empty = EmptySpace(field, device=run.device)
         views = tqdm(poses, desc=id, unit=" view", leave=False, disable=not sys.stderr.isatty(), delay=1)
-        frames = [picture(field, pose, size, run.device) for pose in views]
+        frames = [picture(field, pose, size, run.device, empty=empty) for pose in views]
         path = folder / f"{runs.safe_name(id)}.{format}"
         if format == "mp4":
             runs.write(path, lambda temporary, frames=frames: write_mp4(temporary, frames))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import time
@@ -60,6 +61,8 @@ def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides
     device = runs.device_for(config["device"])
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
+    else:
+        _keep_memory()
     with _quiet():
         pl.seed_everything(config["seed"], workers=False, verbose=False)
         model = runs.make_model(config)
@@ -192,6 +195,19 @@ def _trainer(config: dict[str, Any], folder: Path, device: torch.device) -> tupl
         use_distributed_sampler=False,
     )
     return trainer, keeper
+
+
+def _keep_memory() -> None:
+    """Ask glibc to keep freed memory. By default it gives every large tensor back to the kernel and faults it in anew at
+    the next step: a third of the time of a wide network's step on a CPU."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):  # not glibc: nothing to ask
+        return
+    mmap_max, trim_threshold, top_pad = -4, -1, -2  # malloc.h
+    mallopt(mmap_max, 0)
+    mallopt(trim_threshold, 2**31 - 1)
+    mallopt(top_pad, 2**27)
 
 
 def _check_time(text: Any) -> None:

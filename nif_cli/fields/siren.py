@@ -47,4 +47,4 @@ class Siren(nn.Module):
         h = points
         for i, (layer, omega) in enumerate(zip(self.hidden, self.omegas, strict=True)):
             h = torch.sin(omega * layer(h, code if i == 0 else None))
-        return self.last(h)
+        return self.last(h).unflatten(0, points.shape[:2])

@@ -24,7 +24,7 @@ def look_from(position: Float[Tensor, "3"], up: Float[Tensor, "3"]) -> Float[Ten
     return torch.stack([right, torch.linalg.cross(back, right), back, position], -1)
 
 
-def turntable(frames: int, elevation: float = 20.0, up: str = "y", distance: float = 3.2) -> Float[Tensor, "F 3 4"]:
+def turntable(frames: int, elevation: float = 20.0, up: str = "y", distance: float = 3.0) -> Float[Tensor, "F 3 4"]:
     """`frames` poses on a circle around the origin, `elevation` degrees above the horizon; the first looks a little from
     the side, so that a single picture shows depth."""
     if frames < 1 or not -89 <= elevation <= 89 or up not in ("y", "z"):

@@ -16,16 +16,24 @@ from torch import Tensor
 
 from nif_cli.field import Field
 from nif_cli.rendering.cameras import Rays, pinhole_rays
-from nif_cli.rendering.sphere_tracing import shade, sphere_trace
+from nif_cli.rendering.sphere_tracing import EmptySpace, shade, sphere_trace
 
 Picture = UInt8[np.ndarray, "H W 3"]
 
 
-def picture(field: Field, pose: Float[Tensor, "3 4"], size: int, device: torch.device | str = "cpu", antialias: int = 2) -> Picture:
-    """The surface of `field` from a camera, size x size, shaded by its normals; antialias^2 rays a pixel."""
+def picture(
+    field: Field,
+    pose: Float[Tensor, "3 4"],
+    size: int,
+    device: torch.device | str = "cpu",
+    antialias: int = 2,
+    empty: EmptySpace | None = None,
+) -> Picture:
+    """The surface of `field` from a camera, size x size, shaded by its normals; antialias^2 rays a pixel. Several
+    pictures of one field share their `empty` space."""
     rays = pinhole_rays(pose, size * antialias, size * antialias)
     rays = Rays(rays.origins.to(device), rays.directions.to(device))
-    colour = shade(sphere_trace(field, rays), rays, pose[:, 0], pose[:, 1])
+    colour = shade(sphere_trace(field, rays, empty), rays, pose[:, 0], pose[:, 1])
     image = colour.reshape(size, antialias, size, antialias, 3).mean((1, 3))
     return (image * 255 + 0.5).to(torch.uint8).cpu().numpy()
 

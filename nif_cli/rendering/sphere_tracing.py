@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from nif_cli.field import Field, evaluate, gradient
@@ -27,36 +29,64 @@ def box_entry(rays: Rays, bounds: Float[Tensor, "2 3"]) -> tuple[Float[Tensor, "
     return torch.minimum(a, b).amax(-1).clamp(min=0), torch.maximum(a, b).amin(-1)
 
 
-def sphere_trace(field: Field, rays: Rays, steps: int = 128, tolerance: float = 2e-4) -> Hits:
+class EmptySpace:
+    """How far the surface is at least, from a coarse grid of `resolution`^3 values of the field: cheap to look up.
+
+    A cell may hold the surface when |value - level| at its centre is less than the
+    cell's half diagonal (with a margin of 1.5 for networks that are only nearly distances; for clamped ones at most
+    `trust`). The rest is at least as far from it as from the nearest such cell.
+    """
+
+    def __init__(self, field: Field, resolution: int = 40, device: torch.device | str = "cpu"):
+        self.low, high = field.bounds.to(device)
+        self.cell = (high - self.low) / resolution
+        index = torch.arange(resolution, device=device)
+        centres = torch.stack(torch.meshgrid(index, index, index, indexing="ij"), -1).reshape(-1, 3) + 0.5
+        distance = (evaluate(field, self.low + centres * self.cell) - field.level).abs().reshape((resolution,) * 3)
+        reach = min(1.5 * 0.5 * float(self.cell.norm()), 0.9 * field.trust)
+        occupied = (distance < reach).cpu().numpy()
+        far = distance_transform_edt(~occupied, sampling=self.cell.tolist()) if occupied.any() else np.full(occupied.shape, 1e3)
+        # between any point of this cell and any of that one: two half diagonals less than between the centres
+        self.far = torch.from_numpy(far - float(self.cell.norm())).float().to(device)
+
+    def at_least(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
+        """A lower bound of the distance to the surface at points inside the bounds; not positive near it."""
+        i, j, k = ((points - self.low) / self.cell).long().clamp(0, len(self.far) - 1).unbind(-1)
+        return self.far[i, j, k]
+
+
+def sphere_trace(field: Field, rays: Rays, empty: EmptySpace | None = None, steps: int = 200, tolerance: float = 2e-4) -> Hits:
     """March each ray by the distance ahead, never more than `field.trust`, until it is within `tolerance` of the surface.
 
-    A step that crosses the surface (networks are only nearly distances) is refined by false position. Only rays still on
-    their way are evaluated. Needs a field whose values are distances near the surface (trust > 0).
+    Through `empty` space (made here if not given) rays go without evaluating the network. A step that crosses the surface
+    (networks are only nearly distances) is refined by false position. Only rays still on their way are evaluated. Needs a
+    field whose values are distances near the surface (trust > 0).
     """
     if not field.trust > 0:
         raise ValueError("sphere tracing needs distances: this field's values are none (trust 0)")
     count, device = len(rays.origins), rays.origins.device
     bounds = field.bounds.to(rays.origins)
+    empty = empty or EmptySpace(field, device=device)
     near, far = box_entry(rays, bounds)
     depth = torch.full((count,), torch.inf, device=device)
     active = torch.nonzero(near < far)[:, 0]
     t = near[active]
-    before = t.clone()  # the last depth outside, and the distance there
-    ahead = torch.full_like(t, torch.inf)
-    ceiling = min(field.trust, float((bounds[1] - bounds[0]).norm()))
+    before, ahead = t.clone(), torch.full_like(t, torch.inf)  # the last depth outside, and the distance there
     for _ in range(steps):
         if not len(active):
             break
         points = rays.origins[active] + t[:, None] * rays.directions[active]
-        distance = field.level - evaluate(field, points)  # positive outside
-        crossed = (distance < 0) & torch.isfinite(ahead)
-        done = (distance.abs() < tolerance) | crossed | (distance < 0)
+        step = empty.at_least(points)
+        close = torch.nonzero(step <= 0)[:, 0]
+        distance = torch.full_like(t, torch.inf)
+        distance[close] = field.level - evaluate(field, points[close])  # positive outside
+        inside = distance < 0
+        done = inside | (distance < tolerance)
         # between the last point outside and this one, where the straight line through both values is zero
-        share = (ahead / (ahead - distance)).clamp(0, 1)
-        root = torch.where(crossed, before + (t - before) * share, t)
-        depth[active[done]] = root[done]
+        share = torch.where(torch.isfinite(ahead), ahead / (ahead - distance), 1.0).clamp(0, 1)
+        depth[active[done]] = torch.where(inside, before + (t - before) * share, t)[done]
         before, ahead = t, distance
-        t = t + distance.clamp(min=tolerance, max=ceiling)
+        t = t + torch.where(step > 0, step, distance.clamp(min=tolerance, max=field.trust))
         keep = ~done & (t < far[active])
         active, t, before, ahead = active[keep], t[keep], before[keep], ahead[keep]
     hit = torch.isfinite(depth)
