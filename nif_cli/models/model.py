@@ -90,10 +90,10 @@ class Model(pl.LightningModule):
     def training_step(self, batch: ShapeBatch, index: int) -> Tensor:
         terms = self.loss(batch)
         total = torch.stack(list(terms.values())).sum() if len(terms) > 1 else next(iter(terms.values()))
-        self.terms = {"loss": total.detach(), **terms}
+        self.terms = {"loss": total.detach(), **{name: term.detach() for name, term in terms.items()}}
         if self.global_step % self.log_every == 0:
             # straight to the loggers: Lightning's `self.log` would cost as much as a small network's step
-            values = {f"train/{name}": float(term.detach()) for name, term in self.terms.items()}
+            values = {f"train/{name}": float(term) for name, term in self.terms.items()}
             if not all(v == v and abs(v) != float("inf") for v in values.values()):
                 raise NifError(f"the loss is not finite after {self.global_step} steps: try a smaller model.lr (it is {self.lr:g})")
             values["train/lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]

@@ -50,9 +50,10 @@ class EmptySpace:
         self.far = torch.from_numpy(far - float(self.cell.norm())).float().to(device)
 
     def at_least(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
-        """A lower bound of the distance to the surface at points inside the bounds; not positive near it."""
+        """A lower bound of the distance to the surface at points inside the bounds; 0 near it."""
         i, j, k = ((points - self.low) / self.cell).long().clamp(0, len(self.far) - 1).unbind(-1)
-        return self.far[i, j, k]
+        far = self.far[i, j, k]
+        return torch.where(far > 0.5 * self.cell.min(), far, 0.0)  # steps that are hardly any would never arrive
 
 
 def sphere_trace(field: Field, rays: Rays, empty: EmptySpace | None = None, steps: int = 200, tolerance: float = 2e-4) -> Hits:
@@ -77,7 +78,7 @@ def sphere_trace(field: Field, rays: Rays, empty: EmptySpace | None = None, step
             break
         points = rays.origins[active] + t[:, None] * rays.directions[active]
         step = empty.at_least(points)
-        close = torch.nonzero(step <= 0)[:, 0]
+        close = torch.nonzero(step == 0)[:, 0]
         distance = torch.full_like(t, torch.inf)
         distance[close] = field.level - evaluate(field, points[close])  # positive outside
         inside = distance < 0
