@@ -1,0 +1,48 @@
+# make demo and make test work on a machine that has nothing but Python 3.11 or newer.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := outputs/demo
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-fast lint format bench clean
+
+help: ## list these targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(BIN)/nif: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "nif needs Python 3.11 or newer; make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	@touch $@
+
+install: $(BIN)/nif ## make .venv and install nif with its development tools
+
+demo: $(BIN)/nif ## train on built-in shapes, extract meshes, render pictures (about three minutes on two cores)
+	@rm -rf $(DEMO)
+	$(BIN)/nif train output_dir=$(DEMO)
+	$(BIN)/nif extract run=$(DEMO) instances=6
+	$(BIN)/nif render run=$(DEMO) instances=6 frames=4
+	@echo; echo "meshes:   $(DEMO)/meshes"; echo "pictures: $(DEMO)/renders"; echo "curves:   $(BIN)/tensorboard --logdir outputs"
+
+test: $(BIN)/nif ## run the tests (NIF_DATA=<folder> adds those on real data)
+	$(BIN)/python -m pytest
+
+test-fast: $(BIN)/nif ## run the tests without the slow ones
+	$(BIN)/python -m pytest -m 'not slow and not gpu'
+
+lint: $(BIN)/nif ## ruff and pyright
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: $(BIN)/nif ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(BIN)/nif ## run the benchmarks (NIF_DATA=<folder>); results in tests/benchmarks/results
+	for file in tests/benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+clean: ## remove .venv and caches (runs in outputs/ stay)
+	rm -rf $(VENV) .pytest_cache .ruff_cache dist build
