@@ -1,0 +1,106 @@
+"""From fields to meshes: analytic balls come back as what they are."""
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+from nif_cli import NifError
+from nif_cli.geometry.extraction import extract_mesh, grid_values
+
+
+def test_a_ball_comes_back(ball):
+    """Vertices lie on the ball to second order, the mesh is closed and winds outwards (positive volume)."""
+    centre = np.array([0.1, -0.2, 0.05])
+    mesh = extract_mesh(ball(0.6, tuple(centre)), 48)
+    radii = np.linalg.norm(mesh.vertices - centre, axis=1)
+    assert abs(radii - 0.6).max() < 2e-3  # (h^2 / 8r with h = 2/47, doubled on a diagonal)
+    assert mesh.is_watertight
+    assert mesh.is_winding_consistent
+    assert mesh.volume == pytest.approx(4 / 3 * np.pi * 0.6**3, rel=0.01)
+
+
+def test_error_falls_with_the_square_of_the_cell(ball):
+    worst = [abs(np.linalg.norm(extract_mesh(ball(), n).vertices, axis=1) - 0.6).max() for n in (17, 33, 65)]
+    assert worst[0] > 2.5 * worst[1]
+    assert worst[1] > 2.5 * worst[2]
+
+
+def test_a_higher_level_lies_further_inside(ball):
+    mesh = extract_mesh(ball(0.6), 40, level=0.2)
+    assert np.linalg.norm(mesh.vertices, axis=1).mean() == pytest.approx(0.4, abs=3e-3)
+
+
+def test_the_fields_own_level_is_the_default(ball):
+    field = ball(0.6)
+    field.level = -0.1
+    assert np.linalg.norm(extract_mesh(field, 40).vertices, axis=1).mean() == pytest.approx(0.7, abs=3e-3)
+
+
+@pytest.mark.parametrize("radius", [1.2, 5.0])
+def test_a_surface_that_leaves_the_bounds_is_closed(ball, radius):
+    """What the box cuts is closed there, inside the box, and still winds outwards."""
+    mesh = extract_mesh(ball(radius), 24)
+    assert mesh.is_watertight
+    assert abs(mesh.vertices).max() <= 1 + 1e-9
+    inside = 8.0 if radius > 2 else _ball_in_cube_volume(radius)
+    assert mesh.volume == pytest.approx(inside, rel=0.02)
+
+
+def _ball_in_cube_volume(radius: float) -> float:
+    axis = (np.arange(200) + 0.5) / 100 - 1
+    x, y, z = np.meshgrid(axis, axis, axis, indexing="ij")
+    return float((x * x + y * y + z * z < radius**2).mean() * 8)
+
+
+def test_bounds_need_not_be_a_cube(ball):
+    field = ball(0.3, (2.0, 0.0, -1.0))
+    field.bounds = torch.tensor([[1.5, -0.5, -2.0], [2.5, 1.0, -0.5]])
+    mesh = extract_mesh(field, 64)
+    assert np.allclose(mesh.bounds.mean(0), [2, 0, -1], atol=5e-3)
+    assert mesh.volume == pytest.approx(4 / 3 * np.pi * 0.3**3, rel=0.02)
+
+
+def test_the_grid_includes_both_ends_and_reports_every_point(ball):
+    seen = []
+    values = grid_values(ball(0.6), 9, progress=seen.append)
+    assert sum(seen) == 9**3
+    axis = torch.linspace(-1, 1, 9)
+    points = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1)
+    assert torch.allclose(torch.from_numpy(values), ball(0.6).value(points), atol=1e-6)
+
+
+def test_slabs_do_not_show(ball):
+    """A grid larger than one slab equals the field evaluated at once."""
+    field, n = ball(0.6), 90  # 90^3 points are three slabs
+    axis = torch.linspace(-1, 1, n, dtype=torch.float64).float()
+    whole = field.value(torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1)).numpy()
+    assert np.array_equal(grid_values(field, n), whole)
+
+
+def test_nothing_inside_is_an_empty_mesh(ball):
+    assert len(extract_mesh(ball(-1.0), 8).faces) == 0
+
+
+@pytest.mark.parametrize("resolution", [1, 0, -3])
+def test_too_small_a_grid_is_refused(ball, resolution):
+    with pytest.raises(NifError, match=f"resolution={resolution}"):
+        extract_mesh(ball(), resolution)
+
+
+def test_a_grid_beyond_memory_is_refused(ball):
+    with pytest.raises(NifError, match="resolution=200000.*memory"):
+        extract_mesh(ball(), 200_000)
+
+
+def test_a_diverged_field_is_refused(ball):
+    field = ball(float("nan"))
+    with pytest.raises(NifError, match="not finite"):
+        extract_mesh(field, 8)
+
+
+def test_smallest_grid(ball):
+    """Two points a side with everything inside give the box itself."""
+    mesh = extract_mesh(ball(9.0), 2)
+    assert isinstance(mesh, trimesh.Trimesh)
+    assert np.allclose(mesh.bounds, [[-1] * 3, [1] * 3])
