@@ -51,5 +51,5 @@ def test_gradients_are_those_of_finite_differences():
 
 @pytest.mark.parametrize("options", [{"width": 0}, {"layers": 0}, {"omega": 0.0}, {"first_omega": -1.0}])
 def test_impossible_networks_are_refused(options):
-    with pytest.raises(ValueError, match="width|omega"):
+    with pytest.raises(ValueError, match=r"width|omega"):
         Siren(**options)

@@ -89,7 +89,7 @@ def test_too_small_a_grid_is_refused(ball, resolution):
 
 
 def test_a_grid_beyond_memory_is_refused(ball):
-    with pytest.raises(NifError, match="resolution=200000.*memory"):
+    with pytest.raises(NifError, match=r"resolution=200000.*memory"):
         extract_mesh(ball(), 200_000)
 
 

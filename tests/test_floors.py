@@ -1,0 +1,90 @@
+"""The floors of the house: a file imports only from lower floors, or from its own folder."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import nif_cli
+
+ROOT = Path(nif_cli.__file__).parent
+FLOORS = [
+    ["__init__", "field"],
+    ["geometry", "rendering", "metrics", "losses"],
+    ["fields", "encoders", "data"],
+    ["models"],
+    ["config", "runs", "callbacks", "sweep"],
+    ["cli", "commands", "__main__"],
+]
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+def part(module: str) -> str:
+    """The first name below the package: 'nif_cli.geometry.mesh' -> 'geometry', 'nif_cli' -> '__init__'."""
+    return (module.split(".") + ["__init__"])[1]
+
+
+def floor(name: str) -> int:
+    for number, names in enumerate(FLOORS):
+        if name in names:
+            return number
+    raise AssertionError(f"nif_cli.{name} is on no floor: see the design page")
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module of the package that a file imports, also inside functions."""
+    package = ("nif_cli", *path.relative_to(ROOT).parent.parts)
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (a.name for a in node.names if a.name.split(".")[0] == "nif_cli")
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            module = ".".join(filter(None, (base, node.module)))
+            if module == "nif_cli":  # from nif_cli import runs: a module, or a name of the package itself
+                for a in node.names:
+                    below = (ROOT / a.name).is_dir() or (ROOT / f"{a.name}.py").is_file()
+                    yield f"nif_cli.{a.name}" if below else "nif_cli"
+            elif module.split(".")[0] == "nif_cli":
+                yield module
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_imports_go_down(path: Path):
+    own = path.relative_to(ROOT).with_suffix("").parts[0]
+    folder = len(path.relative_to(ROOT).parts) > 1
+    for module in imports(path):
+        other = part(module)
+        beside = other == own if folder else floor(other) == floor(own)  # files at the top are one folder a floor
+        assert beside or floor(other) < floor(own), f"{path.relative_to(ROOT)} imports {module}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_pure_floors_know_neither_hydra_nor_lightning(path: Path):
+    own = path.relative_to(ROOT).with_suffix("").parts[0]
+    if floor(own) > 1 and own not in ("fields", "encoders"):
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        for name in names:
+            assert name.split(".")[0] not in ("hydra", "omegaconf", "pytorch_lightning", "lightning"), f"{path}: {name}"
+
+
+def test_the_checker_sees_every_kind_of_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Inside functions, `from nif_cli import runs` and relative ones are seen; names of the package itself are floor 0."""
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    (tmp_path / "geometry").mkdir()
+    (tmp_path / "runs.py").touch()
+    path = tmp_path / "geometry" / "mesh.py"
+    path.write_text(
+        "import os, nif_cli.models.sdf\n"
+        "def f():\n"
+        "    from nif_cli import NifError, runs\n"
+        "    from ..data import toy\n"
+        "    from .sampling import x\n"
+    )
+    found = [part(module) for module in imports(path)]
+    assert sorted(found) == ["__init__", "data", "geometry", "models", "runs"]
