@@ -45,7 +45,7 @@ class Checkpoints(pl.Callback):
         self.best = float(state["best"])
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._saved = time.monotonic()
+        self._saved, self._validated = time.monotonic(), -1
 
         def stop(number: int, frame: Any) -> None:
             if self.stopped_by == "SIGINT" and number == signal.SIGINT:
@@ -64,12 +64,20 @@ class Checkpoints(pl.Callback):
             self.save(trainer, "last")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._validated = trainer.global_step
         value = float(trainer.callback_metrics.get("val/loss", float("nan")))
         if value < self.best:
             self.best = value
             self.save(trainer, "best")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._validated != trainer.global_step:  # the training ended between two looks at the held-out points
+            assert isinstance(pl_module, Model)
+            value = pl_module.held_out_loss(trainer.datamodule.val_dataloader())  # type: ignore[attr-defined]
+            trainer.callback_metrics["val/loss"] = torch.tensor(value)
+            for logger in trainer.loggers:
+                logger.log_metrics({"val/loss": value}, trainer.global_step)
+            self.on_validation_end(trainer, pl_module)
         self.save(trainer, "last")
         self._restore()
 

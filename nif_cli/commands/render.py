@@ -30,6 +30,7 @@ def main(cfg: DictConfig) -> None:
         poses = turntable(config["frames"], config["elevation"], config["up"])
     run = open_run(config)
     folder = Path(config["output"]).expanduser() if config["output"] else run.path / "renders"
+    first_views = []
     for id in run.instances:
         began = time.monotonic()
         field = run.model.field(id)
@@ -41,5 +42,10 @@ def main(cfg: DictConfig) -> None:
             runs.write(path, lambda temporary, frames=frames: write_mp4(temporary, frames))
         else:
             runs.write(path, gif_bytes(frames) if format == "gif" else png_bytes(sheet(frames)))
-        blank = all((frame == 255).all() for frame in frames)
-        print(f"{path}  {len(frames)} views of {size} x {size}, {time.monotonic() - began:.1f} s" + (", empty: no surface in view" if blank else ""))
+        first_views.append(frames[0])
+        note = ", empty: no surface in view" if all((frame == 255).all() for frame in frames) else ""
+        print(f"{path}  {len(frames)} views of {size} x {size}, {time.monotonic() - began:.1f} s{note}")
+    if len(first_views) > 1:
+        path = folder / "overview.png"
+        runs.write(path, png_bytes(sheet(first_views)))
+        print(f"{path}  the first view of each")

@@ -89,13 +89,12 @@ def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides
                 if isinstance(logger, CsvLogger):
                     logger.forget_after(_step(checkpoint))
         model.log_every = int(config["logger"].get("every", 50))
-        steps_before = _step(checkpoint) if checkpoint else 0
         try:
             trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         except torch.cuda.OutOfMemoryError as error:
             raise NifError(f"out of memory on {device}: lower data.batch_points (it is {data.batch_points})") from error
     value = float(trainer.callback_metrics.get("val/loss", float("nan")))
-    _conclude(trainer, model, folder, keeper, value, steps_before, overrides, announce)
+    _conclude(trainer, model, folder, keeper, value, overrides, announce)
     return value
 
 
@@ -243,12 +242,11 @@ def _conclude(
     folder: Path,
     keeper: Checkpoints,
     value: float,
-    steps_before: int,
     overrides: list[str],
     announce: bool,
 ) -> None:
     timer = next((c for c in trainer.callbacks if isinstance(c, Timer)), None)  # type: ignore[attr-defined]
-    seconds = timer.time_elapsed() if timer else time.monotonic() - model._began
+    seconds = time.monotonic() - model._began  # those before a resume included
     loss = float(model.terms["loss"]) if model.terms else float("nan")
     summary = {
         "overrides": overrides,
@@ -260,8 +258,7 @@ def _conclude(
         "val/loss best": keeper.best,
     }
     write_summary(folder, summary)
-    speed = (trainer.global_step - steps_before) / max(time.monotonic() - model._began, 1e-9)
-    print(f"{trainer.global_step:,} steps in {seconds:.0f} s ({speed:.1f}/s), loss {loss:.5f}, held-out loss {value:.5f}")
+    print(f"{trainer.global_step:,} steps in {seconds:.0f} s ({trainer.global_step / max(seconds, 1e-9):.1f}/s), loss {loss:.5f}, held-out loss {value:.5f}")
     if keeper.stopped_by:
         print(f"stopped by {keeper.stopped_by} and saved; go on with\n  nif train resume={folder}")
     elif announce:
@@ -293,7 +290,7 @@ def _quiet() -> Iterator[None]:
             ".*GPU available but not used.*",
             ".*lr_scheduler.step.*before.*optimizer.step.*",
             ".*is ending in the middle of an epoch.*",
-            ".*resumes? from a checkpoint that ended before the epoch ended.*",
+            ".*resuming from a checkpoint that ended before the epoch ended.*",
             ".*treespec.*LeafSpec.*",
             ".*LightningDataModule.*state.*",
         ):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +48,7 @@ class Model(pl.LightningModule):
         self.log_every = 50
         self.config: dict[str, Any] = {}  # the resolved configuration that made it; saved with it
         self._random_state: Tensor | None = None
+        self._seconds_before, self._began = 0.0, time.monotonic()
 
     @abstractmethod
     def loss(self, batch: ShapeBatch) -> dict[str, Tensor]:
@@ -106,8 +107,16 @@ class Model(pl.LightningModule):
         terms = self.loss(batch)
         self.log("val/loss", torch.stack(list(terms.values())).sum(), batch_size=len(batch.row))
 
+    def held_out_loss(self, batches: Iterable[ShapeBatch]) -> float:
+        """The mean loss over held-out batches."""
+        self.eval()
+        with torch.no_grad():
+            values = [float(torch.stack(list(self.loss(b).values())).sum()) for b in batches]
+        self.train()
+        return sum(values) / len(values)
+
     def on_fit_start(self) -> None:
-        self._began = time.monotonic()
+        self._began = time.monotonic() - self._seconds_before
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["nif"] = {
@@ -115,6 +124,7 @@ class Model(pl.LightningModule):
             "version": __version__,
             "config": self.config,
             "instances": [{"id": i.id, **i.transform.as_dict()} for i in self.instances.values()],
+            "seconds": time.monotonic() - self._began,
             "random": {
                 "cpu": torch.get_rng_state(),
                 "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
@@ -123,6 +133,7 @@ class Model(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Resuming: random numbers go on where they stopped."""
+        self._seconds_before = float(checkpoint["nif"]["seconds"])
         random = checkpoint["nif"]["random"]
         self._random_state = random["cpu"]
         if random["cuda"] and torch.cuda.device_count() == len(random["cuda"]):
