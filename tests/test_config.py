@@ -37,7 +37,9 @@ def test_every_choice_composes_and_passes(group, choice):
     assert composed("train", *model, f"{group}={choice}", *path)
 
 
-@pytest.mark.parametrize(("group", "choice"), [c for c in CHOICES if c[0] in ("field", "encoding", "model")], ids=lambda c: c)
+@pytest.mark.parametrize(
+    ("group", "choice"), [c for c in CHOICES if c[0] in ("field", "encoding", "model")], ids=lambda c: c
+)
 def test_every_network_can_be_made_and_run(group, choice):
     """Every field, encoding and model: from its YAML to values at points."""
     sdf = (group, choice) in (("field", "igr"), ("model", "sdf"))
@@ -198,7 +200,11 @@ class TestOwnConfigs:
             ("experiment/x.yaml", "# @package _global_\ndefaults:\n  - override /model: sfd\n", ["sfd"]),
             ("experiment/x.yaml", "# @package _global_\nmodel:\n  lr: ${nothing.here}\n", ["model.lr"]),
             ("field/x.yaml", "_target_: nif_cli.fields.mlp.MPL\n_partial_: true\n", ["MPL", "did you mean 'MLP'"]),
-            ("field/x.yaml", "_target_: torch.hub.load\n_partial_: true\n", ["field._target_=torch.hub.load", "refused"]),
+            (
+                "field/x.yaml",
+                "_target_: torch.hub.load\n_partial_: true\n",
+                ["field._target_=torch.hub.load", "refused"],
+            ),
             ("field/x.yaml", "width: 3\n", ["field"]),
             ("field/x.yaml", "- 1\n", ["x"]),
         ],

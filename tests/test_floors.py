@@ -24,7 +24,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 def part(module: str) -> str:
     """The first name below the package: 'nif_cli.geometry.mesh' -> 'geometry', 'nif_cli' -> '__init__'."""
-    return (module.split(".") + ["__init__"])[1]
+    return [*module.split("."), "__init__"][1]
 
 
 def floor(name: str) -> int:

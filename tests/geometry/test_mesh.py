@@ -119,7 +119,10 @@ def test_unreferenced_vertices_do_not_count():
 
 def test_reports_count_holes_and_forks():
     sphere = trimesh.creation.icosphere(1)
-    closed, open_ = inspect_mesh(sphere), inspect_mesh(trimesh.Trimesh(sphere.vertices, sphere.faces[1:], process=False))
+    closed, open_ = (
+        inspect_mesh(sphere),
+        inspect_mesh(trimesh.Trimesh(sphere.vertices, sphere.faces[1:], process=False)),
+    )
     assert closed.watertight
     assert "watertight" in str(closed)
     assert (open_.boundary_edges, open_.watertight) == (3, False)

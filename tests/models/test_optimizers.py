@@ -1,6 +1,7 @@
 """Adam on sparse rows, and schedules that know how far training is."""
 
 import copy
+from itertools import pairwise
 
 import pytest
 import torch
@@ -107,8 +108,8 @@ def test_cosine_rises_then_falls_to_its_end(final):
     found = rates(Cosine, final=final, warmup=0.1)
     assert 0 < found[0] < 0.05
     assert found[100] == pytest.approx(final, abs=1e-9)
-    assert all(a < b for a, b in zip(found[:9], found[1:10], strict=True))
-    assert all(a >= b for a, b in zip(found[10:-1], found[11:], strict=True))
+    assert all(a < b for a, b in pairwise(found[:10]))
+    assert all(a >= b for a, b in pairwise(found[10:]))
     assert found[55] == pytest.approx(final + (1 - final) * 0.5 * (1 + torch.cos(torch.tensor(0.55 * torch.pi)).item()))
     assert max(found) <= 1
 
