@@ -8,6 +8,8 @@ import functools
 import importlib
 import inspect
 import os
+import re
+import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -97,7 +99,8 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, choices, 1, 0.6)
     if close:
         return f"; did you mean '{close[0]}'?"
-    return f"; there are {', '.join(choices)}" if choices else ""
+    more = ", ..." if len(choices) > 15 else ""
+    return f"; there are {', '.join(choices[:15])}{more}" if choices else ""
 
 
 def check(cfg: DictConfig, command: str) -> dict[str, Any]:
@@ -182,13 +185,17 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def _spell(hint: Any) -> str:
-    if typing.get_origin(hint) is typing.Literal:
-        return "one of " + ", ".join(map(str, typing.get_args(hint)))
-    names = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
+    names = {float: "a number", int: "a whole number", bool: "true or false", str: "text", type(None): "null"}
     if hint in names:
         return names[hint]
-    text = str(hint).replace("typing.", "").replace("collections.abc.", "")
-    return text.replace("Sequence[", "a list [").replace("NoneType", "null").replace(" | None", " or null")
+    inner = typing.get_args(hint)
+    if typing.get_origin(hint) is typing.Literal:
+        return "one of " + ", ".join(map(str, inner))
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join(_spell(h) for h in inner if h in names or typing.get_args(h))
+    if inner:
+        return "a list" if typing.get_origin(hint) is not dict else "a mapping"
+    return getattr(hint, "__name__", str(hint))
 
 
 def _words(parameters: dict[str, Any] | None, key: str) -> str:
@@ -257,7 +264,8 @@ def explain(error: BaseException) -> str | None:
         missing, options = error.missing_cfg_file, error.options
         if options is not None and isinstance(missing, str):
             group, _, name = missing.rpartition("/")
-            return f"no {group} '{name}'{did_you_mean(name, options)} (choices: {', '.join(options)})"
+            hint = did_you_mean(name, options)
+            return f"no {group} '{name}'{hint}" + ("" if "there are" in hint else f" (choices: {', '.join(options)})")
         return str(error).splitlines()[0]
     cause = error
     while isinstance(cause, ConfigCompositionException) and cause.__cause__ is not None:
@@ -276,7 +284,15 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, OverrideParseException):
         return str(error).splitlines()[0]
     if isinstance(error, ConfigCompositionException):
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        return lines[0]
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        where = re.match(r"In '(.+?)':", lines[0])  # a file whose contents do not fit
+        if not where or len(lines) < 2:
+            return lines[0]
+        key = next((line.partition(": ")[2] for line in lines if line.startswith("full_key: ")), "")
+        schema = next((line.partition("=")[2] for line in lines if line.startswith("object_type=")), "")
+        if re.match(r"Key '.*' (is )?not in", lines[1]):
+            known = [f.name for s in SCHEMAS.values() if s.__name__ == schema for f in fields(s)]
+            return f"{where[1]}.yaml: no key '{key}'{did_you_mean(key, known)}"
+        return f"{where[1]}.yaml: {key + ': ' if key else ''}{lines[1]}"
     return None
 
