@@ -15,8 +15,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+import yaml
 from hydra.core.config_store import ConfigStore
-from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -281,7 +282,9 @@ def explain(error: BaseException) -> str | None:
                 return f"{key}: {text}"
             return f"no key '{key}'{did_you_mean(last, [c for c in choices if not c.startswith('_') and c != 'hydra'])}"
         return f"{key}: {text}" if key and key not in text else text
-    if isinstance(error, OverrideParseException):
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"{error.problem_mark.name}: line {error.problem_mark.line + 1}: not YAML ({error.problem})"
+    if isinstance(error, HydraException) and not isinstance(error, ConfigCompositionException):
         return str(error).splitlines()[0]
     if isinstance(error, ConfigCompositionException):
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]

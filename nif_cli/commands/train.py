@@ -32,7 +32,7 @@ OURS = ("accelerator", "devices", "logger", "callbacks", "default_root_dir", "in
 
 def main(cfg: DictConfig) -> float:
     """Returns val/loss, the metric that a sweep minimises."""
-    hydra = HydraConfig.get()
+    hydra: Any = HydraConfig.get()
     sweeping = hydra.mode == RunMode.MULTIRUN
     resumed = runs.find(cfg.resume, "resume") if cfg.resume else None
     if resumed:
@@ -98,7 +98,7 @@ def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides
     return value
 
 
-def _folder(config: dict[str, Any], hydra: DictConfig, sweeping: bool) -> Path:
+def _folder(config: dict[str, Any], hydra: Any, sweeping: bool) -> Path:
     if sweeping:
         return Path(hydra.runtime.output_dir)
     if config["output_dir"]:
@@ -166,7 +166,7 @@ def _trainer(config: dict[str, Any], folder: Path, device: torch.device) -> tupl
     for name, node in (config["logger"] or {}).items():
         if isinstance(node, dict):
             locate(node["_target_"], f"logger.{name}")
-            given = {"save_dir": str(folder)}
+            given: dict[str, Any] = {"save_dir": str(folder)}
             if node["_target_"].endswith("TensorBoardLogger"):
                 given |= {"name": "", "version": ""}
             loggers.append(build(node, f"logger.{name}", **given))

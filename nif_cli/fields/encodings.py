@@ -15,6 +15,8 @@ class Positional(nn.Module):
     `base` 1 is NeRF's code, pi its paper; features: D * (2 * frequencies + include_input).
     """
 
+    scale: Tensor
+
     def __init__(self, dim: int, frequencies: int = 6, base: float = 1.0, include_input: bool = True):
         super().__init__()
         if frequencies < 1:
@@ -34,6 +36,8 @@ class Fourier(nn.Module):
 
     Their scale is for coordinates in [0, 1]; shapes here span [-1, 1], so the same blur is half their number (6, not 12).
     """
+
+    directions: Tensor
 
     def __init__(self, dim: int, features: int = 256, scale: float = 6.0, seed: int = 0):
         super().__init__()

@@ -31,7 +31,7 @@ class Linear(nn.Module):
 
     def effective_weight(self) -> Tensor:
         """W with the weight norm applied, [out, features + Z]."""
-        return self.weight if self.gain is None else torch._weight_norm(self.weight, self.gain, 0)
+        return self.weight if self.gain is None else torch._weight_norm(self.weight, self.gain, 0)  # pyright: ignore[reportPrivateImportUsage]
 
     def forward(
         self, h: Float[Tensor, "*n H"], code: Float[Tensor, "S Z"] | None = None, scale: float = 1.0

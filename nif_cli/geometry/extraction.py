@@ -15,7 +15,7 @@ from nif_cli.field import Field, evaluate
 
 
 def grid_values(
-    field: Field, resolution: int, device: torch.device | str = "cpu", progress: Callable[[int], None] | None = None
+    field: Field, resolution: int, device: torch.device | str = "cpu", progress: Callable[[int], object] | None = None
 ) -> Float[np.ndarray, "X Y Z"]:
     """`field.value` at the resolution^3 corners of a grid over `field.bounds`, both ends included, float32.
 
@@ -39,7 +39,7 @@ def extract_mesh(
     *,
     level: float | None = None,
     device: torch.device | str = "cpu",
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> trimesh.Trimesh:
     """Marching cubes over a dense grid of resolution^3 corners; faces wind outwards, vertices in normalised space (float64).
 

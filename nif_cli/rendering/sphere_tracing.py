@@ -47,7 +47,7 @@ class EmptySpace:
         occupied = (distance < reach).cpu().numpy()
         far = distance_transform_edt(~occupied, sampling=self.cell.tolist()) if occupied.any() else np.full(occupied.shape, 1e3)
         # between any point of this cell and any of that one: two half diagonals less than between the centres
-        self.far = torch.from_numpy(far - float(self.cell.norm())).float().to(device)
+        self.far = torch.from_numpy(np.asarray(far) - float(self.cell.norm())).float().to(device)
 
     def at_least(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         """A lower bound of the distance to the surface at points inside the bounds; 0 near it."""
