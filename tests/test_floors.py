@@ -74,7 +74,7 @@ def test_pure_floors_know_neither_hydra_nor_lightning(path: Path):
 
 
 def test_the_checker_sees_every_kind_of_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Inside functions, `from nif_cli import runs` and relative ones are seen; names of the package itself are floor 0."""
+    """Inside functions, `from nif_cli import x` and relative ones are seen; names of the package are floor 0."""
     monkeypatch.setitem(globals(), "ROOT", tmp_path)
     (tmp_path / "geometry").mkdir()
     (tmp_path / "runs.py").touch()

@@ -78,7 +78,7 @@ class TestStrangers:
             runs.load(run)
 
     def test_a_checkpoint_may_name_less_than_a_user(self, run: Path):
-        """Loggers and trainers write where they are told: a configuration of ours may name them, a checkpoint may not."""
+        """Loggers and trainers write where they are told: a checkpoint may not name them."""
         node = {"_target_": "pytorch_lightning.loggers.CSVLogger", "save_dir": str(self.marker)}
         spoil(run, lambda c: c["nif"]["config"].update(optimizer=node))
         with pytest.raises(NifError, match="refused"):
