@@ -355,9 +355,10 @@ class TestSweeps:
         assert "clamp" in rows[1]["error"]  # last: it has no result
         assert not rows[0]["error"]
 
-    def test_jobs_side_by_side(self, nif, tiny, cache):
+    def test_jobs_side_by_side(self, tiny):
+        """With the joblib launcher, in processes of their own."""
         pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
         sets = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "model.lr=1e-3,1e-2", "data.count=2"]
-        done = nif("train", "-m", *tiny, *sets)
-        assert done.code == 0, done.err
+        done = program("train", "-m", *tiny, *sets)
+        assert done.returncode == 0, done.stderr
         assert len(self.rows()) == 2
