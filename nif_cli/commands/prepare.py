@@ -62,6 +62,9 @@ def main(cfg: DictConfig) -> None:
 
 
 def _settings(config: dict[str, Any]) -> tuple[Settings, int]:
+    for key, what in (("input", "a mesh, a folder or a glob"), ("output", "a folder")):
+        if config[key] in (None, "???"):
+            raise NifError(f"{key} is missing: give {key}=<{what}>")
     formats = config["format"] if isinstance(config["format"], list) else [config["format"]]
     for name in formats:
         if name not in FORMATS:

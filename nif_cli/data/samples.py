@@ -14,8 +14,8 @@ from nif_cli.geometry.mesh import Transform
 @dataclass
 class Observation:
     """What may be seen of a shape, in its normalised space; a source fills in what it has. Pictures and voxels stay files
-    until a model asks for them. `world` maps homogeneous points of normalised space to each camera, `camera` those to
-    pixels of a picture that spans [-1, 1] (the convention of Choy et al. 2016)."""
+    until a model asks for them. `world` maps homogeneous points of normalised space to each camera (x right, y down, z
+    ahead), `camera` those to homogeneous pixels of its picture (the renderings of Choy et al. 2016)."""
 
     points: Float[np.ndarray, "P 3"] | None = None
     normals: Float[np.ndarray, "P 3"] | None = None

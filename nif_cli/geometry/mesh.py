@@ -162,11 +162,17 @@ def inspect_mesh(mesh: trimesh.Trimesh, probes: int = 500) -> MeshReport:
         components=int(mesh.body_count),
         doubled_faces=len(faces) - len(np.unique(np.sort(faces, 1), axis=0)),
         area=float(mesh.area),
-        volume=float(mesh.volume),
+        volume=signed_volume(mesh),
         extent=extent,
         thinnest=float(np.percentile(across, 5)) if len(across) else 0.0,
         overlap=float((igl.fast_winding_number(vertices, faces, below) > 1.5).mean()),
     )
+
+
+def signed_volume(mesh: trimesh.Trimesh) -> float:
+    """The volume that the faces enclose, negative when they face inwards; 0 for doubled faces."""
+    a, b, c = (mesh.triangles - mesh.vertices.mean(0)).transpose(1, 0, 2)
+    return float((np.cross(a, b) * c).sum() / 6)
 
 
 def unit_ball(vertices: Float[np.ndarray, "V 3"]) -> Transform:
