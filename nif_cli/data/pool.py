@@ -149,7 +149,7 @@ class ShardedPool:
     def __init__(self, shapes: Sequence[ShapeSamples], device: torch.device, seed: int, shards: int):
         self.shapes, self.device, self.seed, self.shards = shapes, device, seed, shards
         held = [slice(n - min(4096, max(1, n // 50)), n) for n in (len(s.points) for s in shapes)]
-        self.first = ShapePool([_part(s, h, slice(0, 4096)) for s, h in zip(shapes, held, strict=True)], device, seed, 0)
+        self.first = ShapePool([_part(s, h, slice(0, 4096)) for s, h in zip(shapes, held, strict=True)], device, seed, 0.0)
         self.first.held = [torch.from_numpy(rows_of(s, h)) for s, h in zip(shapes, held, strict=True)]
         self.ends = [h.start for h in held]
         self.reader = ThreadPoolExecutor(1, "shards")
@@ -185,7 +185,7 @@ class ShardedPool:
         parts = []
         for shape, end in zip(self.shapes, self.ends, strict=True):
             parts.append(_part(shape, cut(end), cut(0 if shape.surface is None else len(shape.surface))))
-        return ShapePool(parts, self.device, self.seed + shard, 0)
+        return ShapePool(parts, self.device, self.seed + shard, 0.0)
 
 
 def _part(shape: ShapeSamples, points: slice, surface: slice) -> ShapeSamples:

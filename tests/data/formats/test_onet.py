@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from nif_cli import NifError
 from nif_cli.data.formats import onet
@@ -104,7 +105,7 @@ def test_no_tree(tmp_path: Path) -> None:
 @pytest.mark.data
 @pytest.mark.skipif("NIF_DATA" not in os.environ, reason="NIF_DATA is not set")
 def test_real_benches() -> None:
-    """Point clouds and 24 pictures with cameras that see them: a centred shape projects into every picture."""
+    """Point clouds and 24 pictures with cameras: the projected points cover what is not white in each picture."""
     tree = OnetTree(Path(os.environ["NIF_DATA"]) / "shapenet-benches-onet")
     entries = tree.entries(split=None)
     assert len(entries) == 12
@@ -115,7 +116,8 @@ def test_real_benches() -> None:
         assert len(seen.points) == 100_000
         assert len(seen.images) == 24 == len(seen.world) == len(seen.camera)
         homogeneous = np.column_stack((seen.points[:2000], np.ones(2000)))
-        for world, camera in zip(seen.world, seen.camera, strict=True):
+        for i, (world, camera) in enumerate(zip(seen.world, seen.camera, strict=True)):
             pixel = homogeneous @ world.T @ camera.T
-            inside = (np.abs(pixel[:, :2] / pixel[:, 2:]) <= 1).all(1)
-            assert inside.mean() > 0.95
+            pixel = pixel[:, :2] / pixel[:, 2:]
+            y, x = np.nonzero(np.asarray(Image.open(seen.images[i]).convert("L")) < 250)
+            assert np.allclose([pixel.min(0), pixel.max(0)], [[x.min(), y.min()], [x.max(), y.max()]], atol=8)  # the silhouette, to a few pixels: shades near white are lost
