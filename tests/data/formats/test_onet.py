@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from scipy import ndimage
 
 from nif_cli import NifError
 from nif_cli.data.formats import onet
@@ -105,7 +106,7 @@ def test_no_tree(tmp_path: Path) -> None:
 @pytest.mark.data
 @pytest.mark.skipif("NIF_DATA" not in os.environ, reason="NIF_DATA is not set")
 def test_real_benches() -> None:
-    """Point clouds and 24 pictures with cameras: the projected points cover what is not white in each picture."""
+    """Point clouds and 24 pictures with cameras: projected points land on what is not white."""
     tree = OnetTree(Path(os.environ["NIF_DATA"]) / "shapenet-benches-onet")
     entries = tree.entries(split=None)
     assert len(entries) == 12
@@ -118,6 +119,6 @@ def test_real_benches() -> None:
         homogeneous = np.column_stack((seen.points[:2000], np.ones(2000)))
         for i, (world, camera) in enumerate(zip(seen.world, seen.camera, strict=True)):
             pixel = homogeneous @ world.T @ camera.T
-            pixel = pixel[:, :2] / pixel[:, 2:]
-            y, x = np.nonzero(np.asarray(Image.open(seen.images[i]).convert("L")) < 250)
-            assert np.allclose([pixel.min(0), pixel.max(0)], [[x.min(), y.min()], [x.max(), y.max()]], atol=8)  # the silhouette, to a few pixels: shades near white are lost
+            x, y = (pixel[:, :2] / pixel[:, 2:]).round().astype(int).T
+            drawn = ndimage.binary_dilation(np.asarray(Image.open(seen.images[i]).convert("L")) < 250, iterations=2)
+            assert drawn[y.clip(0, 136), x.clip(0, 136)].mean() > 0.9
