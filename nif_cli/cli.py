@@ -8,12 +8,18 @@ import sys
 from nif_cli import NifError, __version__, conf_folder
 
 COMMANDS = {
+    "prepare": "sample meshes into a dataset that other tools read too",
     "train": "learn a field from data; makes a run folder",
     "extract": "turn the fields of a run into meshes",
     "render": "make pictures of the fields of a run",
 }
 ALIASES = {"extract-mesh": "extract"}
 EXAMPLES = {
+    "prepare": """\
+  nif prepare input=chairs/ output=prepared                    DeepSDF samples of every mesh in a folder
+  nif prepare input=shapenet/ output=prepared format=[deepsdf,onet] repair=solid
+  nif prepare 'input="scans/*.ply"' output=prepared samples=100000 workers=8
+  nif train data=deepsdf data.root=prepared/deepsdf            then train on it""",
     "train": """\
   nif train                                                    a DeepSDF auto-decoder on built-in shapes
   nif train model=sdf data.path=bunny.obj                      one shape, one network
@@ -102,7 +108,7 @@ def _help(command: str) -> str:
             inside = True
         elif inside and line.startswith("  - ") and ":" in line:
             group, _, chosen = line[4:].removeprefix("optional ").partition(":")
-            names = sorted(p.stem for p in (conf / group.strip()).glob("*.yaml") if p.stem != "sampling")
+            names = sorted(p.stem for p in (conf / group.strip()).glob("*.yaml") if p.stem not in ("batches", "sampling"))
             if group.strip() != "hydra" and names:
                 shown = [f"[{n}]" if n == chosen.strip() else n for n in names]
                 groups.append(f"  {group.strip() + '=':<13} {' '.join(shown)}")

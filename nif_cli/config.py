@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nif_cli import NifError
@@ -57,6 +57,25 @@ class Train:
 
 
 @dataclass
+class Prepare:
+    input: Any = MISSING
+    output: str = MISSING
+    format: Any = None
+    repair: str = "none"
+    samples: int | None = None
+    surface_samples: int | None = None
+    spread: Any = None
+    uniform: float = 0.06
+    solid_resolution: int = 192
+    dataset: str | None = None
+    category: str | None = None
+    val: float = 0.0
+    test: float = 0.0
+    workers: int | None = None
+    seed: int = 0
+
+
+@dataclass
 class OfRun:
     """What every command that works on a finished run has."""
 
@@ -85,7 +104,7 @@ class Render(OfRun):
     format: str = "png"
 
 
-SCHEMAS = {"train": Train, "extract": Extract, "render": Render}
+SCHEMAS = {"prepare": Prepare, "train": Train, "extract": Extract, "render": Render}
 
 
 def register() -> None:

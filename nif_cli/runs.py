@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import fnmatch
 import functools
 import inspect
-import os
 import pickle
 import re
-import tempfile
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +16,8 @@ import yaml
 
 from nif_cli import NifError, __version__
 from nif_cli.config import build, did_you_mean
+from nif_cli.files import safe_name as safe_name  # what a run is written with
+from nif_cli.files import write as write
 from nif_cli.models.model import CHECKPOINT_FORMAT, Model
 
 OUTPUTS = Path("outputs")
@@ -132,38 +130,6 @@ def device_for(name: str) -> torch.device:
         if (device.index or 0) >= count:
             raise NifError(f"device={name}: there {'is no CUDA device' if count == 0 else f'are {count}'} here; use device=auto or device=cpu")
     return device
-
-
-def safe_name(id: str) -> str:
-    """An instance id as a relative path: slashes are folders, nothing leaves the folder."""
-    parts = [re.sub(r"[^\w.+@ -]", "_", part) for part in id.split("/")]
-    return "/".join("_" if part in ("", ".", "..") else part for part in parts)
-
-
-def write(path: Path, content: bytes | str | Callable[[Path], None]) -> None:
-    """Write a file whole or not at all: under a temporary name beside it, then renamed. NifError when the disk says no."""
-    temporary: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-        os.close(handle)
-        temporary = Path(name)
-        if callable(content):
-            content(temporary)
-        else:
-            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        os.replace(temporary, path)
-        temporary = None
-    except (OSError, RuntimeError) as error:
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "enforce fail" in str(error)
-        what = "the disk is full" if full else getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise NifError(f"{path}: cannot be written: {what}; what was there before is untouched") from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
 def write_config(run: Path, config: dict[str, Any]) -> None:

@@ -7,11 +7,13 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import igl
 import numpy as np
 import trimesh
 from jaxtyping import Float
 
 from nif_cli import NifError
+from nif_cli.geometry.sampling import sample_surface
 
 READABLE = (".ply", ".obj", ".stl", ".off", ".glb", ".gltf")
 WRITABLE = ("ply", "obj", "glb", "stl", "off")
@@ -39,22 +41,49 @@ class Transform:
 
 @dataclass(frozen=True)
 class MeshReport:
-    """What the signs of a mesh can be trusted for."""
+    """What the signs of a mesh can be trusted for. Lengths are in the mesh's own units."""
 
     vertices: int
     faces: int
     boundary_edges: int  # edges of one face only
     non_manifold_edges: int  # edges of three faces or more
     components: int
+    doubled_faces: int  # faces that are there twice or more, whichever way they face
+    area: float
+    volume: float  # signed: negative for a closed mesh that is inside out
+    extent: float  # the longest side
+    thinnest: float  # the 5th percentile of how thick the shape is behind its surface
+    overlap: float  # the part of the surface that lies inside another part (winding number above 1 just below it)
 
     @property
     def watertight(self) -> bool:
         return self.boundary_edges == 0 and self.non_manifold_edges == 0
 
+    @property
+    def doubts(self) -> list[str]:
+        """Why the signs, or the thin parts, of this shape are not to be trusted; empty for a clean solid."""
+        found = []
+        if self.doubled_faces > 0.1 * self.faces:
+            found.append(f"{self.doubled_faces / self.faces:.0%} of the faces are there twice")
+        if self.boundary_edges:
+            found.append(f"{self.boundary_edges:,} boundary edges")
+        if self.non_manifold_edges and self.doubled_faces <= 0.1 * self.faces:
+            found.append(f"{self.non_manifold_edges:,} non-manifold edges")
+        if self.watertight and self.volume < 0:
+            found.append("inside out")
+        if self.overlap > 0.01:
+            found.append(f"{self.overlap:.0%} of the surface inside other parts")
+        if self.thinnest < 0.002 * self.extent:
+            found.append(f"thin ({self.thinnest / self.extent:.2%} of its size)")
+        return found
+
+    def as_dict(self) -> dict:
+        return {**asdict(self), "watertight": self.watertight}
+
     def __str__(self) -> str:
         parts = f", {self.components} parts" if self.components > 1 else ""
         if self.watertight:
-            state = "watertight"
+            state = "watertight" + (", inside out" if self.volume < 0 else "")
         else:
             holes = f"{self.boundary_edges} boundary edges" if self.boundary_edges else ""
             forks = f"{self.non_manifold_edges} non-manifold edges" if self.non_manifold_edges else ""
@@ -113,16 +142,37 @@ def clean(mesh: trimesh.Trimesh, name: str) -> trimesh.Trimesh:
     return mesh
 
 
-def inspect_mesh(mesh: trimesh.Trimesh) -> MeshReport:
-    """Count what makes signs doubtful. The mesh must be merged by position."""
+def inspect_mesh(mesh: trimesh.Trimesh, probes: int = 500) -> MeshReport:
+    """Count and measure what makes signs doubtful; `probes` points on the surface tell thickness and overlap. The mesh
+    must be merged by position. The same mesh gives the same report."""
     _, counts = np.unique(mesh.edges_sorted, axis=0, return_counts=True)
+    extent = float(np.ptp(mesh.vertices, axis=0).max())
+    vertices, faces = np.ascontiguousarray(mesh.vertices, np.float64), np.ascontiguousarray(mesh.faces, np.int64)
+    surface, normals = sample_surface(mesh, probes, np.random.default_rng(0))
+    below = surface - 1e-4 * extent * normals
+    tree = igl.AABB()
+    tree.init(vertices, faces)
+    hit, across, _ = tree.intersect_ray_first(vertices, faces, surface - 1e-6 * extent * normals, -normals)
+    across = across[hit >= 0]
     return MeshReport(
         vertices=len(mesh.vertices),
         faces=len(mesh.faces),
         boundary_edges=int((counts == 1).sum()),
         non_manifold_edges=int((counts > 2).sum()),
         components=int(mesh.body_count),
+        doubled_faces=len(faces) - len(np.unique(np.sort(faces, 1), axis=0)),
+        area=float(mesh.area),
+        volume=signed_volume(mesh),
+        extent=extent,
+        thinnest=float(np.percentile(across, 5)) if len(across) else 0.0,
+        overlap=float((igl.fast_winding_number(vertices, faces, below) > 1.5).mean()),
     )
+
+
+def signed_volume(mesh: trimesh.Trimesh) -> float:
+    """The volume that the faces enclose, negative when they face inwards; 0 for doubled faces."""
+    a, b, c = (mesh.triangles - mesh.vertices.mean(0)).transpose(1, 0, 2)
+    return float((np.cross(a, b) * c).sum() / 6)
 
 
 def unit_ball(vertices: Float[np.ndarray, "V 3"]) -> Transform:
@@ -131,6 +181,13 @@ def unit_ball(vertices: Float[np.ndarray, "V 3"]) -> Transform:
     radius = float(np.linalg.norm(vertices - centre, axis=1).max())
     x, y, z = (float(-c) for c in centre)
     return Transform((x, y, z), BALL_RADIUS / radius)
+
+
+def unit_cube(vertices: Float[np.ndarray, "V 3"]) -> Transform:
+    """The transform that centres the bounding box and brings its longest side to 1 (occupancy networks)."""
+    centre = (vertices.min(0) + vertices.max(0)) / 2
+    x, y, z = (float(-c) for c in centre)
+    return Transform((x, y, z), 1 / float(np.ptp(vertices, axis=0).max()))
 
 
 def mesh_bytes(mesh: trimesh.Trimesh, format: str) -> bytes:

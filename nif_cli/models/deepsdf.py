@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nif_cli import NifError
-from nif_cli.data.samples import ShapeBatch
+from nif_cli.data.pool import ShapeBatch
 from nif_cli.data.shapes import ShapeData
 from nif_cli.field import BoundField, bind
 from nif_cli.losses import clamped_l1
@@ -47,9 +47,7 @@ class DeepSdf(Model):
 
     def adopt(self, data: ShapeData) -> None:
         shapes = data.prepare()
-        without = [s.id for s in shapes if s.distance is None]
-        if without:
-            raise NifError(f"model=deepsdf needs distances, and {without[0]} holds none")
+        data.require("model=deepsdf", "distance")
         known = {i: self.codes.weight.detach()[row].clone() for row, i in enumerate(self.instances)} if self.codes else {}
         self.allocate([s.id for s in shapes])
         assert self.codes is not None
@@ -85,6 +83,7 @@ class DeepSdf(Model):
 
     def loss(self, batch: ShapeBatch) -> dict[str, Tensor]:
         assert self.codes is not None
+        assert batch.distance is not None
         codes = self._bounded(self.codes(batch.row))
         terms = {"l1": clamped_l1(self.network(batch.points, codes)[..., 0], batch.distance, self.clamp)}
         if self.training and self.prior > 0:

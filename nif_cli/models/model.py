@@ -15,7 +15,7 @@ from pytorch_lightning.callbacks import Timer
 from torch import Tensor
 
 from nif_cli import NifError, __version__
-from nif_cli.data.samples import ShapeBatch
+from nif_cli.data.pool import ShapeBatch
 from nif_cli.data.shapes import ShapeData
 from nif_cli.field import Field
 from nif_cli.geometry.mesh import Transform

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nif_cli import NifError
-from nif_cli.data.samples import ShapeBatch
+from nif_cli.data.pool import ShapeBatch
 from nif_cli.data.shapes import ShapeData
 from nif_cli.field import BoundField, bind
 from nif_cli.losses import clamped_l1, eikonal, normal_alignment, off_surface
@@ -49,13 +49,10 @@ class Sdf(Model):
         if len(shapes) > 1:
             raise NifError(
                 f"model=sdf learns one shape and the data holds {len(shapes)} ({shapes[0].id}, {shapes[1].id}, ...): "
-                "name one file, or use model=deepsdf"
+                "name one file or one of data.instances, or use model=deepsdf"
             )
-        if self.objective == "regression" and shapes[0].distance is None:
-            raise NifError("model=sdf needs distances, and this data holds none; model.objective=eikonal needs points and normals only")
+        data.require(f"model=sdf with objective={self.objective}", "distance" if self.objective == "regression" else "normals")
         if self.objective == "eikonal":
-            if shapes[0].normals is None or not len(shapes[0].normals):
-                raise NifError("model.objective=eikonal needs surface points with normals, and this data holds none")
             data.surface_batch_points = data.batch_points // 2
         self.instances = {s.id: Instance(s.id, s.transform) for s in shapes}
 
@@ -67,7 +64,8 @@ class Sdf(Model):
 
     def loss(self, batch: ShapeBatch) -> dict[str, Tensor]:
         if self.objective == "regression" or batch.surface is None or batch.normals is None:
-            # a held-out batch has no surface: the eikonal kind is watched by its distances too
+            # a held-out batch of a source with distances has no surface: the eikonal kind is watched by its distances too
+            assert batch.distance is not None
             return {"l1": clamped_l1(self.network(batch.points, None)[..., 0], batch.distance, self.clamp)}
         on = batch.surface
         with torch.enable_grad():

@@ -1,0 +1,200 @@
+"""nif prepare: meshes in, samples out that nif and the published code can read."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from nif_cli import NifError, __version__
+from nif_cli.config import check, did_you_mean
+from nif_cli.data import preparing
+from nif_cli.data.formats import deepsdf, onet
+from nif_cli.data.preparing import FORMATS, REPAIRS, Settings, Task
+from nif_cli.files import DiskError, safe_name, write
+from nif_cli.geometry.mesh import mesh_files
+
+
+def main(cfg: DictConfig) -> None:
+    config = check(cfg, "prepare")
+    settings, workers = _settings(config)
+    output = Path(config["output"]).expanduser()
+    base, tasks = _tasks(config, output)
+    _claim(output, settings)
+    began = time.monotonic()
+    lines: dict[str, dict[str, Any]] = {}
+    bar = tqdm(total=len(tasks), desc="preparing", unit=" shape", leave=False, disable=not sys.stderr.isatty())
+    with bar:
+        for line in _work(tasks, settings, min(workers, len(tasks))):
+            lines[line["id"]] = line
+            if "error" in line:
+                bar.write(f"{line['id']}: {line['error']}", file=sys.stdout)
+            bar.update()
+    done = [t for t in tasks if "error" not in lines[t.id]]
+    _splits(output, base, done, settings, config)
+    ordered = [lines[t.id] for t in tasks]
+    _report(output, settings, ordered)
+    _table(ordered)
+    skipped = sum(bool(line.get("skipped")) for line in ordered)
+    again = f" ({skipped} of them before)" if skipped else ""
+    print(f"{len(done)} of {len(tasks)} shapes{again} in {time.monotonic() - began:.0f} s: {output}, {output / 'report.json'}")
+    if len(done) < len(tasks):
+        raise NifError(f"{len(tasks) - len(done)} of {len(tasks)} shapes could not be prepared (named above and in report.json); the others are ready")
+    print("next:")
+    if "deepsdf" in settings.formats:
+        print(f"  nif train model=deepsdf data=deepsdf data.root={output / 'deepsdf'}")
+    if "onet" in settings.formats:
+        print(f"  nif train model=occupancy data=onet data.root={output / 'onet'}")
+
+
+def _settings(config: dict[str, Any]) -> tuple[Settings, int]:
+    for key, what in (("input", "a mesh, a folder or a glob"), ("output", "a folder")):
+        if config[key] in (None, "???"):
+            raise NifError(f"{key} is missing: give {key}=<{what}>")
+    formats = config["format"] if isinstance(config["format"], list) else [config["format"]]
+    for name in formats:
+        if name not in FORMATS:
+            raise NifError(f"format={name}: no format of datasets{did_you_mean(str(name), FORMATS)}")
+    if not formats:
+        raise NifError(f"format=[]: choose of {', '.join(FORMATS)}")
+    if config["repair"] not in REPAIRS:
+        raise NifError(f"repair={config['repair']}: must be {', '.join(REPAIRS)}")
+    for key, least in (("samples", 2), ("surface_samples", 1), ("workers", 1), ("solid_resolution", 16)):
+        if config[key] is not None and config[key] < least:
+            raise NifError(f"{key}={config[key]}: at least {least}")
+    spread = config["spread"]
+    if not isinstance(spread, list) or not spread or not all(isinstance(s, int | float) and s >= 0 for s in spread):
+        raise NifError(f"spread={spread}: a list of standard deviations, as [0.0707,0.0224]")
+    for key in ("uniform", "val", "test"):
+        if not 0 <= config[key] <= 1:
+            raise NifError(f"{key}={config[key]}: a part between 0 and 1")
+    if config["val"] + config["test"] >= 1:
+        raise NifError(f"val={config['val']} and test={config['test']} leave nothing to train on")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    keys = ("repair", "samples", "surface_samples", "uniform", "solid_resolution", "seed")
+    return Settings(tuple(f for f in FORMATS if f in formats), spread=tuple(map(float, spread)), **{k: config[k] for k in keys}), config["workers"] or cores
+
+
+def _tasks(config: dict[str, Any], output: Path) -> tuple[Path, list[Task]]:
+    """Every mesh of the input with its class and name. NifError when two would be called the same."""
+    text = str(config["input"])
+    if glob.has_magic(text) and not Path(text).expanduser().exists():
+        pattern = str(Path(text).expanduser())
+        found = [Path(p) for p in sorted(glob.glob(pattern, recursive=True))]
+        files = [f for p in found for f in mesh_files(p)]
+        plain = Path(re.split(r"[*?\[]", pattern)[0] + "x").parent
+        if not files:
+            raise NifError(f"input={text}: no file matches")
+    else:
+        plain = Path(text).expanduser()
+        files = mesh_files(plain)
+        plain = plain if plain.is_dir() else plain.parent
+    base = plain.resolve()
+    dataset, category = (safe_name(config[k] or base.name or "meshes").replace("/", "_") for k in ("dataset", "category"))
+    tasks, seen = [], {}
+    for file in files:
+        path = re.sub(r"(/models)?/model(_normalized)?$", "", file.relative_to(plain).with_suffix("").as_posix())  # ShapeNet's
+        *folders, name = safe_name(path).split("/")
+        task = Task(str(file), dataset, "_".join(folders) or category, name, str(output))
+        if task.id in seen:
+            raise NifError(f"two meshes would be called '{task.id}': {seen[task.id]} and {file}; rename or move one of them")
+        seen[task.id] = file
+        tasks.append(task)
+    return base, tasks
+
+
+def _claim(output: Path, settings: Settings) -> None:
+    """Only a new folder, an empty one, or one that nif prepare made."""
+    if output.exists() and not output.is_dir():
+        raise NifError(f"output={output}: there is a file of this name")
+    if output.is_dir() and any(output.iterdir()):
+        try:
+            ours = "nif" in json.loads((output / "report.json").read_text())
+        except (OSError, ValueError, TypeError):
+            ours = False
+        if not ours:
+            raise NifError(f"output={output}: not empty, and not made by nif prepare; name a new folder")
+    else:
+        _report(output, settings, [])
+
+
+def _work(tasks: list[Task], settings: Settings, workers: int) -> Iterator[dict[str, Any]]:
+    """A report line for each task, as they finish. When a process dies, the shapes that were under way are tried again one
+    at a time, and the one that kills its process gets a line that says so."""
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    waiting, suspects = list(reversed(tasks)), list[Task]()
+    while waiting or suspects:
+        alone = bool(suspects)
+        queue = [suspects.pop()] if alone else waiting
+        pool = ProcessPoolExecutor(1 if alone else workers, get_context("spawn"), preparing.start_worker, (threads,))
+        running: dict[Future, Task] = {}
+        try:
+            while queue or running:
+                while queue and len(running) < 2 * workers:
+                    task = queue.pop()
+                    running[pool.submit(preparing.prepare_shape, task, settings)] = task
+                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    line = future.result()
+                    del running[future]
+                    yield line
+        except BrokenProcessPool:
+            under_way = list(running.values())
+            if alone:
+                yield {"id": under_way[0].id, "source": under_way[0].path, "error": "its process died (out of memory, or killed); nothing of it was kept"}
+            else:
+                suspects += under_way
+        except DiskError as error:
+            raise NifError(f"{error}. Finished shapes are valid: make room and run the command again") from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _splits(output: Path, base: Path, tasks: list[Task], settings: Settings, config: dict[str, Any]) -> None:
+    """Which shape is in which split depends on its name and the seed, not on the others."""
+    parts: dict[str, list[Task]] = {"train": [], "val": [], "test": []}
+    for task in tasks:
+        u = int.from_bytes(hashlib.sha256(f"{settings.seed}/{task.id}".encode()).digest()[:4], "big") / 2**32
+        parts["test" if u < config["test"] else "val" if u < config["test"] + config["val"] else "train"].append(task)
+    if "deepsdf" in settings.formats:
+        splits = {"split": tasks, **({f"split_{k}": v for k, v in parts.items()} if config["val"] + config["test"] > 0 else {})}
+        deepsdf.write_splits(output / "deepsdf", str(base), {k: [t.deepsdf for t in v] for k, v in splits.items()})
+    if "onet" in settings.formats:
+        onet.write_splits(output / "onet", {k: [t.onet for t in v] for k, v in parts.items()})
+
+
+def _report(output: Path, settings: Settings, lines: list[dict[str, Any]]) -> None:
+    """report.json: the settings, and a line for each shape."""
+    shapes = ",\n  ".join(json.dumps(line) for line in lines)
+    head = f'{{\n "nif": "{__version__}",\n "settings": {json.dumps(asdict(settings))},\n "shapes": ['
+    write(output / "report.json", head + (f"\n  {shapes}\n " if lines else "") + "]\n}\n")
+
+
+def _table(lines: list[dict[str, Any]]) -> None:
+    """The shapes whose signs or thin parts are doubtful; the worst news first, at most 20."""
+    doubtful = [line for line in lines if line.get("doubts")]
+    if not doubtful:
+        return
+    doubtful.sort(key=lambda line: not line.get("inside"))
+    width = min(48, max(len(line["id"]) for line in doubtful))
+    print(f"{len(doubtful)} of {len(lines)} shapes are doubtful:")
+    for line in doubtful[:20]:
+        print(f"  {line['id']:<{width}}  {'; '.join(line['doubts'])}")
+    if len(doubtful) > 20:
+        print(f"  ... and {len(doubtful) - 20} more, in report.json")
+    if any("repaired" not in line for line in doubtful):
+        print("  repair=fill closes holes, repair=solid makes a closed solid of any mesh")

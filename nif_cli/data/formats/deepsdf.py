@@ -1,0 +1,201 @@
+"""The DeepSDF tree (Park et al. 2019, facebookresearch/DeepSDF), read and written.
+
+    SdfSamples/<dataset>/<class>/<id>.npz               pos, neg: float32 [N, 4] = x, y, z, distance (positive outside)
+    SurfaceSamples/<dataset>/<class>/<id>.ply           points on the surface, in the user's units, and dummy faces
+    NormalizationParameters/<dataset>/<class>/<id>.npz  offset [3], scale [1]: normalised = (p + offset) * scale
+    .datasources.json, and splits: {dataset: {class: [ids]}}
+
+Distances change their sign here, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from nif_cli import NifError
+from nif_cli.data.samples import Observation, ShapeSamples
+from nif_cli.files import check_array, read_npz, safe_name, write, write_npz
+from nif_cli.geometry.mesh import Transform
+
+SAMPLES, SURFACE, NORMALISATION = "SdfSamples", "SurfaceSamples", "NormalizationParameters"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One shape of a tree."""
+
+    dataset: str
+    category: str
+    name: str
+
+    @property
+    def id(self) -> str:
+        return f"{self.category}/{self.name}"
+
+    def path(self, root: Path, kind: str) -> Path:
+        return root / kind / self.dataset / self.category / f"{self.name}{'.ply' if kind == SURFACE else '.npz'}"
+
+
+def find_root(root: str | Path) -> Path:
+    """The folder that holds SdfSamples: `root`, or the deepsdf folder that nif prepare made in it."""
+    path = Path(root).expanduser()
+    for folder in (path, path / "deepsdf"):
+        if (folder / SAMPLES).is_dir():
+            return folder
+    raise NifError(f"data.root={root}: " + (f"no {SAMPLES} folder in it, so it is no DeepSDF tree" if path.is_dir() else "no such folder"))
+
+
+def read_split(root: Path, split: str | Path | None = None) -> list[Entry]:
+    """The shapes that a split file names (by default <root>/split.json, else all there are), each with its samples.
+    NifError lists every one that is missing."""
+    if split is None and not (root / "split.json").is_file():
+        files = sorted((root / SAMPLES).glob("*/*/*.npz"))
+        if not files:
+            raise NifError(f"{root / SAMPLES}: no <dataset>/<class>/<id>.npz in it")
+        return [Entry(f.parent.parent.name, f.parent.name, f.stem) for f in files]
+    path = Path(split or "split.json").expanduser()
+    path = path if path.is_file() else root / path
+    if not path.is_file():
+        raise NifError(f"data.split={split}: no such file, neither here nor in {root}")
+    try:
+        tree = json.loads(path.read_text())
+        entries = [Entry(d, c, name) for d, classes in tree.items() for c, names in classes.items() for name in names]
+        if not all(isinstance(n, str) for e in entries for n in (e.dataset, e.category, e.name)):
+            raise ValueError
+    except (ValueError, AttributeError, TypeError) as error:
+        raise NifError(f"{path}: not a split of DeepSDF, which is JSON like {{dataset: {{class: [ids]}}}}") from error
+    outside = [e for e in entries if safe_name(e.id) != e.id or safe_name(e.dataset) != e.dataset or "/" in e.name]
+    if outside:
+        raise NifError(f"{path}: '{outside[0].dataset}/{outside[0].id}' is no name of a shape")
+    missing = [f"{e.dataset}/{e.id}" for e in entries if not e.path(root, SAMPLES).is_file()]
+    if missing:
+        raise NifError(f"{path}: {len(missing)} of its {len(entries)} shapes are not in {root / SAMPLES}: {', '.join(missing)}")
+    if not entries:
+        raise NifError(f"{path}: names no shapes")
+    return entries
+
+
+def read(root: Path, entry: Entry) -> ShapeSamples:
+    """One shape. Rows with NaN or infinite values (some published files have them) are dropped and counted in the report."""
+    path = entry.path(root, SAMPLES)
+    both = read_npz(path, ("pos", "neg"), "a DeepSDF sample file")
+    rows = [check_array(path, name, both[name], (None, 4), finite=False) for name in ("pos", "neg")]
+    total = sum(map(len, rows))
+    joined = np.concatenate(rows).astype(np.float32, copy=False)
+    good = np.isfinite(joined).all(1)
+    joined = joined if good.all() else joined[good]
+    if len(joined) < 2:
+        raise NifError(f"{path}: {total:,} samples, of which {len(joined)} are numbers; prepare the shape again")
+    report = f"{len(joined):,} samples"
+    if len(joined) < total:
+        report += f", {total - len(joined):,} rows with NaN dropped"
+    normalisation = entry.path(root, NORMALISATION)
+    transform = read_transform(normalisation) if normalisation.is_file() else Transform()
+    if not normalisation.is_file():
+        report += "; no normalisation parameters: it stays in normalised space"
+    surface = normals = None
+    if entry.path(root, SURFACE).is_file():
+        surface, normals = read_points(entry.path(root, SURFACE))
+        surface = transform.to_normalised(surface).astype(np.float32)
+    seen = Observation(surface, normals) if surface is not None else None
+    points, distance = np.ascontiguousarray(joined[:, :3]), -joined[:, 3]
+    return ShapeSamples(entry.id, transform, points, distance, None, surface, normals, report, seen)
+
+
+def read_transform(path: Path) -> Transform:
+    """NormalizationParameters."""
+    arrays = read_npz(path, ("offset", "scale"), "normalisation parameters of DeepSDF")
+    offset, scale = arrays["offset"].reshape(-1), arrays["scale"].reshape(-1)
+    check_array(path, "offset", offset, (3,))
+    if not check_array(path, "scale", scale, (1,))[0] > 0:
+        raise NifError(f"{path}: 'scale' is {scale[0]}; it must be positive")
+    return Transform((float(offset[0]), float(offset[1]), float(offset[2])), float(scale[0]))
+
+
+def read_points(path: Path) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray, "N 3"] | None]:
+    """The vertices of a ply file, ASCII or binary, and their normals if it has any; faces (dummies here) are not read."""
+    with path.open("rb") as file:
+        head = []
+        while len(head) < 100 and (line := file.readline(1000)) and (not head or head[-1] != "end_header"):
+            head.append(line.decode("ascii", "replace").strip())
+            if head[-1] == "end_header":
+                break
+        words = [line.split() for line in head]
+        elements = [w for w in words if w[:1] == ["element"]]
+        if head[:1] != ["ply"] or head[-1] != "end_header" or not elements or elements[0][1] != "vertex" or len(elements[0]) != 3:
+            raise NifError(f"{path}: not a ply file whose first element is 'vertex'")
+        start, stop = words.index(elements[0]), words.index(elements[1]) if len(elements) > 1 else len(words)
+        properties = [w[1:] for w in words[start:stop] if w[:1] == ["property"]]
+        names = [p[-1] for p in properties]
+        kinds = {"float": "f4", "float32": "f4", "double": "f8", "float64": "f8", "uchar": "u1", "uint8": "u1", "int": "i4", "int32": "i4"}
+        kinds |= {"char": "i1", "int8": "i1", "short": "i2", "int16": "i2", "ushort": "u2", "uint16": "u2", "uint": "u4", "uint32": "u4"}
+        format = next((w[1] for w in words if w[:1] == ["format"] and len(w) > 1), "")
+        try:
+            if not {"x", "y", "z"} <= set(names):
+                raise ValueError
+            count = int(elements[0][2])
+            if format == "ascii":
+                table = np.loadtxt(file, np.float64, max_rows=count, ndmin=2)[:, : len(names)]
+                columns = dict(zip(names, table.T, strict=True))
+            else:
+                order = {"binary_little_endian": "<", "binary_big_endian": ">"}[format]
+                dtype = np.dtype([(name, order + kinds[p[0]]) for name, p in zip(names, properties, strict=True)])
+                record = np.frombuffer(file.read(count * dtype.itemsize), dtype)
+                columns = {name: record[name] for name in names}
+            points = np.stack([columns[c] for c in "xyz"], 1)
+            if len(points) != count or count < 1 or not np.isfinite(points).all():
+                raise ValueError
+        except (ValueError, KeyError, IndexError) as error:
+            raise NifError(f"{path}: truncated or damaged: its header promises {' '.join(elements[0][1:])} points x y z") from error
+    normals = np.stack([columns[c] for c in ("nx", "ny", "nz")], 1).astype(np.float32) if "nx" in names and "nz" in names else None
+    return points, normals
+
+
+def write_shape(
+    root: Path,
+    entry: Entry,
+    transform: Transform,
+    points: Float[np.ndarray, "N 3"],
+    distance: Float[np.ndarray, N],
+    surface: Float[np.ndarray, "M 3"],
+    normals: Float[np.ndarray, "M 3"],
+) -> list[Path]:
+    """The three files of one shape. `distance` is positive inside; `surface` is in normalised space. The ply has normals
+    too, which readers of the published format skip."""
+    rows = np.column_stack((points, -distance)).astype(np.float32)
+    outside = rows[:, 3] >= 0
+    paths = [entry.path(root, kind) for kind in (NORMALISATION, SURFACE, SAMPLES)]
+    write_npz(paths[0], offset=np.array(transform.offset), scale=np.array([transform.scale]))
+    write(paths[1], _ply(transform.to_original(surface), normals))
+    write_npz(paths[2], pos=rows[outside], neg=rows[~outside])
+    return paths
+
+
+def _ply(points: np.ndarray, normals: np.ndarray) -> str:
+    faces = len(points) // 3
+    head = f"ply\nformat ascii 1.0\nelement vertex {len(points)}\n"
+    head += "".join(f"property float {name}\n" for name in ("x", "y", "z", "nx", "ny", "nz"))
+    head += f"element face {faces}\nproperty list uchar int vertex_index\nend_header\n"
+    vertices = ("%.9g %.9g %.9g %.4f %.4f %.4f\n" * len(points)) % tuple(np.column_stack((points, normals)).reshape(-1).tolist())
+    return head + vertices + ("3 %d %d %d\n" * faces) % tuple(range(3 * faces))
+
+
+def write_splits(root: Path, source: str, splits: dict[str, list[Entry]]) -> None:
+    """<name>.json for each split, and .datasources.json, which says where a dataset came from."""
+    for name, entries in splits.items():
+        write(root / f"{name}.json", json.dumps(_tree(entries), indent=1))
+    datasets = sorted({e.dataset for entries in splits.values() for e in entries})
+    write(root / ".datasources.json", json.dumps(dict.fromkeys(datasets, source), indent=2))
+
+
+def _tree(entries: Iterable[Entry]) -> dict[str, dict[str, list[str]]]:
+    tree: dict[str, dict[str, list[str]]] = {}
+    for e in sorted(entries, key=lambda e: (e.dataset, e.category, e.name)):
+        tree.setdefault(e.dataset, {}).setdefault(e.category, []).append(e.name)
+    return tree

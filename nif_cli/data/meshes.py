@@ -1,0 +1,176 @@
+"""Shapes that come as meshes: sampled when training starts, and kept in a cache."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import warnings
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import trimesh
+
+from nif_cli import NifError
+from nif_cli.data.formats.voxels import grid_files, read_grids
+from nif_cli.data.samples import ShapeSamples
+from nif_cli.data.shapes import ShapeData, Source
+from nif_cli.data.spill import cache_folder
+from nif_cli.data.toy import FAMILIES, toy_shape
+from nif_cli.geometry.distance import signed_samples
+from nif_cli.geometry.mesh import clean, inspect_mesh, load_mesh, mesh_files, unit_ball
+from nif_cli.geometry.voxels import voxel_mesh
+
+CACHE_FORMAT = "3"  # part of every key: raise it when the sampling changes
+
+
+class MeshData(ShapeData):
+    """Samples of meshes in the unit ball: `samples` points of known distance and `surface_samples` points with normals."""
+
+    def __init__(
+        self,
+        samples: int = 500_000,
+        surface_samples: int = 100_000,
+        spread: Sequence[float] = (0.0707, 0.0224, 0.005),
+        uniform: float = 0.1,
+        batch_points: int = 8192,
+        batch_shapes: int = 16,
+        seed: int = 0,
+        **settings,
+    ):
+        super().__init__(batch_points, batch_shapes, seed, **settings)
+        if samples < 2:
+            raise ValueError(f"samples={samples}: too few")
+        if surface_samples < 0 or not 0 <= uniform <= 1 or not spread or min(spread) < 0:
+            raise ValueError("surface_samples must be >= 0, uniform in [0, 1], spread a list of standard deviations")
+        self.samples, self.surface_samples = samples, surface_samples
+        self.spread, self.uniform = tuple(spread), uniform
+
+    @abstractmethod
+    def meshes(self) -> list[tuple[str, Callable[[], trimesh.Trimesh]]]:
+        """(instance id, how its mesh is read: merged by position, in its own units), each id once."""
+
+    def sources(self) -> list[Source]:
+        return [(id, partial(self._sample, id, read)) for id, read in self.meshes()]
+
+    def _sample(self, id: str, read: Callable[[], trimesh.Trimesh]) -> ShapeSamples:
+        mesh = read()
+        transform = unit_ball(mesh.vertices)
+        vertices = transform.to_normalised(mesh.vertices)
+        faces = np.ascontiguousarray(mesh.faces, np.int64)
+        report = str(inspect_mesh(mesh))
+        settings = (CACHE_FORMAT, self.samples, self.surface_samples, self.spread, self.uniform, self.seed)
+        key = hashlib.sha256(repr(settings).encode() + vertices.tobytes() + faces.tobytes()).hexdigest()[:32]
+        arrays = _cached(key)
+        if arrays is None:
+            rng = np.random.default_rng([self.seed, int(key[:8], 16)])
+            points, distance, surface, normals = signed_samples(
+                trimesh.Trimesh(vertices, faces, process=False), self.samples, self.surface_samples, self.spread, self.uniform, rng
+            )
+            arrays = {"points": points, "distance": distance, "surface": surface, "normals": normals}
+            _keep(key, arrays)
+        if not (arrays["distance"] > 0).any():
+            report += "; no point is inside: a surface without volume"
+        return ShapeSamples(id, transform, report=report, **arrays)
+
+
+class Meshes(MeshData):
+    """One mesh file, or all in a folder; an instance is called by its file's path below the folder, without the suffix."""
+
+    def __init__(self, path: str, **settings):
+        super().__init__(**settings)
+        self.path = Path(path).expanduser()
+
+    def meshes(self) -> list[tuple[str, Callable[[], trimesh.Trimesh]]]:
+        base = self.path if self.path.is_dir() else self.path.parent
+        return [(f.relative_to(base).with_suffix("").as_posix(), partial(load_mesh, f)) for f in mesh_files(self.path)]
+
+
+class ToyShapes(MeshData):
+    """`count` shapes of the `families` for split=train, `test` others for split=test: nothing to download."""
+
+    def __init__(
+        self,
+        count: int = 12,
+        test: int = 4,
+        families: Sequence[str] = FAMILIES,
+        split: Literal["train", "test"] = "train",
+        **settings,
+    ):
+        super().__init__(**settings)
+        if count < 1 or test < 0 or not families:
+            raise ValueError(f"count={count}, test={test}, families={list(families)}: at least one shape of one family")
+        wrong = [f for f in families if f not in FAMILIES]
+        if wrong:
+            raise ValueError(f"families: no family '{wrong[0]}'; there are {', '.join(FAMILIES)}")
+        self.seeds = range(count) if split == "train" else range(2**31, 2**31 + test)  # apart however large `count` grows
+        self.families, self.split = tuple(families), split
+
+    def meshes(self) -> list[tuple[str, Callable[[], trimesh.Trimesh]]]:
+        word = "" if self.split == "train" else "test_"
+        found = []
+        for i in range(len(self.seeds)):
+            family, n = self.families[i % len(self.families)], i // len(self.families)
+            found.append((f"{family}/{word}{n:04d}", partial(self.read, family, self.seed * 100_003 + self.seeds.start + n)))
+        return found
+
+    @staticmethod
+    def read(family: str, seed: int) -> trimesh.Trimesh:
+        return clean(toy_shape(family, seed), f"toy {family} {seed}")
+
+
+class Voxels(MeshData):
+    """Occupancy grids: a binvox, npy or npz file, stacked grids in one array, or a folder of such files. `fill` closes the
+    hollow of a grid that holds surface voxels only. The surface is that of the grid's distance field."""
+
+    def __init__(self, path: str, fill: bool = True, **settings):
+        super().__init__(**settings)
+        self.path, self.fill = Path(path).expanduser(), fill
+
+    def meshes(self) -> list[tuple[str, Callable[[], trimesh.Trimesh]]]:
+        base = self.path if self.path.is_dir() else self.path.parent
+        found = []
+        for file in grid_files(self.path):
+            stem = file.relative_to(base).with_suffix("").as_posix()
+            grids = read_grids(file)
+            for row in range(len(grids)):
+                id = stem if grids.single else f"{stem}_{row:04d}"
+                found.append((id, partial(self.read, grids.read, row, f"{file} ({id})")))
+        return found
+
+    def read(self, grid: Callable[[int], np.ndarray], row: int, name: str) -> trimesh.Trimesh:
+        occupied, transform = grid(row)
+        if not occupied.any():
+            raise NifError(f"{name}: the grid is empty")
+        mesh = voxel_mesh(occupied, self.fill)
+        return clean(trimesh.Trimesh(transform.to_original(mesh.vertices), mesh.faces, process=False), name)
+
+
+def _cached(key: str) -> dict[str, np.ndarray] | None:
+    try:
+        with np.load(cache_folder() / "samples" / f"{key}.npz", allow_pickle=False) as file:
+            return {name: file[name] for name in ("points", "distance", "surface", "normals")}
+    except FileNotFoundError:
+        return None
+    except Exception:  # a damaged file is made again
+        return None
+
+
+def _keep(key: str, arrays: dict[str, np.ndarray]) -> None:
+    """Into the cache, atomically; a cache that cannot be written is no reason to stop."""
+    temporary = None
+    folder = cache_folder() / "samples"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, suffix=".part", delete=False) as file:
+            temporary = file.name
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+        os.replace(temporary, folder / f"{key}.npz")
+    except OSError as error:
+        if temporary and os.path.exists(temporary):
+            os.unlink(temporary)
+        warnings.warn(f"samples are not cached: {error}", stacklevel=2)

@@ -1,0 +1,85 @@
+"""Samples that do not fit in memory: kept in files, memory-mapped."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+import weakref
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from nif_cli import NifError
+from nif_cli.data.samples import ShapeSamples
+
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def cache_folder() -> Path:
+    """Where nif keeps what it can make again."""
+    base = os.environ.get("NIF_CACHE") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "nif")
+    return Path(base).expanduser()
+
+
+def memory_limit(text: str | int | None) -> int:
+    """Bytes: '400MiB', '2G', a number of bytes; None is half of what is free. ValueError for anything else."""
+    if text is None:
+        return available_memory() // 2
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", str(text).strip(), re.IGNORECASE)
+    size = int(float(match[1]) * UNITS[match[2].upper()]) if match else 0
+    if size < 2**20:
+        raise ValueError(f"memory={text}: must be a size of at least 1MiB, as 400MiB or 2GiB")
+    return size
+
+
+def available_memory() -> int:
+    """Bytes that this machine could still give."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    if hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    return 8 * 2**30
+
+
+class Spool:
+    """A folder of arrays that goes when the object goes. Shuffled as they are written, so that any slice of a shape's
+    points is a fair sample of it."""
+
+    def __init__(self, seed: int):
+        base = cache_folder()
+        try:
+            base.mkdir(parents=True, exist_ok=True)
+            self.folder = Path(tempfile.mkdtemp(prefix="pool-", dir=base))
+        except OSError as error:
+            raise NifError(f"{base}: cannot keep samples there ({error.strerror}); set NIF_CACHE to a folder with room") from error
+        self.seed = seed
+        self._count = 0
+        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+
+    def keep(self, shape: ShapeSamples) -> ShapeSamples:
+        """The same shape, with its arrays on disk."""
+        rng = np.random.default_rng([self.seed, self._count])
+        orders = {"points": rng.permutation(len(shape.points))}
+        orders["distance"] = orders["inside"] = orders["points"]
+        if shape.surface is not None:
+            orders["surface"] = orders["normals"] = rng.permutation(len(shape.surface))
+        mapped = {}
+        try:
+            for name, order in orders.items():
+                array = getattr(shape, name)
+                if array is not None:
+                    path = self.folder / f"{self._count}-{name}.npy"
+                    np.save(path, array[order])
+                    mapped[name] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except OSError as error:
+            reason = error.strerror or "the disk is full"
+            raise NifError(f"{self.folder}: samples that exceed data.memory are kept there: {reason}; set NIF_CACHE to a larger disk") from error
+        self._count += 1
+        return replace(shape, **mapped)

@@ -1,0 +1,93 @@
+"""Writing files whole or not at all, reading strangers' arrays, and names that stay inside their folder."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from nif_cli import NifError
+
+
+class DiskError(NifError):
+    """The disk says no: there is no point in going on with the next file."""
+
+
+def safe_name(id: str) -> str:
+    """An instance id as a relative path: slashes are folders, nothing leaves the folder."""
+    parts = [re.sub(r"[^\w.+@ -]", "_", part) for part in id.split("/")]
+    return "/".join("_" if part in ("", ".", "..") else part for part in parts)
+
+
+def write(path: Path, content: bytes | str | Callable[[Path], None]) -> None:
+    """Write a file whole or not at all: under a temporary name beside it, then renamed. NifError when the disk says no."""
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        if callable(content):
+            content(temporary)
+        else:
+            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        os.replace(temporary, path)
+        temporary = None
+    except (OSError, RuntimeError) as error:
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "enforce fail" in str(error)
+        what = "the disk is full" if full else getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise DiskError(f"{path}: cannot be written: {what}; what was there before is untouched") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_npz(path: Path, **arrays: np.ndarray) -> None:
+    """An uncompressed npz, whole or not at all."""
+    write(path, lambda temporary: np.savez(temporary, **arrays))  # type: ignore[arg-type]
+
+
+def read_npz(path: Path, names: Sequence[str], what: str) -> dict[str, np.ndarray]:
+    """The arrays `names` of an npz file (a name that ends in '?' may be missing), never pickled objects. NifError says
+    what is wrong with any other file; `what` says whose file it should be."""
+    if not path.is_file():
+        raise NifError(f"{path}: no such file ({what})")
+    found = {}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            there = list(getattr(file, "files", ()))
+            missing = [n for n in names if not n.endswith("?") and n not in there]
+            if missing:
+                raise NifError(f"{path}: not {what}: it has no '{missing[0]}', only {', '.join(there[:8]) or 'one bare array'}")
+            for name in (n.rstrip("?") for n in names):
+                if name in there:
+                    found[name] = file[name]
+    except NifError:
+        raise
+    except MemoryError as error:
+        raise NifError(f"{path}: its arrays do not fit in memory") from error
+    except Exception as error:  # zipfile, zlib and numpy each stumble in their own ways over a damaged file
+        reason = "it holds Python objects, which are never read" if "pickle" in str(error).lower() else "truncated or no npz file"
+        raise NifError(f"{path}: cannot be read as {what}: {reason}") from error
+    return found
+
+
+def check_array(path: Path, name: str, array: np.ndarray, shape: tuple[int | None, ...], finite: bool = True) -> np.ndarray:
+    """The array, if its shape is `shape` (None: any) and it holds numbers; NifError names file and array."""
+    if array.ndim != len(shape) or any(want not in (None, have) for want, have in zip(shape, array.shape, strict=False)):
+        wanted = ", ".join("N" if n is None else str(n) for n in shape)
+        raise NifError(f"{path}: '{name}' has shape {list(array.shape)}; it must be [{wanted}]")
+    if not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
+        raise NifError(f"{path}: '{name}' is of type {array.dtype}; it must hold numbers")
+    if finite and not np.isfinite(array).all():
+        bad = int((~np.isfinite(array.reshape(len(array), -1) if array.ndim else array.reshape(1, 1))).any(1).sum())
+        raise NifError(f"{path}: '{name}' has {bad:,} rows with NaN or infinite values; prepare the shape again")
+    return array
