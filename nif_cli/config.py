@@ -232,7 +232,7 @@ def locate(target: Any, where: str = "", allowed: tuple[str, ...] = ALLOWED) -> 
     top = tuple({p.split(".")[0] + "." for p in prefixes})
     module_name, _, name = target.rpartition(".")
     refused = f"{key}={target}: refused; only classes of {', '.join(p.rstrip('.') for p in prefixes)} may be built"
-    if not module_name or not f"{module_name}.".startswith(top):
+    if not module_name or not f"{module_name}.".startswith(top) or "__" in module_name:
         raise NifError(refused)
     try:
         module = importlib.import_module(module_name)
@@ -301,6 +301,8 @@ def explain(error: BaseException) -> str | None:
                 return f"{key}: {text}"
             return f"no key '{key}'{did_you_mean(last, [c for c in choices if not c.startswith('_') and c != 'hydra'])}"
         return f"{key}: {text}" if key and key not in text else text
+    if isinstance(error, ValueError) and str(error).startswith("Config group override"):
+        return str(error).splitlines()[0].replace("Config group override", "choosing a group:")
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         return f"{error.problem_mark.name}: line {error.problem_mark.line + 1}: not YAML ({error.problem})"
     if isinstance(error, HydraException) and not isinstance(error, ConfigCompositionException):

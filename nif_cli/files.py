@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import tempfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,8 +21,12 @@ class DiskError(NifError):
 
 def safe_name(id: str) -> str:
     """An instance id as a relative path: slashes are folders, nothing leaves the folder."""
-    parts = [re.sub(r"[^\w.+@ -]", "_", part) for part in id.split("/")]
-    return "/".join("_" if part in ("", ".", "..") else part for part in parts)
+    return "/".join(_safe_part(part) for part in id.split("/"))
+
+
+def _safe_part(part: str) -> str:
+    safe = "_" if part in ("", ".", "..") else re.sub(r"[^\w.+@ -]", "_", part)
+    return safe if safe == part else f"{safe}-{zlib.crc32(part.encode()):08x}"  # two ids are never one file
 
 
 def write(path: Path, content: bytes | str | Callable[[Path], None]) -> None:

@@ -48,6 +48,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         with zipfile.ZipFile(path) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > 2 * path.stat().st_size + 2**20:
                 raise NifError(f"{path}: refused, it would unpack to more than it is")
+            damaged = archive.testzip()
+            if damaged:
+                raise NifError(f"{path}: damaged ({damaged})")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise NifError(f"{path}: refused, it holds more than tensors and plain data, which could run code") from error
@@ -64,6 +67,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def make_model(config: dict[str, Any], allowed: tuple[str, ...] | None = None) -> Model:
     """The model that a resolved configuration describes, with fresh weights and no instances yet."""
     extra = {} if allowed is None else {"allowed": allowed}
+    for part in ("field", "optimizer", "model"):
+        node = config.get(part)
+        if not isinstance(node, dict) or "_target_" not in node:
+            raise NifError(f"{part}: it has no _target_, the class to build; choose one by {part}=<name>")
+        if part != "model" and not node.get("_partial_"):
+            raise NifError(f"{part}: it must have _partial_: true; its model completes it")
     field = build(config["field"], "field", **extra)
     encoding = build(config.get("encoding") or None, "encoding", **extra)
     if encoding is not None:
@@ -92,7 +101,7 @@ def load(run: Path, which: str = "last", device: torch.device | str = "cpu") -> 
             model = make_model(nif["config"], READ_ALLOWED)
             model.restore_instances(nif["instances"])
         model.load_state_dict(checkpoint["state_dict"], strict=True, assign=True)
-    except (RuntimeError, KeyError, TypeError, ValueError) as error:
+    except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise NifError(f"{path}: its weights do not fit its configuration ({' '.join(lines[:2])[:200]})") from error
     return model.to(device).eval()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import math
 import os
 import time
 import warnings
@@ -37,9 +38,9 @@ def main(cfg: DictConfig) -> float:
     resumed = runs.find(cfg.resume, "resume") if cfg.resume else None
     if resumed:
         cfg = _resumed_config(resumed, list(hydra.overrides.task))
-    if cfg.init_from and resumed:
-        raise NifError("resume goes on with a run, init_from starts a new one from its weights: give one of them")
     config = check(cfg, "train")
+    if not 0 <= config["seed"] < 2**31:
+        raise NifError(f"seed={config['seed']}: must be in 0 .. 2^31 - 1")
     folder = resumed or _folder(config, hydra, sweeping)
     launcher = str(hydra.launcher.get("_target_", ""))
     if sweeping and "joblib" in launcher:  # jobs side by side share the cores
@@ -75,25 +76,29 @@ def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides
         shapes = data.prepare()
         model.adopt(data)
         made = time.monotonic() - began
-        checkpoint = None
+        checkpoint, before = None, {}
         if resumed:
             checkpoint = resumed / "checkpoints" / "last.ckpt"
-            saved = [i["id"] for i in runs.read_checkpoint(checkpoint)["nif"]["instances"]]
+            before = runs.read_checkpoint(checkpoint)
+            saved = [i["id"] for i in before["nif"]["instances"]]
             if saved != list(model.instances):
                 raise NifError(f"resume={resumed}: its data has changed since ({len(saved)} shapes then, {len(shapes)} now); use init_from")
-        runs.write_config(folder, config)
+            _something_left(config["trainer"], before)
         trainer, keeper = _trainer(config, folder, device)
+        runs.write_config(folder, config)
         _introduce(model, data, folder, device, made)
         if checkpoint:
             for logger in trainer.loggers:
                 if isinstance(logger, CsvLogger):
-                    logger.forget_after(_step(checkpoint))
-        model.log_every = int(config["logger"].get("every", 50))
+                    logger.forget_after(int(before["global_step"]))
+        model.log_every = int((config["logger"] or {}).get("every", 50))
         try:
             trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         except torch.cuda.OutOfMemoryError as error:
             raise NifError(f"out of memory on {device}: lower data.batch_points (it is {data.batch_points})") from error
     value = float(trainer.callback_metrics.get("val/loss", float("nan")))
+    if not math.isfinite(value):
+        raise NifError(f"{folder}: the training has diverged (held-out loss {value}); try a smaller model.lr (it is {model.lr:g})")
     _conclude(trainer, model, folder, keeper, value, overrides, announce)
     return value
 
@@ -126,18 +131,28 @@ def _resumed_config(run: Path, overrides: list[str]) -> DictConfig:
     OmegaConf.set_struct(cfg, True)
     for override in OverridesParser.create().parse_overrides(overrides):
         key = override.key_or_group
-        if key in ("resume", "experiment"):
+        if key == "resume":
             continue
-        if (conf_folder() / key).is_dir():
+        if key in ("init_from", "output_dir"):
+            raise NifError(f"resume goes on with a run in its own folder; {key} is for a new one")
+        if (conf_folder() / key).is_dir() and key != "hydra":
             raise NifError(f"{key}={override.get_value_element_as_str()}: a resumed run keeps its {key}; init_from starts a new one")
         OmegaConf.update(cfg, key, override.value(), force_add=override.is_add())
-    cfg.resume = None
-    cfg.output_dir = None
+    cfg.resume = cfg.output_dir = cfg.init_from = None
     return cfg
 
 
-def _step(checkpoint: Path) -> int:
-    return int(runs.read_checkpoint(checkpoint).get("global_step", 0))
+def _something_left(trainer: dict[str, Any], checkpoint: dict[str, Any]) -> None:
+    """NifError when a resumed run has had all its steps or all its time."""
+    steps, limit = int(checkpoint["global_step"]), trainer.get("max_steps") or -1
+    if 0 <= limit <= steps:
+        raise NifError(f"resume: the run has had its {steps:,} steps (trainer.max_steps={limit}); give a larger trainer.max_steps")
+    _check_time(trainer.get("max_time"))
+    if isinstance(trainer.get("max_time"), str):
+        days, hours, minutes, seconds = map(int, trainer["max_time"].split(":"))
+        had = float(checkpoint["callbacks"].get("Timer", {}).get("time_elapsed", {}).get("train", 0.0))
+        if had >= ((days * 24 + hours) * 60 + minutes) * 60 + seconds:
+            raise NifError(f"resume: the run has had its time (trainer.max_time={trainer['max_time']}); give a longer trainer.max_time")
 
 
 def _start_from(model: Model, run: Path) -> None:

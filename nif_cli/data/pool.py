@@ -23,7 +23,7 @@ class ShapeBatch:
     """Points of several shapes: `row` says which of the pool's shapes each one is. Data without distances has
     `occupied` instead."""
 
-    row: Int[Tensor, S]
+    row: Int[Tensor, "S"]
     points: Float[Tensor, "S N 3"]
     distance: Float[Tensor, "S N"] | None
     surface: Float[Tensor, "S M 3"] | None = None
@@ -102,7 +102,7 @@ class ShapePool:
         """The pool that batch number k is drawn from."""
         return self
 
-    def draw(self, row: Int[Tensor, S], points: int, surface: int, generator: torch.Generator) -> ShapeBatch:
+    def draw(self, row: Int[Tensor, "S"], points: int, surface: int, generator: torch.Generator) -> ShapeBatch:
         """`points` samples of each shape of `row`, half of them inside, and `surface` points with normals."""
         if not len(self.rows):
             points = 0

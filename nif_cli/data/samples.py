@@ -46,8 +46,8 @@ class ShapeSamples:
     id: str
     transform: Transform
     points: Float[np.ndarray, "N 3"]
-    distance: Float[np.ndarray, N] | None = None
-    inside: Bool[np.ndarray, N] | None = None
+    distance: Float[np.ndarray, "N"] | None = None
+    inside: Bool[np.ndarray, "N"] | None = None
     surface: Float[np.ndarray, "M 3"] | None = None
     normals: Float[np.ndarray, "M 3"] | None = None
     report: str = ""

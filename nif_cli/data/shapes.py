@@ -48,6 +48,8 @@ class ShapeData(pl.LightningDataModule):
         super().__init__()
         if batch_points < 2 or batch_shapes < 1:
             raise ValueError(f"batch_points={batch_points}, batch_shapes={batch_shapes}: too few")
+        if not 0 <= seed < 2**31:
+            raise ValueError(f"seed={seed}: must be in 0 .. 2^31 - 1")
         if isinstance(instances, int) and instances < 1:
             raise ValueError(f"instances={instances}: at least 1")
         self.batch_points, self.batch_shapes, self.seed = batch_points, batch_shapes, seed
@@ -146,7 +148,8 @@ class ShapeData(pl.LightningDataModule):
         pool = self.make_pool(self.trainer.strategy.root_device)
         rows = list(range(min(len(pool), 64)))
         batches = [pool.held_out(rows[i : i + 16], 2048) for i in range(0, len(rows), 16)]
-        return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
+        # a generator of its own: a loader's seed must not come from the random numbers that training draws
+        return DataLoader(batches, batch_size=None, generator=torch.Generator())  # type: ignore[arg-type]
 
 
 class Batches:

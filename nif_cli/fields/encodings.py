@@ -43,7 +43,10 @@ class Fourier(nn.Module):
         super().__init__()
         if features < 1 or scale <= 0:
             raise ValueError(f"features={features}, scale={scale}: both must be positive")
-        directions = torch.randn(features, dim, generator=torch.Generator().manual_seed(seed), device="cpu")
+        if torch.get_default_device().type == "meta":  # a run is being read: its file brings them
+            directions = torch.empty(features, dim)
+        else:
+            directions = torch.randn(features, dim, generator=torch.Generator().manual_seed(seed))
         self.register_buffer("directions", 2 * math.pi * scale * directions)
         self.features = 2 * features
 

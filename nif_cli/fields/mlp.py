@@ -76,6 +76,8 @@ class _ReluDrop(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor):  # type: ignore[override]
         (out,) = ctx.saved_tensors
+        if torch.is_grad_enabled():  # differentiated again, as for the eikonal equation
+            return torch.ops.aten.threshold_backward(grad, out, 0), None
         # in place: the gradient comes fresh from the next layer's product and nobody else sees it
         return torch.ops.aten.threshold_backward.grad_input(grad, out, 0, grad_input=grad), None
 
@@ -107,8 +109,8 @@ class MLP(nn.Module):
         output: Literal["none", "tanh"] = "none",
     ):
         super().__init__()
-        if width < 1 or layers < 1:
-            raise ValueError(f"width={width}, layers={layers}: both must be at least 1")
+        if width < 1 or not 1 <= layers <= 1000:
+            raise ValueError(f"width={width}, layers={layers}: width must be at least 1, layers 1 to 1000")
         if not 0 <= dropout <= 0.99:
             raise ValueError(f"dropout={dropout}: must be in [0, 0.99]")
         if any(not 0 < s < layers for s in skips):

@@ -29,8 +29,8 @@ class Siren(nn.Module):
         first_omega: float = 30.0,
     ):
         super().__init__()
-        if width < 1 or layers < 1:
-            raise ValueError(f"width={width}, layers={layers}: both must be at least 1")
+        if width < 1 or not 1 <= layers <= 1000:
+            raise ValueError(f"width={width}, layers={layers}: width must be at least 1, layers 1 to 1000")
         if omega <= 0 or first_omega <= 0:
             raise ValueError(f"omega={omega}, first_omega={first_omega}: both must be positive")
         self.omegas = [first_omega] + [omega] * (layers - 1)

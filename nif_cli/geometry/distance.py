@@ -27,7 +27,7 @@ class MeshDistance:
         self.tree = igl.AABB()
         self.tree.init(self.vertices, self.faces)
 
-    def distance(self, points: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, N]:
+    def distance(self, points: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
         """Unsigned distance to the surface, float64."""
         out = np.empty(len(points))
         for part in _coherent(points):
@@ -35,14 +35,14 @@ class MeshDistance:
             out[part] = np.sqrt(squared)
         return out
 
-    def winding_number(self, points: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, N]:
+    def winding_number(self, points: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
         """The generalised winding number (Barill et al. 2018): 1 inside, 0 outside, in between near holes."""
         out = np.empty(len(points))
         for part in _coherent(points):
             out[part] = igl.fast_winding_number(self.vertices, self.faces, np.ascontiguousarray(points[part], np.float64))
         return out
 
-    def signed(self, points: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, N]:
+    def signed(self, points: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
         """Signed distance, positive inside."""
         return np.where(self.winding_number(points) > 0.5, 1.0, -1.0) * self.distance(points)
 
@@ -60,7 +60,7 @@ def _coherent(points: np.ndarray) -> Iterator[np.ndarray]:
 
 def signed_samples(
     mesh: trimesh.Trimesh, samples: int, surface_samples: int, spread: Sequence[float], uniform: float, rng: np.random.Generator
-) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray, N], Float[np.ndarray, "M 3"], Float[np.ndarray, "M 3"]]:
+) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray, "N"], Float[np.ndarray, "M 3"], Float[np.ndarray, "M 3"]]:
     """Points in and around a normalised mesh with their signed distances (positive inside), and points on it with normals;
     all float32, and the distances are those of the rounded points."""
     surface, normals = sample_surface(mesh, max(samples, surface_samples), rng)

@@ -132,14 +132,16 @@ def clean(mesh: trimesh.Trimesh, name: str) -> trimesh.Trimesh:
     extent = float(np.ptp(used, axis=0).max())
     if not 1e-30 < extent < 1e30:
         raise NifError(f"{name}: degenerate, its longest side is {extent:g}")
-    mesh = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
-    # digits relative to the size: the default, 1e-8 absolute, would collapse a mesh in kilometres or one in microns
-    mesh.merge_vertices(merge_tex=True, merge_norm=True, digits_vertex=int(8 - np.floor(np.log10(extent))))
+    # trimesh's tolerances are absolute, 1e-8: right for a mesh of size 1, which others are scaled to and back by a power
+    # of two, exactly
+    scale = 2.0 ** -np.floor(np.log2(extent))
+    mesh = trimesh.Trimesh(mesh.vertices * scale, mesh.faces, process=False)
+    mesh.merge_vertices(merge_tex=True, merge_norm=True)
     mesh.update_faces(mesh.nondegenerate_faces(height=0))
     mesh.remove_unreferenced_vertices()
     if len(mesh.faces) == 0 or not mesh.area > 0:
         raise NifError(f"{name}: degenerate, all its faces have no area")
-    return mesh
+    return trimesh.Trimesh(mesh.vertices / scale, mesh.faces, process=False)
 
 
 def inspect_mesh(mesh: trimesh.Trimesh, probes: int = 500) -> MeshReport:

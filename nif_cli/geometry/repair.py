@@ -46,7 +46,7 @@ def filled(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
     return oriented(trimesh.Trimesh(np.concatenate(vertices), np.concatenate(faces), process=False))
 
 
-def boundary_loops(faces: Int[np.ndarray, "F 3"]) -> list[Int[np.ndarray, L]]:
+def boundary_loops(faces: Int[np.ndarray, "F 3"]) -> list[Int[np.ndarray, "L"]]:
     """The rims of the holes: vertices in the order in which the faces along them run."""
     edges = np.asarray(faces)[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2)
     _, index, uses = np.unique(np.sort(edges, 1), axis=0, return_inverse=True, return_counts=True)

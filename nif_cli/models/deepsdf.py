@@ -15,6 +15,7 @@ from nif_cli.data.shapes import ShapeData
 from nif_cli.field import BoundField, bind
 from nif_cli.losses import clamped_l1
 from nif_cli.models.model import Instance, Model
+from nif_cli.models.optimizers import Adam
 
 
 class DeepSdf(Model):
@@ -48,6 +49,8 @@ class DeepSdf(Model):
     def adopt(self, data: ShapeData) -> None:
         shapes = data.prepare()
         data.require("model=deepsdf", "distance")
+        if not issubclass(getattr(self._optimizer, "func", Adam), Adam):
+            raise NifError("optimizer: model=deepsdf needs optimizer=adam, which moves a code only when its shape is in the batch")
         known = {i: self.codes.weight.detach()[row].clone() for row, i in enumerate(self.instances)} if self.codes else {}
         self.allocate([s.id for s in shapes])
         assert self.codes is not None

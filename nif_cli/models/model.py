@@ -77,6 +77,19 @@ class Model(pl.LightningModule):
         scheduler = self._scheduler(optimizer, progress=self.progress) if takes_progress else self._scheduler(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: Any,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """trainer.gradient_clip_val: the network's gradients are clipped; those of codes are sparse, and few."""
+        if gradient_clip_val:
+            dense = [p for p in self.parameters() if p.grad is not None and not p.grad.is_sparse]
+            by_value = str(gradient_clip_algorithm) == "value"
+            clip = torch.nn.utils.clip_grad_value_ if by_value else torch.nn.utils.clip_grad_norm_
+            clip(dense, gradient_clip_val)
+
     def progress(self) -> float:
         """How much of the training is done, in [0, 1]: of trainer.max_steps or trainer.max_time, whichever is more."""
         trainer = self._trainer

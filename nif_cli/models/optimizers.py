@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ class Adam(torch.optim.Adam):
     """
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -41,8 +42,8 @@ class Adam(torch.optim.Adam):
         m = state["exp_avg"][row].lerp(g, 1 - beta1)
         v = state["exp_avg_sq"][row].lerp(g * g, 1 - beta2)
         state["step"][row], state["exp_avg"][row], state["exp_avg_sq"][row] = step, m, v
-        step = step[:, None]
-        p[row] -= lr * (m / (1 - beta1**step)) / ((v / (1 - beta2**step)).sqrt() + group["eps"])
+        step = step[:, None].double()  # as torch's own, whose counts are Python's floats
+        p[row] -= (lr / (1 - beta1**step)).to(p) * m / (v.sqrt() / (1 - beta2**step).sqrt().to(p) + group["eps"])
 
 
 class Cosine(LambdaLR):

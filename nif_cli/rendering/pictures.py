@@ -38,7 +38,7 @@ def picture(
     return (image * 255 + 0.5).to(torch.uint8).cpu().numpy()
 
 
-def sheet(pictures: Sequence[Picture], columns: int | None = None) -> Picture:
+def sheet(pictures: Sequence[Picture], columns: int | None = None) -> UInt8[np.ndarray, "rows columns 3"]:
     """Pictures of one size side by side, row by row."""
     columns = columns or min(len(pictures), max(1, math.ceil(math.sqrt(2 * len(pictures)))))
     rows = math.ceil(len(pictures) / columns)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from nif_cli.data.samples import ShapePool, ShapeSamples
+from nif_cli.data.pool import ShapePool
+from nif_cli.data.samples import ShapeSamples
 from nif_cli.geometry.mesh import Transform
 
 CPU = torch.device("cpu")

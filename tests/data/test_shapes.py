@@ -6,7 +6,8 @@ import torch
 import trimesh
 
 from nif_cli import NifError
-from nif_cli.data.shapes import Batches, Meshes, ToyShapes
+from nif_cli.data.meshes import Meshes, ToyShapes
+from nif_cli.data.shapes import Batches
 from nif_cli.geometry.mesh import BALL_RADIUS
 
 CPU = torch.device("cpu")

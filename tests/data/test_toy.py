@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nif_cli.data.shapes import ToyShapes
+from nif_cli.data.meshes import ToyShapes
 from nif_cli.data.toy import FAMILIES, toy_shape
 from nif_cli.geometry.mesh import clean, inspect_mesh
 

@@ -162,7 +162,7 @@ def write_shape(
     entry: Entry,
     transform: Transform,
     points: Float[np.ndarray, "N 3"],
-    distance: Float[np.ndarray, N],
+    distance: Float[np.ndarray, "N"],
     surface: Float[np.ndarray, "M 3"],
     normals: Float[np.ndarray, "M 3"],
 ) -> list[Path]:

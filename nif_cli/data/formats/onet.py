@@ -132,7 +132,7 @@ class OnetTree:
         return Observation(points, normals, images, world, camera, voxels if voxels.is_file() else None), transform
 
 
-def read_points(path: Path) -> tuple[Float[np.ndarray, "N 3"], Bool[np.ndarray, N], Transform]:
+def read_points(path: Path) -> tuple[Float[np.ndarray, "N 3"], Bool[np.ndarray, "N"], Transform]:
     """points.npz: points (float16 ones jittered, always alike), whether they are inside, and the transform."""
     arrays = read_npz(path, ("points", "occupancies", "loc", "scale"), "a points.npz of occupancy networks")
     raw = check_array(path, "points", arrays["points"], (None, 3))
@@ -167,7 +167,7 @@ def write_shape(
     entry: Entry,
     transform: Transform,
     points: Float[np.ndarray, "N 3"],
-    inside: Bool[np.ndarray, N],
+    inside: Bool[np.ndarray, "N"],
     surface: Float[np.ndarray, "M 3"],
     normals: Float[np.ndarray, "M 3"],
 ) -> list[Path]:
