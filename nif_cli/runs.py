@@ -71,8 +71,6 @@ def make_model(config: dict[str, Any], allowed: tuple[str, ...] | None = None) -
         node = config.get(part)
         if not isinstance(node, dict) or "_target_" not in node:
             raise NifError(f"{part}: it has no _target_, the class to build; choose one by {part}=<name>")
-        if part != "model" and not node.get("_partial_"):
-            raise NifError(f"{part}: it must have _partial_: true; its model completes it")
     field = build(config["field"], "field", **extra)
     encoding = build(config.get("encoding") or None, "encoding", **extra)
     if encoding is not None:
@@ -81,6 +79,9 @@ def make_model(config: dict[str, Any], allowed: tuple[str, ...] | None = None) -
         field = functools.partial(field, encoding=encoding)
     optimizer = build(config["optimizer"], "optimizer", **extra)
     scheduler = build(config.get("scheduler") or None, "scheduler", **extra)
+    for name, made in (("field", field), ("optimizer", optimizer)):
+        if not isinstance(made, functools.partial):
+            raise NifError(f"{name}: it must have _partial_: true; its model completes it")
     model = build(config["model"], "model", field=field, optimizer=optimizer, scheduler=scheduler, **extra)
     if not isinstance(model, Model):
         raise NifError(f"model._target_={config['model'].get('_target_')}: not a model of nif")

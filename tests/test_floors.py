@@ -12,8 +12,9 @@ import nif_cli
 
 ROOT = Path(nif_cli.__file__).parent
 FLOORS = [
-    ["__init__", "field"],
-    ["geometry", "rendering", "metrics", "losses"],
+    ["__init__", "field", "files"],
+    ["geometry"],
+    ["rendering", "metrics", "losses"],
     ["fields", "encoders", "data"],
     ["models"],
     ["config", "runs", "callbacks", "sweep"],

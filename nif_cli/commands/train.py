@@ -62,8 +62,6 @@ def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides
     device = runs.device_for(config["device"])
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
-    else:
-        _keep_memory()
     with _quiet():
         pl.seed_everything(config["seed"], workers=False, verbose=False)
         model = runs.make_model(config)
@@ -76,6 +74,8 @@ def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides
         shapes = data.prepare()
         model.adopt(data)
         made = time.monotonic() - began
+        if device.type == "cpu":
+            _keep_memory()  # not before: what reading the data took goes back
         checkpoint, before = None, {}
         if resumed:
             checkpoint = resumed / "checkpoints" / "last.ckpt"

@@ -6,7 +6,7 @@ shape are shuffled once, outside before inside, so that a batch holds half of ea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -39,35 +39,61 @@ class ShapeBatch:
         return self.distance > 0
 
 
-def rows_of(shape: ShapeSamples, part: slice = slice(None)) -> Float[np.ndarray, "N 4"]:
-    """Points with their distance; where only the inside is known, +1 or -1 stands for it. No rows where neither is."""
+Part = Callable[[int], slice]  # which of a shape's n points
+
+
+def everything(n: int) -> slice:
+    return slice(0, n)
+
+
+def rows_of(shape: ShapeSamples, part: Part = everything) -> Float[np.ndarray, "N 4"]:
+    """Points with their distance, copied; where only the inside is known, +1 or -1 stands for it. No rows where neither is."""
     known = shape.distance if shape.distance is not None else shape.inside
     if known is None:
         return np.empty((0, 4), np.float32)
-    points = shape.points[part]
-    rows = np.empty((len(points), 4), np.float32)
-    rows[:, :3] = points
-    rows[:, 3] = known[part] if shape.distance is not None else np.where(known[part], 1.0, -1.0)
+    chosen = part(len(shape.points))
+    values = _read(known, chosen)
+    rows = np.empty((len(values), 4), np.float32)
+    rows[:, :3] = _read(shape.points, chosen)
+    rows[:, 3] = values if shape.distance is not None else np.where(values, 1.0, -1.0)
     return rows
+
+
+def _read(array: np.ndarray, part: slice) -> np.ndarray:
+    """A slice. A mapped file is opened anew, so that its pages go when the slice goes."""
+    if isinstance(array, np.memmap) and array.filename is not None:
+        array = np.load(array.filename, mmap_mode="r", allow_pickle=False)
+    return array[part]
 
 
 class ShapePool:
     """The samples of all shapes, concatenated on one device.
 
     `hold_out` of each shape's points are never drawn by `draw`; `held_out` returns some of them, to watch training by.
+    `points` and `surface` choose a part of each shape's samples; `into` [., 4] is memory for the points.
     """
 
-    def __init__(self, shapes: Sequence[ShapeSamples], device: torch.device, seed: int = 0, hold_out: float = 0.02):
+    def __init__(
+        self,
+        shapes: Sequence[ShapeSamples],
+        device: torch.device,
+        seed: int = 0,
+        hold_out: float = 0.02,
+        points: Part = everything,
+        surface: Part = everything,
+        into: Tensor | None = None,
+    ):
         self.device = device
         self.measured = all(s.distance is not None for s in shapes)
         rng = np.random.default_rng(seed)
-        known = [len(s.points) if s.distance is not None or s.inside is not None else 0 for s in shapes]
+        has = [s.distance is not None or s.inside is not None for s in shapes]
+        known = [_length(points, len(s.points)) if h else 0 for s, h in zip(shapes, has, strict=True)]
         kept = [max(1, n - round(hold_out * n)) if n else 0 for n in known]
-        self.rows = torch.empty(sum(kept), 4)
+        self.rows = torch.empty(sum(kept), 4) if into is None else into[: sum(kept)]
         self.held: list[Tensor] = []
         begin, outside, start = [], [], 0
         for shape, count in zip(shapes, kept, strict=True):
-            rows = rows_of(shape)
+            rows = rows_of(shape, points)
             rng.shuffle(rows)
             if hold_out:
                 self.held.append(torch.from_numpy(rows[count:].copy() if count < len(rows) else rows))
@@ -89,10 +115,16 @@ class ShapePool:
         self.length = torch.where(lonely, length.flip(1), length).to(device)
         self.surface = self.surface_begin = self.surface_length = None
         if all(s.surface is not None and s.normals is not None and len(s.surface) for s in shapes):
-            both = [np.concatenate([s.surface, s.normals], 1, dtype=np.float32) for s in shapes]  # type: ignore[list-item]
-            lengths = torch.tensor([len(b) for b in both])
-            self.surface = torch.from_numpy(np.concatenate(both)).to(device)
-            self.surface_begin = (lengths.cumsum(0) - lengths).to(device)
+            lengths = torch.tensor([_length(surface, len(s.surface)) for s in shapes])  # type: ignore[arg-type]
+            ends = lengths.cumsum(0)
+            both = torch.empty(int(ends[-1]), 6)
+            for shape, end, count in zip(shapes, ends.tolist(), lengths.tolist(), strict=True):
+                assert shape.surface is not None and shape.normals is not None
+                chosen = surface(len(shape.surface))
+                both[end - count : end, :3] = torch.from_numpy(np.array(_read(shape.surface, chosen), np.float32))
+                both[end - count : end, 3:] = torch.from_numpy(np.array(_read(shape.normals, chosen), np.float32))
+            self.surface = both.to(device)
+            self.surface_begin = (ends - lengths).to(device)
             self.surface_length = lengths.to(device)
 
     def __len__(self) -> int:
@@ -148,13 +180,14 @@ class ShardedPool:
 
     def __init__(self, shapes: Sequence[ShapeSamples], device: torch.device, seed: int, shards: int):
         self.shapes, self.device, self.seed, self.shards = shapes, device, seed, shards
-        held = [slice(n - min(4096, max(1, n // 50)), n) for n in (len(s.points) for s in shapes)]
-        self.first = ShapePool([_part(s, h, slice(0, 4096)) for s, h in zip(shapes, held, strict=True)], device, seed, 0.0)
-        self.first.held = [torch.from_numpy(rows_of(s, h)) for s, h in zip(shapes, held, strict=True)]
-        self.ends = [h.start for h in held]
+        self.first = ShapePool(shapes, device, seed, 0.0, _held, lambda n: slice(0, min(n, 4096)))
+        self.first.held = [torch.from_numpy(rows_of(s, _held)) for s in shapes]
+        self.count = sum(_held(len(s.points)).start for s in shapes)
+        largest = sum(_held(len(s.points)).start // shards + 1 for s in shapes)
+        self.spare = [torch.empty(largest, 4) for _ in range(2)]  # the same memory again and again: nothing to fragment
         self.reader = ThreadPoolExecutor(1, "shards")
-        self.current: tuple[int, ShapePool] | None = None
-        self.coming: tuple[int, Future[ShapePool]] | None = None
+        self.current: tuple[int, ShapePool, Tensor] | None = None
+        self.coming: tuple[int, Future[tuple[ShapePool, Tensor]]] | None = None
 
     def __len__(self) -> int:
         return len(self.shapes)
@@ -165,45 +198,34 @@ class ShardedPool:
 
     def at(self, k: int, batch_points: int) -> ShapePool:
         """The shard that batch number k is drawn from: each is drawn from about as often as it has points."""
-        each = max(1, sum(self.ends) // self.shards // batch_points)
+        each = max(1, self.count // self.shards // batch_points)
         wanted = k // each % self.shards
         if self.current is None or self.current[0] != wanted:
-            self.current = None  # freed before the next one is waited for
-            coming = self.coming if self.coming and self.coming[0] == wanted else (wanted, self.reader.submit(self.read, wanted))
-            self.coming = None
-            self.current = (wanted, coming[1].result())
+            if self.current is not None:
+                self.spare.append(self.current[2])
+            if self.coming is None or self.coming[0] != wanted:
+                if self.coming is not None:  # a jump, as when a run is resumed
+                    self.spare.append(self.coming[1].result()[1])
+                self.coming = (wanted, self.reader.submit(self.read, wanted))
+            self.current = (wanted, *self.coming[1].result())
             following = (wanted + 1) % self.shards
             self.coming = (following, self.reader.submit(self.read, following))
         return self.current[1]
 
-    def read(self, shard: int) -> ShapePool:
-        """Part number `shard` of every shape."""
+    def read(self, shard: int) -> tuple[ShapePool, Tensor]:
+        """Part number `shard` of every shape, and the memory that it lies in (on the CPU)."""
 
         def cut(n: int) -> slice:
             return slice(n * shard // self.shards, n * (shard + 1) // self.shards)
 
-        parts = []
-        for shape, end in zip(self.shapes, self.ends, strict=True):
-            parts.append(_part(shape, cut(end), cut(0 if shape.surface is None else len(shape.surface))))
-        return ShapePool(parts, self.device, self.seed + shard, 0.0)
+        into = self.spare.pop()
+        return ShapePool(self.shapes, self.device, self.seed + shard, 0.0, lambda n: cut(_held(n).start), cut, into), into
 
 
-def _part(shape: ShapeSamples, points: slice, surface: slice) -> ShapeSamples:
-    """A slice of a shape's samples. A mapped file is opened anew, so that its pages go when the slice goes."""
+def _held(n: int) -> slice:
+    """The last points of a shape that lies on disk (shuffled): held out."""
+    return slice(n - min(4096, max(1, n // 50)), n)
 
-    def cut(array: np.ndarray | None, part: slice) -> np.ndarray | None:
-        if isinstance(array, np.memmap) and array.filename is not None:
-            array = np.load(array.filename, mmap_mode="r", allow_pickle=False)
-        return None if array is None else array[part]
 
-    taken = cut(shape.points, points)
-    assert taken is not None
-    return ShapeSamples(
-        shape.id,
-        shape.transform,
-        taken,
-        cut(shape.distance, points),
-        cut(shape.inside, points),
-        cut(shape.surface, surface),
-        cut(shape.normals, surface),
-    )
+def _length(part: Part, n: int) -> int:
+    return len(range(*part(n).indices(n)))

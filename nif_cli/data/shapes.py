@@ -132,8 +132,8 @@ class ShapeData(pl.LightningDataModule):
             shapes = self.prepare()
             if self.spool is None:
                 self.pool = ShapePool(shapes, device, self.seed)
-            else:  # two parts at a time, and room to sort one
-                self.pool = ShardedPool(shapes, device, self.seed, 1 + 3 * sum(s.nbytes for s in shapes) // self.memory)
+            else:  # two parts at a time, and room for what reading takes
+                self.pool = ShardedPool(shapes, device, self.seed, 1 + 4 * sum(s.nbytes for s in shapes) // self.memory)
         return self.pool
 
     def transfer_batch_to_device(self, batch: ShapeBatch, device: torch.device, dataloader_idx: int) -> ShapeBatch:
