@@ -158,10 +158,10 @@ def _run(command: str, args: list[str]) -> int:
     try:
         return _hydra(command, args)
     except Exception as error:
-        return _tell(error)
+        return _tell(error, args)
 
 
-def _tell(error: Exception) -> int:
+def _tell(error: Exception, args: list[str]) -> int:
     """One line for an error; NIF_DEBUG=1 shows the traceback instead."""
     if os.environ.get("NIF_DEBUG") == "1":
         raise error
@@ -171,7 +171,7 @@ def _tell(error: Exception) -> int:
         from nif_cli.config import explain
 
         bug = f"internal error, please report it: {type(error).__name__}: {str(error)[:300]} (NIF_DEBUG=1 shows where)"
-        message = explain(error) or bug
+        message = explain(error, args) or bug
     print(f"nif: {message}", file=sys.stderr)
     return 1
 
@@ -193,7 +193,7 @@ def _hydra(command: str, args: list[str]) -> int:
         try:
             return importlib.import_module(f"nif_cli.commands.{command}").main(cfg)
         except Exception as error:  # told here, or Hydra would put a line of its own in front
-            sys.exit(_tell(error))
+            sys.exit(_tell(error, args))
 
     before = sys.argv
     sys.argv = ["nif", *args]

@@ -278,7 +278,7 @@ class blame:
             raise NifError(f"{self.where}: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from error
 
 
-def explain(error: BaseException) -> str | None:
+def explain(error: BaseException, overrides: Iterable[str] = ()) -> str | None:
     """One line for what Hydra or OmegaConf found wrong with an override or a file; None for any other error."""
     if isinstance(error, MissingConfigException):
         missing, options = error.missing_cfg_file, error.options
@@ -302,7 +302,9 @@ def explain(error: BaseException) -> str | None:
             return f"no key '{key}'{did_you_mean(last, [c for c in choices if not c.startswith('_') and c != 'hydra'])}"
         return f"{key}: {text}" if key and key not in text else text
     if isinstance(error, ValueError) and str(error).startswith("Config group override"):
-        return str(error).splitlines()[0].replace("Config group override", "choosing a group:")
+        # Hydra does not say which
+        wrong = [o for o in overrides if re.fullmatch(r"\w*=(null|~|true|false|[\d.]+)?", o)]
+        return f"{wrong[0] if wrong else 'a group'}: a group is chosen by the name of one of its files, as callbacks=quiet"
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         return f"{error.problem_mark.name}: line {error.problem_mark.line + 1}: not YAML ({error.problem})"
     if isinstance(error, HydraException) and not isinstance(error, ConfigCompositionException):

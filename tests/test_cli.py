@@ -307,7 +307,7 @@ class TestTrain:
 
     def test_a_diverged_training_says_so(self, nif, tiny):
         """However short: a run whose loss is not finite is an error, not a result."""
-        message = nif("train", *tiny, "data.count=2", "optimizer=sgd", "model.lr=1e30").error
+        message = nif("train", *tiny, "data.count=2", "model.lr=1e30").error
         assert "not finite" in message
         assert "model.lr" in message
 

@@ -18,7 +18,7 @@ CHOICES = [
     (group, path.stem)
     for group in GROUPS
     for path in sorted((CONF / group).glob("*.yaml"))
-    if path.stem != "sampling"  # a part of the data groups, no choice
+    if path.stem not in ("sampling", "batches")  # a part of the data groups, no choice
 ]
 
 
@@ -30,7 +30,9 @@ def composed(command: str, *overrides: str) -> dict:
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES, ids=lambda c: c)
 def test_every_choice_composes_and_passes(group, choice):
-    path = ["data.path=x.obj"] if (group, choice) == ("data", "meshes") or choice.startswith("sdf") else []
+    path = ["data.path=x.obj"] if choice in ("meshes", "voxels") or choice.startswith("sdf") else []
+    if group == "data" and choice in ("deepsdf", "onet"):
+        path = ["data.root=x"]
     # some choices go with one model only
     model = ["model=sdf"] if (group, choice) == ("field", "igr") else []
     path = path or (["data.path=x.obj"] if model else [])
@@ -206,7 +208,7 @@ class TestOwnConfigs:
                 ["field._target_=torch.hub.load", "refused"],
             ),
             ("field/x.yaml", "width: 3\n", ["field"]),
-            ("field/x.yaml", "- 1\n", ["x"]),
+            ("field/x.yaml", "- 1\n", ["field"]),
         ],
     )
     def test_their_mistakes_are_one_line(self, nif, tiny, tmp_path: Path, name, text, words):

@@ -83,7 +83,10 @@ def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides
             saved = [i["id"] for i in before["nif"]["instances"]]
             if saved != list(model.instances):
                 raise NifError(f"resume={resumed}: its data has changed since ({len(saved)} shapes then, {len(shapes)} now); use init_from")
-            _something_left(config["trainer"], before)
+            finished = _finished(config["trainer"], before)
+            if finished:
+                print(f"{resumed}: nothing left to do, {finished}")
+                return float("nan")
         trainer, keeper = _trainer(config, folder, device)
         runs.write_config(folder, config)
         _introduce(model, data, folder, device, made)
@@ -98,7 +101,7 @@ def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides
             raise NifError(f"out of memory on {device}: lower data.batch_points (it is {data.batch_points})") from error
     value = float(trainer.callback_metrics.get("val/loss", float("nan")))
     if not math.isfinite(value):
-        raise NifError(f"{folder}: the training has diverged (held-out loss {value}); try a smaller model.lr (it is {model.lr:g})")
+        raise NifError(f"{folder}: the training has diverged, its loss is not finite; try a smaller model.lr (it is {model.lr:g})")
     _conclude(trainer, model, folder, keeper, value, overrides, announce)
     return value
 
@@ -134,7 +137,7 @@ def _resumed_config(run: Path, overrides: list[str]) -> DictConfig:
         if key == "resume":
             continue
         if key in ("init_from", "output_dir"):
-            raise NifError(f"resume goes on with a run in its own folder; {key} is for a new one")
+            raise NifError(f"resume goes on with a run in its own folder; {key} is for a new one: give one of them")
         if (conf_folder() / key).is_dir() and key != "hydra":
             raise NifError(f"{key}={override.get_value_element_as_str()}: a resumed run keeps its {key}; init_from starts a new one")
         OmegaConf.update(cfg, key, override.value(), force_add=override.is_add())
@@ -142,17 +145,18 @@ def _resumed_config(run: Path, overrides: list[str]) -> DictConfig:
     return cfg
 
 
-def _something_left(trainer: dict[str, Any], checkpoint: dict[str, Any]) -> None:
-    """NifError when a resumed run has had all its steps or all its time."""
+def _finished(trainer: dict[str, Any], checkpoint: dict[str, Any]) -> str | None:
+    """Whether a resumed run has had all its steps or all its time, and what would give it more."""
     steps, limit = int(checkpoint["global_step"]), trainer.get("max_steps") or -1
     if 0 <= limit <= steps:
-        raise NifError(f"resume: the run has had its {steps:,} steps (trainer.max_steps={limit}); give a larger trainer.max_steps")
+        return f"it has had its {steps:,} steps; give a larger trainer.max_steps"
     _check_time(trainer.get("max_time"))
     if isinstance(trainer.get("max_time"), str):
         days, hours, minutes, seconds = map(int, trainer["max_time"].split(":"))
         had = float(checkpoint["callbacks"].get("Timer", {}).get("time_elapsed", {}).get("train", 0.0))
         if had >= ((days * 24 + hours) * 60 + minutes) * 60 + seconds:
-            raise NifError(f"resume: the run has had its time (trainer.max_time={trainer['max_time']}); give a longer trainer.max_time")
+            return f"it has had its time; give a longer trainer.max_time than {trainer['max_time']}"
+    return None
 
 
 def _start_from(model: Model, run: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -37,6 +37,11 @@ class ShapeBatch:
             return self.occupied
         assert self.distance is not None
         return self.distance > 0
+
+    def split(self, shapes: int) -> list[ShapeBatch]:
+        """Batches of `shapes` shapes each, as views."""
+        parts = {f.name: value.split(shapes) for f in fields(self) if (value := getattr(self, f.name)) is not None}
+        return [ShapeBatch(**{"distance": None, **dict(zip(parts, columns, strict=True))}) for columns in zip(*parts.values(), strict=True)]
 
 
 Part = Callable[[int], slice]  # which of a shape's n points

@@ -114,7 +114,8 @@ class ShapeData(pl.LightningDataModule):
     def require(self, model: str, what: str) -> None:
         """NifError unless every shape has `what` ('distance', 'inside' or 'normals'), which `model` learns from."""
         shapes = self.prepare()
-        lacking = [s for s in shapes if getattr(s, what) is None and not (what == "inside" and s.distance is not None)]
+        known = {s.id for s in shapes if getattr(s, what) is not None and len(getattr(s, what))}
+        lacking = [s for s in shapes if s.id not in known and not (what == "inside" and s.distance is not None)]
         if not lacking:
             return
         words = {"distance": "distances", "inside": "occupancies or distances", "normals": "surface points with normals"}[what]
@@ -159,6 +160,9 @@ class Batches:
         self.data, self.pool = data, data.make_pool(device)
         self.generator = torch.Generator(device)
         self.order = torch.Generator()
+        sharded = isinstance(self.pool, ShardedPool)  # its parts change between any two batches
+        self.together = 1 if sharded else max(1, min(32, 2**17 // data.batch_points))
+        self.drawn: tuple[int, list[ShapeBatch]] = (-1, [])
 
     def __len__(self) -> int:
         return self.data.epoch_batches
@@ -172,11 +176,25 @@ class Batches:
 
     def batch(self, k: int) -> ShapeBatch:
         """Batch number k: shapes go round in an order that is shuffled anew each round, none twice in a batch."""
+        block, place = divmod(k, self.together)
+        if block != self.drawn[0]:
+            self.drawn = (block, self._draw(block))
+        return self.drawn[1][place]
+
+    def _draw(self, block: int) -> list[ShapeBatch]:
+        """`together` batches at once: for a small network a draw would cost as much as its step."""
+        first = block * self.together
         total, size = len(self.pool), min(self.data.batch_shapes, len(self.pool))
         per_round = total // size
-        self.order.manual_seed(self.data.seed * 1_000_003 + k // per_round)
-        rows = torch.randperm(total, generator=self.order)[(k % per_round) * size :][:size].to(self.pool.device)
-        self.generator.manual_seed(self.data.seed * 7_368_787 + k + 1)
+        rows = []
+        for k in range(first, first + self.together):
+            if total == 1:
+                rows.append(torch.zeros(1, dtype=torch.long))
+                continue
+            self.order.manual_seed(self.data.seed * 1_000_003 + k // per_round)
+            rows.append(torch.randperm(total, generator=self.order)[(k % per_round) * size :][:size])
+        self.generator.manual_seed(self.data.seed * 7_368_787 + block + 1)
         surface = self.data.surface_batch_points // size
-        pool = self.pool.at(k, self.data.batch_points)
-        return pool.draw(rows, max(2, self.data.batch_points // size), surface, self.generator)
+        pool = self.pool.at(first, self.data.batch_points)
+        drawn = pool.draw(torch.cat(rows).to(pool.device), max(2, self.data.batch_points // size), surface, self.generator)
+        return drawn.split(size)

@@ -37,7 +37,7 @@ def test_unknown_families_are_named():
 
 
 def sources(**options) -> dict[str, bytes]:
-    return {id: read().vertices.tobytes() for id, read in ToyShapes(**options).sources()}
+    return {id: read().vertices.tobytes() for id, read in ToyShapes(**options).meshes()}
 
 
 def test_train_and_test_are_disjoint_whatever_the_count():
