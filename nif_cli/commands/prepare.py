@@ -54,7 +54,7 @@ def main(cfg: DictConfig) -> None:
     print(f"{len(done)} of {len(tasks)} shapes{again} in {time.monotonic() - began:.0f} s: {output}, {output / 'report.json'}")
     if len(done) < len(tasks):
         raise NifError(
-            f"{len(tasks) - len(done)} of {len(tasks)} shapes could not be prepared (named above and in report.json); the others are ready"
+            f"{len(tasks) - len(done)} of {len(tasks)} shapes failed (named above and in report.json); the others are ready"
         )
     print("next:")
     if "deepsdf" in settings.formats:

@@ -76,7 +76,8 @@ def throughput(data: Path) -> dict:
         if python:
             code = (
                 "import sys, time, trimesh, mesh_to_sdf; t = time.time()\n"
-                "for path in sys.argv[2:]: mesh_to_sdf.sample_sdf_near_surface(trimesh.load(path), number_of_points=int(sys.argv[1]))\n"
+                "for path in sys.argv[2:]:\n"
+                "    mesh_to_sdf.sample_sdf_near_surface(trimesh.load(path), number_of_points=int(sys.argv[1]))\n"
                 "print(int(sys.argv[1]) * len(sys.argv[2:]) / (time.time() - t))"
             )
             command = [python, "-c", code, str(SAMPLES), *map(str, sorted(source.iterdir()))]

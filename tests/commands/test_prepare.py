@@ -185,7 +185,7 @@ def test_bad_meshes_are_named_and_the_others_done(nif: Callable, inputs: Path, t
     data = (inputs / "half.ply").read_bytes()
     (inputs / "half.ply").write_bytes(data[: len(data) // 2])
     result = nif("prepare", f"input={inputs}", f"output={tmp_path / 'out'}", "workers=1", *FEW)
-    assert "3 of 5 shapes could not be prepared" in result.error
+    assert "3 of 5 shapes failed" in result.error
     for name in ("empty", "points", "half"):
         assert f"in/{name}: " in result.out
     assert "Traceback" not in result.out

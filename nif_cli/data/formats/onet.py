@@ -154,7 +154,8 @@ def read_points(path: Path) -> tuple[Float[np.ndarray, "N 3"], Bool[np.ndarray, 
         inside = packed.astype(bool)
     else:
         raise NifError(
-            f"{path}: 'occupancies' is {packed.dtype} {list(packed.shape)}; for {count:,} points it must be {-(-count // 8):,} packed bytes"
+            f"{path}: 'occupancies' is {packed.dtype} {list(packed.shape)}; "
+            f"for {count:,} points it must be {-(-count // 8):,} packed bytes"
         )
     points = raw.astype(np.float32)
     if raw.dtype == np.float16:

@@ -63,13 +63,15 @@ def read_grids(path: Path) -> Grids:
         size = int(np.prod(shape, dtype=object))
         if array.dtype != np.uint8 or array.ndim != 1 or len(array) != -(-size // 8):
             raise NifError(
-                f"{path}: '{name}' must be {-(-size // 8):,} packed bytes for shape {shape.tolist()}; it is {array.dtype} {list(array.shape)}"
+                f"{path}: '{name}' must be {-(-size // 8):,} packed bytes for shape {shape.tolist()}; "
+                f"it is {array.dtype} {list(array.shape)}"
             )
         full = tuple(int(n) for n in shape)
     else:
         if array.ndim not in (3, 4) or 0 in array.shape:
             raise NifError(
-                f"{path}: '{name or 'array'}' has shape {list(array.shape)}; grids are [X, Y, Z] or [S, X, Y, Z], or packed bits with 'shape'"
+                f"{path}: '{name or 'array'}' has shape {list(array.shape)}; "
+                "grids are [X, Y, Z] or [S, X, Y, Z], or packed bits with 'shape'"
             )
         if array.dtype != bool and not np.issubdtype(array.dtype, np.number):
             raise NifError(f"{path}: '{name or 'array'}' is of type {array.dtype}; grids hold booleans or numbers")
