@@ -53,7 +53,9 @@ def main(cfg: DictConfig) -> None:
     again = f" ({skipped} of them before)" if skipped else ""
     print(f"{len(done)} of {len(tasks)} shapes{again} in {time.monotonic() - began:.0f} s: {output}, {output / 'report.json'}")
     if len(done) < len(tasks):
-        raise NifError(f"{len(tasks) - len(done)} of {len(tasks)} shapes could not be prepared (named above and in report.json); the others are ready")
+        raise NifError(
+            f"{len(tasks) - len(done)} of {len(tasks)} shapes failed (named above and in report.json); the others are ready"
+        )
     print("next:")
     if "deepsdf" in settings.formats:
         print(f"  nif train model=deepsdf data=deepsdf data.root={output / 'deepsdf'}")
@@ -86,7 +88,9 @@ def _settings(config: dict[str, Any]) -> tuple[Settings, int]:
         raise NifError(f"val={config['val']} and test={config['test']} leave nothing to train on")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     keys = ("repair", "samples", "surface_samples", "uniform", "solid_resolution", "seed")
-    return Settings(tuple(f for f in FORMATS if f in formats), spread=tuple(map(float, spread)), **{k: config[k] for k in keys}), config["workers"] or cores
+    return Settings(
+        tuple(f for f in FORMATS if f in formats), spread=tuple(map(float, spread)), **{k: config[k] for k in keys}
+    ), config["workers"] or cores
 
 
 def _tasks(config: dict[str, Any], output: Path) -> tuple[Path, list[Task]]:
@@ -155,7 +159,11 @@ def _work(tasks: list[Task], settings: Settings, workers: int) -> Iterator[dict[
         except BrokenProcessPool:
             under_way = list(running.values())
             if alone:
-                yield {"id": under_way[0].id, "source": under_way[0].path, "error": "its process died (out of memory, or killed); nothing of it was kept"}
+                yield {
+                    "id": under_way[0].id,
+                    "source": under_way[0].path,
+                    "error": "its process died (out of memory, or killed); nothing of it was kept",
+                }
             else:
                 suspects += under_way
         except DiskError as error:

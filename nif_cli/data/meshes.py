@@ -69,7 +69,12 @@ class MeshData(ShapeData):
         if arrays is None:
             rng = np.random.default_rng([self.seed, int(key[:8], 16)])
             points, distance, surface, normals = signed_samples(
-                trimesh.Trimesh(vertices, faces, process=False), self.samples, self.surface_samples, self.spread, self.uniform, rng
+                trimesh.Trimesh(vertices, faces, process=False),
+                self.samples,
+                self.surface_samples,
+                self.spread,
+                self.uniform,
+                rng,
             )
             arrays = {"points": points, "distance": distance, "surface": surface, "normals": normals}
             _keep(key, arrays)

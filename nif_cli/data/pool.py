@@ -124,7 +124,8 @@ class ShapePool:
             ends = lengths.cumsum(0)
             both = torch.empty(int(ends[-1]), 6)
             for shape, end, count in zip(shapes, ends.tolist(), lengths.tolist(), strict=True):
-                assert shape.surface is not None and shape.normals is not None
+                assert shape.surface is not None
+                assert shape.normals is not None
                 chosen = surface(len(shape.surface))
                 both[end - count : end, :3] = torch.from_numpy(np.array(_read(shape.surface, chosen), np.float32))
                 both[end - count : end, 3:] = torch.from_numpy(np.array(_read(shape.normals, chosen), np.float32))

@@ -108,7 +108,9 @@ class ShapeData(pl.LightningDataModule):
         patterns = [self.instances] if isinstance(self.instances, str) else list(self.instances)
         for pattern in patterns:
             if not (pattern in ids or fnmatch.filter(ids, pattern)):
-                raise NifError(f"data.instances: no '{pattern}' in this data; it has {', '.join(ids[:4])}{', ...' * (len(ids) > 4)}")
+                raise NifError(
+                    f"data.instances: no '{pattern}' in this data; it has {', '.join(ids[:4])}{', ...' * (len(ids) > 4)}"
+                )
         return [s for s in sources if any(s[0] == p or fnmatch.fnmatch(s[0], p) for p in patterns)]
 
     def require(self, model: str, what: str) -> None:

@@ -58,7 +58,9 @@ class Spool:
             base.mkdir(parents=True, exist_ok=True)
             self.folder = Path(tempfile.mkdtemp(prefix="pool-", dir=base))
         except OSError as error:
-            raise NifError(f"{base}: cannot keep samples there ({error.strerror}); set NIF_CACHE to a folder with room") from error
+            raise NifError(
+                f"{base}: cannot keep samples there ({error.strerror}); set NIF_CACHE to a folder with room"
+            ) from error
         self.seed = seed
         self._count = 0
         weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
@@ -80,6 +82,8 @@ class Spool:
                     mapped[name] = np.load(path, mmap_mode="r", allow_pickle=False)
         except OSError as error:
             reason = error.strerror or "the disk is full"
-            raise NifError(f"{self.folder}: samples that exceed data.memory are kept there: {reason}; set NIF_CACHE to a larger disk") from error
+            raise NifError(
+                f"{self.folder}: samples that exceed data.memory are kept there: {reason}; set NIF_CACHE to a larger disk"
+            ) from error
         self._count += 1
         return replace(shape, **mapped)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import igl
 import numpy as np
 import trimesh
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from nif_cli.geometry.sampling import sample_around, sample_surface
 
@@ -26,6 +26,9 @@ class MeshDistance:
         self.faces = np.ascontiguousarray(faces, np.int64)
         self.tree = igl.AABB()
         self.tree.init(self.vertices, self.faces)
+        edges = self.faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2)
+        there, back = edges @ [len(vertices), 1], edges @ [1, len(vertices)]
+        self.closed = bool((np.sort(there) == np.sort(back)).all())  # every edge runs both ways: winding numbers are whole
 
     def distance(self, points: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
         """Unsigned distance to the surface, float64."""
@@ -44,16 +47,37 @@ class MeshDistance:
 
     def signed(self, points: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
         """Signed distance, positive inside."""
-        return np.where(self.winding_number(points) > 0.5, 1.0, -1.0) * self.distance(points)
+        out = np.empty(len(points))
+        for part in _coherent(points):
+            query = np.ascontiguousarray(points[part], np.float64)
+            squared, _, _ = self.tree.squared_distance(self.vertices, self.faces, query)
+            distance = np.sqrt(squared)
+            out[part] = np.where(self._inside(query, distance), distance, -distance)
+        return out
+
+    def _inside(self, points: Float[np.ndarray, "N 3"], distance: Float[np.ndarray, "N"]) -> Bool[np.ndarray, "N"]:
+        """Whether ordered points are inside. Where the mesh is closed, two points in a row are on the same side if the step
+        between them is shorter than the way to the surface: one winding number answers for the whole row."""
+        if not self.closed:
+            return igl.fast_winding_number(self.vertices, self.faces, points) > 0.5
+        step = np.linalg.norm(np.diff(points, axis=0), axis=1)
+        asked = np.concatenate(([0], 1 + np.flatnonzero(step > 0.999 * np.maximum(distance[1:], distance[:-1]))))
+        inside = igl.fast_winding_number(self.vertices, self.faces, np.ascontiguousarray(points[asked])) > 0.5
+        return np.repeat(inside, np.diff(asked, append=len(points)))
 
 
 def _coherent(points: np.ndarray) -> Iterator[np.ndarray]:
-    """Indices of `points` in chunks, ordered along a coarse grid: neighbours visit the same nodes of the tree (1.5x)."""
+    """Indices of `points` in chunks, ordered along a Z curve of 128 cells a side: neighbours visit the same nodes of the
+    tree (distances take 0.6 of the time)."""
     if len(points) == 0:
         return
     low, high = points.min(0), points.max(0)
-    cell = ((points - low) / max(float((high - low).max()), 1e-300) * 31.99).astype(np.int32)
-    order = np.argsort((cell[:, 0] * 32 + cell[:, 1]) * 32 + cell[:, 2], kind="stable")
+    cell = ((points - low) / max(float((high - low).max()), 1e-300) * 127.99).astype(np.uint32)
+    key = np.zeros(len(points), np.uint32)
+    for bit in range(7):
+        for axis in range(3):
+            key |= (cell[:, axis] >> bit & 1) << (3 * bit + axis)
+    order = np.argsort(key, kind="stable")
     for start in range(0, len(order), CHUNK):
         yield order[start : start + CHUNK]
 

@@ -22,7 +22,10 @@ def grid_values(
     Slab by slab: memory beyond the grid itself is bounded. `progress(n)` is called after each n points.
     """
     low, high = field.bounds.double().cpu()
-    axes = [torch.linspace(float(a), float(b), resolution, dtype=torch.float64).float().to(device) for a, b in zip(low, high, strict=True)]
+    axes = [
+        torch.linspace(float(a), float(b), resolution, dtype=torch.float64).float().to(device)
+        for a, b in zip(low, high, strict=True)
+    ]
     values = np.empty((resolution,) * 3, np.float32)
     slab = max(1, 2**18 // resolution**2)
     for start in range(0, resolution, slab):
@@ -52,12 +55,16 @@ def extract_mesh(
     try:
         values = grid_values(field, resolution, device, progress)
         if not np.isfinite(values).all():
-            raise NifError("the field has values that are not finite: the training has diverged; train again with a smaller model.lr")
+            raise NifError(
+                "the field has values that are not finite: the training has diverged; train again with a smaller model.lr"
+            )
         # One layer of "outside" around the grid closes what the box cuts.
         outside = np.float32(min(level, float(values.min())) - 1.0)
         vertices, faces = mcubes.marching_cubes(np.pad(values, 1, constant_values=outside), level)
     except MemoryError as error:
-        raise NifError(f"resolution={resolution}: a grid of {resolution**3 * 4 / 2**30:.0f} GiB does not fit in memory; lower it") from error
+        raise NifError(
+            f"resolution={resolution}: a grid of {resolution**3 * 4 / 2**30:.0f} GiB does not fit in memory; lower it"
+        ) from error
     low, high = field.bounds.double().cpu().numpy()
     vertices = low + (vertices - 1.0).clip(0, resolution - 1) * (high - low) / (resolution - 1)
     return trimesh.Trimesh(vertices, np.asarray(faces, np.int64), process=False)

@@ -185,7 +185,7 @@ def test_bad_meshes_are_named_and_the_others_done(nif: Callable, inputs: Path, t
     data = (inputs / "half.ply").read_bytes()
     (inputs / "half.ply").write_bytes(data[: len(data) // 2])
     result = nif("prepare", f"input={inputs}", f"output={tmp_path / 'out'}", "workers=1", *FEW)
-    assert "3 of 5 shapes could not be prepared" in result.error
+    assert "3 of 5 shapes failed" in result.error
     for name in ("empty", "points", "half"):
         assert f"in/{name}: " in result.out
     assert "Traceback" not in result.out
@@ -253,7 +253,9 @@ def test_splits(nif: Callable, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for i in range(12):
         trimesh.creation.box().export(tmp_path / "in" / f"{i}.ply")
-    result = nif("prepare", "input=in", "output=out", "samples=20", "surface_samples=9", "val=0.3", "test=0.3", "format=[deepsdf,onet]")
+    result = nif(
+        "prepare", "input=in", "output=out", "samples=20", "surface_samples=9", "val=0.3", "test=0.3", "format=[deepsdf,onet]"
+    )
     assert result.code == 0, result.err
     parts = [deepsdf.read_split(tmp_path / "out/deepsdf", f"split_{name}.json") for name in ("train", "val", "test")]
     assert sum(map(len, parts)) == 12
@@ -312,7 +314,9 @@ def test_a_real_bench_becomes_a_solid(tmp_path: Path) -> None:
     mesh = next((Path(os.environ["NIF_DATA"]).resolve() / "shapenet-benches-raw").glob("1b40*/models/*.obj"))
     none = prepare_shape(task(mesh, tmp_path / "none"), Settings(samples=2000, surface_samples=100))
     assert none["doubts"][0] == "no point is inside: a surface without volume"
-    line = prepare_shape(task(mesh, tmp_path / "solid"), Settings(repair="solid", samples=2000, surface_samples=100, solid_resolution=96))
+    line = prepare_shape(
+        task(mesh, tmp_path / "solid"), Settings(repair="solid", samples=2000, surface_samples=100, solid_resolution=96)
+    )
     assert line["watertight"]
     assert line["inside"] > 0.1
     assert line["doubts"] == []

@@ -48,7 +48,9 @@ def find_root(root: str | Path) -> Path:
     for folder in (path, path / "deepsdf"):
         if (folder / SAMPLES).is_dir():
             return folder
-    raise NifError(f"data.root={root}: " + (f"no {SAMPLES} folder in it, so it is no DeepSDF tree" if path.is_dir() else "no such folder"))
+    raise NifError(
+        f"data.root={root}: " + (f"no {SAMPLES} folder in it, so it is no DeepSDF tree" if path.is_dir() else "no such folder")
+    )
 
 
 def read_split(root: Path, split: str | Path | None = None) -> list[Entry]:
@@ -133,8 +135,26 @@ def read_points(path: Path) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray,
         start, stop = words.index(elements[0]), words.index(elements[1]) if len(elements) > 1 else len(words)
         properties = [w[1:] for w in words[start:stop] if w[:1] == ["property"]]
         names = [p[-1] for p in properties]
-        kinds = {"float": "f4", "float32": "f4", "double": "f8", "float64": "f8", "uchar": "u1", "uint8": "u1", "int": "i4", "int32": "i4"}
-        kinds |= {"char": "i1", "int8": "i1", "short": "i2", "int16": "i2", "ushort": "u2", "uint16": "u2", "uint": "u4", "uint32": "u4"}
+        kinds = {
+            "float": "f4",
+            "float32": "f4",
+            "double": "f8",
+            "float64": "f8",
+            "uchar": "u1",
+            "uint8": "u1",
+            "int": "i4",
+            "int32": "i4",
+        }
+        kinds |= {
+            "char": "i1",
+            "int8": "i1",
+            "short": "i2",
+            "int16": "i2",
+            "ushort": "u2",
+            "uint16": "u2",
+            "uint": "u4",
+            "uint32": "u4",
+        }
         format = next((w[1] for w in words if w[:1] == ["format"] and len(w) > 1), "")
         try:
             if not {"x", "y", "z"} <= set(names):
@@ -152,8 +172,12 @@ def read_points(path: Path) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray,
             if len(points) != count or count < 1 or not np.isfinite(points).all():
                 raise ValueError
         except (ValueError, KeyError, IndexError) as error:
-            raise NifError(f"{path}: truncated or damaged: its header promises {' '.join(elements[0][1:])} points x y z") from error
-    normals = np.stack([columns[c] for c in ("nx", "ny", "nz")], 1).astype(np.float32) if "nx" in names and "nz" in names else None
+            raise NifError(
+                f"{path}: truncated or damaged: its header promises {' '.join(elements[0][1:])} points x y z"
+            ) from error
+    normals = (
+        np.stack([columns[c] for c in ("nx", "ny", "nz")], 1).astype(np.float32) if "nx" in names and "nz" in names else None
+    )
     return points, normals
 
 

@@ -70,13 +70,17 @@ class OnetTree:
             if split is not None:
                 path = folder / f"{split}.lst"
                 if not path.is_file():
-                    raise NifError(f"{path}: no such split; there are {', '.join(sorted(p.stem for p in folder.glob('*.lst'))) or 'none'}")
+                    raise NifError(
+                        f"{path}: no such split; there are {', '.join(sorted(p.stem for p in folder.glob('*.lst'))) or 'none'}"
+                    )
                 there = set(listed)
                 listed = [line.strip() for line in path.read_text().splitlines() if line.strip()]
                 missing += [f"{category}/{name}" for name in listed if name not in there]
             found += [Entry(category, name) for name in listed]
         if missing:
-            raise NifError(f"{self.root}: {len(missing)} of the {len(found)} shapes of split={split} are not there: {', '.join(missing)}")
+            raise NifError(
+                f"{self.root}: {len(missing)} of the {len(found)} shapes of split={split} are not there: {', '.join(missing)}"
+            )
         if not found:
             raise NifError(f"{self.root}: no shapes in split={split}")
         return found
@@ -104,7 +108,9 @@ class OnetTree:
             if c and (folder / "pointcloud.npz").is_file():
                 seen, its = self._seen(folder)
                 return seen.moved(its, transform)
-        raise NifError(f"data.observations: {self.root} has no pointcloud.npz of '{id}' (looked in {', '.join(self.categories[:5])})")
+        raise NifError(
+            f"data.observations: {self.root} has no pointcloud.npz of '{id}' (looked in {', '.join(self.categories[:5])})"
+        )
 
     def _seen(self, folder: Path) -> tuple[Observation, Transform]:
         path = folder / "pointcloud.npz"
@@ -122,7 +128,9 @@ class OnetTree:
             path = folder / "img_choy2016" / "cameras.npz"
             names = [f"{kind}_mat_{i}" for kind in ("world", "camera") for i in range(len(images))]
             mats = read_npz(path, names, "cameras of occupancy networks")
-            world, camera = (np.stack([mats[f"{kind}_mat_{i}"] for i in range(len(images))]).astype(np.float64) for kind in ("world", "camera"))
+            world, camera = (
+                np.stack([mats[f"{kind}_mat_{i}"] for i in range(len(images))]).astype(np.float64) for kind in ("world", "camera")
+            )
             # theirs start from the user's units, a shape's own space is the normalised one
             back = np.eye(4)
             back[:3, :3] /= transform.scale
@@ -145,7 +153,10 @@ def read_points(path: Path) -> tuple[Float[np.ndarray, "N 3"], Bool[np.ndarray, 
     elif packed.shape == (count,) and packed.dtype.kind in "bui":
         inside = packed.astype(bool)
     else:
-        raise NifError(f"{path}: 'occupancies' is {packed.dtype} {list(packed.shape)}; for {count:,} points it must be {-(-count // 8):,} packed bytes")
+        raise NifError(
+            f"{path}: 'occupancies' is {packed.dtype} {list(packed.shape)}; "
+            f"for {count:,} points it must be {-(-count // 8):,} packed bytes"
+        )
     points = raw.astype(np.float32)
     if raw.dtype == np.float16:
         rng = np.random.default_rng(zlib.crc32(raw.tobytes()))
@@ -192,4 +203,3 @@ def write_splits(root: Path, splits: dict[str, list[Entry]]) -> None:
             else:
                 (root / category / f"{name}.lst").unlink(missing_ok=True)
     write(root / "metadata.yaml", yaml.safe_dump({c: {"id": c, "name": c} for c in categories}))
-

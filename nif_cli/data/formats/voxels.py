@@ -57,14 +57,22 @@ def read_grids(path: Path) -> Grids:
     name, array = _grid_array(path, arrays)
     if shape is not None:
         if shape.ndim != 1 or len(shape) not in (3, 4) or not np.issubdtype(shape.dtype, np.integer) or (shape < 1).any():
-            raise NifError(f"{path}: 'shape' must be 3 or 4 positive whole numbers; it is {shape.tolist() if shape.size < 9 else '...'}")
+            raise NifError(
+                f"{path}: 'shape' must be 3 or 4 positive whole numbers; it is {shape.tolist() if shape.size < 9 else '...'}"
+            )
         size = int(np.prod(shape, dtype=object))
         if array.dtype != np.uint8 or array.ndim != 1 or len(array) != -(-size // 8):
-            raise NifError(f"{path}: '{name}' must be {-(-size // 8):,} packed bytes for shape {shape.tolist()}; it is {array.dtype} {list(array.shape)}")
+            raise NifError(
+                f"{path}: '{name}' must be {-(-size // 8):,} packed bytes for shape {shape.tolist()}; "
+                f"it is {array.dtype} {list(array.shape)}"
+            )
         full = tuple(int(n) for n in shape)
     else:
         if array.ndim not in (3, 4) or 0 in array.shape:
-            raise NifError(f"{path}: '{name or 'array'}' has shape {list(array.shape)}; grids are [X, Y, Z] or [S, X, Y, Z], or packed bits with 'shape'")
+            raise NifError(
+                f"{path}: '{name or 'array'}' has shape {list(array.shape)}; "
+                "grids are [X, Y, Z] or [S, X, Y, Z], or packed bits with 'shape'"
+            )
         if array.dtype != bool and not np.issubdtype(array.dtype, np.number):
             raise NifError(f"{path}: '{name or 'array'}' is of type {array.dtype}; grids hold booleans or numbers")
         full = array.shape
@@ -92,7 +100,9 @@ def _grid_array(path: Path, arrays: dict[str, np.ndarray]) -> tuple[str, np.ndar
             return name, arrays[name]
     if len(arrays) == 1:
         return next(iter(arrays.items()))
-    raise NifError(f"{path}: no grid in it: an array 'occupancy' or 'voxels' is needed, it has {', '.join(list(arrays)[:8]) or 'nothing'}")
+    raise NifError(
+        f"{path}: no grid in it: an array 'occupancy' or 'voxels' is needed, it has {', '.join(list(arrays)[:8]) or 'nothing'}"
+    )
 
 
 def _centred(shape: tuple[int, ...]) -> Transform:

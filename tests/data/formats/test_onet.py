@@ -63,7 +63,7 @@ def test_observation_is_aligned(tree: Path) -> None:
     seen = OnetTree(tree).observation("anything/one", other)
     own = OnetTree(tree).read(ENTRY).observation
     assert np.allclose(other.to_original(seen.points), PLACE.to_original(own.points), atol=1e-6)
-    with pytest.raises(NifError, match="no pointcloud.npz of 'ball/two'"):
+    with pytest.raises(NifError, match=r"no pointcloud\.npz of 'ball/two'"):
         OnetTree(tree).observation("ball/two", other)
 
 
