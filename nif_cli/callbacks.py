@@ -95,7 +95,9 @@ class Checkpoints(pl.Callback):
         if trainer.world_size > 1:  # every process takes part; Lightning writes on the first
             trainer.save_checkpoint(folder / f"{name}.ckpt")
         else:
-            runs.write(folder / f"{name}.ckpt", lambda path: torch.save(trainer._checkpoint_connector.dump_checkpoint(False), path))
+            runs.write(
+                folder / f"{name}.ckpt", lambda path: torch.save(trainer._checkpoint_connector.dump_checkpoint(False), path)
+            )
 
 
 class Progress(pl.Callback):
@@ -135,7 +137,9 @@ class Progress(pl.Callback):
             if isinstance(callback, Timer) and callback._duration is not None:
                 left = min(left, callback._duration - callback.time_elapsed())
         ends = "" if left == float("inf") else f", {_clock(max(left, 0))} left"
-        terms = ", ".join(f"{name} {float(value):.5f}" for name, value in model.terms.items() if name == "loss" or len(model.terms) > 2)
+        terms = ", ".join(
+            f"{name} {float(value):.5f}" for name, value in model.terms.items() if name == "loss" or len(model.terms) > 2
+        )
         return f"step {trainer.global_step:,}, {speed:.1f}/s, {terms}{ends}"
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

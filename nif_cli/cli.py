@@ -92,7 +92,7 @@ def _overview() -> str:
     return (
         f"nif {__version__}: neural implicit fields, from data to meshes and pictures.\n\n"
         f"usage: nif <command> [key=value ...]\n\n{lines}\n\n"
-        "nif <command> --help shows its keys.  Completion for bash: eval \"$(nif -sc install=bash)\""
+        'nif <command> --help shows its keys.  Completion for bash: eval "$(nif -sc install=bash)"'
     )
 
 

@@ -199,7 +199,9 @@ def _fits(value: Any, hint: Any) -> bool:
         if isinstance(value, bool) and hint in (int, float):
             return False
         numbers = BeartypeConf(is_pep484_tower=True)  # 1 is a number where 1.0 is
-        return is_bearable(value, hint, conf=numbers) or (isinstance(value, list) and is_bearable(tuple(value), hint, conf=numbers))
+        return is_bearable(value, hint, conf=numbers) or (
+            isinstance(value, list) and is_bearable(tuple(value), hint, conf=numbers)
+        )
     except (BeartypeException, TypeError):
         return True
 
@@ -321,4 +323,3 @@ def explain(error: BaseException, overrides: Iterable[str] = ()) -> str | None:
             return f"{where[1]}.yaml: no key '{key}'{did_you_mean(key, known)}"
         return f"{where[1]}.yaml: {key + ': ' if key else ''}{lines[1]}"
     return None
-

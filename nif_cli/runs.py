@@ -138,7 +138,8 @@ def device_for(name: str) -> torch.device:
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
-            raise NifError(f"device={name}: there {'is no CUDA device' if count == 0 else f'are {count}'} here; use device=auto or device=cpu")
+            have = "is no CUDA device" if count == 0 else f"are {count}"
+            raise NifError(f"device={name}: there {have} here; use device=auto or device=cpu")
     return device
 
 

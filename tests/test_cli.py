@@ -165,9 +165,7 @@ def test_train_extract_render(nif, tiny, sphere_file, model, tmp_path):
         assert load_mesh(path).volume > 0
     drawn = nif("render", "frames=2", "size=24")
     assert drawn.code == 0, drawn.err
-    pictures = [
-        run / "renders" / f"{id}.png" for id in (["chair/0000", "table/0000"] if model == "deepsdf" else ["ball"])
-    ]
+    pictures = [run / "renders" / f"{id}.png" for id in (["chair/0000", "table/0000"] if model == "deepsdf" else ["ball"])]
     assert all(p.is_file() for p in pictures)
     assert Image.open(pictures[0]).size == (48, 24)
     assert not [p for p in run.rglob("*") if p.name.startswith(".")]  # no temporary files

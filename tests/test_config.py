@@ -39,9 +39,7 @@ def test_every_choice_composes_and_passes(group, choice):
     assert composed("train", *model, f"{group}={choice}", *path)
 
 
-@pytest.mark.parametrize(
-    ("group", "choice"), [c for c in CHOICES if c[0] in ("field", "encoding", "model")], ids=lambda c: c
-)
+@pytest.mark.parametrize(("group", "choice"), [c for c in CHOICES if c[0] in ("field", "encoding", "model")], ids=lambda c: c)
 def test_every_network_can_be_made_and_run(group, choice):
     """Every field, encoding and model: from its YAML to values at points."""
     sdf = (group, choice) in (("field", "igr"), ("model", "sdf"))

@@ -30,10 +30,16 @@ def main(cfg: DictConfig) -> None:
     empty = []
     for id in run.instances:
         began = time.monotonic()
-        bar = tqdm(total=resolution**3, desc=id, unit="pt", unit_scale=True, leave=False, disable=not sys.stderr.isatty(), delay=1)
+        bar = tqdm(
+            total=resolution**3, desc=id, unit="pt", unit_scale=True, leave=False, disable=not sys.stderr.isatty(), delay=1
+        )
         with bar:
             mesh = extract_mesh(
-                run.model.field(id), resolution, level=config["level"], device=run.device, progress=lambda n, bar=bar: bar.update(n)
+                run.model.field(id),
+                resolution,
+                level=config["level"],
+                device=run.device,
+                progress=lambda n, bar=bar: bar.update(n),
             )
         if len(mesh.faces) == 0:
             empty.append(id)

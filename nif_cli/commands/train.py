@@ -82,7 +82,9 @@ def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides
             before = runs.read_checkpoint(checkpoint)
             saved = [i["id"] for i in before["nif"]["instances"]]
             if saved != list(model.instances):
-                raise NifError(f"resume={resumed}: its data has changed since ({len(saved)} shapes then, {len(shapes)} now); use init_from")
+                raise NifError(
+                    f"resume={resumed}: its data has changed since ({len(saved)} shapes then, {len(shapes)} now); use init_from"
+                )
             finished = _finished(config["trainer"], before)
             if finished:
                 print(f"{resumed}: nothing left to do, {finished}")
@@ -101,7 +103,9 @@ def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides
             raise NifError(f"out of memory on {device}: lower data.batch_points (it is {data.batch_points})") from error
     value = float(trainer.callback_metrics.get("val/loss", float("nan")))
     if not math.isfinite(value):
-        raise NifError(f"{folder}: the training has diverged, its loss is not finite; try a smaller model.lr (it is {model.lr:g})")
+        raise NifError(
+            f"{folder}: the training has diverged, its loss is not finite; try a smaller model.lr (it is {model.lr:g})"
+        )
     _conclude(trainer, model, folder, keeper, value, overrides, announce)
     return value
 
@@ -139,7 +143,9 @@ def _resumed_config(run: Path, overrides: list[str]) -> DictConfig:
         if key in ("init_from", "output_dir"):
             raise NifError(f"resume goes on with a run in its own folder; {key} is for a new one: give one of them")
         if (conf_folder() / key).is_dir() and key != "hydra":
-            raise NifError(f"{key}={override.get_value_element_as_str()}: a resumed run keeps its {key}; init_from starts a new one")
+            raise NifError(
+                f"{key}={override.get_value_element_as_str()}: a resumed run keeps its {key}; init_from starts a new one"
+            )
         OmegaConf.update(cfg, key, override.value(), force_add=override.is_add())
     cfg.resume = cfg.output_dir = cfg.init_from = None
     return cfg
@@ -277,7 +283,8 @@ def _conclude(
         "val/loss best": keeper.best,
     }
     write_summary(folder, summary)
-    print(f"{trainer.global_step:,} steps in {seconds:.0f} s ({trainer.global_step / max(seconds, 1e-9):.1f}/s), loss {loss:.5f}, held-out loss {value:.5f}")
+    speed = trainer.global_step / max(seconds, 1e-9)
+    print(f"{trainer.global_step:,} steps in {seconds:.0f} s ({speed:.1f}/s), loss {loss:.5f}, held-out loss {value:.5f}")
     if keeper.stopped_by:
         print(f"stopped by {keeper.stopped_by} and saved; go on with\n  nif train resume={folder}")
     elif announce:

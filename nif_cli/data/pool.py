@@ -41,7 +41,10 @@ class ShapeBatch:
     def split(self, shapes: int) -> list[ShapeBatch]:
         """Batches of `shapes` shapes each, as views."""
         parts = {f.name: value.split(shapes) for f in fields(self) if (value := getattr(self, f.name)) is not None}
-        return [ShapeBatch(**{"distance": None, **dict(zip(parts, columns, strict=True))}) for columns in zip(*parts.values(), strict=True)]
+        return [
+            ShapeBatch(**{"distance": None, **dict(zip(parts, columns, strict=True))})
+            for columns in zip(*parts.values(), strict=True)
+        ]
 
 
 Part = Callable[[int], slice]  # which of a shape's n points

@@ -86,8 +86,8 @@ class MLP(nn.Module):
     """`layers` hidden layers of `width`, then a linear one: network(points [S, N, D], code [S, Z] or None) -> [S, N, C].
 
     skips: hidden layers (counted from 0) that see the input and the code again; the layer before narrows by as much, so
-    that all stay `width` wide (DeepSDF). `dropout` is rounded to 1/256. `output: tanh` ends in tanh (DeepSDF); `init: geometric` starts as a sphere of
-    `radius`, inside positive (IGR, Atzmon and Lipman 2020).
+    that all stay `width` wide (DeepSDF). `dropout` is rounded to 1/256. `output: tanh` ends in tanh (DeepSDF);
+    `init: geometric` starts as a sphere of `radius`, inside positive (IGR, Atzmon and Lipman 2020).
     """
 
     def __init__(
@@ -120,7 +120,9 @@ class MLP(nn.Module):
         if skips and features + code_size >= width:
             raise ValueError(f"skips: the input ({features} features + a code of {code_size}) leaves nothing of width={width}")
         if init == "geometric" and (self.encoding is not None or code_size):
-            raise ValueError("init=geometric starts from a sphere of the coordinates: it needs encoding=none and a model without codes")
+            raise ValueError(
+                "init=geometric starts from a sphere of the coordinates: it needs encoding=none and a model without codes"
+            )
         self.skips = frozenset(skips)
         self.beta, self._dropped = beta, round(256 * dropout)
         self.activation, self.output = activation, output

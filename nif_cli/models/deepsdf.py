@@ -40,7 +40,9 @@ class DeepSdf(Model):
     ):
         super().__init__(lr, optimizer, scheduler)
         if code_size < 1 or not clamp > 0 or not code_lr > 0 or not code_norm > 0:
-            raise ValueError(f"code_size={code_size}, clamp={clamp}, code_lr={code_lr}, code_norm={code_norm}: all must be positive")
+            raise ValueError(
+                f"code_size={code_size}, clamp={clamp}, code_lr={code_lr}, code_norm={code_norm}: all must be positive"
+            )
         self.network = field(dim=3, out=1, code_size=code_size)
         self.code_size, self.code_lr, self.code_norm = code_size, code_lr, code_norm
         self.clamp, self.prior, self.prior_warmup = clamp, prior, prior_warmup
@@ -50,7 +52,9 @@ class DeepSdf(Model):
         shapes = data.prepare()
         data.require("model=deepsdf", "distance")
         if not issubclass(getattr(self._optimizer, "func", Adam), Adam):
-            raise NifError("optimizer: model=deepsdf needs optimizer=adam, which moves a code only when its shape is in the batch")
+            raise NifError(
+                "optimizer: model=deepsdf needs optimizer=adam, which moves a code only when its shape is in the batch"
+            )
         known = {i: self.codes.weight.detach()[row].clone() for row, i in enumerate(self.instances)} if self.codes else {}
         self.allocate([s.id for s in shapes])
         assert self.codes is not None

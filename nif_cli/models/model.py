@@ -109,7 +109,9 @@ class Model(pl.LightningModule):
             # straight to the loggers: Lightning's `self.log` would cost as much as a small network's step
             values = {f"train/{name}": float(term) for name, term in self.terms.items()}
             if not all(v == v and abs(v) != float("inf") for v in values.values()):
-                raise NifError(f"the loss is not finite after {self.global_step} steps: try a smaller model.lr (it is {self.lr:g})")
+                raise NifError(
+                    f"the loss is not finite after {self.global_step} steps: try a smaller model.lr (it is {self.lr:g})"
+                )
             values["train/lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
             values["train/seconds"] = time.monotonic() - self._began
             for logger in self.loggers:
@@ -161,4 +163,3 @@ class Model(pl.LightningModule):
         """The instances of a checkpoint, before its weights are loaded."""
         self.allocate([i["id"] for i in saved])
         self.instances = {i["id"]: Instance(i["id"], Transform(tuple(i["offset"]), i["scale"])) for i in saved}
-

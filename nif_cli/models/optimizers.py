@@ -50,7 +50,9 @@ class Cosine(LambdaLR):
     """From the full rate down to `final` times it along half a cosine, after a linear warm-up over the first `warmup`
     of the training. `progress` says how far training is, in [0, 1]: by steps or by time, whichever ends first."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer, progress: Callable[[], float], final: float = 0.01, warmup: float = 0.01):
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, progress: Callable[[], float], final: float = 0.01, warmup: float = 0.01
+    ):
         if not 0 <= final <= 1 or not 0 <= warmup < 1:
             raise ValueError(f"final={final}, warmup={warmup}: both are fractions")
 

@@ -69,8 +69,8 @@ def step(rounds: int = 9) -> dict:
             train(bfloat16), torch.mm(u, v)
         pairs = []
         for _ in range(rounds):  # side by side: the machine's speed drifts
-            peak = 2 * 16384 * 512 * 512 / min(seconds(lambda: torch.mm(u, v)) for _ in range(5))
-            pairs.append((flops / seconds(lambda: train(bfloat16)), peak))
+            peak = 2 * 16384 * 512 * 512 / min(seconds(partial(torch.mm, u, v)) for _ in range(5))
+            pairs.append((flops / seconds(partial(train, bfloat16)), peak))
         result[name] = {
             "matmul peak, GFLOP/s": round(median(p for _, p in pairs) / 1e9),
             "step, GFLOP/s": round(median(s for s, _ in pairs) / 1e9),

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from nif_cli import NifError
-from nif_cli.data.pool import ShapeBatch
 from nif_cli.data.meshes import ToyShapes
+from nif_cli.data.pool import ShapeBatch
 from nif_cli.fields.mlp import MLP
 from nif_cli.models.optimizers import Adam
 from nif_cli.models.sdf import Sdf
