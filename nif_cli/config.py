@@ -32,6 +32,7 @@ ALLOWED = (
     "torchmetrics.",
     *(f"pytorch_lightning.{part}." for part in ("trainer", "callbacks", "loggers", "strategies", "profilers")),
 )
+PARTS_OF_GROUPS = ("batches", "sampling")  # files of conf/data that others include: no choices
 FOREIGN = "NIF_ALLOW"  # a user's own prefixes, from their own environment only
 
 
@@ -286,6 +287,7 @@ def explain(error: BaseException, overrides: Iterable[str] = ()) -> str | None:
         missing, options = error.missing_cfg_file, error.options
         if options is not None and isinstance(missing, str):
             group, _, name = missing.rpartition("/")
+            options = [o for o in options if o not in PARTS_OF_GROUPS]
             hint = did_you_mean(name, options)
             return f"no {group} '{name}'{hint}" + ("" if "there are" in hint else f" (choices: {', '.join(options)})")
         return str(error).splitlines()[0]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,9 @@ class Task:
 
 
 def start_worker(threads: int) -> None:
-    """Before anything of libigl runs: processes share the cores."""
+    """Before anything of libigl runs: processes share the cores. Ctrl-C is the main process's business; the shape under way
+    is finished."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["IGL_NUM_THREADS"] = str(threads)
 
 
