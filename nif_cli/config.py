@@ -90,6 +90,7 @@ class OfRun:
 @dataclass
 class Extract(OfRun):
     resolution: int = 128
+    method: str = "sparse"
     format: str = "ply"
     frame: str = "original"
     level: float | None = None

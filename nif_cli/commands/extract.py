@@ -23,6 +23,8 @@ def main(cfg: DictConfig) -> None:
         raise NifError(f"format={format}: no mesh format{did_you_mean(format, WRITABLE)}")
     if frame not in ("original", "normalised"):
         raise NifError(f"frame={frame}: must be original or normalised")
+    if config["method"] not in ("sparse", "dense"):
+        raise NifError(f"method={config['method']}: must be sparse or dense")
     if resolution < 2:
         raise NifError(f"resolution={resolution}: at least 2 grid points a side are needed (128 or 256 is usual)")
     run = open_run(config)
@@ -30,16 +32,15 @@ def main(cfg: DictConfig) -> None:
     empty = []
     for id in run.instances:
         began = time.monotonic()
-        bar = tqdm(
-            total=resolution**3, desc=id, unit="pt", unit_scale=True, leave=False, disable=not sys.stderr.isatty(), delay=1
-        )
+        bar = tqdm(desc=id, unit=" points", unit_scale=True, leave=False, disable=not sys.stderr.isatty(), delay=1)
         with bar:
             mesh = extract_mesh(
                 run.model.field(id),
                 resolution,
                 level=config["level"],
+                sparse=config["method"] == "sparse",
                 device=run.device,
-                progress=lambda n, bar=bar: bar.update(n),
+                progress=bar.update,
             )
         if len(mesh.faces) == 0:
             empty.append(id)

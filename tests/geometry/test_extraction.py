@@ -104,3 +104,50 @@ def test_smallest_grid(ball):
     mesh = extract_mesh(ball(9.0), 2)
     assert isinstance(mesh, trimesh.Trimesh)
     assert np.allclose(mesh.bounds, [[-1] * 3, [1] * 3])
+
+
+class Analytic:
+    """A field from a function of space whose values are distances up to `trust`."""
+
+    level = 0.0
+    bounds = torch.tensor([[-1.0] * 3, [1.0] * 3])
+
+    def __init__(self, value, trust=float("inf")):
+        self.value, self.trust = value, trust
+
+
+def _torus(p: torch.Tensor) -> torch.Tensor:
+    return 0.12 - torch.stack((p[..., :2].norm(dim=-1) - 0.6, p[..., 2])).norm(dim=0)
+
+
+def _plate(p: torch.Tensor) -> torch.Tensor:
+    outside = (p - torch.tensor([0.1, 0.0, 0.03])).abs() - torch.tensor([0.7, 0.8, 0.02])
+    return -(outside.clamp(min=0).norm(dim=-1) + outside.amax(-1).clamp(max=0))
+
+
+def _steep(p: torch.Tensor) -> torch.Tensor:
+    """A ball whose values grow four times as fast as distances on one side: the surface is followed, not predicted."""
+    return (0.5 - p.norm(dim=-1)) * torch.where(p[..., 0] > 0, 4.0, 1.0)
+
+
+@pytest.mark.parametrize("value", [_torus, _plate, _steep], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("trust", [float("inf"), 0.1])
+@pytest.mark.parametrize("resolution", [40, 64, 97])
+@pytest.mark.parametrize("level", [0.0, 0.01])
+def test_sparse_is_dense(value, trust, resolution, level):
+    """The same triangles, from far fewer evaluations; a clamped distance is enough."""
+    field = Analytic(lambda p: value(p).clamp(-trust, trust), trust)
+    seen = []
+    sparse = extract_mesh(field, resolution, level=level, progress=seen.append)
+    dense = extract_mesh(field, resolution, level=level, sparse=False)
+    assert np.array_equal(sparse.faces, dense.faces)
+    assert np.allclose(sparse.vertices, dense.vertices, atol=1e-6)
+    if trust > 1 or resolution == 97:  # else blocks that small values could vouch for would be single cells
+        assert sum(seen) < 0.6 * resolution**3
+
+
+def test_values_that_are_no_distances_are_all_evaluated():
+    """A logit says nothing about the surface's distance: every grid point counts."""
+    seen = []
+    extract_mesh(Analytic(lambda p: 30 * (0.3 - p.norm(dim=-1)), trust=0.0), 32, progress=seen.append)
+    assert sum(seen) == 32**3
