@@ -101,7 +101,7 @@ def solid(mesh: trimesh.Trimesh, resolution: int = 256) -> trimesh.Trimesh:
     coarse = np.stack(np.meshgrid(*[np.arange(n) for n in blocks], indexing="ij"), -1).reshape(-1, 3)
     centres = low + (coarse * BLOCK + (BLOCK - 1) / 2) * cell
     distance = query.distance(centres).reshape(blocks)
-    inside = (query.winding_number(centres) > 0.5).reshape(blocks)
+    inside = (np.abs(query.winding_number(centres)) > 0.5).reshape(blocks)  # -1: inside an open part that is inside out
     # exact where the surface may pass, and where the sign changes without one: the mouth of a hole
     reach = (0.87 * (BLOCK - 1) + 2) * cell
     box = np.ones((3, 3, 3), bool)
@@ -112,7 +112,9 @@ def solid(mesh: trimesh.Trimesh, resolution: int = 256) -> trimesh.Trimesh:
     values = np.where(inside, distance, -distance).astype(np.float32)
     for axis in range(3):
         values = values.repeat(BLOCK, axis)
-    values[tuple(index.T)] = query.signed(low + index * cell)
+    points = low + index * cell
+    near = query.distance(points)
+    values[tuple(index.T)] = np.where(np.abs(query.winding_number(points)) > 0.5, near, -near)
     values += 0.75 * cell
     holes = ndimage.binary_fill_holes(values > 0) & (values <= 0)
     values[holes] = cell
