@@ -41,14 +41,15 @@ def grid_values(
         return values
 
     size = _block_size(field, resolution, level, float(np.linalg.norm(high - low)) / (resolution - 1)) if sparse else 0
+    values = np.empty((resolution,) * 3, np.float32)
     if size < 2:
-        values = np.empty((resolution,) * 3, np.float32)
         slab = max(1, 2**18 // resolution**2)
         for start in range(0, resolution, slab):
             i, j, k = np.indices((min(slab, resolution - start), resolution, resolution)).reshape(3, -1)
             values[start : start + slab] = at(i + start, j, k).reshape(-1, resolution, resolution)
-        return values
-    return _sparse_values(field, resolution, size, level, device, at)
+    else:
+        _fill_near_surface(values, field, size, level, device, at)
+    return values
 
 
 SLOPE = 1.5  # what the gradient of a network that is nearly a distance is taken to stay below
@@ -62,9 +63,11 @@ def _block_size(field: Field, resolution: int, level: float, diagonal: float) ->
     return size
 
 
-def _sparse_values(
-    field: Field, resolution: int, size: int, level: float, device: torch.device | str, at: Callable[..., np.ndarray]
-) -> np.ndarray:
+def _fill_near_surface(
+    values: np.ndarray, field: Field, size: int, level: float, device: torch.device | str, at: Callable[..., np.ndarray]
+) -> None:
+    """`values` from evaluations where blocks of `size` cells may hold the surface, from their blocks' centres elsewhere."""
+    resolution = len(values)
     blocks = -(-(resolution - 1) // size)
     low, high = field.bounds.double().cpu()
     cell = (high - low) / (resolution - 1)
@@ -72,7 +75,8 @@ def _sparse_values(
     centres = (low + (index + 0.5) * size * cell).float().to(device)
     centre = evaluate(field, centres).float().cpu().numpy().reshape((blocks,) * 3)
     if not np.isfinite(centre).all():
-        return np.full((resolution,) * 3, np.nan, np.float32)
+        values.fill(np.nan)
+        return
     wanted = np.abs(centre - level) <= SLOPE * 0.5 * size * float(cell.norm())
     inside = centre > level
     for axis in range(3):  # two neighbours on different sides: the surface is between them
@@ -81,7 +85,8 @@ def _sparse_values(
         wanted[a] |= differ
         wanted[b] |= differ
     of_vertex = np.minimum(np.arange(resolution) // size, blocks - 1)
-    values = centre[np.ix_(of_vertex, of_vertex, of_vertex)]
+    for x, block in enumerate(of_vertex):
+        values[x] = centre[block][np.ix_(of_vertex, of_vertex)]
     known = np.zeros(values.shape, bool)
     done = np.zeros_like(wanted)
     while (new := np.argwhere(wanted & ~done)).size:
@@ -101,7 +106,6 @@ def _sparse_values(
                     beyond[axis] += step
                     if 0 <= beyond[axis] < blocks and (face != inside[tuple(beyond)]).any():
                         wanted[tuple(beyond)] = True
-    return values
 
 
 def _corners(block: np.ndarray, size: int) -> tuple[slice, ...]:
