@@ -122,7 +122,8 @@ def extract_mesh(
     device: torch.device | str = "cpu",
     progress: Callable[[int], object] | None = None,
 ) -> trimesh.Trimesh:
-    """Marching cubes over a grid of resolution^3 corners (`sparse`: see grid_values); faces wind outwards, vertices in normalised space (float64).
+    """Marching cubes over a grid of resolution^3 corners (`sparse`: see grid_values); faces wind outwards, vertices are in
+    normalised space (float64).
 
     A surface that leaves `field.bounds` is closed there. Returns an empty mesh where the field nowhere crosses `level`
     (default: the field's own). Raises NifError when values are not finite or the grid does not fit in memory.
