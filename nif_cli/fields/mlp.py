@@ -34,41 +34,49 @@ class Linear(nn.Module):
         return self.weight if self.gain is None else torch._weight_norm(self.weight, self.gain, 0)  # pyright: ignore[reportPrivateImportUsage]
 
     def forward(
-        self, h: Float[Tensor, "*n H"], code: Float[Tensor, "S Z"] | None = None, scale: float = 1.0
+        self, h: Float[Tensor, "*n H"], code: Float[Tensor, "S Z"] | None = None, scale: float = 1.0, bias: bool = True
     ) -> Float[Tensor, "*m O"]:
         """[S, N, H] with a code [S, Z] -> [S, N, O]; without one, any [..., H] -> flat [S * N, O]. W is multiplied by
-        `scale`: cheaper than scaling h after a dropout.
+        `scale`: cheaper than scaling h after a dropout. `bias=False` (without a code): the caller adds b.
 
         Neither result is a view: activations work in place on them, and on a view that would cost a copy.
         """
         weight = self.effective_weight()
         if scale != 1:
             weight = weight * scale
+        if code is None and not bias:
+            return torch.mm(h.flatten(0, -2), weight.T)
         if code is None:
             return torch.addmm(self.bias, h.flatten(0, -2), weight.T)
         once = torch.addmm(self.bias, code, weight[:, self.features :].T)  # [S, O]
         return torch.baddbmm(once[:, None], h, weight[:, : self.features].T.expand(len(h), -1, -1))
 
 
-def _random_bytes(like: Tensor) -> Tensor:
-    """Random bytes in the shape of `like`, decided by torch's global seed. On a CPU numpy's SFC64 makes them: twice as fast."""
+def _random_bytes(generator: np.random.SFC64 | None, like: Tensor) -> Tensor:
     words = (like.numel() + 7) // 8
-    if like.device.type == "cpu":
-        generator = np.random.SFC64(int(torch.randint(2**62, ())))
-        bits = torch.from_numpy(generator.random_raw(words).view(np.uint8))
-    else:
+    if generator is None:
         bits = torch.empty(words, dtype=torch.int64, device=like.device).random_(-(2**63), None).view(torch.uint8)
+    else:
+        bits = torch.from_numpy(generator.random_raw(words).view(np.uint8))
     return bits[: like.numel()].view(like.shape)
 
 
 class _ReluDrop(torch.autograd.Function):
-    """relu, then `dropped` of 256 values set to 0, both in place; the output alone is kept: where it is 0 so is the
-    gradient. What survives is not scaled here. One random byte a value: several times cheaper on a CPU than `F.dropout`.
+    """x + bias (if any), relu, then `dropped` of 256 values set to 0, all in place and in one go through the memory; the
+    output alone is kept: where it is 0 so is the gradient. What survives is not scaled here. One random byte a value.
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, dropped: int) -> Tensor:  # type: ignore[override]
-        x.clamp_(min=0).mul_(_random_bytes(x) >= dropped)
+    def forward(ctx, x: Tensor, bias: Tensor | None, dropped: int) -> Tensor:  # type: ignore[override]
+        # on a CPU numpy's SFC64 is twice as fast (torch's seed decides), and a part is what stays in the cache
+        cpu = x.device.type == "cpu"
+        generator = np.random.SFC64(int(torch.randint(2**62, ()))) if cpu else None
+        rows = x.view(-1, x.shape[-1])
+        for part in rows.split(1 + 2**17 // rows.shape[1] if cpu else max(1, len(rows))):
+            if bias is not None:
+                part.add_(bias)
+            part.clamp_(min=0).mul_(_random_bytes(generator, part) >= dropped)
+        ctx.has_bias = bias is not None
         ctx.mark_dirty(x)
         ctx.save_for_backward(x)
         return x
@@ -77,9 +85,10 @@ class _ReluDrop(torch.autograd.Function):
     def backward(ctx, grad: Tensor):  # type: ignore[override]
         (out,) = ctx.saved_tensors
         if torch.is_grad_enabled():  # differentiated again, as for the eikonal equation
-            return torch.ops.aten.threshold_backward(grad, out, 0), None
-        # in place: the gradient comes fresh from the next layer's product and nobody else sees it
-        return torch.ops.aten.threshold_backward.grad_input(grad, out, 0, grad_input=grad), None
+            grad = torch.ops.aten.threshold_backward(grad, out, 0)
+        else:  # in place: the gradient comes fresh from the next layer's product and nobody else sees it
+            torch.ops.aten.threshold_backward.grad_input(grad, out, 0, grad_input=grad)
+        return grad, grad.flatten(0, -2).sum(0) if ctx.has_bias else None, None
 
 
 class MLP(nn.Module):
@@ -152,14 +161,17 @@ class MLP(nn.Module):
             self.last.weight.normal_(-math.sqrt(math.pi) / math.sqrt(width), 1e-4)
             self.last.bias.fill_(radius)
 
-    def _activate(self, h: Tensor) -> Tensor:
-        """The activation, and dropout without its scale: the next layer has that."""
+    def _hidden(self, layer: Linear, h: Tensor, code: Tensor | None, scale: float) -> Tensor:
+        """A layer, its activation, and dropout without its scale: the next layer has that."""
+        dropping = self.training and self._dropped > 0
         if self.activation == "softplus":
-            h = F.softplus(h, self.beta)
-            return _ReluDrop.apply(h, self._dropped) if self.training and self._dropped else h  # type: ignore[return-value]
-        if self.training and self._dropped:
-            return _ReluDrop.apply(h, self._dropped)  # type: ignore[return-value]
-        return F.relu(h, inplace=True)
+            h = F.softplus(layer(h, code, scale), self.beta)
+            return _ReluDrop.apply(h, None, self._dropped) if dropping else h  # type: ignore[return-value]
+        if not dropping:
+            return F.relu(layer(h, code, scale), inplace=True)
+        apart = code is None  # the bias is added on the way through the activation
+        h = layer(h, code, scale, bias=not apart)
+        return _ReluDrop.apply(h, layer.bias if apart else None, self._dropped)  # type: ignore[return-value]
 
     def forward(self, points: Float[Tensor, "S N D"], code: Float[Tensor, "S Z"] | None = None) -> Float[Tensor, "S N C"]:
         x = points if self.encoding is None else self.encoding(points)
@@ -172,7 +184,7 @@ class MLP(nn.Module):
             elif i in self.skips:
                 h = torch.cat((h.reshape(*x.shape[:2], -1), x / scale), -1)
                 seen = None if code is None else code / scale
-            h = self._activate(layer(h, seen, scale))
+            h = self._hidden(layer, h, seen, scale)  # type: ignore[arg-type]
             scale = 256 / (256 - self._dropped) if self.training else 1.0
         h = self.last(h, scale=scale).unflatten(0, x.shape[:2])
         return torch.tanh(h) if self.output == "tanh" else h

@@ -52,8 +52,9 @@ def sdf() -> dict:
 
 def deepsdf() -> dict:
     with tempfile.TemporaryDirectory() as folder:
-        command = ["train", "model=deepsdf", "data=toy_shapes", "data.count=16", "data.families=[chair]", "output_dir=run"]
-        seconds = nif(*command, "trainer.max_time=00:00:02:30", cwd=folder)
+        command = ["train", "model=deepsdf", "data=toy_shapes", "data.count=16", "data.families=[chair]"]
+        command += ["trainer.max_time=00:00:02:30", "output_dir=run"]
+        seconds = nif(*command, cwd=folder)
         model = runs.load(Path(folder) / "run")
     rng = np.random.default_rng(0)
     values = {}
