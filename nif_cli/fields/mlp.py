@@ -14,42 +14,52 @@ from torch import Tensor, nn
 
 
 class Linear(nn.Module):
-    """y = W [h, code] + b. The code is the same for all points of a shape, so its part is computed once a shape.
+    """y = W [h, x, code] + b, where x (`again` features: the network's input, for a skip) and the code may be absent. The
+    code is the same for all points of a shape, so its part is computed once a shape.
 
     With `weight_norm`, W = g v / ||v|| by rows (Salimans and Kingma 2016).
     """
 
-    def __init__(self, features: int, out: int, code_size: int = 0, weight_norm: bool = False):
+    def __init__(self, features: int, out: int, code_size: int = 0, weight_norm: bool = False, again: int = 0):
         super().__init__()
-        self.features = features
-        self.weight = nn.Parameter(torch.empty(out, features + code_size))
+        self.features, self.again = features, again
+        fan_in = features + again + code_size
+        self.weight = nn.Parameter(torch.empty(out, fan_in))
         self.bias = nn.Parameter(torch.empty(out))
-        bound = 1 / math.sqrt(features + code_size)
-        nn.init.uniform_(self.weight, -bound, bound)
-        nn.init.uniform_(self.bias, -bound, bound)
+        nn.init.uniform_(self.weight, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
+        nn.init.uniform_(self.bias, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
         self.gain = nn.Parameter(self.weight.detach().norm(dim=1, keepdim=True)) if weight_norm else None
 
     def effective_weight(self) -> Tensor:
-        """W with the weight norm applied, [out, features + Z]."""
-        return self.weight if self.gain is None else torch._weight_norm(self.weight, self.gain, 0)  # pyright: ignore[reportPrivateImportUsage]
+        """W with the weight norm applied, [out, features + again + Z]."""
+        if self.gain is None:
+            return self.weight
+        return torch._weight_norm(self.weight, self.gain, 0)  # pyright: ignore[reportPrivateImportUsage]
 
     def forward(
-        self, h: Float[Tensor, "*n H"], code: Float[Tensor, "S Z"] | None = None, scale: float = 1.0, bias: bool = True
+        self,
+        h: Float[Tensor, "*n H"],
+        code: Float[Tensor, "S Z"] | None = None,
+        x: Float[Tensor, "S N F"] | None = None,
+        scale: float = 1.0,
+        bias: bool = True,
     ) -> Float[Tensor, "*m O"]:
-        """[S, N, H] with a code [S, Z] -> [S, N, O]; without one, any [..., H] -> flat [S * N, O]. W is multiplied by
-        `scale`: cheaper than scaling h after a dropout. `bias=False` (without a code): the caller adds b.
+        """With a code or x: h is [S, N, H] or flat, the result [S, N, O]; without: any [..., H] -> flat [S * N, O]. h counts
+        `scale` times: that is done to W, where it is cheap. `bias=False` (without code and x): the caller adds b.
 
-        Neither result is a view: activations work in place on them, and on a view that would cost a copy.
+        No result is a view: activations work in place on them, and on a view that would cost a copy.
         """
         weight = self.effective_weight()
-        if scale != 1:
-            weight = weight * scale
-        if code is None and not bias:
-            return torch.mm(h.flatten(0, -2), weight.T)
-        if code is None:
-            return torch.addmm(self.bias, h.flatten(0, -2), weight.T)
-        once = torch.addmm(self.bias, code, weight[:, self.features :].T)  # [S, O]
-        return torch.baddbmm(once[:, None], h, weight[:, : self.features].T.expand(len(h), -1, -1))
+        of_h = weight[:, : self.features] * scale if scale != 1 else weight[:, : self.features]
+        if code is None and x is None:
+            flat = h.flatten(0, -2)
+            return torch.addmm(self.bias, flat, of_h.T) if bias else torch.mm(flat, of_h.T)
+        rest = self.bias if code is None else torch.addmm(self.bias, code, weight[:, self.features + self.again :].T)[:, None]
+        if x is not None:
+            of_x = weight[:, self.features : self.features + self.again]
+            rest = torch.baddbmm(rest, x, of_x.T.expand(len(x), -1, -1))
+            h = h.reshape(*x.shape[:2], -1)
+        return torch.baddbmm(rest, h, of_h.T.expand(len(h), -1, -1))
 
 
 def _random_bytes(generator: np.random.SFC64 | None, like: Tensor) -> Tensor:
@@ -137,10 +147,12 @@ class MLP(nn.Module):
         self.activation, self.output = activation, output
         hidden = []
         for i in range(layers):
-            enters = features if i == 0 else width  # a skip layer sees width - (features + Z), plus them
-            leaves = width - features - code_size if i + 1 in self.skips else width
-            takes_code = code_size if i == 0 or i in self.skips else 0
-            hidden.append(Linear(enters - takes_code if i in self.skips else enters, leaves, takes_code, weight_norm))
+            sees = i == 0 or i in self.skips
+            narrow = features + code_size  # what a skip layer sees again, and the layer before leaves room for
+            enters = features if i == 0 else width - narrow if i in self.skips else width
+            leaves = width - narrow if i + 1 in self.skips else width
+            again = features if i in self.skips else 0
+            hidden.append(Linear(enters, leaves, code_size if sees else 0, weight_norm, again))
         self.hidden = nn.ModuleList(hidden)
         self.last = Linear(width, out)
         if init == "geometric":
@@ -161,16 +173,16 @@ class MLP(nn.Module):
             self.last.weight.normal_(-math.sqrt(math.pi) / math.sqrt(width), 1e-4)
             self.last.bias.fill_(radius)
 
-    def _hidden(self, layer: Linear, h: Tensor, code: Tensor | None, scale: float) -> Tensor:
+    def _hidden(self, layer: Linear, h: Tensor, code: Tensor | None, x: Tensor | None, scale: float) -> Tensor:
         """A layer, its activation, and dropout without its scale: the next layer has that."""
         dropping = self.training and self._dropped > 0
         if self.activation == "softplus":
-            h = F.softplus(layer(h, code, scale), self.beta)
+            h = F.softplus(layer(h, code, x, scale), self.beta)
             return _ReluDrop.apply(h, None, self._dropped) if dropping else h  # type: ignore[return-value]
         if not dropping:
-            return F.relu(layer(h, code, scale), inplace=True)
-        apart = code is None  # the bias is added on the way through the activation
-        h = layer(h, code, scale, bias=not apart)
+            return F.relu(layer(h, code, x, scale), inplace=True)
+        apart = code is None and x is None  # the bias is added on the way through the activation
+        h = layer(h, code, x, scale, bias=not apart)
         return _ReluDrop.apply(h, layer.bias if apart else None, self._dropped)  # type: ignore[return-value]
 
     def forward(self, points: Float[Tensor, "S N D"], code: Float[Tensor, "S Z"] | None = None) -> Float[Tensor, "S N C"]:
@@ -178,13 +190,8 @@ class MLP(nn.Module):
         h = x
         scale = 1.0  # what dropout owes the values that it left
         for i, layer in enumerate(self.hidden):
-            seen = None  # the code, where this layer sees it
-            if i == 0:
-                seen = code
-            elif i in self.skips:
-                h = torch.cat((h.reshape(*x.shape[:2], -1), x / scale), -1)
-                seen = None if code is None else code / scale
-            h = self._hidden(layer, h, seen, scale)  # type: ignore[arg-type]
+            skip = i in self.skips
+            h = self._hidden(layer, h, code if skip or i == 0 else None, x if skip else None, scale)  # type: ignore[arg-type]
             scale = 256 / (256 - self._dropped) if self.training else 1.0
         h = self.last(h, scale=scale).unflatten(0, x.shape[:2])
         return torch.tanh(h) if self.output == "tanh" else h
