@@ -16,7 +16,7 @@ import numpy as np
 import trimesh
 
 from nif_cli import NifError
-from nif_cli.data.formats.voxels import grid_files, read_grids
+from nif_cli.data.formats.voxels import Grid, grid_files, read_grids
 from nif_cli.data.samples import ShapeSamples
 from nif_cli.data.shapes import ShapeData, Source
 from nif_cli.data.spill import cache_folder
@@ -80,7 +80,7 @@ class MeshData(ShapeData):
             _keep(key, arrays)
         if not (arrays["distance"] > 0).any():
             report += "; no point is inside: a surface without volume"
-        return ShapeSamples(id, transform, report=report, **arrays)
+        return ShapeSamples(id, transform, report=report, **arrays)  # type: ignore[arg-type]
 
 
 class Meshes(MeshData):
@@ -147,7 +147,7 @@ class Voxels(MeshData):
                 found.append((id, partial(self.read, grids.read, row, f"{file} ({id})")))
         return found
 
-    def read(self, grid: Callable[[int], np.ndarray], row: int, name: str) -> trimesh.Trimesh:
+    def read(self, grid: Callable[[int], Grid], row: int, name: str) -> trimesh.Trimesh:
         occupied, transform = grid(row)
         if not occupied.any():
             raise NifError(f"{name}: the grid is empty")

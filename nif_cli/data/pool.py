@@ -106,11 +106,11 @@ class ShapePool:
             if hold_out:
                 self.held.append(torch.from_numpy(rows[count:].copy() if count < len(rows) else rows))
             rows = rows[:count]
-            into = self.rows[start : start + count].numpy()
+            place: np.ndarray = self.rows[start : start + count].numpy()
             is_outside = rows[:, 3] <= 0
             begin.append(start)
             outside.append(int(is_outside.sum()))
-            into[: outside[-1]], into[outside[-1] :] = rows[is_outside], rows[~is_outside]
+            place[: outside[-1]], place[outside[-1] :] = rows[is_outside], rows[~is_outside]
             start += count
         self.rows = self.rows.to(device)
         # [S, 2]: where the outside and the inside points of each shape begin, and how many there are; a shape that has

@@ -59,10 +59,10 @@ class MeshDistance:
         """Whether ordered points are inside. Where the mesh is closed, two points in a row are on the same side if the step
         between them is shorter than the way to the surface: one winding number answers for the whole row."""
         if not self.closed:
-            return igl.fast_winding_number(self.vertices, self.faces, points) > 0.5
+            return np.asarray(igl.fast_winding_number(self.vertices, self.faces, points)) > 0.5
         step = np.linalg.norm(np.diff(points, axis=0), axis=1)
         asked = np.concatenate(([0], 1 + np.flatnonzero(step > 0.999 * np.maximum(distance[1:], distance[:-1]))))
-        inside = igl.fast_winding_number(self.vertices, self.faces, np.ascontiguousarray(points[asked])) > 0.5
+        inside = np.asarray(igl.fast_winding_number(self.vertices, self.faces, np.ascontiguousarray(points[asked]))) > 0.5
         return np.repeat(inside, np.diff(asked, append=len(points)))
 
 

@@ -155,7 +155,7 @@ def inspect_mesh(mesh: trimesh.Trimesh, probes: int = 500) -> MeshReport:
     tree = igl.AABB()
     tree.init(vertices, faces)
     hit, across, _ = tree.intersect_ray_first(vertices, faces, surface - 1e-6 * extent * normals, -normals)
-    across = across[hit >= 0]
+    across = np.asarray(across)[np.asarray(hit) >= 0]
     return MeshReport(
         vertices=len(mesh.vertices),
         faces=len(mesh.faces),
@@ -167,7 +167,7 @@ def inspect_mesh(mesh: trimesh.Trimesh, probes: int = 500) -> MeshReport:
         volume=signed_volume(mesh),
         extent=extent,
         thinnest=float(np.percentile(across, 5)) if len(across) else 0.0,
-        overlap=float((igl.fast_winding_number(vertices, faces, below) > 1.5).mean()),
+        overlap=float((np.asarray(igl.fast_winding_number(vertices, faces, below)) > 1.5).mean()),
     )
 
 

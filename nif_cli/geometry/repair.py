@@ -22,7 +22,7 @@ def oriented(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
     """
     faces = np.asarray(mesh.faces, np.int64)
     _, first = np.unique(np.sort(faces, 1), axis=0, return_index=True)
-    faces, patch = igl.bfs_orient(np.ascontiguousarray(faces[np.sort(first)]))
+    faces, patch = map(np.asarray, igl.bfs_orient(np.ascontiguousarray(faces[np.sort(first)])))
     count = int(patch.max()) + 1
     a, b, c = mesh.vertices[faces].transpose(1, 0, 2) - mesh.vertices.mean(0)
     volume = np.bincount(patch, (np.cross(a, b) * c).sum(1), count)
@@ -105,7 +105,7 @@ def solid(mesh: trimesh.Trimesh, resolution: int = 256) -> trimesh.Trimesh:
     # exact where the surface may pass, and where the sign changes without one: the mouth of a hole
     reach = (0.87 * (BLOCK - 1) + 2) * cell
     box = np.ones((3, 3, 3), bool)
-    mouth = ndimage.binary_dilation(inside, box) & ~ndimage.binary_erosion(inside, box, border_value=1)
+    mouth = ndimage.binary_dilation(inside, box) & ~np.asarray(ndimage.binary_erosion(inside, box, border_value=1), bool)
     exact = np.argwhere((distance < reach) | mouth)
     offsets = np.stack(np.meshgrid(*[np.arange(BLOCK)] * 3, indexing="ij"), -1).reshape(1, -1, 3)
     index = (exact[:, None] * BLOCK + offsets).reshape(-1, 3)
@@ -116,7 +116,7 @@ def solid(mesh: trimesh.Trimesh, resolution: int = 256) -> trimesh.Trimesh:
     near = query.distance(points)
     values[tuple(index.T)] = np.where(np.abs(query.winding_number(points)) > 0.5, near, -near)
     values += 0.75 * cell
-    holes = ndimage.binary_fill_holes(values > 0) & (values <= 0)
+    holes = np.asarray(ndimage.binary_fill_holes(values > 0)) & (values <= 0)
     values[holes] = cell
     values[[0, -1]], values[:, [0, -1]], values[:, :, [0, -1]] = -cell, -cell, -cell
     vertices, faces = mcubes.marching_cubes(values, 0.0)

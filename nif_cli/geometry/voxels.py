@@ -18,10 +18,10 @@ def voxel_distance(occupied: Bool[np.ndarray, "X Y Z"], fill: bool = True) -> Fl
     is at least half a voxel away. `fill` first closes the hollows that the outside does not reach.
     """
     if fill:
-        occupied = ndimage.binary_fill_holes(occupied)
+        occupied = np.asarray(ndimage.binary_fill_holes(occupied))
     occupied = np.pad(occupied, PAD)
-    inner = ndimage.distance_transform_edt(occupied)
-    outer = ndimage.distance_transform_edt(~occupied)
+    inner = np.asarray(ndimage.distance_transform_edt(occupied))
+    outer = np.asarray(ndimage.distance_transform_edt(~occupied))
     return np.where(occupied, inner - 0.5, 0.5 - outer).astype(np.float32)
 
 
