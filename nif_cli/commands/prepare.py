@@ -20,7 +20,7 @@ from typing import Any
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from nif_cli import NifError, __version__
+from nif_cli import NifError, __version__, conf_folder
 from nif_cli.config import check, did_you_mean
 from nif_cli.data import preparing
 from nif_cli.data.formats import deepsdf, onet
@@ -56,10 +56,9 @@ def main(cfg: DictConfig) -> None:
         raise NifError(
             f"{len(tasks) - len(done)} of {len(tasks)} shapes failed (named above and in report.json); the others are ready"
         )
-    print("next:")
     if "deepsdf" in settings.formats:
-        print(f"  nif train model=deepsdf data=deepsdf data.root={output / 'deepsdf'}")
-    if "onet" in settings.formats:
+        print(f"next:\n  nif train model=deepsdf data=deepsdf data.root={output / 'deepsdf'}")
+    if "onet" in settings.formats and (conf_folder() / "model" / "occupancy.yaml").is_file():
         print(f"  nif train model=occupancy data=onet data.root={output / 'onet'}")
 
 

@@ -248,11 +248,12 @@ def _check_time(text: Any) -> None:
 
 def _introduce(model: Model, data: ShapeData, folder: Path, device: torch.device, seconds: float) -> None:
     shapes = data.prepare()
-    doubtful = [s for s in shapes if "not watertight" in s.report or "no point is inside" in s.report]
+    doubts = ("not watertight", "no point is inside", "dropped", "no normalisation")
+    doubtful = [s for s in shapes if any(doubt in s.report for doubt in doubts)]
     for shape in shapes if len(shapes) <= 3 else doubtful[:10]:
         print(f"{shape.id}: {shape.report}")
     if len(doubtful) > 10 and len(shapes) > 3:
-        print(f"... and {len(doubtful) - 10} more that are not watertight")
+        print(f"... and {len(doubtful) - 10} more with something to say")
     points = sum(len(s.points) for s in shapes)
     weights = sum(p.numel() for p in model.parameters())
     where = f"{torch.cuda.get_device_name(device)}" if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
