@@ -23,7 +23,7 @@ demo: $(BIN)/nif ## train on built-in shapes, extract meshes, render pictures (a
 	@rm -rf $(DEMO)
 	$(BIN)/nif train output_dir=$(DEMO)
 	$(BIN)/nif extract run=$(DEMO) instances=6
-	$(BIN)/nif render run=$(DEMO) instances=6 frames=4
+	$(BIN)/nif render run=$(DEMO) instances=6 frames=2
 	@echo; echo "meshes:   $(DEMO)/meshes"; echo "pictures: $(DEMO)/renders"; echo "curves:   $(BIN)/tensorboard --logdir outputs"
 
 test: $(BIN)/nif ## run the tests (NIF_DATA=<folder> adds those on real data)
