@@ -19,6 +19,19 @@ class DiskError(NifError):
     """The disk says no: there is no point in going on with the next file."""
 
 
+def available_memory() -> int:
+    """Bytes that this machine could still give."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    if hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    return 8 * 2**30
+
+
 def safe_name(id: str) -> str:
     """An instance id as a relative path: slashes are folders, nothing leaves the folder."""
     return "/".join(_safe_part(part) for part in id.split("/"))

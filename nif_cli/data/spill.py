@@ -14,6 +14,7 @@ import numpy as np
 
 from nif_cli import NifError
 from nif_cli.data.samples import ShapeSamples
+from nif_cli.files import available_memory
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -33,19 +34,6 @@ def memory_limit(text: str | int | None) -> int:
     if size < 2**20:
         raise ValueError(f"memory={text}: must be a size of at least 1MiB, as 400MiB or 2GiB")
     return size
-
-
-def available_memory() -> int:
-    """Bytes that this machine could still give."""
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    if hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-    return 8 * 2**30
 
 
 class Spool:

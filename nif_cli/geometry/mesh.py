@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import trimesh
 from jaxtyping import Float
 
 from nif_cli import NifError
+from nif_cli.files import available_memory
 from nif_cli.geometry.sampling import sample_surface
 
 READABLE = (".ply", ".obj", ".stl", ".off", ".glb", ".gltf")
@@ -110,8 +110,7 @@ def load_mesh(path: str | Path) -> trimesh.Trimesh:
     """Read one mesh file: polygons become triangles, scenes one mesh, vertices are merged by position alone (texture
     seams split them otherwise), degenerate faces are dropped. Anything else is a NifError that names the file."""
     path = Path(path)
-    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") if hasattr(os, "sysconf") else 2**62
-    if path.stat().st_size * 8 > free:
+    if path.stat().st_size * 8 > available_memory():
         raise NifError(f"{path}: a mesh file of {path.stat().st_size / 2**30:.1f} GiB does not fit in the memory of this machine")
     try:
         mesh = trimesh.load_scene(path, process=False, skip_materials=True, allow_remote=False).to_mesh()

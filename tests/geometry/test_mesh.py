@@ -210,3 +210,11 @@ def test_paths_without_meshes_are_named(tmp_path: Path):
         mesh_files(tmp_path / "notes.txt")
     with pytest.raises(NifError, match=r"no such file.*nowhere\.obj"):
         mesh_files(tmp_path / "nowhere.obj")
+
+
+def test_a_file_beyond_memory_is_refused_before_it_is_read(tmp_path):
+    path = tmp_path / "huge.obj"
+    with path.open("wb") as file:
+        file.truncate(2**40)  # sparse: it takes no room
+    with pytest.raises(NifError, match=r"huge\.obj.*memory"):
+        load_mesh(path)
