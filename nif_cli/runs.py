@@ -18,6 +18,7 @@ from nif_cli import NifError, __version__
 from nif_cli.config import build, did_you_mean
 from nif_cli.files import safe_name as safe_name  # what a run is written with
 from nif_cli.files import write as write
+from nif_cli.geometry.mesh import SPACES
 from nif_cli.models.model import CHECKPOINT_FORMAT, Model
 
 OUTPUTS = Path("outputs")
@@ -100,6 +101,9 @@ def load(run: Path, which: str = "last", device: torch.device | str = "cpu") -> 
         # On the meta device nothing is allocated: a checkpoint cannot ask for more memory than its own tensors
         with torch.device("meta"):
             model = make_model(nif["config"], READ_ALLOWED)
+            if nif.get("space", "ball") not in SPACES:
+                raise ValueError(f"no normalised space '{nif['space']}'")
+            model.space = nif.get("space", "ball")
             model.restore_instances(nif["instances"])
         model.load_state_dict(checkpoint["state_dict"], strict=True, assign=True)
     except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:

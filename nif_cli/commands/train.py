@@ -72,6 +72,7 @@ def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides
             _start_from(model, runs.find(config["init_from"], "init_from"))
         began = time.monotonic()
         shapes = data.prepare()
+        model.space = data.space
         model.adopt(data)
         made = time.monotonic() - began
         if device.type == "cpu":

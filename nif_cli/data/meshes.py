@@ -83,14 +83,34 @@ class MeshData(ShapeData):
         return ShapeSamples(id, transform, report=report, **arrays)  # type: ignore[arg-type]
 
 
-class Meshes(MeshData):
-    """One mesh file, or all in a folder; an instance is called by its file's path below the folder, without the suffix."""
+class Folder(MeshData):
+    """One file, or all in a folder, in the order of their names. The last `test` shapes are held out: split=train is the
+    others, split=test those, split=all everything."""
 
-    def __init__(self, path: str, **settings):
+    def __init__(self, path: str, test: int = 0, split: Literal["train", "test", "all"] = "train", **settings):
         super().__init__(**settings)
-        self.path = Path(path).expanduser()
+        if test < 0:
+            raise ValueError(f"test={test}: must be 0 or more")
+        self.path, self.test, self.split = Path(path).expanduser(), test, split
+
+    @abstractmethod
+    def everything(self) -> list[tuple[str, Callable[[], trimesh.Trimesh]]]:
+        """All shapes of the file or folder, whatever the split."""
 
     def meshes(self) -> list[tuple[str, Callable[[], trimesh.Trimesh]]]:
+        found = self.everything()
+        train = len(found) - self.test
+        if self.split != "all" and train < 1:
+            raise NifError(f"data.test={self.test}: {self.path} has {len(found)} shapes, so none is left to train on")
+        if self.split == "test" and not self.test:
+            raise NifError(f"data.split=test: no shape of {self.path} is held out; give data.test=<count>")
+        return found if self.split == "all" else found[train:] if self.split == "test" else found[:train]
+
+
+class Meshes(Folder):
+    """Mesh files; an instance is called by its file's path below the folder, without the suffix."""
+
+    def everything(self) -> list[tuple[str, Callable[[], trimesh.Trimesh]]]:
         base = self.path if self.path.is_dir() else self.path.parent
         return [(f.relative_to(base).with_suffix("").as_posix(), partial(load_mesh, f)) for f in mesh_files(self.path)]
 
@@ -128,15 +148,15 @@ class ToyShapes(MeshData):
         return clean(toy_shape(family, seed), f"toy {family} {seed}")
 
 
-class Voxels(MeshData):
+class Voxels(Folder):
     """Occupancy grids: a binvox, npy or npz file, stacked grids in one array, or a folder of such files. `fill` closes the
     hollow of a grid that holds surface voxels only. The surface is that of the grid's distance field."""
 
     def __init__(self, path: str, fill: bool = True, **settings):
-        super().__init__(**settings)
-        self.path, self.fill = Path(path).expanduser(), fill
+        super().__init__(path, **settings)
+        self.fill = fill
 
-    def meshes(self) -> list[tuple[str, Callable[[], trimesh.Trimesh]]]:
+    def everything(self) -> list[tuple[str, Callable[[], trimesh.Trimesh]]]:
         base = self.path if self.path.is_dir() else self.path.parent
         found = []
         for file in grid_files(self.path):

@@ -28,6 +28,7 @@ class OnetData(ShapeData):
     """A tree of occupancy networks: the shapes of `classes` (all by default) in `split`."""
 
     holds = "occupancies and surface points"
+    space = "cube"
 
     def __init__(self, root: str, classes: Sequence[str] | str | None = None, split: str | None = "train", **settings):
         super().__init__(**settings)

@@ -35,6 +35,7 @@ class ShapeData(pl.LightningDataModule):
 
     epoch_batches = 500  # Lightning's epoch: how often the held-out points are looked at, at most
     holds = "distances"  # what a source has, in words
+    space = "ball"  # how its shapes are normalised: a key of geometry.mesh.SPACES
 
     def __init__(
         self,

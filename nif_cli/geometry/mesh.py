@@ -191,6 +191,10 @@ def unit_cube(vertices: Float[np.ndarray, "V 3"]) -> Transform:
     return Transform((x, y, z), 1 / float(np.ptp(vertices, axis=0).max()))
 
 
+SPACES = {"ball": (unit_ball, 1.0), "cube": (unit_cube, 0.55)}
+"""The normalised spaces: how a shape is brought there, and half the side of the cube that holds it."""
+
+
 def mesh_bytes(mesh: trimesh.Trimesh, format: str) -> bytes:
     """The mesh in a file format of WRITABLE (ply is binary), as bytes to be written in one go."""
     data = mesh.export(file_type=format)

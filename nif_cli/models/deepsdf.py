@@ -86,7 +86,7 @@ class DeepSdf(Model):
         return codes * (self.code_norm / codes.norm(dim=-1, keepdim=True).clamp(min=self.code_norm))
 
     def field(self, id: str) -> BoundField:
-        return bind(self.network, self.code(id).detach(), trust=self.clamp)
+        return bind(self.network, self.code(id).detach(), bounds=self.bounds, trust=self.clamp)
 
     def loss(self, batch: ShapeBatch) -> dict[str, Tensor]:
         assert self.codes is not None

@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Timer
@@ -16,9 +17,10 @@ from torch import Tensor
 
 from nif_cli import NifError, __version__
 from nif_cli.data.pool import ShapeBatch
+from nif_cli.data.samples import Observation
 from nif_cli.data.shapes import ShapeData
 from nif_cli.field import Field
-from nif_cli.geometry.mesh import Transform
+from nif_cli.geometry.mesh import SPACES, Transform
 
 CHECKPOINT_FORMAT = 1  # of a checkpoint's "nif" entry; raised when an older nif could not read it
 
@@ -29,14 +31,28 @@ class Instance:
 
     id: str
     transform: Transform
+    observation: Observation | None = None  # for models that make a field from what is seen of it
+
+
+@dataclass
+class Inferred:
+    """A shape that was not trained on: its field, what making it took (loss, steps, seconds, ...: plain values for a JSON
+    file), and the tensors that make it again ('code', or adapted weights by name)."""
+
+    field: Field
+    report: dict[str, Any]
+    state: dict[str, Tensor]
 
 
 class Model(pl.LightningModule):
     """A family of fields. Subclasses say what to minimise (`loss`) and how a known instance becomes a Field (`field`).
 
     `optimizer(groups)` and `scheduler(optimizer)` make theirs; a scheduler that takes `progress` gets the fraction of the
-    training that is done. `lr` is the network's learning rate.
+    training that is done. `lr` is the network's learning rate. `observes` lists the kinds of observation that `infer`
+    understands (see data/observing.py), the best first; a model that infers nothing leaves it empty.
     """
+
+    observes: tuple[str, ...] = ()
 
     def __init__(self, lr: float, optimizer: Callable[..., Any], scheduler: Callable[..., Any] | None = None):
         super().__init__()
@@ -44,6 +60,7 @@ class Model(pl.LightningModule):
             raise ValueError(f"lr={lr}: must be positive")
         self.lr, self._optimizer, self._scheduler = lr, optimizer, scheduler
         self.instances: dict[str, Instance] = {}
+        self.space = "ball"  # how shapes are normalised (geometry.mesh.SPACES); that of the data
         self.terms: dict[str, Tensor] = {}  # the last step's loss, for the progress bar
         self.log_every = 50
         self.config: dict[str, Any] = {}  # the resolved configuration that made it; saved with it
@@ -58,6 +75,13 @@ class Model(pl.LightningModule):
     def field(self, id: str) -> Field:
         """The field of a known instance."""
 
+    def infer(self, observations: Sequence[Observation], **options: Any) -> list[Inferred]:
+        """Fields of new shapes from what is seen of them, all together. NifError where the model cannot."""
+        raise NifError(
+            f"model={type(self).__name__.lower()} knows the shape it was trained on and infers no other; "
+            "train model=deepsdf, occupancy or metasdf for that"
+        )
+
     @abstractmethod
     def adopt(self, data: ShapeData) -> None:
         """Before training: take the instances of the data, and say which of its needs the data cannot meet."""
@@ -65,6 +89,12 @@ class Model(pl.LightningModule):
     @abstractmethod
     def allocate(self, ids: list[str]) -> None:
         """Make room for these instances; a checkpoint's state is loaded afterwards."""
+
+    @property
+    def bounds(self) -> Tensor:
+        """[2, 3]: the box that holds every shape of this model's normalised space."""
+        half = SPACES[self.space][1]
+        return torch.tensor([[-half] * 3, [half] * 3])
 
     def parameter_groups(self) -> list[dict]:
         return [{"params": list(self.parameters()), "lr": self.lr}]
@@ -138,7 +168,8 @@ class Model(pl.LightningModule):
             "format": CHECKPOINT_FORMAT,
             "version": __version__,
             "config": self.config,
-            "instances": [{"id": i.id, **i.transform.as_dict()} for i in self.instances.values()],
+            "space": self.space,
+            "instances": [_saved(i) for i in self.instances.values()],
             "seconds": time.monotonic() - self._began,
             "random": {
                 "cpu": torch.get_rng_state(),
@@ -162,4 +193,19 @@ class Model(pl.LightningModule):
     def restore_instances(self, saved: list[dict]) -> None:
         """The instances of a checkpoint, before its weights are loaded."""
         self.allocate([i["id"] for i in saved])
-        self.instances = {i["id"]: Instance(i["id"], Transform(tuple(i["offset"]), i["scale"])) for i in saved}
+        self.instances = {i["id"]: _restored(i) for i in saved}
+
+
+def _saved(instance: Instance) -> dict[str, Any]:
+    seen = instance.observation.arrays() if instance.observation else {}
+    return {
+        "id": instance.id,
+        **instance.transform.as_dict(),
+        **({"observation": {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in seen.items()}} if seen else {}),
+    }
+
+
+def _restored(saved: dict[str, Any]) -> Instance:
+    seen = saved.get("observation")
+    observation = Observation(**{name: tensor.numpy() for name, tensor in seen.items()}) if seen else None
+    return Instance(saved["id"], Transform(tuple(saved["offset"]), saved["scale"]), observation)

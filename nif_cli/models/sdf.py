@@ -60,7 +60,7 @@ class Sdf(Model):
         pass
 
     def field(self, id: str) -> BoundField:
-        return bind(self.network, trust=self.clamp if self.objective == "regression" else float("inf"))
+        return bind(self.network, bounds=self.bounds, trust=self.clamp if self.objective == "regression" else float("inf"))
 
     def loss(self, batch: ShapeBatch) -> dict[str, Tensor]:
         if self.objective == "regression" or batch.surface is None or batch.normals is None:

@@ -137,7 +137,8 @@ class OnetTree:
             back[:3, 3] = -np.asarray(transform.offset)
             world, camera = world[:, :3, :4] @ back, camera[:, :3, :3]
         voxels = folder / "model.binvox"
-        return Observation(points, normals, images, world, camera, voxels if voxels.is_file() else None), transform
+        grid = voxels if voxels.is_file() else None
+        return Observation(points, normals, images=images, world=world, camera=camera, voxels=grid), transform
 
 
 def read_points(path: Path) -> tuple[Float[np.ndarray, "N 3"], Bool[np.ndarray, "N"], Transform]:
