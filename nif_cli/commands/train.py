@@ -71,6 +71,7 @@ def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides
         if config["init_from"]:
             _start_from(model, runs.find(config["init_from"], "init_from"))
         began = time.monotonic()
+        data.look = model.look
         shapes = data.prepare()
         model.space = data.space
         model.adopt(data)

@@ -8,21 +8,24 @@ import tempfile
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import trimesh
+from scipy.ndimage import binary_fill_holes
 
 from nif_cli import NifError
 from nif_cli.data.formats.voxels import Grid, grid_files, read_grids
-from nif_cli.data.samples import ShapeSamples
+from nif_cli.data.looking import grid_lookup, mesh_pictures, mesh_voxels, view_poses
+from nif_cli.data.samples import Observation, ShapeSamples
 from nif_cli.data.shapes import ShapeData, Source
 from nif_cli.data.spill import cache_folder
 from nif_cli.data.toy import FAMILIES, toy_shape
 from nif_cli.geometry.distance import signed_samples
-from nif_cli.geometry.mesh import clean, inspect_mesh, load_mesh, mesh_files, unit_ball
+from nif_cli.geometry.mesh import SPACES, clean, inspect_mesh, load_mesh, mesh_files, unit_ball
 from nif_cli.geometry.voxels import voxel_mesh
 
 CACHE_FORMAT = "3"  # part of every key: raise it when the sampling changes
@@ -64,7 +67,8 @@ class MeshData(ShapeData):
         faces = np.ascontiguousarray(mesh.faces, np.int64)
         report = str(inspect_mesh(mesh))
         settings = (CACHE_FORMAT, self.samples, self.surface_samples, self.spread, self.uniform, self.seed)
-        key = hashlib.sha256(repr(settings).encode() + vertices.tobytes() + faces.tobytes()).hexdigest()[:32]
+        shape = vertices.tobytes() + faces.tobytes()
+        key = hashlib.sha256(repr(settings).encode() + shape).hexdigest()[:32]
         arrays = _cached(key)
         if arrays is None:
             rng = np.random.default_rng([self.seed, int(key[:8], 16)])
@@ -80,7 +84,26 @@ class MeshData(ShapeData):
             _keep(key, arrays)
         if not (arrays["distance"] > 0).any():
             report += "; no point is inside: a surface without volume"
-        return ShapeSamples(id, transform, report=report, **arrays)  # type: ignore[arg-type]
+        seen = self._seen(trimesh.Trimesh(vertices, faces, process=False), shape)
+        return ShapeSamples(id, transform, report=report, observation=seen, **arrays)  # type: ignore[arg-type]
+
+    def _seen(self, mesh: trimesh.Trimesh, shape: bytes) -> Observation | None:
+        """The pictures or voxels that a model wants to be shown of a mesh in the unit ball, made once and kept."""
+        look = self.look
+        if look is None or look.kind == "points":
+            return None
+        settings = (CACHE_FORMAT, look.kind, look.size, look.views, self.seed)
+        key = hashlib.sha256(repr(settings).encode() + shape).hexdigest()[:32]
+        name = "pixels" if look.kind == "image" else "occupied"
+        arrays = _cached(key, (name,))
+        if arrays is None:
+            if look.kind == "image":
+                poses = view_poses(look.views, self.space, np.random.default_rng([self.seed, int(key[:8], 16)]))
+                arrays = {name: mesh_pictures(mesh, poses, look.size)}
+            else:
+                arrays = {name: mesh_voxels(mesh, SPACES[self.space][1], look.size)}
+            _keep(key, arrays)
+        return Observation(**arrays)  # type: ignore[arg-type]
 
 
 class Folder(MeshData):
@@ -132,15 +155,16 @@ class ToyShapes(MeshData):
         wrong = [f for f in families if f not in FAMILIES]
         if wrong:
             raise ValueError(f"families: no family '{wrong[0]}'; there are {', '.join(FAMILIES)}")
-        self.seeds = range(count) if split == "train" else range(2**31, 2**31 + test)  # apart however large `count` grows
+        self.counts = {"train": range(count), "test": range(2**31, 2**31 + test)}  # apart however large `count` grows
         self.families, self.split = tuple(families), split
 
     def meshes(self) -> list[tuple[str, Callable[[], trimesh.Trimesh]]]:
         word = "" if self.split == "train" else "test_"
         found = []
-        for i in range(len(self.seeds)):
+        seeds = self.counts[self.split]
+        for i in range(len(seeds)):
             family, n = self.families[i % len(self.families)], i // len(self.families)
-            found.append((f"{family}/{word}{n:04d}", partial(self.read, family, self.seed * 100_003 + self.seeds.start + n)))
+            found.append((f"{family}/{word}{n:04d}", partial(self.read, family, self.seed * 100_003 + seeds.start + n)))
         return found
 
     @staticmethod
@@ -150,11 +174,13 @@ class ToyShapes(MeshData):
 
 class Voxels(Folder):
     """Occupancy grids: a binvox, npy or npz file, stacked grids in one array, or a folder of such files. `fill` closes the
-    hollow of a grid that holds surface voxels only. The surface is that of the grid's distance field."""
+    hollow of a grid that holds surface voxels only. The surface is that of the grid's distance field; what is inside, to
+    models that ask for that and not for distances, is what the grid says."""
 
     def __init__(self, path: str, fill: bool = True, **settings):
         super().__init__(path, **settings)
         self.fill = fill
+        self.grids: dict[str, Callable[[], Grid]] = {}
 
     def everything(self) -> list[tuple[str, Callable[[], trimesh.Trimesh]]]:
         base = self.path if self.path.is_dir() else self.path.parent
@@ -164,8 +190,17 @@ class Voxels(Folder):
             grids = read_grids(file)
             for row in range(len(grids)):
                 id = stem if grids.single else f"{stem}_{row:04d}"
-                found.append((id, partial(self.read, grids.read, row, f"{file} ({id})")))
+                name = f"{file} ({id})"
+                found.append((id, partial(self.read, grids.read, row, name)))
+                self.grids[id] = partial(grids.read, row)
         return found
+
+    def _sample(self, id: str, read: Callable[[], trimesh.Trimesh]) -> ShapeSamples:
+        shape = super()._sample(id, read)
+        occupied, to_voxels = self.grids[id]()
+        positions = to_voxels.to_normalised(shape.transform.to_original(shape.points))
+        filled = np.asarray(binary_fill_holes(occupied)) if self.fill else occupied
+        return replace(shape, inside=grid_lookup(filled, positions))
 
     def read(self, grid: Callable[[int], Grid], row: int, name: str) -> trimesh.Trimesh:
         occupied, transform = grid(row)
@@ -175,10 +210,10 @@ class Voxels(Folder):
         return clean(trimesh.Trimesh(transform.to_original(mesh.vertices), mesh.faces, process=False), name)
 
 
-def _cached(key: str) -> dict[str, np.ndarray] | None:
+def _cached(key: str, names: Sequence[str] = ("points", "distance", "surface", "normals")) -> dict[str, np.ndarray] | None:
     try:
         with np.load(cache_folder() / "samples" / f"{key}.npz", allow_pickle=False) as file:
-            return {name: file[name] for name in ("points", "distance", "surface", "normals")}
+            return {name: file[name] for name in names}
     except FileNotFoundError:
         return None
     except Exception:  # a damaged file is made again

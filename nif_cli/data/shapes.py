@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import fnmatch
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -16,9 +17,11 @@ from tqdm import tqdm
 
 from nif_cli import NifError
 from nif_cli.data.formats.onet import OnetTree
+from nif_cli.data.looking import load_look
 from nif_cli.data.pool import ShapeBatch, ShapePool, ShardedPool
-from nif_cli.data.samples import ShapeSamples
+from nif_cli.data.samples import Look, Observation, ShapeSamples
 from nif_cli.data.spill import Spool, memory_limit
+from nif_cli.geometry.mesh import SPACES
 
 Source = tuple[str, Callable[[], ShapeSamples]]
 
@@ -60,6 +63,8 @@ class ShapeData(pl.LightningDataModule):
         self.pool: ShapePool | ShardedPool | None = None
         self.spool: Spool | None = None
         self.surface_batch_points = 0  # a model that learns from surfaces asks for them
+        self.look: Look | None = None  # what a model that looks at shapes wants to be shown, set before `prepare`
+        self.occupancy, self.balanced = False, True  # see ShapePool
 
     @abstractmethod
     def sources(self) -> list[Source]:
@@ -83,6 +88,9 @@ class ShapeData(pl.LightningDataModule):
                         waiting.append(threads.submit(sources[i + 3][1]))
                     if seen:
                         shape = replace(shape, observation=seen.observation(shape.id, shape.transform))
+                    if self.look and shape.observation:
+                        half = SPACES[self.space][1]
+                        shape = replace(shape, observation=load_look(shape.observation, self.look, shape.transform, half))
                     used += shape.nbytes
                     if self.spool is None and 2 * used > self.memory:  # the samples, and the pool that copies them
                         self.spool = Spool(self.seed)
@@ -127,6 +135,37 @@ class ShapeData(pl.LightningDataModule):
             f"this data holds {self.holds}, {model} needs {words}; {where or 'run nif prepare on the meshes to make them'}"
         )
 
+    def require_look(self, model: str) -> None:
+        """NifError unless every shape can be shown to a model as its `look` asks for."""
+        assert self.look is not None
+
+        def shows(shape: ShapeSamples) -> bool:
+            seen = shape.observation or Observation()
+            kinds = {"points": shape.surface, "image": seen.pixels, "voxels": seen.occupied}
+            found = kinds[self.look.kind]  # type: ignore[union-attr]
+            return found is not None and len(found) > 0
+
+        shapes = self.prepare()
+        lacking = [s for s in shapes if not shows(s)]
+        if lacking:
+            words = {"points": "points on the surface", "image": "pictures", "voxels": "a voxel grid"}[self.look.kind]
+            raise NifError(
+                f"{model} needs {words} of every shape, and {len(lacking)} of {len(shapes)} have none ({lacking[0].id}, ...); "
+                "data.observations=<tree> takes them from a tree of occupancy networks"
+            )
+
+    def test_shapes(self, count: int) -> list[ShapeSamples]:
+        """At most `count` shapes of the split 'test' of the same source, none where it has no such split."""
+        if getattr(self, "split", "test") == "test":
+            return []
+        other = copy.copy(self)
+        other.split, other.instances, other.shapes, other.pool, other.spool = "test", count, [], None, None  # type: ignore[attr-defined]
+        try:
+            other.sources()
+        except NifError:  # no such split
+            return []
+        return other.prepare()
+
     def setup(self, stage: str | None = None) -> None:
         self.prepare()
 
@@ -134,10 +173,12 @@ class ShapeData(pl.LightningDataModule):
         """The pool for the training device; made once."""
         if self.pool is None or self.pool.device != device:
             shapes = self.prepare()
+            settings = {"look": self.look, "occupancy": self.occupancy, "balanced": self.balanced}
             if self.spool is None:
-                self.pool = ShapePool(shapes, device, self.seed)
+                self.pool = ShapePool(shapes, device, self.seed, **settings)
             else:  # two parts at a time, and room for what reading takes
-                self.pool = ShardedPool(shapes, device, self.seed, 1 + 4 * sum(s.nbytes for s in shapes) // self.memory)
+                shards = 1 + 4 * sum(s.nbytes for s in shapes) // self.memory
+                self.pool = ShardedPool(shapes, device, self.seed, shards, **settings)
         return self.pool
 
     def transfer_batch_to_device(self, batch: ShapeBatch, device: torch.device, dataloader_idx: int) -> ShapeBatch:
@@ -164,7 +205,8 @@ class Batches:
         self.generator = torch.Generator(device)
         self.order = torch.Generator()
         sharded = isinstance(self.pool, ShardedPool)  # its parts change between any two batches
-        self.together = 1 if sharded else max(1, min(32, 2**17 // data.batch_points))
+        each = data.batch_points + (data.batch_shapes * data.look.size if data.look and data.look.kind == "points" else 0)
+        self.together = 1 if sharded else max(1, min(32, 2**17 // each))
         self.drawn: tuple[int, list[ShapeBatch]] = (-1, [])
 
     def __len__(self) -> int:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from nif_cli import NifError, __version__
 from nif_cli.data.pool import ShapeBatch
-from nif_cli.data.samples import Observation
+from nif_cli.data.samples import Look, Observation
 from nif_cli.data.shapes import ShapeData
 from nif_cli.field import Field
 from nif_cli.geometry.mesh import SPACES, Transform
@@ -53,6 +53,7 @@ class Model(pl.LightningModule):
     """
 
     observes: tuple[str, ...] = ()
+    look: Look | None = None  # what batches should show it of each shape
 
     def __init__(self, lr: float, optimizer: Callable[..., Any], scheduler: Callable[..., Any] | None = None):
         super().__init__()
