@@ -43,7 +43,7 @@ class LocalPointNet(nn.Module):
 
     A PointNet whose maxima (`pool: max`; or means, which are cheaper) are those of the points in the same cell of a plane or
     of the grid, the features averaged a cell, and a U-Net on them. Published: 32 wide, five blocks, 64^2 planes with a U-Net
-    of depth 4, or a 32^3 grid with one of depth 3. `half_side`: half the side of the cube; the model sets it.
+    of depth 4, or a 32^3 grid with one of depth 3 (and `group_norm`). `half_side`: half the side of the cube; the model sets it.
     """
 
     kind, local = "points", True
@@ -60,6 +60,7 @@ class LocalPointNet(nn.Module):
         pool: Literal["max", "mean"] = "max",
         unet_depth: int = 4,
         unet_width: int = 32,
+        group_norm: bool = True,
     ):
         super().__init__()
         check_cloud(code_size, points, noise, width, blocks)
@@ -74,7 +75,7 @@ class LocalPointNet(nn.Module):
         self.first = nn.Linear(3, 2 * width)
         self.blocks = nn.ModuleList(ResidualBlock(2 * width, width) for _ in range(blocks))
         self.last = nn.Linear(width, code_size)
-        self.unet = UNet(2 if layout == "planes" else 3, code_size, code_size, unet_width, unet_depth)
+        self.unet = UNet(2 if layout == "planes" else 3, code_size, code_size, unet_width, unet_depth, group_norm)
 
     def forward(self, points: Float[Tensor, "S P 3"]) -> Float[Tensor, "S _ _ _ _"]:
         shapes, size = len(points), self.resolution
