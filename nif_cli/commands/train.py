@@ -28,6 +28,7 @@ from nif_cli.config import blame, build, check, locate
 from nif_cli.data.shapes import ShapeData
 from nif_cli.models.model import Model
 
+LIGHTNING = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric")
 FOLDER = "NIF_RUN_FOLDER"
 OURS = ("accelerator", "devices", "logger", "callbacks", "default_root_dir", "inference_mode")
 
@@ -218,11 +219,12 @@ def _trainer(config: dict[str, Any], folder: Path, device: torch.device) -> tupl
     if (node.get("max_steps") or -1) < 0 and not node.get("max_time"):
         raise NifError("trainer: give max_steps or max_time, or the training never ends")
     _check_time(node.get("max_time"))
+    devices = node.get("devices", 1)
     trainer = build(
         node,
         "trainer",
         accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=node.get("devices") or ([device.index or 0] if device.type == "cuda" else 1),
+        devices=[device.index or 0] if device.type == "cuda" and devices == 1 else devices,
         max_epochs=-1,
         default_root_dir=str(folder),
         callbacks=callbacks,
@@ -320,7 +322,7 @@ def trainer_time(timer: Timer) -> str:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without the tips and warnings of the libraries that say nothing to the user of nif; all others pass."""
-    chatter = [logging.getLogger(f"{base}.utilities.rank_zero") for base in ("pytorch_lightning", "lightning.pytorch")]
+    chatter = [logging.getLogger(f"{base}.utilities.rank_zero") for base in LIGHTNING]
     levels = [c.level for c in chatter]
     for c in chatter:
         c.setLevel(logging.WARNING)
