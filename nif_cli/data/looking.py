@@ -128,7 +128,10 @@ def load_picture(path: Path, size: int, mask: Path | None = None) -> UInt8[np.nd
 def load_look(seen: Observation, look: Look, transform: Transform, half: float) -> Observation:
     """The observation with the pictures or voxels that `look` asks for read from its files, if it has such files."""
     if look.kind == "image" and seen.pixels is None and seen.images:
-        return replace(seen, pixels=np.stack([load_picture(path, look.size) for path in seen.images[: look.views]]))
+        chosen = seen.images[: look.views]
+        masks = [path.with_name(f"{path.stem}_mask.png") for path in chosen]
+        found = [load_picture(p, look.size, m if m.is_file() else None) for p, m in zip(chosen, masks, strict=True)]
+        return replace(seen, pixels=np.stack(found))
     if look.kind == "voxels" and seen.occupied is None and seen.voxels is not None:
         occupied, to_voxels = read_grids(seen.voxels).read(0)
         return replace(seen, occupied=grid_voxels(occupied, to_voxels, transform, half, look.size))

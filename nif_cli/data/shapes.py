@@ -8,6 +8,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from itertools import count
 
 import pytorch_lightning as pl
@@ -22,6 +23,7 @@ from nif_cli.data.pool import ShapeBatch, ShapePool, ShardedPool
 from nif_cli.data.samples import Look, Observation, ShapeSamples
 from nif_cli.data.spill import Spool, memory_limit
 from nif_cli.geometry.mesh import SPACES
+from nif_cli.metrics.protocols import Truth
 
 Source = tuple[str, Callable[[], ShapeSamples]]
 
@@ -70,12 +72,29 @@ class ShapeData(pl.LightningDataModule):
     def sources(self) -> list[Source]:
         """(instance id, how its samples are got), each id once."""
 
+    def truth(self, id: str) -> Truth:
+        """What a reconstruction of this instance is compared with, in the user's units; nothing unless a source says so."""
+        return Truth()
+
+    def chosen(self) -> list[Source]:
+        """The sources that `instances` leaves, with what `observations` and `look` add to their shapes."""
+        seen = OnetTree(self.observations) if self.observations else None
+        return [(id, partial(self._looked_at, read, seen)) for id, read in self._chosen(self.sources())]
+
+    def _looked_at(self, read: Callable[[], ShapeSamples], seen: OnetTree | None) -> ShapeSamples:
+        shape = read()
+        if seen:
+            shape = replace(shape, observation=seen.observation(shape.id, shape.transform))
+        if self.look and shape.observation:
+            half = SPACES[self.space][1]
+            shape = replace(shape, observation=load_look(shape.observation, self.look, shape.transform, half))
+        return shape
+
     def prepare(self) -> list[ShapeSamples]:
         """Every shape's samples, read or made in parallel; what exceeds `memory` goes to disk."""
         if self.shapes:
             return self.shapes
-        sources = self._chosen(self.sources())
-        seen = OnetTree(self.observations) if self.observations else None
+        sources = self.chosen()
         # libigl uses every core by itself; two shapes at a time hide the reading of files
         used = 0
         with ThreadPoolExecutor(2) as threads:
@@ -86,11 +105,6 @@ class ShapeData(pl.LightningDataModule):
                     shape = waiting.pop(0).result()
                     if i + 3 < len(sources):
                         waiting.append(threads.submit(sources[i + 3][1]))
-                    if seen:
-                        shape = replace(shape, observation=seen.observation(shape.id, shape.transform))
-                    if self.look and shape.observation:
-                        half = SPACES[self.space][1]
-                        shape = replace(shape, observation=load_look(shape.observation, self.look, shape.transform, half))
                     used += shape.nbytes
                     if self.spool is None and 2 * used > self.memory:  # the samples, and the pool that copies them
                         self.spool = Spool(self.seed)
@@ -216,8 +230,9 @@ class Batches:
         trainer = self.data.trainer
         assert trainer is not None
         first = trainer.fit_loop.epoch_loop.total_batch_idx + 1  # the batches that this run, or the resumed one, has had
+        processes, number = trainer.world_size, trainer.global_rank  # each has batches of its own
         for k in count(first):  # Lightning stops after len(self)
-            yield self.batch(k)
+            yield self.batch(k * processes + number)
 
     def batch(self, k: int) -> ShapeBatch:
         """Batch number k: shapes go round in an order that is shuffled anew each round, none twice in a batch."""

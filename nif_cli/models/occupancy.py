@@ -17,8 +17,8 @@ from nif_cli.data.pool import ShapeBatch
 from nif_cli.data.samples import Look, Observation
 from nif_cli.data.shapes import ShapeData
 from nif_cli.encoders.pointcloud import LatentEncoder
-from nif_cli.field import BoundField, bind
-from nif_cli.geometry.mesh import SPACES, Transform
+from nif_cli.field import BoundField, Field, bind
+from nif_cli.geometry.mesh import SPACES
 from nif_cli.models.model import Inferred, Instance, Model
 
 LEAST = 16  # points of a cloud
@@ -84,8 +84,6 @@ class Occupancy(Model):
             shown = data.test_shapes(8) or shapes[:8]
             generator = torch.Generator().manual_seed(0)
             found = [Instance(s.id, s.transform, self._observation(s, generator)) for s in shown]
-            if isinstance(self.encoder, LatentEncoder):
-                found += [Instance(f"drawn/{n:04d}", Transform()) for n in range(8)]
             self.instances = {i.id: i for i in found}
         self.allocate([])
 
@@ -169,19 +167,32 @@ class Occupancy(Model):
         return bind(network, code, level=self.level, bounds=self.bounds, trust=0.0)
 
     def field(self, id: str) -> BoundField:
+        seen = self._seen(id)
+        return self.bound(None if self.encoder is None else self.encode([seen])[0])
+
+    def _seen(self, id: str) -> Observation:
         if id not in self.instances:
             raise NifError(f"no instance '{id}' in this run; it has {', '.join(list(self.instances)[:5])}, ...")
-        seen = self.instances[id].observation
+        return self.instances[id].observation or Observation()
+
+    def between(self, first: str, second: str, share: float) -> Field:
+        """A shape on the straight line between the codes of two instances."""
         if self.encoder is None:
-            return self.bound(None)
-        if seen is None:  # drawn: the same number gives the same shape
-            generator = torch.Generator().manual_seed(int(id.rpartition("/")[2]))
-            return self.bound(torch.randn(self.code_size, generator=generator).to(self.device))
-        return self.bound(self.encode([seen])[0])
+            return super().between(first, second, share)
+        a, b = self.encode([self._seen(first), self._seen(second)])
+        return self.bound(torch.lerp(a, b, share))
+
+    def sample(self, count: int, seed: int = 0) -> list[Field]:
+        """Shapes drawn from the prior N(0, I) of the codes (encoder=vae)."""
+        if not isinstance(self.encoder, LatentEncoder):
+            return super().sample(count, seed)
+        codes = torch.randn(count, self.code_size, generator=torch.Generator().manual_seed(seed))
+        return [self.bound(code) for code in codes.to(self.device)]
 
     def infer(self, observations: Sequence[Observation], **options: Any) -> list[Inferred]:
         if self.encoder is None:
             return super().infer(observations, **options)
+        options.pop("seed", None)  # nothing is drawn here
         if options:
             raise NifError(f"no option '{next(iter(options))}': model=occupancy makes shapes in one go, there is nothing to set")
         was = self.training
