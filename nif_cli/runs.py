@@ -92,6 +92,8 @@ def make_model(config: dict[str, Any], allowed: tuple[str, ...] | None = None) -
     model = build(config["model"], "model", **given, **extra)
     if not isinstance(model, Model):
         raise NifError(f"model._target_={config['model'].get('_target_')}: not a model of nif")
+    if getattr(getattr(model, "network", None), "local", False) and not getattr(getattr(model, "encoder", None), "local", False):
+        raise NifError("field: this one takes feature planes or a grid; it goes with model=occupancy encoder=pointcloud_planes")
     model.config = config
     return model
 

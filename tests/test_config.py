@@ -30,7 +30,7 @@ def composed(command: str, *overrides: str) -> dict:
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES, ids=lambda c: c)
 def test_every_choice_composes_and_passes(group, choice):
-    path = ["data.path=x.obj"] if choice in ("meshes", "voxels") or choice.startswith("sdf") else []
+    path = ["data.path=x.obj"] if choice == "meshes" or (group, choice) == ("data", "voxels") or choice.startswith("sdf") else []
     if group == "data" and choice in ("deepsdf", "onet"):
         path = ["data.root=x"]
     # some choices go with one model only
@@ -39,7 +39,10 @@ def test_every_choice_composes_and_passes(group, choice):
     assert composed("train", *model, f"{group}={choice}", *path)
 
 
-@pytest.mark.parametrize(("group", "choice"), [c for c in CHOICES if c[0] in ("field", "encoding", "model")], ids=lambda c: c)
+NETWORKS = [c for c in CHOICES if c[0] in ("field", "encoding", "encoder", "model")]
+
+
+@pytest.mark.parametrize(("group", "choice"), NETWORKS, ids=lambda c: c)
 def test_every_network_can_be_made_and_run(group, choice):
     """Every field, encoding and model: from its YAML to values at points."""
     sdf = (group, choice) in (("field", "igr"), ("model", "sdf"))
@@ -48,8 +51,12 @@ def test_every_network_can_be_made_and_run(group, choice):
         overrides.append(f"{group}={choice}")
     if group == "encoding":
         overrides.insert(0, "field=mlp")
+    if group == "encoder" or choice == "local":
+        overrides.insert(0, "model=occupancy")
     model = make_model(composed("train", *overrides))
-    code = None if sdf else torch.zeros(1, model.code_size)
+    code = None if sdf or not model.code_size else torch.zeros(1, model.code_size)
+    if getattr(model.network, "local", False):
+        code = torch.zeros(1, 3, model.code_size, 8, 8)
     assert torch.isfinite(model.network(torch.rand(1, 5, 3), code)).all()
 
 

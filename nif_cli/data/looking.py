@@ -49,14 +49,12 @@ def mesh_pictures(
         near, far = box_entry(rays, bounds)
         inside = torch.nonzero(near < far)[:, 0]
         origins, directions = (np.ascontiguousarray(a[inside].double().numpy()) for a in (rays.origins, rays.directions))
-        face, along, _ = tree.intersect_ray_first(vertices, faces, origins, directions)
-        face, along = np.asarray(face), np.asarray(along)
+        face = np.asarray(tree.intersect_ray_first(vertices, faces, origins, directions)[0])
         found = face >= 0
         normals = face_normals[face[found]]
         normals = normals * np.where((normals * directions[found]).sum(1, keepdims=True) > 0, -1.0, 1.0)
-        hits = Hits(*(torch.zeros(len(near), *n) for n in ((), (), (3,), (3,))))
+        hits = Hits(near < 0, near, torch.zeros(len(near), 3), torch.zeros(len(near), 3))
         chosen = inside[torch.from_numpy(found)]
-        hits.hit = torch.zeros(len(near), dtype=torch.bool)
         hits.hit[chosen] = True
         hits.normals[chosen] = torch.from_numpy(normals).float()
         colour = shade(hits, rays, pose[:, 0], pose[:, 1]).view(size, antialias, size, antialias, 3).mean((1, 3))
@@ -87,7 +85,7 @@ def grid_lookup(occupied: Bool[np.ndarray, "X Y Z"], positions: Float[np.ndarray
 
 def grid_voxels(
     occupied: Bool[np.ndarray, "X Y Z"], to_voxels: Transform, to_normalised: Transform, half: float, size: int
-) -> Bool[np.ndarray, "X Y Z"]:
+) -> Bool[np.ndarray, "U V W"]:
     """A grid of the user's (whose transform leads from the user's units to its voxels) as size^3 cells of normalised space."""
     centres = to_normalised.to_original(cell_centres(size, half))
     return grid_lookup(occupied, to_voxels.to_normalised(centres)).reshape((size,) * 3)
@@ -120,7 +118,7 @@ def load_picture(path: Path, size: int, mask: Path | None = None) -> UInt8[np.nd
         square.paste(rgb, ((side - rgb.width) // 2, (side - rgb.height) // 2))
         rgb = square
     pixels = np.asarray(rgb.resize((size, size), Image.Resampling.BOX if rgb.width > size else Image.Resampling.BILINEAR))
-    if int(pixels.max()) - int(pixels.min()) < 8:
+    if np.ptp(pixels.reshape(-1, 3), axis=0).max() < 8:
         raise NifError(f"{path}: no object in it: it is all of one colour")
     return pixels.copy()
 

@@ -14,7 +14,8 @@ class UNet(nn.Module):
     In two dimensions as the convolutional occupancy networks have it: two 3x3 convolutions with bias a level, max-pooling,
     transposed convolutions upwards, and the features of the way down beside them. In three dimensions (Wolny et al. 2020)
     each convolution follows a group norm and has no bias, a level's first convolution keeps the features, and the way up
-    repeats the nearest value; without `group_norm` it has biases, and takes half the time on a CPU. Memory is channels-last: on a CPU that is what the fast convolutions want.
+    repeats the nearest value; without `group_norm` it has biases, and takes half the time on a CPU. Memory is
+    channels-last: that is what the fast convolutions of a CPU want.
     """
 
     def __init__(self, dim: int, features: int, out: int, width: int = 32, depth: int = 4, group_norm: bool = True):

@@ -167,17 +167,20 @@ class Model(pl.LightningModule):
                 logger.log_metrics(values, self.global_step)
         return total
 
-    def validation_step(self, batch: ShapeBatch, index: int) -> None:
-        terms = self.loss(batch)
-        self.log("val/loss", torch.stack(list(terms.values())).sum(), batch_size=len(batch.row))
+    def watched(self, batch: ShapeBatch) -> dict[str, Tensor]:
+        """What is logged of a held-out batch: the loss, and what a model adds to it."""
+        return {"val/loss": torch.stack(list(self.loss(batch).values())).sum()}
 
-    def held_out_loss(self, batches: Iterable[ShapeBatch]) -> float:
-        """The mean loss over held-out batches."""
+    def validation_step(self, batch: ShapeBatch, index: int) -> None:
+        self.log_dict(self.watched(batch), batch_size=len(batch.row))
+
+    def held_out(self, batches: Iterable[ShapeBatch]) -> dict[str, float]:
+        """The means of what is watched over held-out batches."""
         self.eval()
         with torch.no_grad():
-            values = [float(torch.stack(list(self.loss(b).values())).sum()) for b in batches]
+            values = [self.watched(b) for b in batches]
         self.train()
-        return sum(values) / len(values)
+        return {name: float(torch.stack([v[name] for v in values]).mean()) for name in values[0]}
 
     def on_fit_start(self) -> None:
         self._began = time.monotonic() - self._seconds_before
