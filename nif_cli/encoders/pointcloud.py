@@ -43,7 +43,7 @@ class LocalPointNet(nn.Module):
 
     A PointNet whose maxima (`pool: max`; or means, which are cheaper) are those of the points in the same cell of a plane or
     of the grid, the features averaged a cell, and a U-Net on them. Published: 32 wide, five blocks, 64^2 planes with a U-Net
-    of depth 4, or a 32^3 grid with one of depth 3 (and `group_norm`). `half_side`: half the side of the cube; the model sets it.
+    of depth 4, or a 32^3 grid with one of depth 3 (and `group_norm`). `half_side`: half the side of the cube that they span, `span` of the one that bounds the shapes; the model sets it.
     """
 
     kind, local = "points", True
@@ -61,6 +61,7 @@ class LocalPointNet(nn.Module):
         unet_depth: int = 4,
         unet_width: int = 32,
         group_norm: bool = True,
+        span: float = 1.0,
     ):
         super().__init__()
         check_cloud(code_size, points, noise, width, blocks)
@@ -71,7 +72,9 @@ class LocalPointNet(nn.Module):
                 f"resolution={resolution}: must be a multiple of {2 ** (unet_depth - 1)}, as unet_depth={unet_depth} halves it"
             )
         self.code_size, self.size, self.noise, self.layout, self.resolution = code_size, points, noise, layout, resolution
-        self.half_side, self.pool = 1.0, pool
+        if not 0 < span <= 1:
+            raise ValueError(f"span={span}: must be in (0, 1]")
+        self.half_side, self.pool, self.span = 1.0, pool, span
         self.first = nn.Linear(3, 2 * width)
         self.blocks = nn.ModuleList(ResidualBlock(2 * width, width) for _ in range(blocks))
         self.last = nn.Linear(width, code_size)

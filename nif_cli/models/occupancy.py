@@ -90,7 +90,7 @@ class Occupancy(Model):
     def allocate(self, ids: list[str]) -> None:
         for part in (self.network, self.encoder):
             if hasattr(part, "half_side"):
-                part.half_side = SPACES[self.space][1]  # type: ignore[union-attr]
+                part.half_side = SPACES[self.space][1] * float(getattr(self.encoder, "span", 1.0))  # type: ignore[union-attr]
 
     def _observation(self, shape: Any, generator: torch.Generator) -> Observation:
         """What the encoder sees of a shape that is kept with the run."""

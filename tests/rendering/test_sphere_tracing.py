@@ -83,8 +83,9 @@ def test_marching_finds_thin_things_and_nothing():
     rays = rays_at(size=64)[0]
     hits = sphere_trace(Rod(0.0), rays)
     o, d = rays.origins[:, ::2], rays.directions[:, ::2]
-    closest = (o - (o * d).sum(-1, keepdim=True) / d.square().sum(-1, keepdim=True) * d).norm(dim=-1)  # to the axis
-    middle = (closest < 0.02) & (rays.directions[:, 1].abs() < 0.5)
+    t = -(o * d).sum(-1, keepdim=True) / d.square().sum(-1, keepdim=True)  # where they are closest to the axis
+    height = (rays.origins + t * rays.directions)[:, 1].abs()
+    middle = ((o + t * d).norm(dim=-1) < 0.02) & (height < 0.9)
     assert middle.any()
     assert hits.hit[middle].all()
     assert torch.allclose(hits.points[hits.hit][:, ::2].norm(dim=-1), torch.tensor(0.03), atol=1e-3)
