@@ -43,9 +43,13 @@ def clock(minutes: float) -> str:
     return f"00:00:{seconds // 60:02d}:{seconds % 60:02d}"
 
 
+def experiment(given: argparse.Namespace) -> list[str]:
+    return [] if any(o.startswith("experiment=") for o in given.overrides) else ["experiment=deepsdf_small"]
+
+
 def planes(given: argparse.Namespace) -> dict:
     root = Path(os.environ["NIF_DATA"]).resolve() / "shapenet-planes-deepsdf"
-    train = ["train", "experiment=deepsdf_small", "data=deepsdf", f"data.root={root}", f"trainer.max_time={clock(given.minutes)}"]
+    train = ["train", *experiment(given), "data=deepsdf", f"data.root={root}", f"trainer.max_time={clock(given.minutes)}"]
     train += [f"device={given.device}", "output_dir=run", *given.overrides]
     with tempfile.TemporaryDirectory() as folder:
         seconds = nif(*train, cwd=folder)
@@ -59,7 +63,7 @@ def planes(given: argparse.Namespace) -> dict:
 
 def chairs(given: argparse.Namespace) -> dict:
     path = Path(os.environ["NIF_DATA"]).resolve() / "modelnet-chairs" / "voxels.npz"
-    train = ["train", "experiment=deepsdf_small", "data=voxels", f"data.path={path}", "data.test=552", f"device={given.device}"]
+    train = ["train", *experiment(given), "data=voxels", f"data.path={path}", "data.test=552", f"device={given.device}"]
     train += [f"trainer.max_time={clock(given.minutes)}", "output_dir=run", *given.overrides]
     figures: dict = {"train": " ".join(train)}
     with tempfile.TemporaryDirectory() as folder:
