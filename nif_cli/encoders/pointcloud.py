@@ -43,7 +43,8 @@ class LocalPointNet(nn.Module):
 
     A PointNet whose maxima (`pool: max`; or means, which are cheaper) are those of the points in the same cell of a plane or
     of the grid, the features averaged a cell, and a U-Net on them. Published: 32 wide, five blocks, 64^2 planes with a U-Net
-    of depth 4, or a 32^3 grid with one of depth 3 (and `group_norm`). `half_side`: half the side of the cube that they span, `span` of the one that bounds the shapes; the model sets it.
+    of depth 4, or a 32^3 grid with one of depth 3 (and `group_norm`). `half_side`: half the side of the cube that they span,
+    `span` of the one that bounds the shapes; the model sets it.
     """
 
     kind, local = "points", True
