@@ -28,6 +28,8 @@ EXAMPLES = {
   nif train model=sdf data.path=bunny.obj                      one shape, one network
   nif train model=deepsdf data=meshes data.path=chairs/        a folder of meshes, a code for each
   nif train model=sdf field=fourier data.path=bunny.obj model.lr=5e-4 trainer.max_time=00:00:10:00
+  nif train model=occupancy data=meshes data.path=chairs/ data.test=20     shapes from point clouds
+  nif train model=occupancy encoder=image data=onet data.root=shapenet/    shapes from pictures
   nif train -m model=sdf field=mlp,siren data.path=bunny.obj   a sweep; hydra/launcher=joblib runs it in parallel
   nif train resume=latest trainer.max_time=00:00:10:00         go on where a run stopped
   nif train init_from=outputs/sdf-meshes/... data.path=b.obj   start from another run's weights""",

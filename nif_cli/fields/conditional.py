@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from nif_cli.fields.mlp import Linear
 
-
 CACHED = 2048  # points at a time
 
 
