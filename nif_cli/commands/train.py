@@ -188,8 +188,8 @@ def _finished(trainer: dict[str, Any], checkpoint: dict[str, Any]) -> str | None
 def _start_from(model: Model, run: Path) -> None:
     """init_from: the weights of another run where names and shapes agree; NifError when the networks differ."""
     checkpoint = runs.read_checkpoint(run / "checkpoints" / "last.ckpt")
-    theirs = {k: v for k, v in checkpoint["state_dict"].items() if k.startswith("network.")}
-    ours = {k: v for k, v in model.state_dict().items() if k.startswith("network.")}
+    theirs = {k: v for k, v in checkpoint["state_dict"].items() if k.startswith(("network.", "encoder."))}
+    ours = {k: v for k, v in model.state_dict().items() if k.startswith(("network.", "encoder."))}
     wrong = sorted(ours.keys() ^ theirs.keys()) or [k for k in ours if ours[k].shape != theirs[k].shape]
     if wrong:
         k = wrong[0]

@@ -85,10 +85,11 @@ class LocalPointNet(nn.Module):
         shapes, size = len(points), self.resolution
         flat = points.flatten(0, 1)
         cells = self.cells(points)
+        shared = [torch.unique(cell, return_inverse=True) for cell in cells]  # cells with points, numbered
         h = self.first(flat)
         for i, block in enumerate(self.blocks):
             if i:
-                near = [self._pooled(h, cell) for cell in cells]
+                near = [self._pooled(h, number, len(kept)) for kept, number in shared]
                 h = torch.cat((h, torch.stack(near).sum(0) if len(near) > 1 else near[0]), -1)
             h = block(h)
         h = self.last(h).float()
@@ -116,14 +117,14 @@ class LocalPointNet(nn.Module):
             return [(((shape * size + x[..., 2]) * size + x[..., 1]) * size + x[..., 0]).flatten()]
         return [(((3 * shape + k) * size + x[..., v]) * size + x[..., u]).flatten() for k, (u, v) in enumerate(PLANES)]
 
-    def _pooled(self, h: Float[Tensor, "Q H"], cell: Int[Tensor, "Q"]) -> Float[Tensor, "Q H"]:
-        """The maximum or the mean over the points of the same cell, at each point."""
-        kept, cell = torch.unique(cell, return_inverse=True)
-        rows = h.new_zeros(len(kept), h.shape[1])
+    def _pooled(self, h: Float[Tensor, "Q H"], cell: Int[Tensor, "Q"], count: int) -> Float[Tensor, "Q H"]:
+        """The maximum or the mean over the points of the same of `count` cells, at each point."""
         if self.pool == "max":
-            return rows.scatter_reduce(0, cell[:, None].expand_as(h), h, "amax", include_self=False)[cell]
-        count = torch.bincount(cell, minlength=len(kept)).to(h)[:, None]
-        return (rows.index_add(0, cell, h) / count)[cell]
+            rows = h.new_full((count, h.shape[1]), -torch.inf).scatter_reduce(0, cell[:, None].expand_as(h), h, "amax")
+        else:
+            points = torch.bincount(cell, minlength=count).to(h)[:, None]
+            rows = h.new_zeros(count, h.shape[1]).index_add(0, cell, h) / points
+        return rows.index_select(0, cell)
 
 
 class LatentEncoder(nn.Module):
