@@ -43,7 +43,7 @@ class Occupancy(Model):
         lr: float = 1e-3,
         threshold: float = 0.5,
         reduction: Literal["mean", "sum"] = "mean",
-        balanced: bool = True,
+        balanced: bool = False,
         kl: float = 1e-3,
         mirror: Literal["none", "x", "y", "z"] = "none",
     ):
