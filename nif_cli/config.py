@@ -161,9 +161,9 @@ class Evaluate(NewShapes):
 
 @dataclass
 class ImportDeepSdf:
-    experiment: str = MISSING
-    epoch: str = "latest"
-    data: str | None = None
+    folder: str = MISSING
+    epoch: Any = "latest"
+    data_root: str | None = None
     output_dir: str | None = None
 
 
