@@ -57,7 +57,7 @@ EXAMPLES = {
   nif evaluate mesh=a.ply reference=b.ply protocol=[onet,srb,two_way]""",
     "import-deepsdf": """\
   nif import-deepsdf experiment=DeepSDF/examples/chairs
-  nif import-deepsdf experiment=DeepSDF/examples/planes epoch=1000 data=DeepSDF/data output_dir=outputs/planes
+  nif import-deepsdf experiment=DeepSDF/examples/planes epoch=1000 data_root=DeepSDF/data output_dir=outputs/planes
   nif extract run=outputs/planes                     then everything works on it""",
 }
 
@@ -177,6 +177,8 @@ complete -F _nif -o default nif"""
 
 
 def _run(command: str, args: list[str]) -> int:
+    if command == "import-deepsdf":  # what users call it is the name of a configuration group
+        args = ["folder=" + a.removeprefix("experiment=") if a.startswith("experiment=") else a for a in args]
     try:
         return _hydra(command, args)
     except Exception as error:

@@ -31,7 +31,7 @@ def composed(command: str, *overrides: str) -> dict:
 @pytest.mark.parametrize(("group", "choice"), CHOICES, ids=lambda c: c)
 def test_every_choice_composes_and_passes(group, choice):
     path = ["data.path=x.obj"] if choice == "meshes" or (group, choice) == ("data", "voxels") or choice.startswith("sdf") else []
-    if group == "data" and choice in ("deepsdf", "onet"):
+    if choice in ("deepsdf_planes", "deepsdf_chairs") or (group == "data" and choice in ("deepsdf", "onet")):
         path = ["data.root=x"]
     # some choices go with one model only
     model = ["model=sdf"] if (group, choice) == ("field", "igr") else []
@@ -63,6 +63,8 @@ def test_every_network_can_be_made_and_run(group, choice):
 @pytest.mark.parametrize("experiment", [p.stem for p in (CONF / "experiment").glob("*.yaml")])
 def test_every_experiments_model_can_be_made(experiment):
     overrides = ["data.path=x.obj"] if experiment.startswith("sdf") else []
+    if experiment in ("deepsdf_planes", "deepsdf_chairs"):
+        overrides = ["data.root=x"]
     assert make_model(composed("train", f"experiment={experiment}", *overrides))
 
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from nif_cli import NifError, __version__, runs
 from nif_cli.commands.of_new_shapes import check_keys, check_kind, infer, shown
-from nif_cli.config import build, check, did_you_mean
+from nif_cli.config import build, check, check_node, did_you_mean
 from nif_cli.data.inputs import read_inputs
 from nif_cli.data.observing import known
 from nif_cli.data.shapes import ShapeData
@@ -98,12 +98,8 @@ def _data(config: dict[str, Any], model: Model) -> ShapeData:
         node["split"] = config["split"]
     node.pop("instances", None) if config["split"] is not None else None
     node.setdefault("seed", 0)
-    try:
-        data = build(node, "data")
-    except NifError as error:
-        if config["split"] is not None and "split" in str(error) and "unexpected keyword" in str(error):
-            raise NifError(f"split={config['split']}: this data has no splits") from error
-        raise
+    check_node(node, "data")
+    data = build(node, "data")
     if not isinstance(data, ShapeData):
         raise NifError(f"evaluate: no protocol here fits the data of this run ({node.get('_target_')})")
     data.look = model.look

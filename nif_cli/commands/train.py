@@ -74,6 +74,12 @@ def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides
         torch.set_float32_matmul_precision("high")
     with _quiet():
         pl.seed_everything(config["seed"], workers=False, verbose=False)
+        checkpoint, before = None, {}
+        if resumed:
+            checkpoint = resumed / "checkpoints" / "last.ckpt"
+            before = runs.read_checkpoint(checkpoint)
+            if "optimizer_states" not in before:
+                raise NifError(f"resume={resumed}: it was imported, without the state of its optimizer; use init_from={resumed}")
         model = runs.make_model(config)
         data = build(config["data"], "data")
         if not isinstance(data, ShapeData):
@@ -88,12 +94,7 @@ def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides
         made = time.monotonic() - began
         if device.type == "cpu":
             _keep_memory()  # not before: what reading the data took goes back
-        checkpoint, before = None, {}
         if resumed:
-            checkpoint = resumed / "checkpoints" / "last.ckpt"
-            before = runs.read_checkpoint(checkpoint)
-            if "optimizer_states" not in before:
-                raise NifError(f"resume={resumed}: it was imported, without the state of its optimizer; use init_from={resumed}")
             saved = [i["id"] for i in before["nif"]["instances"]]
             if saved != list(model.instances):
                 raise NifError(
