@@ -200,7 +200,7 @@ def test_a_run_from_the_shell(nif, tiny, encoder, sphere_file, tmp_path: Path):
 def test_one_shape(nif, tiny, sphere_file):
     """encoder=none: the network is the shape."""
     made = nif("train", *tiny, "model=occupancy", "encoder=none", "data=meshes", f"data.path={sphere_file}", "output_dir=run",
-               "trainer.max_steps=150", "model.lr=1e-2", "data.batch_points=512")  # fmt: skip
+               "trainer.max_steps=300", "model.lr=1e-2", "data.batch_points=512")  # fmt: skip
     assert made.code == 0, made.err
     model = runs.load(Path("run"))
     points = torch.rand(2000, 3) * 2 - 1
@@ -218,7 +218,7 @@ def test_one_shape(nif, tiny, sphere_file):
         (["model=deepsdf", "encoder=pointcloud", "field=mlp"], ["encoder", "takes none"]),
         (["model=occupancy", "encoder=none", "field=mlp"], ["learns one shape", "encoder=pointcloud"]),
         (["model=occupancy", "encoder=image", "encoder.weights=gone.pth"], ["gone.pth", "no such file"]),
-        (["model=occupancy", "encoder.resolution=30"], ["resolution=30", "multiple of 8"]),
+        (["model=occupancy", "encoder.resolution=30"], ["resolution=30", "multiple of 4"]),
         (["model=occupancy", "model.threshold=2"], ["threshold=2"]),
         (["model=occupancy", "encoder=pointclod"], ["no encoder 'pointclod'", "pointcloud"]),
     ],
