@@ -62,6 +62,8 @@ class Occupancy(Model):
         self.reduction, self.balanced, self.kl = reduction, balanced, kl
         self.mirror = "xyz".find(mirror)
         kind = getattr(encoder, "kind", None)
+        if kind == "image" and mirror != "none":
+            raise ValueError(f"mirror={mirror}: a picture of the mirrored shape is not at hand; mirror=none")
         self.observes = () if kind is None else (kind,)
         if encoder is not None and kind != "samples":
             size, noise = int(encoder.size), float(encoder.noise)  # type: ignore[arg-type]

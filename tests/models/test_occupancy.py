@@ -220,6 +220,7 @@ def test_one_shape(nif, tiny, sphere_file):
         (["model=occupancy", "encoder=image", "encoder.weights=gone.pth"], ["gone.pth", "no such file"]),
         (["model=occupancy", "encoder.resolution=30"], ["resolution=30", "multiple of 4"]),
         (["model=occupancy", "model.threshold=2"], ["threshold=2"]),
+        (["model=occupancy", "encoder=image", "model.mirror=x"], ["mirror=x", "picture"]),
         (["model=occupancy", "encoder=pointclod"], ["no encoder 'pointclod'", "pointcloud"]),
     ],
 )
