@@ -316,6 +316,7 @@ def _quiet() -> Iterator[None]:
             ".*`training_step` returned.*",
             ".*Checkpoint directory.*exists and is not empty.*",
             ".*GPU available but not used.*",
+            ".*module.* in eval mode at the start of training.*",
             ".*lr_scheduler.step.*before.*optimizer.step.*",
             ".*is ending in the middle of an epoch.*",
             ".*resuming from a checkpoint that ended before the epoch ended.*",

@@ -65,6 +65,13 @@ class ShapeData(pl.LightningDataModule):
     def sources(self) -> list[Source]:
         """(instance id, how its samples are got), each id once."""
 
+    def unseen(self, count: int) -> list[ShapeSamples]:
+        """The first `count` shapes that are held out (split=test) of the same source; none where it knows of no such."""
+        return [source() for _, source in self.held_out_sources()[:count]]
+
+    def held_out_sources(self) -> list[Source]:
+        return []
+
     def prepare(self) -> list[ShapeSamples]:
         """Every shape's samples, read or made in parallel; what exceeds `memory` goes to disk."""
         if self.shapes:
