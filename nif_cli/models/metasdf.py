@@ -333,7 +333,8 @@ class MetaSdf(Model):
                 )
             state = {name: w[row].detach() for name, w in adapted.items()}
             report = {
-                "loss": [round(v, 7) for v in curve],
+                "loss": round(curve[-1], 7),
+                "losses": [round(v, 7) for v in curve],  # before any step, and after each
                 "steps": steps,
                 "points": task.points.shape[1],
                 "seconds": round(seconds, 3),

@@ -65,6 +65,7 @@ class Model(pl.LightningModule):
         self.log_every = 50
         self.config: dict[str, Any] = {}  # the resolved configuration that made it; saved with it
         self._random_state: Tensor | None = None
+        self._time_of_all = 0.0
         self._seconds_before, self._began = 0.0, time.monotonic()
 
     @abstractmethod
@@ -81,6 +82,14 @@ class Model(pl.LightningModule):
             f"model={type(self).__name__.lower()} knows the shape it was trained on and infers no other; "
             "train model=deepsdf, occupancy or metasdf for that"
         )
+
+    def between(self, first: str, second: str, share: float) -> Field:
+        """A shape on the way from one known instance (share 0) to another (share 1). NifError where the model has none."""
+        raise NifError(f"interpolate: {type(self).__name__} has no space of shapes to move in; model=deepsdf has")
+
+    def sample(self, count: int, seed: int = 0) -> list[Field]:
+        """New shapes, drawn at random. NifError where the model cannot."""
+        raise NifError(f"sample: {type(self).__name__} has no space of shapes to draw from; model=deepsdf has")
 
     @abstractmethod
     def adopt(self, data: ShapeData) -> None:
@@ -126,10 +135,19 @@ class Model(pl.LightningModule):
         if trainer is None:
             return 0.0
         by_steps = trainer.global_step / trainer.max_steps if trainer.max_steps > 0 else 0.0
+        by_time = self._time_of_all if trainer.world_size > 1 else self._own_time(trainer)
+        return min(1.0, max(by_steps, by_time))
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        if self.trainer.world_size > 1:  # clocks differ between processes, learning rates must not
+            self._time_of_all = self.trainer.strategy.broadcast(self._own_time(self.trainer))
+
+    @staticmethod
+    def _own_time(trainer: pl.Trainer) -> float:
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, Timer) and callback._duration:
-                return min(1.0, max(by_steps, callback.time_elapsed() / callback._duration))
-        return min(1.0, by_steps)
+                return callback.time_elapsed() / callback._duration
+        return 0.0
 
     def training_step(self, batch: ShapeBatch, index: int) -> Tensor:
         terms = self.loss(batch)
