@@ -30,8 +30,8 @@ def composed(command: str, *overrides: str) -> dict:
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES, ids=lambda c: c)
 def test_every_choice_composes_and_passes(group, choice):
-    path = ["data.path=x.obj"] if choice in ("meshes", "voxels") or choice.startswith("sdf") else []
-    if group == "data" and choice in ("deepsdf", "onet"):
+    path = ["data.path=x.obj"] if choice in ("meshes", "voxels", "metasdf_chairs") or choice.startswith("sdf") else []
+    if (group == "data" and choice in ("deepsdf", "onet")) or choice == "metasdf_planes":
         path = ["data.root=x"]
     # some choices go with one model only
     model = ["model=sdf"] if (group, choice) == ("field", "igr") else []
@@ -49,13 +49,14 @@ def test_every_network_can_be_made_and_run(group, choice):
     if group == "encoding":
         overrides.insert(0, "field=mlp")
     model = make_model(composed("train", *overrides))
-    code = None if sdf else torch.zeros(1, model.code_size)
+    code = torch.zeros(1, model.code_size) if hasattr(model, "code_size") else None
     assert torch.isfinite(model.network(torch.rand(1, 5, 3), code)).all()
 
 
 @pytest.mark.parametrize("experiment", [p.stem for p in (CONF / "experiment").glob("*.yaml")])
 def test_every_experiments_model_can_be_made(experiment):
-    overrides = ["data.path=x.obj"] if experiment.startswith("sdf") else []
+    overrides = ["data.path=x.obj"] if experiment.startswith("sdf") or experiment == "metasdf_chairs" else []
+    overrides += ["data.root=x"] if experiment == "metasdf_planes" else []
     assert make_model(composed("train", f"experiment={experiment}", *overrides))
 
 

@@ -79,7 +79,7 @@ def descend(
             return value.detach(), *(a - r * g for a, r, g in zip(w, by, gradients, strict=True))
 
         if graph and checkpointed:
-            value, *now = _Recomputed.apply(step, *now, *learned, *also)  # type: ignore[misc]
+            value, *now = _Recomputed.apply(step, len(now) + len(learned), *now, *learned, *also)  # type: ignore[misc]
         else:
             with torch.set_grad_enabled(graph and torch.is_grad_enabled()):
                 value, *now = step(*now, *learned)
@@ -89,12 +89,13 @@ def descend(
 
 
 class _Recomputed(torch.autograd.Function):
-    """step(*tensors) of which only the tensors are kept; its first output has no gradient. (torch.utils.checkpoint either
+    """step(*tensors) of which only the tensors are kept; its first output has no gradient. Tensors after the first `given`
+    are leaves that the step reaches by itself. (torch.utils.checkpoint either
     refuses torch.autograd.grad, which a step calls and is called by, or computes the step thrice.)"""
 
     @staticmethod
-    def forward(ctx, step: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
-        ctx.step = step
+    def forward(ctx, step: Callable[..., tuple[Tensor, ...]], given: int, *tensors: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        ctx.step, ctx.given = step, given
         ctx.save_for_backward(*tensors)
         value, *after = step(*tensors)
         ctx.mark_non_differentiable(value)
@@ -102,11 +103,10 @@ class _Recomputed(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, _: Tensor, *gradients: Tensor):  # type: ignore[override]
-        # leaves stay themselves: `loss` may reach them without being given them
-        inputs = [t if t.is_leaf and t.requires_grad else t.detach().requires_grad_() for t in ctx.saved_tensors]
+        inputs = [t.detach().requires_grad_() for t in ctx.saved_tensors[: ctx.given]] + list(ctx.saved_tensors[ctx.given :])
         with torch.enable_grad():
             after = ctx.step(*inputs)[1:]
-            return None, *torch.autograd.grad(after, inputs, gradients, materialize_grads=True)
+            return None, None, *torch.autograd.grad(after, inputs, gradients, materialize_grads=True)
 
 
 def adam(loss: Loss, weights: Weights, lr: float, steps: int, watch: Callable[[int, Weights], None]) -> dict[str, Tensor]:
@@ -156,10 +156,12 @@ def level_set(
     return surface + move[:, None] * normals, (-move).expand(surface.shape[:-1])
 
 
-def context_of(seen: Observation, kinds: Sequence[str], offset: float, points: int) -> tuple[np.ndarray, np.ndarray]:
+def context_of(
+    seen: Observation, kinds: Sequence[str], offset: float, points: int, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """[N, 3] points and [N] distances of what is seen, N <= points: of the first of `kinds` (samples, oriented, points) that
     it has. Of signed samples half are inside, as in training. NifError: nothing is seen, or one side of the surface only."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     for kind in kinds:
         if kind == "samples" and seen.samples is not None and seen.distance is not None and len(seen.samples):
             inside = seen.distance > 0

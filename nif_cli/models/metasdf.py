@@ -309,7 +309,9 @@ class MetaSdf(Model):
         assert isinstance(field, BoundField)
         return field
 
-    def infer(self, observations: Sequence[Observation], *, steps: int | None = None, **options: Any) -> list[Inferred]:
+    def infer(
+        self, observations: Sequence[Observation], *, steps: int | None = None, seed: int = 0, **options: Any
+    ) -> list[Inferred]:
         """Adapt to all observations together. `steps` may be any number (0: theta_0 itself)."""
         if options:
             raise NifError(f"model=metasdf has no option '{next(iter(options))}' for new shapes; it has steps")
@@ -317,7 +319,7 @@ class MetaSdf(Model):
         if steps < 0:
             raise NifError(f"steps={steps}: must be 0 or more")
         began = time.monotonic()
-        task = self.task_of(observations)
+        task = self.task_of(observations, seed=seed)
         adapted, losses = self.adapt(task, steps)
         with torch.no_grad():
             losses = torch.cat((losses, self.errors(adapted, task)[None]))
@@ -350,10 +352,10 @@ class MetaSdf(Model):
         inside = {f"network.{name}": w for name, w in weights.items()}
         return bind(Signed(self.network), params=inside, bounds=self.bounds, trust=self.clamp)
 
-    def task_of(self, observations: Sequence[Observation], points: int = 8192) -> Task:
+    def task_of(self, observations: Sequence[Observation], points: int = 8192, seed: int = 0) -> Task:
         """The contexts of observations, all as long as the longest: shorter ones are repeated."""
         device = next(self.network.parameters()).device
-        pairs = [context_of(seen, self.observes, self.offset, points) for seen in observations]
+        pairs = [context_of(seen, self.observes, self.offset, points, seed) for seen in observations]
         longest = max(len(distance) for _, distance in pairs)
         where = np.stack([np.resize(p, (longest, p.shape[1])) for p, _ in pairs])
         target = np.stack([np.resize(d, longest) for _, d in pairs])
