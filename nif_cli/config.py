@@ -138,6 +138,7 @@ class Reconstruct(NewShapes):
     format: str = "ply"
     frame: str = "original"
     picture: bool = False
+    save: str | None = None
     output: str | None = None
     device: str = "auto"
 

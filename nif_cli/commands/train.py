@@ -334,6 +334,8 @@ def _quiet() -> Iterator[None]:
             ".*Checkpoint directory.*exists and is not empty.*",
             ".*GPU available but not used.*",
             ".*module.* in eval mode at the start of training.*",
+            ".*no `val_dataloader`. Skipping val loop.*",
+            ".*callbacks used to create the checkpoint need to be provided.*",
             ".*lr_scheduler.step.*before.*optimizer.step.*",
             ".*is ending in the middle of an epoch.*",
             ".*resuming from a checkpoint that ended before the epoch ended.*",

@@ -364,6 +364,15 @@ def test_the_commands_work_on_it(nif, tiny, overrides, tmp_path):
     report = json.loads((tmp_path / "run/reconstructions/test_0000.json").read_text())
     assert len(report["losses"]) == 4
     assert nif("evaluate", "run=run", "split=test", "resolution=16", "protocol=[deepsdf]").code == 0
+    result = nif("reconstruct", "run=run", "input=run/meshes/chair/test_0000.ply", "save=run", "resolution=16", "output=saved")
+    assert result.code == 0, result.err
+    adapted = np.load("saved/test_0000.npz")
+    plain = runs.load(tmp_path / "saved/test_0000")
+    assert all(np.array_equal(p.detach().numpy(), adapted[n]) for n, p in plain.network.named_parameters())
+    result = nif("train", "resume=saved/test_0000", "trainer.max_steps=5", "data.samples=500", "data.surface_samples=50")
+    assert result.code == 0, result.err
+    assert "5 steps" in result.out
+    assert nif("extract", "run=saved/test_0000", "resolution=16").code == 0
 
 
 @pytest.mark.parametrize(
