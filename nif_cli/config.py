@@ -154,6 +154,7 @@ class Evaluate(NewShapes):
     mesh: str | None = None
     reference: str | None = None
     scan: str | None = None
+    curve: Any = None
     resolution: int = 128
     method: str = "sparse"
     output: str | None = None

@@ -155,6 +155,12 @@ class MetaSdf(Model):
             return two_headed(out, task.target, self.log_sigma[int(outer)]).mean(1)
         return clamped_error(out[..., 0], task.target, self.clamp if self.objective == "clamped_l1" else math.inf).mean(1)
 
+    def value_errors(self, weights: Weights, task: Task) -> Float[Tensor, "S"]:
+        """The error of each shape's field itself, whatever is minimised: L1, clamped to +-`clamp`."""
+        out = call_each(self.network, weights, task.points)
+        value = out[..., 0] if self.log_sigma is None else signed(out)
+        return (value.clamp(-self.clamp, self.clamp) - task.target.clamp(-self.clamp, self.clamp)).abs().mean(1)
+
     def sizes(self, steps: int) -> list[list[Tensor | float]]:
         """The step sizes of each step, one entry for each tensor of the network; steps beyond those learned go on with the
         last ones."""
@@ -370,8 +376,11 @@ class Signed(nn.Module):
         self.network = network
 
     def forward(self, points: Float[Tensor, "S N D"], code: Tensor | None = None) -> Float[Tensor, "S N 1"]:
-        out = self.network(points, code)
-        return torch.where(out[..., :1] > 0, 1.0, -1.0) * out[..., 1:].abs()
+        return signed(self.network(points, code))[..., None]
+
+
+def signed(out: Float[Tensor, "*n 2"]) -> Float[Tensor, "*n"]:
+    return torch.where(out[..., 0] > 0, 1.0, -1.0) * out[..., 1].abs()
 
 
 def _size(n: float) -> str:

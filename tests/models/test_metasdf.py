@@ -364,6 +364,13 @@ def test_the_commands_work_on_it(nif, tiny, overrides, tmp_path):
     report = json.loads((tmp_path / "run/reconstructions/test_0000.json").read_text())
     assert len(report["losses"]) == 4
     assert nif("evaluate", "run=run", "split=test", "resolution=16", "protocol=[deepsdf]").code == 0
+    result = nif("evaluate", "run=run", "split=test", "curve=[0,1,3]", "points=100")
+    assert result.code == 0, result.err
+    curves = json.loads((tmp_path / "run/adaptation.json").read_text())["curves"]
+    assert all(list(c) == ["0", "1", "3"] for c in curves.values())
+    assert set(curves) == {"learned", "random, Adam", "one shape, Adam"}
+    assert (tmp_path / "run/adaptation.png").is_file()
+    assert "curve=[-1]" in nif("evaluate", "run=run", "split=test", "curve=[-1]").error
     result = nif("reconstruct", "run=run", "input=run/meshes/chair/test_0000.ply", "save=run", "resolution=16", "output=saved")
     assert result.code == 0, result.err
     adapted = np.load("saved/test_0000.npz")
