@@ -91,6 +91,8 @@ def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides
         if resumed:
             checkpoint = resumed / "checkpoints" / "last.ckpt"
             before = runs.read_checkpoint(checkpoint)
+            if "optimizer_states" not in before:
+                raise NifError(f"resume={resumed}: it was imported, without the state of its optimizer; use init_from={resumed}")
             saved = [i["id"] for i in before["nif"]["instances"]]
             if saved != list(model.instances):
                 raise NifError(
