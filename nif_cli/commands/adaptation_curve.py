@@ -65,7 +65,7 @@ def compare(
     assert isinstance(random, MetaSdf)
     from_random = spread(random.network, len(shapes))
     alone = model.task_of([shown(model, config, known(one()), None, 0)], config["points"])
-    single = adam(lambda w: model.errors(w, alone), spread(random.network, 1), 1e-3, PRETRAINING, lambda k, w: None)
+    single = adam(lambda w: model.errors(w, alone, outer=True), spread(random.network, 1), 1e-3, PRETRAINING, lambda k, w: None)
     from_single = {name: w.expand(len(shapes), *w.shape[1:]) for name, w in single.items()}
     curves: dict[str, Found] = {"learned": {}}
     for k in steps:
@@ -124,7 +124,7 @@ def _best_adam(model: MetaSdf, start: Weights, context: Task, query: Task, steps
                 if k not in best or error < best[k][0]:
                     best[k] = (error, {name: w.detach().clone() for name, w in weights.items()})
 
-        adam(lambda w: model.errors(w, context), start, rate, steps[-1], watch)
+        adam(lambda w: model.errors(w, context, outer=True), start, rate, steps[-1], watch)
     return dict(sorted(best.items()))
 
 

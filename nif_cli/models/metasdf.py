@@ -47,7 +47,9 @@ class MetaSdf(Model):
     logarithms at rate `step_lr`.
 
     objective: l1, clamped_l1 (to +-`clamp`), or two_headed (the network has two channels: a sign logit and an unsigned
-    distance). context: dense (half of a batch's points), surface (points and normals), partial (those in a half space).
+    distance). The inner steps minimise the same, or (`inner=squared`) half the squared error over `clamp`: its gradient
+    fades where a point is met, so that few steps of a fixed size come closer. context: dense (half of a batch's points),
+    surface (points and normals), partial (those in a half space).
 
     `micro_batch` shapes at a time are adapted, by default as many as `memory` holds; `checkpoint` keeps one inner step's
     graph at a time. Dropout is off: the steps are few and must not be noisy.
@@ -62,11 +64,12 @@ class MetaSdf(Model):
         lr: float = 5e-4,
         algorithm: Literal["maml", "fomaml", "reptile", "metasdf"] = "metasdf",
         steps: int = 5,
-        inner_lr: float = 5e-3,
+        inner_lr: float = 2e-2,
         step_size: Literal["scalar", "tensor", "parameter"] = "parameter",
         per_step: bool = True,
-        step_lr: float = 5e-3,
+        step_lr: float = 1e-2,
         objective: Literal["l1", "clamped_l1", "two_headed"] = "clamped_l1",
+        inner: Literal["same", "squared"] = "squared",
         clamp: float = 0.1,
         context: Literal["dense", "surface", "partial"] = "dense",
         offset: float = 0.01,
@@ -86,6 +89,7 @@ class MetaSdf(Model):
         self.network = field(dim=3, out=2 if objective == "two_headed" else 1, code_size=0).eval()
         self.algorithm, self.steps, self.inner_lr, self.step_lr = algorithm, steps, inner_lr, step_lr
         self.objective, self.clamp, self.context, self.offset = objective, clamp, context, offset
+        self.inner = inner if objective != "two_headed" else "same"
         self.micro_batch, self.memory, self.checkpoint, self.clip = micro_batch, memory, checkpoint, clip
         if memory is not None:
             memory_limit(memory)
@@ -149,11 +153,12 @@ class MetaSdf(Model):
         return self
 
     def errors(self, weights: Weights, task: Task, outer: bool = False) -> Float[Tensor, "S"]:
-        """The objective of each shape."""
+        """The objective of each shape: that of the inner steps, or the outer one."""
         out = call_each(self.network, weights, task.points)
         if self.log_sigma is not None:
             return two_headed(out, task.target, self.log_sigma[int(outer)]).mean(1)
-        return clamped_error(out[..., 0], task.target, self.clamp if self.objective == "clamped_l1" else math.inf).mean(1)
+        error = clamped_error(out[..., 0], task.target, self.clamp if self.objective == "clamped_l1" else math.inf)
+        return (error if outer or self.inner == "same" else error.square() / (2 * self.clamp)).mean(1)
 
     def value_errors(self, weights: Weights, task: Task) -> Float[Tensor, "S"]:
         """The error of each shape's field itself, whatever is minimised: L1, clamped to +-`clamp`."""

@@ -58,7 +58,7 @@ def step(kind: str, points: int, layers: int, width: int, device: str) -> tuple[
     torch.manual_seed(0)
     field = partial(MLP, width=width, layers=layers)
     memory = "3GiB" if device == "cpu" else None
-    model = MetaSdf(field, Adam, algorithm="maml", steps=STEPS, inner_lr=1e-2, memory=memory).to(device).train()
+    model = MetaSdf(field, Adam, algorithm="maml", inner="same", steps=STEPS, inner_lr=1e-2, memory=memory).to(device).train()
     x = torch.rand(SHAPES, 2 * points, 3, device=device) * 2 - 1
     batch = ShapeBatch(torch.arange(SHAPES), x, 0.5 - x.norm(dim=-1))
 
@@ -170,7 +170,7 @@ def adapt(minutes: float, threads: int, device: str, run: str | None, more: list
 
     def error(weights, where: slice) -> float:
         with torch.no_grad():
-            return model.errors(weights, query.part(where)).sum().item() / shapes
+            return model.value_errors(weights, query.part(where)).sum().item() / shapes
 
     ours = {}
     for k in (0, 1, 2, 3, 4, 5, 8, 10, 15, 20):
@@ -189,7 +189,7 @@ def adapt(minutes: float, threads: int, device: str, run: str | None, more: list
                     curve[k] += error(weights, p)
 
             def loss(weights, p: slice = p) -> torch.Tensor:
-                return model.errors(weights, context.part(p))
+                return model.errors(weights, context.part(p), outer=True)
 
             adam(loss, spread(random, p.stop - p.start), rate, watched[-1], watch)
         theirs[f"{rate:g}"] = {k: round(v, 6) for k, v in curve.items()}
