@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
-COLOURS = ((31, 90, 180), (200, 80, 30), (60, 140, 60), (130, 70, 150), (120, 120, 120))
+COLOURS = ((31, 90, 180), (200, 80, 30), (60, 140, 60), (130, 70, 150), (120, 120, 120), (180, 150, 20))
 
 
 def chart(

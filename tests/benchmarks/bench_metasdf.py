@@ -2,17 +2,17 @@
 
     python tests/benchmarks/bench_metasdf.py speed [device=cuda] [threads=2]
     NIF_DATA=<folder> python tests/benchmarks/bench_metasdf.py adapt [minutes=10] [threads=2] [device=cpu] [run=<folder>]
-                                                                     [key=value of nif train ...]
+                                                                     [limit=300] [key=value of nif train ...]
 
 speed: one outer step (32 shapes, 3 inner steps, second order; the query is context and as many points again), batched over
 shapes against a plain loop over shapes that calls torch.autograd.grad(create_graph=True); each in a process of its own,
 which measures its peak memory (that of the imports taken off).
 
 adapt: `nif train experiment=metasdf_chairs` on the first 500 of 600 chairs; then, on the first 50 of the last 100, the error
-(mean |clamp(value) - clamp(distance)| at +-0.1 at 4,096 points that are not in the context, half of them inside) after each
-adaptation step, against Adam from random initialisation: the same network, the same 4,096 context points in every step,
+(mean |clamp(value) - clamp(distance)| at +-0.1 at 2,048 points that are not in the context, half of them inside) after each
+adaptation step, against Adam from random initialisation: the same network, the same 2,048 context points in every step,
 rates 1e-4 to 5e-3; and the first number of Adam steps at which any of these rates reaches the error after five steps.
-`run=` takes a run that is there already.
+`run=` takes a run that is there already; `limit=` is how many steps of Adam are tried.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ from nif_cli.losses import clamped_error
 from nif_cli.models.adaptation import Task, adam, spread
 from nif_cli.models.metasdf import MetaSdf
 from nif_cli.models.optimizers import Adam
+from nif_cli.rendering.charts import chart
+from nif_cli.rendering.pictures import png_bytes
 
 SHAPES, STEPS = 32, 3
 SETTINGS = {"2,048 points, 5 x 256": (2048, 5, 256), "256 points, 4 x 64": (256, 4, 64)}
@@ -137,7 +139,7 @@ def train(folder: Path, minutes: float, threads: int, device: str, more: list[st
     return folder, [c for c in command if not c.startswith(("data.path", "output_dir"))]
 
 
-def held_out(model: MetaSdf, device: str, count: int = 50, points: int = 4096) -> tuple[Task, Task]:
+def held_out(model: MetaSdf, device: str, count: int = 50, points: int = 2048) -> tuple[Task, Task]:
     """Context and query of the held-out shapes; half of each inside."""
     data = build({**model.config["data"], "split": "test", "instances": count}, "data")
     rng = np.random.default_rng(0)
@@ -153,7 +155,7 @@ def held_out(model: MetaSdf, device: str, count: int = 50, points: int = 4096) -
     return context, query
 
 
-def adapt(minutes: float, threads: int, device: str, run: str | None, more: list[str]) -> dict:
+def adapt(minutes: float, threads: int, device: str, run: str | None, more: list[str], limit: int = 300) -> dict:
     torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as temporary:
         command = []
@@ -178,7 +180,7 @@ def adapt(minutes: float, threads: int, device: str, run: str | None, more: list
     print("after k adaptation steps:", ours, flush=True)
     torch.manual_seed(1)
     random = runs.make_model(model.config).to(device).eval().network  # type: ignore[union-attr]
-    watched = [*range(0, 20), *range(20, 100, 5), *range(100, 401, 10)]
+    watched = [*range(0, 10, 2), *range(10, 100, 5), *range(100, limit + 1, 10)]
     theirs: dict[str, dict[int, float]] = {}
     for rate in RATES:
         curve = dict.fromkeys(watched, 0.0)
@@ -193,9 +195,13 @@ def adapt(minutes: float, threads: int, device: str, run: str | None, more: list
 
             adam(loss, spread(random, p.stop - p.start), rate, watched[-1], watch)
         theirs[f"{rate:g}"] = {k: round(v, 6) for k, v in curve.items()}
-        print(f"Adam {rate:g}:", {k: curve[k] for k in (0, 5, 20, 50, 100, 200, 400)}, flush=True)
+        print(f"Adam {rate:g}:", {k: round(curve[k], 5) for k in watched[:: max(1, len(watched) // 8)]}, flush=True)
     best = {k: min(c[k] for c in theirs.values()) for k in watched}
     reached = [k for k in watched if best[k] <= ours[5]]
+    curves = {"learned, inner steps": ours, **{f"random, Adam {r}": c for r, c in theirs.items()}}
+    label = f"error at +-{model.clamp:g}; {shapes} unseen chairs"
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "metasdf_adapt.png").write_bytes(png_bytes(chart(curves, "steps", label)))
     return {
         "train": "nif " + " ".join(command) if command else None,
         "minutes": minutes,
@@ -221,6 +227,7 @@ if __name__ == "__main__":
         record(name, speed(device, threads))
     if what in ("adapt", "both") and os.environ.get("NIF_DATA"):
         minutes, run = float(given.pop("minutes", 10)), given.pop("run", None)
+        limit = int(given.pop("limit", 300))
         more = [f"{k}={v}" for k, v in given.items()]
-        record("metasdf_adapt", adapt(minutes, threads, device, run, more))
+        record("metasdf_adapt", adapt(minutes, threads, device, run, more, limit))
     print(RESULTS)
