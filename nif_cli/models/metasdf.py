@@ -34,6 +34,7 @@ from nif_cli.models.adaptation import (
 )
 from nif_cli.models.model import Inferred, Instance, Model
 
+ENOUGH = 2**30  # bytes of a micro-batch's graph
 KEPT = 2048  # points of an observation that a run keeps for each of its instances
 
 
@@ -259,7 +260,8 @@ class MetaSdf(Model):
                     f"model.steps={self.steps}: adapting one shape with {n:,} context points takes about {_size(one)} and "
                     f"{_size(free)} may be used; lower model.steps or data.batch_points{hint}"
                 )
-            self._fitting[key] = int(free // one)
+            # on a CPU more at a time than this gains nothing
+            self._fitting[key] = max(1, int((min(free, ENOUGH) if context.points.device.type == "cpu" else free) // one))
         return min(self.micro_batch or shapes, self._fitting[key], shapes)
 
     def _budget(self, device: torch.device) -> int:
