@@ -383,6 +383,17 @@ def test_the_commands_work_on_it(nif, tiny, overrides, tmp_path):
     assert nif("extract", "run=saved/test_0000", "resolution=16").code == 0
 
 
+@pytest.mark.parametrize("option", ["model.context=surface", "model.context=partial", "model.objective=two_headed"])
+def test_other_contexts_and_objectives_train_and_infer(nif, tiny, overrides, option, tmp_path):
+    own = [o for o in tiny if not o.startswith("field")]
+    field = "field=relu" if "two" in option else "field=siren_small"
+    assert nif("train", *own, *overrides[:1], field, "data.count=4", "data.test=1", option, "output_dir=run").code == 0
+    model = runs.load(tmp_path / "run")
+    inferred = model.infer([i.observation for i in model.instances.values()], steps=1)
+    assert torch.isfinite(inferred[0].field.value(torch.rand(9, 3))).all()
+    assert np.isfinite(inferred[0].report["loss"])
+
+
 @pytest.mark.parametrize(
     ("typed", "words"),
     [
