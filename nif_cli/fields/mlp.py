@@ -70,7 +70,7 @@ class Linear(nn.Module):
         if x is not None:
             of_x = weight[..., self.features : self.features + self.again]
             rest = torch.baddbmm(rest, x, of_x.mT.expand(len(x), -1, -1))
-            h = h.reshape(*x.shape[:2], -1)
+            h = h.reshape(*x.shape[:2], self.features)
         return torch.baddbmm(rest, h, of_h.mT.expand(len(h), -1, -1))
 
 
@@ -215,5 +215,6 @@ class MLP(nn.Module):
             skip = i in self.skips
             h = self._hidden(layer, h, code if skip or i == 0 else None, x if skip else None, scale)  # type: ignore[arg-type]
             scale = 256 / (256 - self._dropped) if self.training else 1.0
-        h = self.last(h, scale=scale).reshape(*x.shape[:2], -1)
+        h = self.last(h, scale=scale)
+        h = h.reshape(*x.shape[:2], h.shape[-1])
         return torch.tanh(h) if self.output == "tanh" else h

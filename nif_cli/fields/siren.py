@@ -49,4 +49,5 @@ class Siren(nn.Module):
         h = points
         for i, (layer, omega) in enumerate(zip(self.hidden, self.omegas, strict=True)):
             h = torch.sin(omega * layer(h, code if i == 0 else None))
-        return self.last(h).reshape(*points.shape[:2], -1)
+        h = self.last(h)
+        return h.reshape(*points.shape[:2], h.shape[-1])

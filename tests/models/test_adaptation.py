@@ -55,6 +55,13 @@ def test_each_shape_goes_through_its_own_weights(name):
         assert torch.allclose(together[k], alone, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_no_points_are_no_values(name):
+    net = network(name)
+    assert net(torch.zeros(2, 0, 3, dtype=torch.float64)).shape == (2, 0, 1)
+    assert call_each(net, spread(net, 2), torch.zeros(2, 0, 3, dtype=torch.float64)).shape == (2, 0, 1)
+
+
 @pytest.mark.parametrize("name", [*NETWORKS, "plain"])
 @pytest.mark.parametrize("checkpointed", [False, True])
 def test_steps_and_their_second_order_gradient_are_those_of_the_plain_loop(name, checkpointed, monkeypatch):
