@@ -27,6 +27,7 @@ EXAMPLES = {
   nif train                                                    a DeepSDF auto-decoder on built-in shapes
   nif train model=sdf data.path=bunny.obj                      one shape, one network
   nif train model=deepsdf data=meshes data.path=chairs/        a folder of meshes, a code for each
+  nif train model=metasdf data=voxels data.path=chairs.npz data.test=100     weights that become any chair in a few steps
   nif train model=sdf field=fourier data.path=bunny.obj model.lr=5e-4 trainer.max_time=00:00:10:00
   nif train -m model=sdf field=mlp,siren data.path=bunny.obj   a sweep; hydra/launcher=joblib runs it in parallel
   nif train resume=latest trainer.max_time=00:00:10:00         go on where a run stopped
@@ -47,11 +48,13 @@ EXAMPLES = {
   nif reconstruct input=chair.ply                    a mesh or a scan, by the latest run
   nif reconstruct input=scans/ steps=800 restarts=8 picture=true
   nif reconstruct input=chair.obj observe=depth pose=3        complete it from one depth view
-  nif reconstruct input=chair.obj observe=oriented keep=x+ points=2000 noise=0.005""",
+  nif reconstruct input=chair.obj observe=oriented keep=x+ points=2000 noise=0.005
+  nif reconstruct input=chair.obj steps=10 save=run           a run of model=metasdf: the adapted network, to be refined""",
     "evaluate": """\
   nif evaluate                                       the shapes that the latest run knows, against their truth
   nif evaluate protocol=[deepsdf,convonet] split=test instances=16
   nif evaluate run=outputs/... +data.path=more_chairs/ split=all observe=points points=300 noise=0.005
+  nif evaluate split=test curve=[0,1,2,5,20,100] instances=8  a run of model=metasdf against Adam from elsewhere
   nif evaluate mesh=a.ply reference=b.ply protocol=[onet,srb,two_way]""",
     "import-deepsdf": """\
   nif import-deepsdf experiment=DeepSDF/examples/chairs

@@ -138,6 +138,7 @@ class Reconstruct(NewShapes):
     format: str = "ply"
     frame: str = "original"
     picture: bool = False
+    save: str | None = None
     output: str | None = None
     device: str = "auto"
 
@@ -153,6 +154,7 @@ class Evaluate(NewShapes):
     mesh: str | None = None
     reference: str | None = None
     scan: str | None = None
+    curve: Any = None
     resolution: int = 128
     method: str = "sparse"
     output: str | None = None

@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from nif_cli import NifError, __version__, runs
+from nif_cli.commands.adaptation_curve import compare, steps_of
 from nif_cli.commands.of_new_shapes import check_keys, check_kind, infer, shown
 from nif_cli.config import build, check, check_node, did_you_mean
 from nif_cli.data.inputs import read_inputs
@@ -52,6 +53,11 @@ def main(cfg: DictConfig) -> None:
         print(f"run: {run}")
     data = _data(config, model)
     shapes = _shapes(config, model, data)
+    if config["curve"] is not None:
+        steps = steps_of(config, model)
+        one = next(iter(dict(_data({**config, "split": None, "data": None}, model).chosen()).values()))
+        compare(config, model, run, steps, list(shapes.values()), one, device)  # type: ignore[arg-type]
+        return
     results: Results = {name: {} for name in protocols}
     empty, reports, began = [], {}, time.monotonic()
     ids = list(shapes)
