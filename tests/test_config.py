@@ -34,7 +34,7 @@ def test_every_choice_composes_and_passes(group, choice):
     if group == "data" and choice in ("deepsdf", "onet"):
         path = ["data.root=x"]
     # some choices go with one model only
-    model = ["model=sdf"] if (group, choice) == ("field", "igr") else []
+    model = ["model=sdf"] if (group, choice) in (("field", "igr"), ("field", "voxel")) else []
     path = path or (["data.path=x.obj"] if model else [])
     assert composed("train", *model, f"{group}={choice}", *path)
 
@@ -42,7 +42,7 @@ def test_every_choice_composes_and_passes(group, choice):
 @pytest.mark.parametrize(("group", "choice"), [c for c in CHOICES if c[0] in ("field", "encoding", "model")], ids=lambda c: c)
 def test_every_network_can_be_made_and_run(group, choice):
     """Every field, encoding and model: from its YAML to values at points."""
-    sdf = (group, choice) in (("field", "igr"), ("model", "sdf"))
+    sdf = (group, choice) in (("field", "igr"), ("field", "voxel"), ("model", "sdf"))
     overrides = ["model=sdf", "data.path=x.obj"] if sdf else []
     if (group, choice) != ("model", "sdf"):
         overrides.append(f"{group}={choice}")
