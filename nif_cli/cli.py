@@ -12,6 +12,9 @@ COMMANDS = {
     "train": "learn a field from data; makes a run folder",
     "extract": "turn the fields of a run into meshes",
     "render": "make pictures of the fields of a run",
+    "reconstruct": "meshes of new shapes from scans, samples, depth pictures or voxels",
+    "evaluate": "how good the meshes of a run are, by the published protocols",
+    "import-deepsdf": "a trained experiment of the published DeepSDF code as a run",
 }
 ALIASES = {"extract-mesh": "extract"}
 EXAMPLES = {
@@ -32,11 +35,28 @@ EXAMPLES = {
   nif extract                                        meshes of the latest run
   nif extract run=outputs/sdf-meshes/... resolution=256 format=glb
   nif extract instances=all checkpoint=best
-  nif extract 'instances=["chair/*"]' frame=normalised""",
+  nif extract 'instances=["chair/*"]' frame=normalised
+  nif extract 'instances=[chair/0000,chair/0003]' interpolate=8     shapes between two learned ones
+  nif extract sample=5                               new shapes, drawn at random""",
     "render": """\
   nif render                                         one sheet of views for each shape of the latest run
   nif render format=mp4 frames=72 size=512
-  nif render instances=1 up=z elevation=30""",
+  nif render instances=1 up=z elevation=30
+  nif render 'instances=[chair/0000,chair/0003]' interpolate=48 format=gif""",
+    "reconstruct": """\
+  nif reconstruct input=chair.ply                    a mesh or a scan, by the latest run
+  nif reconstruct input=scans/ steps=800 restarts=8 picture=true
+  nif reconstruct input=chair.obj observe=depth pose=3        complete it from one depth view
+  nif reconstruct input=chair.obj observe=oriented keep=x+ points=2000 noise=0.005""",
+    "evaluate": """\
+  nif evaluate                                       the shapes that the latest run knows, against their truth
+  nif evaluate protocol=[deepsdf,convonet] split=test instances=16
+  nif evaluate run=outputs/... +data.path=more_chairs/ split=all observe=points points=300 noise=0.005
+  nif evaluate mesh=a.ply reference=b.ply protocol=[onet,srb,two_way]""",
+    "import-deepsdf": """\
+  nif import-deepsdf experiment=DeepSDF/examples/chairs
+  nif import-deepsdf experiment=DeepSDF/examples/planes epoch=1000 data=DeepSDF/data output_dir=outputs/planes
+  nif extract run=outputs/planes                     then everything works on it""",
 }
 
 
@@ -88,7 +108,7 @@ def _command(word: str) -> str | None:
 
 
 def _overview() -> str:
-    lines = "\n".join(f"  {name:<10} {what}" for name, what in COMMANDS.items())
+    lines = "\n".join(f"  {name:<14} {what}" for name, what in COMMANDS.items())
     return (
         f"nif {__version__}: neural implicit fields, from data to meshes and pictures.\n\n"
         f"usage: nif <command> [key=value ...]\n\n{lines}\n\n"
@@ -191,7 +211,7 @@ def _hydra(command: str, args: list[str]) -> int:
     def task(cfg: DictConfig) -> float | None:
         sys.argv = full  # Lightning's DDP starts its other processes with these
         try:
-            return importlib.import_module(f"nif_cli.commands.{command}").main(cfg)
+            return importlib.import_module(f"nif_cli.commands.{command.replace('-', '_')}").main(cfg)
         except Exception as error:  # told here, or Hydra would put a line of its own in front
             sys.exit(_tell(error, args))
 

@@ -94,6 +94,9 @@ class Extract(OfRun):
     format: str = "ply"
     frame: str = "original"
     level: float | None = None
+    interpolate: int | None = None
+    sample: int | None = None
+    seed: int = 0
 
 
 @dataclass
@@ -104,9 +107,75 @@ class Render(OfRun):
     elevation: float = 20.0
     up: str = "y"
     format: str = "png"
+    interpolate: int | None = None
+    sample: int | None = None
+    seed: int = 0
 
 
-SCHEMAS = {"prepare": Prepare, "train": Train, "extract": Extract, "render": Render}
+@dataclass
+class NewShapes:
+    """How new shapes are seen and inferred; None leaves it to the model."""
+
+    observe: str | None = None
+    points: int = 8192
+    noise: float = 0.0
+    keep: str | None = None
+    pose: int = 0
+    steps: int | None = None
+    restarts: int | None = None
+    together: int = 16
+    seed: int = 0
+
+
+@dataclass
+class Reconstruct(NewShapes):
+    input: Any = MISSING
+    normalise: str = "auto"
+    run: str | None = None
+    checkpoint: str = "last"
+    resolution: int = 128
+    method: str = "sparse"
+    format: str = "ply"
+    frame: str = "original"
+    picture: bool = False
+    output: str | None = None
+    device: str = "auto"
+
+
+@dataclass
+class Evaluate(NewShapes):
+    run: str | None = None
+    checkpoint: str = "last"
+    instances: Any = None
+    protocol: Any = None
+    data: Any = None
+    split: str | None = None
+    mesh: str | None = None
+    reference: str | None = None
+    scan: str | None = None
+    resolution: int = 128
+    method: str = "sparse"
+    output: str | None = None
+    device: str = "auto"
+
+
+@dataclass
+class ImportDeepSdf:
+    experiment: str = MISSING
+    epoch: str = "latest"
+    data: str | None = None
+    output_dir: str | None = None
+
+
+SCHEMAS = {
+    "prepare": Prepare,
+    "train": Train,
+    "extract": Extract,
+    "render": Render,
+    "reconstruct": Reconstruct,
+    "evaluate": Evaluate,
+    "import-deepsdf": ImportDeepSdf,
+}
 
 
 def register() -> None:

@@ -29,13 +29,14 @@ def main(cfg: DictConfig) -> None:
         raise NifError(f"resolution={resolution}: at least 2 grid points a side are needed (128 or 256 is usual)")
     run = open_run(config)
     folder = Path(config["output"]).expanduser() if config["output"] else run.path / "meshes"
-    empty = []
-    for id in run.instances:
+    empty, total = [], 0
+    for id, field, transform in run.fields():
+        total += 1
         began = time.monotonic()
         bar = tqdm(desc=id, unit=" points", unit_scale=True, leave=False, disable=not sys.stderr.isatty(), delay=1)
         with bar:
             mesh = extract_mesh(
-                run.model.field(id),
+                field,
                 resolution,
                 level=config["level"],
                 sparse=config["method"] == "sparse",
@@ -47,10 +48,10 @@ def main(cfg: DictConfig) -> None:
             print(f"{id}: no surface at this level; nothing written")
             continue
         if frame == "original":
-            mesh.vertices = run.model.instances[id].transform.to_original(mesh.vertices)
+            mesh.vertices = transform.to_original(mesh.vertices)
         path = folder / f"{runs.safe_name(id)}.{format}"
         runs.write(path, mesh_bytes(mesh, format))
         state = "closed" if mesh.is_watertight else "open"
         print(f"{path}  {len(mesh.vertices):,} vertices, {len(mesh.faces):,} faces, {state}, {time.monotonic() - began:.1f} s")
-    if len(empty) == len(run.instances):
+    if len(empty) == total:
         raise NifError("no surface in any of them: train longer, or another level=")

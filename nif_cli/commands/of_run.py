@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from nif_cli import runs
+from nif_cli import NifError, runs
+from nif_cli.field import Field
+from nif_cli.geometry.mesh import Transform
 from nif_cli.models.model import Model
 
 
@@ -18,18 +21,54 @@ class OpenRun:
     model: Model
     device: torch.device
     instances: list[str]
+    config: dict[str, Any]
+
+    def fields(self) -> Iterator[tuple[str, Field, Transform]]:
+        """(name, field, transform to the user's units) of the instances; with interpolate= of the shapes between two of
+        them, with sample= of new ones (in normalised space)."""
+        steps, count = self.config["interpolate"], self.config["sample"]
+        if steps is not None:
+            first, second = self.instances
+            a, b = (self.model.instances[id].transform for id in self.instances)
+            for k in range(steps):
+                share = k / (steps - 1)
+                yield (
+                    f"interpolation/{pair_name(first, second)}/{k:03d}",
+                    self.model.between(first, second, share),
+                    a.towards(b, share),
+                )
+        elif count is not None:
+            for k, field in enumerate(self.model.sample(count, self.config["seed"])):
+                yield f"samples/seed{self.config['seed']}_{k:03d}", field, Transform()
+        else:
+            for id in self.instances:
+                yield id, self.model.field(id), self.model.instances[id].transform
+
+
+def pair_name(first: str, second: str) -> str:
+    """What the way between two instances is called in files."""
+    return f"{first}--{second}".replace("/", "_")
 
 
 def open_run(config: dict[str, Any]) -> OpenRun:
     """The run, model and instances that a command's keys name; says which, where the user did not."""
     device = runs.device_for(config["device"])
+    steps, count = config["interpolate"], config["sample"]
+    if steps is not None and count is not None:
+        raise NifError("interpolate and sample: give one of them")
+    if steps is not None and steps < 2:
+        raise NifError(f"interpolate={steps}: at least 2, the two shapes themselves")
+    if count is not None and count < 1:
+        raise NifError(f"sample={count}: at least 1")
     path = runs.find(config["run"])
     model = runs.load(path, config["checkpoint"], device)
     known = list(model.instances)
     chosen = runs.select(known, config["instances"])
     if config["run"] is None:
         print(f"run: {path}")
-    if len(chosen) < len(known):
+    if steps is not None and len(chosen) != 2:
+        raise NifError(f"interpolate goes between two instances: give instances=[a,b] ({len(chosen)} are chosen)")
+    if count is None and steps is None and len(chosen) < len(known):
         more = "" if config["instances"] is not None else "; instances=all takes them all"
         print(f"{len(chosen)} of {len(known)} instances{more}")
-    return OpenRun(path, model, device, chosen)
+    return OpenRun(path, model, device, chosen, config)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import torch
 from omegaconf import DictConfig
 from tqdm import tqdm
 
 from nif_cli import NifError, runs
-from nif_cli.commands.of_run import open_run
+from nif_cli.commands.of_run import OpenRun, open_run, pair_name
 from nif_cli.config import blame, check
 from nif_cli.rendering.cameras import turntable
 from nif_cli.rendering.pictures import gif_bytes, picture, png_bytes, sheet, write_mp4
@@ -30,10 +32,12 @@ def main(cfg: DictConfig) -> None:
         poses = turntable(config["frames"], config["elevation"], config["up"])
     run = open_run(config)
     folder = Path(config["output"]).expanduser() if config["output"] else run.path / "renders"
+    if config["interpolate"] is not None:
+        _interpolation(run, folder, poses, config)
+        return
     first_views = []
-    for id in run.instances:
+    for id, field, _ in run.fields():
         began = time.monotonic()
-        field = run.model.field(id)
         empty = EmptySpace(field, device=run.device)
         views = tqdm(poses, desc=id, unit=" view", leave=False, disable=not sys.stderr.isatty(), delay=1)
         frames = [picture(field, pose, size, run.device, empty=empty) for pose in views]
@@ -49,3 +53,23 @@ def main(cfg: DictConfig) -> None:
         path = folder / "overview.png"
         runs.write(path, png_bytes(sheet(first_views)))
         print(f"{path}  the first view of each")
+
+
+def _interpolation(run: OpenRun, folder: Path, poses: torch.Tensor, config: dict[str, Any]) -> None:
+    """One animation (or one sheet) of the shapes between two: as many frames as shapes; frames=1 keeps the camera still,
+    otherwise it goes round once."""
+    began, steps = time.monotonic(), config["interpolate"]
+    views = turntable(steps, config["elevation"], config["up"]) if len(poses) > 1 else poses.expand(steps, -1, -1)
+    bar = tqdm(total=steps, desc="interpolation", unit=" shape", leave=False, disable=not sys.stderr.isatty(), delay=1)
+    frames = []
+    with bar:
+        for (_, field, _), pose in zip(run.fields(), views, strict=True):
+            frames.append(picture(field, pose, config["size"], run.device))
+            bar.update()
+    first, second = run.instances
+    path = folder / "interpolation" / f"{runs.safe_name(pair_name(first, second))}.{config['format']}"
+    if config["format"] == "mp4":
+        runs.write(path, lambda temporary: write_mp4(temporary, frames))
+    else:
+        runs.write(path, gif_bytes(frames) if config["format"] == "gif" else png_bytes(sheet(frames)))
+    print(f"{path}  {steps} shapes from {first} to {second}, {time.monotonic() - began:.1f} s")

@@ -6,6 +6,7 @@ import hashlib
 import os
 import tempfile
 import warnings
+import zlib
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 import trimesh
+from scipy.ndimage import binary_fill_holes
 
 from nif_cli import NifError
 from nif_cli.data.formats.voxels import Grid, grid_files, read_grids
@@ -24,6 +26,7 @@ from nif_cli.data.toy import FAMILIES, toy_shape
 from nif_cli.geometry.distance import signed_samples
 from nif_cli.geometry.mesh import clean, inspect_mesh, load_mesh, mesh_files, unit_ball
 from nif_cli.geometry.voxels import voxel_mesh
+from nif_cli.metrics.protocols import Truth
 
 CACHE_FORMAT = "3"  # part of every key: raise it when the sampling changes
 
@@ -56,6 +59,9 @@ class MeshData(ShapeData):
 
     def sources(self) -> list[Source]:
         return [(id, partial(self._sample, id, read)) for id, read in self.meshes()]
+
+    def truth(self, id: str) -> Truth:
+        return Truth(dict(self.meshes())[id]())
 
     def _sample(self, id: str, read: Callable[[], trimesh.Trimesh]) -> ShapeSamples:
         mesh = read()
@@ -173,6 +179,23 @@ class Voxels(Folder):
             raise NifError(f"{name}: the grid is empty")
         mesh = voxel_mesh(occupied, self.fill)
         return clean(trimesh.Trimesh(transform.to_original(mesh.vertices), mesh.faces, process=False), name)
+
+    def truth(self, id: str) -> Truth:
+        """The mesh that was learned from, and the filled grid itself at 100,000 uniform points of its box (always the same),
+        one voxel of air around."""
+        read = dict(self.everything())[id]
+        assert isinstance(read, partial)
+        occupied, transform = read.args[0](read.args[1])
+        if self.fill:
+            occupied = np.asarray(binary_fill_holes(occupied))
+        shape = np.array(occupied.shape)
+        rng = np.random.default_rng(zlib.crc32(id.encode()))
+        where = rng.uniform(-1.5, shape + 0.5, (100_000, 3))
+        cell = np.rint(where).astype(np.int64)
+        within = ((cell >= 0) & (cell < shape)).all(1)
+        inside = np.zeros(len(where), bool)
+        inside[within] = occupied[tuple(cell[within].T)]
+        return Truth(read(), points=transform.to_original(where), inside=inside)
 
 
 def _cached(key: str) -> dict[str, np.ndarray] | None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+import numpy as np
+
 from nif_cli.data.formats import deepsdf
 from nif_cli.data.formats.onet import OnetTree
 from nif_cli.data.shapes import ShapeData, Source
+from nif_cli.metrics.protocols import Truth
 
 
 class DeepSdfTree(ShapeData):
@@ -23,6 +26,11 @@ class DeepSdfTree(ShapeData):
     def sources(self) -> list[Source]:
         return [(e.id, partial(deepsdf.read, self.root, e)) for e in self.entries]
 
+    def truth(self, id: str) -> Truth:
+        """SurfaceSamples, which are in the user's units."""
+        path = next(e for e in self.entries if e.id == id).path(self.root, deepsdf.SURFACE)
+        return Truth(surface=deepsdf.read_points(path)[0].astype(np.float64)) if path.is_file() else Truth()
+
 
 class OnetData(ShapeData):
     """A tree of occupancy networks: the shapes of `classes` (all by default) in `split`."""
@@ -37,3 +45,16 @@ class OnetData(ShapeData):
 
     def sources(self) -> list[Source]:
         return [(e.id, partial(self.tree.read, e)) for e in self.entries]
+
+    def truth(self, id: str) -> Truth:
+        """pointcloud.npz and points.npz; the longest side of the shape is 1 in its cube."""
+        shape = self.tree.read(next(e for e in self.entries if e.id == id))
+        back = shape.transform.to_original
+        known = shape.inside is not None and len(shape.points) > 0
+        return Truth(
+            surface=None if shape.surface is None else back(shape.surface),
+            normals=shape.normals,
+            points=back(shape.points) if known else None,
+            inside=shape.inside if known else None,
+            edge=1 / shape.transform.scale,
+        )

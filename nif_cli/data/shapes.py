@@ -19,6 +19,7 @@ from nif_cli.data.formats.onet import OnetTree
 from nif_cli.data.pool import ShapeBatch, ShapePool, ShardedPool
 from nif_cli.data.samples import ShapeSamples
 from nif_cli.data.spill import Spool, memory_limit
+from nif_cli.metrics.protocols import Truth
 
 Source = tuple[str, Callable[[], ShapeSamples]]
 
@@ -65,11 +66,19 @@ class ShapeData(pl.LightningDataModule):
     def sources(self) -> list[Source]:
         """(instance id, how its samples are got), each id once."""
 
+    def truth(self, id: str) -> Truth:
+        """What a reconstruction of this instance is compared with, in the user's units; nothing unless a source says so."""
+        return Truth()
+
+    def chosen(self) -> list[Source]:
+        """The sources that `instances` leaves."""
+        return self._chosen(self.sources())
+
     def prepare(self) -> list[ShapeSamples]:
         """Every shape's samples, read or made in parallel; what exceeds `memory` goes to disk."""
         if self.shapes:
             return self.shapes
-        sources = self._chosen(self.sources())
+        sources = self.chosen()
         seen = OnetTree(self.observations) if self.observations else None
         # libigl uses every core by itself; two shapes at a time hide the reading of files
         used = 0

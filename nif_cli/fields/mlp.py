@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from typing import Literal
 
 import numpy as np
@@ -157,6 +158,14 @@ class MLP(nn.Module):
         self.last = Linear(width, out)
         if init == "geometric":
             self._geometric(radius, features)
+
+    def folded(self) -> MLP:
+        """The same function for inference: weight norm multiplied out, nothing to differentiate but the inputs."""
+        copy = deepcopy(self).requires_grad_(False).eval()
+        for layer in copy.modules():
+            if isinstance(layer, Linear) and layer.gain is not None:
+                layer.weight, layer.gain = nn.Parameter(layer.effective_weight().detach(), requires_grad=False), None
+        return copy
 
     def _geometric(self, radius: float, features: int) -> None:
         with torch.no_grad():

@@ -35,6 +35,11 @@ class Transform:
         """[..., 3] in normalised space -> the user's units, float64."""
         return np.asarray(points, np.float64) / self.scale - np.asarray(self.offset)
 
+    def towards(self, other: Transform, share: float) -> Transform:
+        """The transform on the way to another one: lengths and places change steadily."""
+        x, y, z = (a + share * (b - a) for a, b in zip(self.offset, other.offset, strict=True))
+        return Transform((x, y, z), self.scale ** (1 - share) * other.scale**share)
+
     def as_dict(self) -> dict:
         return asdict(self)
 

@@ -1,14 +1,68 @@
-"""How close two shapes are."""
+"""How close two shapes are: distances between point sets and between meshes, and overlap of volumes."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import trimesh
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, Int
+from scipy.spatial import KDTree
 
 from nif_cli.geometry.distance import MeshDistance
 from nif_cli.geometry.mesh import unit_ball
 from nif_cli.geometry.sampling import sample_surface
+
+CHUNK = 2**18  # queries at a time
+
+
+def nearest(
+    points: Float[np.ndarray, "N D"], others: Float[np.ndarray, "M D"]
+) -> tuple[Float[np.ndarray, "N"], Int[np.ndarray, "N"]]:
+    """For each of `points` the distance to the nearest of `others` and which one it is; memory grows with N + M only.
+    Both must not be empty."""
+    tree = KDTree(others)
+    distance, index = np.empty(len(points)), np.empty(len(points), np.int64)
+    for start in range(0, len(points), CHUNK):
+        part = slice(start, start + CHUNK)
+        distance[part], index[part] = tree.query(points[part], workers=-1)
+    return distance, index
+
+
+@dataclass(frozen=True)
+class SurfaceDistances:
+    """Between points on a reconstruction and points on the reference: `there` from each point of the reconstruction to the
+    nearest one of the reference (accuracy), `back` the other way (completeness); and the absolute cosines between their
+    normals, where both have some."""
+
+    there: Float[np.ndarray, "N"]
+    back: Float[np.ndarray, "M"]
+    there_cosine: Float[np.ndarray, "N"] | None = None
+    back_cosine: Float[np.ndarray, "M"] | None = None
+
+    def f_score(self, threshold: float) -> float:
+        """The harmonic mean of precision and recall: the parts of the points nearer than `threshold` to the other side."""
+        precision, recall = float((self.there < threshold).mean()), float((self.back < threshold).mean())
+        return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+def surface_distances(
+    points: Float[np.ndarray, "N 3"],
+    reference: Float[np.ndarray, "M 3"],
+    normals: Float[np.ndarray, "N 3"] | None = None,
+    reference_normals: Float[np.ndarray, "M 3"] | None = None,
+) -> SurfaceDistances:
+    """Nearest distances both ways, in the units of the points; normals are unit."""
+    there, index = nearest(points, reference)
+    back, index_back = nearest(reference, points)
+    if normals is None or reference_normals is None:
+        return SurfaceDistances(there, back)
+    return SurfaceDistances(
+        there,
+        back,
+        np.abs((normals * reference_normals[index]).sum(1)),
+        np.abs((reference_normals * normals[index_back]).sum(1)),
+    )
 
 
 def two_way_distance(mesh: trimesh.Trimesh, reference: trimesh.Trimesh, samples: int = 100_000, seed: int = 0) -> float:

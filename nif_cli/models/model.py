@@ -82,6 +82,14 @@ class Model(pl.LightningModule):
             "train model=deepsdf, occupancy or metasdf for that"
         )
 
+    def between(self, first: str, second: str, share: float) -> Field:
+        """A shape on the way from one known instance (share 0) to another (share 1). NifError where the model has none."""
+        raise NifError(f"interpolate: {type(self).__name__} has no space of shapes to move in; model=deepsdf has")
+
+    def sample(self, count: int, seed: int = 0) -> list[Field]:
+        """New shapes, drawn at random. NifError where the model cannot."""
+        raise NifError(f"sample: {type(self).__name__} has no space of shapes to draw from; model=deepsdf has")
+
     @abstractmethod
     def adopt(self, data: ShapeData) -> None:
         """Before training: take the instances of the data, and say which of its needs the data cannot meet."""

@@ -1,0 +1,67 @@
+"""What the commands on new shapes share: what is shown of a shape, and fields inferred from it, many together."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import trimesh
+from tqdm import tqdm
+
+from nif_cli import NifError
+from nif_cli.data.observing import keep_half, observe_mesh, show
+from nif_cli.data.samples import Observation
+from nif_cli.models.model import Inferred, Model
+
+
+def check_keys(config: dict[str, Any]) -> None:
+    """Before anything is loaded."""
+    for key, least in (("points", 1), ("together", 1), ("resolution", 2)):
+        if config[key] < least:
+            raise NifError(f"{key}={config[key]}: at least {least}")
+    if config["noise"] < 0:
+        raise NifError(f"noise={config['noise']}: must be 0 or more")
+    if config["method"] not in ("sparse", "dense"):
+        raise NifError(f"method={config['method']}: must be sparse or dense")
+
+
+def check_kind(model: Model, config: dict[str, Any]) -> None:
+    """NifError unless the model infers new shapes, from the kind of observation that the user asks for."""
+    name = type(model).__name__
+    if not model.observes:
+        model.infer([])  # says why not
+    if config["observe"] is not None and config["observe"] not in model.observes:
+        raise NifError(f"observe={config['observe']}: {name} infers from {', '.join(model.observes)}")
+
+
+def shown(
+    model: Model, config: dict[str, Any], known: Observation | None, mesh: trimesh.Trimesh | None, number: int
+) -> Observation:
+    """What the user's keys let a model see of a shape in normalised space: of a mesh any kind can be made; of what is
+    known otherwise, the kind asked for or the first of the model's that it has."""
+    rng = np.random.default_rng([config["seed"], number])
+    kinds = [config["observe"]] if config["observe"] else list(model.observes)
+    refusal = NifError("nothing is known of this shape")
+    for kind in kinds:
+        try:
+            if mesh is not None:
+                known = observe_mesh(mesh, kind, config["points"], rng, config["pose"])
+            assert known is not None
+            seen = known if config["keep"] is None else keep_half(known, config["keep"])
+            return show(seen, kind, config["points"], rng, config["noise"])
+        except NifError as error:
+            refusal = error
+    raise refusal if len(kinds) == 1 else NifError(f"this shape shows none of what the model infers from ({', '.join(kinds)})")
+
+
+def infer(model: Model, seen: Sequence[Observation], config: dict[str, Any]) -> Iterator[Inferred]:
+    """The fields of new shapes, `together` at a time."""
+    options = {key: config[key] for key in ("steps", "restarts") if config[key] is not None}
+    bar = tqdm(total=len(seen), desc="infer", unit=" shape", leave=False, disable=not sys.stderr.isatty(), delay=1)
+    with bar:
+        for start in range(0, len(seen), config["together"]):
+            part = seen[start : start + config["together"]]
+            yield from model.infer(part, seed=config["seed"], **options)
+            bar.update(len(part))

@@ -1,0 +1,124 @@
+"""nif reconstruct: meshes of new shapes from what a user has of them."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig
+
+from nif_cli import NifError, runs
+from nif_cli.commands.of_new_shapes import check_keys, check_kind, infer, shown
+from nif_cli.config import check, did_you_mean
+from nif_cli.data.inputs import input_files, normalise, read_inputs
+from nif_cli.data.samples import Observation
+from nif_cli.files import write, write_npz
+from nif_cli.geometry.extraction import extract_mesh
+from nif_cli.geometry.mesh import SPACES, WRITABLE, Transform, load_mesh, mesh_bytes
+from nif_cli.models.model import Model
+from nif_cli.rendering.cameras import turntable
+from nif_cli.rendering.pictures import picture, png_bytes, sheet
+
+
+def main(cfg: DictConfig) -> None:
+    config = check(cfg, "reconstruct")
+    check_keys(config)
+    if config["format"] not in WRITABLE:
+        raise NifError(f"format={config['format']}: no mesh format{did_you_mean(config['format'], WRITABLE)}")
+    if config["frame"] not in ("original", "normalised"):
+        raise NifError(f"frame={config['frame']}: must be original or normalised")
+    device = runs.device_for(config["device"])
+    files = _files(config["input"])
+    run = runs.find(config["run"])
+    model = runs.load(run, config["checkpoint"], device)
+    check_kind(model, config)
+    if config["run"] is None:
+        print(f"run: {run}")
+    given, transforms, seen, failed = [], [], [], []
+    like = _like(config["normalise"], model)
+    for file, name in files:
+        try:
+            for id, read in read_inputs(file, name):
+                given_as = read()
+                if config["normalise"] == "none":
+                    given_as.space, given_as.transform, transform = model.space, Transform(), Transform()
+                one, transform = normalise(given_as, model.space, None if config["normalise"] == "none" else like)
+                seen.append(shown(model, config, one.seen, one.mesh, len(seen)))
+                given.append((id, file))
+                transforms.append(transform)
+        except NifError as error:
+            if len(files) == 1:
+                raise
+            failed.append(f"{error}")
+            print(f"nif: {error}")
+    if not given:
+        raise NifError(f"input={config['input']}: none of its {len(files)} files could be read as a shape")
+    folder = Path(config["output"]).expanduser() if config["output"] else run / "reconstructions"
+    empty = 0
+    for (id, file), transform, observation, made in zip(given, transforms, seen, infer(model, seen, config), strict=True):
+        began = time.monotonic()
+        mesh = extract_mesh(made.field, config["resolution"], sparse=config["method"] == "sparse", device=device)
+        base = folder / runs.safe_name(id)
+        report = {
+            "input": str(file),
+            "observed": _counts(observation),
+            "transform": transform.as_dict(),
+            "run": str(run),
+            **made.report,
+            "vertices": len(mesh.vertices),
+            "faces": len(mesh.faces),
+            "closed": bool(mesh.is_watertight) if len(mesh.faces) else False,
+        }
+        if made.state:
+            write_npz(base.with_name(f"{base.name}.npz"), **{k: v.cpu().numpy() for k, v in made.state.items()})
+        write(base.with_name(f"{base.name}.json"), json.dumps(report, indent=1))
+        if not len(mesh.faces):
+            empty += 1
+            print(f"{id}: no surface came out; {base.name}.json has the report")
+            continue
+        if config["picture"]:
+            views = [picture(made.field, pose, 256, device) for pose in turntable(4)]
+            write(base.with_name(f"{base.name}.png"), png_bytes(sheet(views)))
+        if config["frame"] == "original":
+            mesh.vertices = transform.to_original(mesh.vertices)
+        path = base.with_name(f"{base.name}.{config['format']}")
+        write(path, mesh_bytes(mesh, config["format"]))
+        loss = f"loss {made.report['loss']:.5f}, " if "loss" in made.report else ""
+        print(f"{path}  {loss}{len(mesh.vertices):,} vertices, {'closed' if report['closed'] else 'open'}, "
+              f"{time.monotonic() - began:.1f} s")  # fmt: skip
+    if empty == len(given):
+        raise NifError("no surface in any of them: is the run trained long enough, and on shapes like these?")
+    if failed:
+        raise NifError(f"{len(failed)} of {len(files)} files could not be read; the others are reconstructed")
+
+
+def _files(spec: Any) -> list[tuple[Path, str]]:
+    """The files of `input=` and what the shapes in them are called: by their path below the folder."""
+    found = []
+    for entry in spec if isinstance(spec, list) else [spec]:
+        base = Path(str(entry)).expanduser()
+        for file in input_files(base):
+            name = file.relative_to(base if base.is_dir() else base.parent).with_suffix("").as_posix()
+            found.append((file, name))
+    names = [name for _, name in found]
+    twice = {name for name in names if names.count(name) > 1}
+    return [(file, f"{name}_{file.suffix[1:]}" if name in twice else name) for file, name in found]
+
+
+def _like(spec: str, model: Model) -> Transform | None:
+    """The transform that `normalise=` names; None: each input's own."""
+    if spec in ("auto", "none"):
+        return None
+    if spec in model.instances:
+        return model.instances[spec].transform
+    path = Path(spec).expanduser()
+    if not path.is_file():
+        raise NifError(f"normalise={spec}: must be auto, none, a mesh file or an instance of the run")
+    return SPACES[model.space][0](np.asarray(load_mesh(path).vertices))
+
+
+def _counts(seen: Observation) -> dict[str, int | list[int]]:
+    return {name: len(array) if array.ndim < 3 else list(array.shape) for name, array in seen.arrays().items()}

@@ -1,0 +1,261 @@
+"""Files of users as shapes to reconstruct: meshes, point clouds, samples, depth pictures, voxels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import trimesh
+from jaxtyping import Float
+
+from nif_cli import NifError
+from nif_cli.data.formats import deepsdf, onet
+from nif_cli.data.formats.voxels import READABLE as GRIDS
+from nif_cli.data.formats.voxels import read_grids
+from nif_cli.data.observing import seen_by_depth
+from nif_cli.data.samples import Observation
+from nif_cli.files import available_memory, check_array, read_npz
+from nif_cli.geometry.mesh import READABLE as MESHES
+from nif_cli.geometry.mesh import SPACES, Transform, clean, load_mesh
+from nif_cli.geometry.voxels import voxel_mesh
+from nif_cli.rendering.cameras import Rays
+
+CLOUDS = (".xyz", ".npy", ".npz", ".ply")
+FILES = tuple(dict.fromkeys((*MESHES, *CLOUDS, *GRIDS)))
+
+
+@dataclass
+class Input:
+    """One shape that a user gives: a mesh, or what is seen of it; in its own units unless `space` names the normalised
+    space that it is in already. `transform` leads from the user's units to the coordinates here."""
+
+    name: str
+    mesh: trimesh.Trimesh | None = None
+    seen: Observation | None = None
+    transform: Transform = field(default_factory=Transform)
+    space: str | None = None
+
+    @property
+    def extent(self) -> Float[np.ndarray, "E 3"]:
+        """Points of the shape, which say where it lies and how large it is."""
+        if self.mesh is not None:
+            return np.asarray(self.mesh.vertices)
+        assert self.seen is not None
+        if self.seen.points is not None:
+            return self.seen.points
+        assert self.seen.samples is not None
+        inside = self.seen.inside if self.seen.distance is None else self.seen.distance > 0
+        if inside is None or not inside.any():
+            raise NifError(f"{self.name}: none of its points is inside, so it does not say where the shape is")
+        return self.seen.samples[inside]
+
+
+@dataclass
+class DepthInput(Input):
+    """A depth picture, with its rays: origins, unit directions, depth along them (inf: nothing seen)."""
+
+    rays: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+
+
+def input_files(path: str | Path) -> list[Path]:
+    """The file that `path` names, or all below it that could be one of a shape (sorted)."""
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise NifError(f"input={path}: no such file or folder")
+    if path.is_file():
+        if path.suffix.lower() not in FILES:
+            raise NifError(f"input={path}: '{path.suffix}' is not read; {', '.join(FILES)} are")
+        return [path]
+    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in FILES and p.is_file())
+    if not files:
+        raise NifError(f"input={path}: nothing in this folder is read (looked for {', '.join(FILES)})")
+    return files
+
+
+def read_inputs(path: Path, name: str) -> list[tuple[str, Callable[[], Input]]]:
+    """The shapes of one file, each with how it is read; a stack of voxel grids holds several. NifError names a file that
+    is none of: a mesh, a point cloud (ply, xyz, npy, npz), samples of DeepSDF or occupancy networks, a depth picture
+    (npz), voxels (binvox, npy, npz)."""
+    suffix = path.suffix.lower()
+    if path.stat().st_size * 8 > available_memory():
+        raise NifError(f"{path}: a file of {path.stat().st_size / 2**30:.1f} GiB does not fit in the memory of this machine")
+    if suffix == ".npz":
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                names = set(getattr(file, "files", ()))
+        except Exception as error:
+            raise NifError(f"{path}: truncated or no npz file") from error
+        if {"pos", "neg"} <= names:
+            return [(name, lambda: _signed(path, name))]
+        if {"points", "occupancies"} <= names:
+            return [(name, lambda: _occupied(path, name))]
+        if "points" in names:
+            return [(name, lambda: _cloud_npz(path, name))]
+        if "depth" in names or "z_depth" in names:
+            return [(name, lambda: _depth_npz(path, name))]
+    elif suffix == ".npy":
+        with path.open("rb") as head:
+            flat = np.load(head, mmap_mode=None, allow_pickle=False).ndim == 2 if _is_npy(path) else False
+        if flat:
+            return [(name, lambda: Input(name, seen=_cloud(path, np.load(path, allow_pickle=False))))]
+    elif suffix == ".xyz":
+        return [(name, lambda: Input(name, seen=_cloud(path, _read_xyz(path))))]
+    if suffix in GRIDS:
+        grids = read_grids(path)
+
+        def voxels(row: int, id: str) -> Input:
+            occupied, transform = grids.read(row)
+            if not occupied.any() or occupied.all():
+                raise NifError(f"{path} ({id}): the grid is {'full' if occupied.any() else 'empty'}; there is no surface in it")
+            mesh = voxel_mesh(occupied)
+            mesh = clean(trimesh.Trimesh(transform.to_original(mesh.vertices), mesh.faces, process=False), str(path))
+            return Input(id, mesh)
+
+        ids = [name] if grids.single else [f"{name}_{row:04d}" for row in range(len(grids))]
+        return [(id, lambda row=row, id=id: voxels(row, id)) for row, id in enumerate(ids)]
+    return [(name, lambda: _mesh_or_cloud(path, name))]
+
+
+def _is_npy(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(6) == b"\x93NUMPY"
+
+
+def _mesh_or_cloud(path: Path, name: str) -> Input:
+    if path.suffix.lower() == ".ply" and not _has_faces(path):
+        points, normals = deepsdf.read_points(path)
+        return Input(name, seen=_cloud(path, points if normals is None else np.column_stack((points, normals))))
+    return Input(name, load_mesh(path))
+
+
+def _has_faces(path: Path) -> bool:
+    with path.open("rb") as file:
+        for line in file.read(4096).split(b"\n"):
+            words = line.split()
+            if words[:2] == [b"element", b"face"]:
+                return words[2:] != [b"0"]
+            if words[:1] == [b"end_header"]:
+                break
+    return False
+
+
+def _read_xyz(path: Path) -> np.ndarray:
+    try:
+        return np.loadtxt(path, np.float64, ndmin=2, comments=("#", "//"), delimiter="," if "," in _first(path) else None)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise NifError(f"{path}: not a point cloud: lines of x y z, or x y z nx ny nz, are read") from error
+
+
+def _first(path: Path) -> str:
+    with path.open("rb") as file:
+        return file.readline(500).decode("latin-1")
+
+
+def _cloud(path: Path, table: np.ndarray, least: int = 16) -> Observation:
+    """[P, 3] points or [P, 6] points with normals, from a file."""
+    if table.ndim != 2 or table.shape[1] not in (3, 6) or table.dtype.kind not in "fiu":
+        raise NifError(f"{path}: its array is {table.dtype} {list(table.shape)}; a point cloud is [P, 3], or [P, 6] with normals")
+    good = np.isfinite(table).all(1)
+    points = table[good, :3].astype(np.float64)
+    if len(points) < least:
+        dropped = f" ({(~good).sum():,} rows with NaN dropped)" if not good.all() else ""
+        raise NifError(f"{path}: {len(points)} points{dropped}: too few to say what the shape is; at least {least}")
+    extent = float(np.ptp(points, axis=0).max())
+    if not 1e-30 < extent < 1e30:
+        raise NifError(f"{path}: degenerate, its longest side is {extent:g}")
+    normals = None
+    if table.shape[1] == 6:
+        length = np.linalg.norm(table[good, 3:], axis=1, keepdims=True)
+        if not (length > 0).all():
+            raise NifError(f"{path}: {int((length == 0).sum()):,} normals are zero; leave them out (three columns) or mend them")
+        normals = (table[good, 3:] / length).astype(np.float32)
+    return Observation(points, normals)  # in float64 until it is normalised: a user's units may be far from the origin
+
+
+def _signed(path: Path, name: str) -> Input:
+    """Samples of DeepSDF, with the normalisation that lies beside them in the tree, if any."""
+    both = read_npz(path, ("pos", "neg"), "a DeepSDF sample file")
+    rows = np.concatenate([check_array(path, n, both[n], (None, 4), finite=False) for n in ("pos", "neg")])
+    rows = rows[np.isfinite(rows).all(1)].astype(np.float32)
+    if len(rows) < 16:
+        raise NifError(f"{path}: {len(rows)} samples that are numbers: too few")
+    transform = Transform()
+    parts = list(path.parts)
+    if deepsdf.SAMPLES in parts:
+        parts[len(parts) - 1 - parts[::-1].index(deepsdf.SAMPLES)] = deepsdf.NORMALISATION
+        if Path(*parts).is_file():
+            transform = deepsdf.read_transform(Path(*parts))
+    seen = Observation(samples=np.ascontiguousarray(rows[:, :3]), distance=-rows[:, 3])
+    return Input(name, seen=seen, transform=transform, space="ball")
+
+
+def _occupied(path: Path, name: str) -> Input:
+    points, inside, transform = onet.read_points(path)
+    return Input(name, seen=Observation(samples=points, inside=inside), transform=transform, space="cube")
+
+
+def _cloud_npz(path: Path, name: str) -> Input:
+    arrays = read_npz(path, ("points", "normals?", "loc?", "scale?"), "a point cloud")
+    table = check_array(path, "points", arrays["points"], (None, 3), finite=False)
+    if "normals" in arrays:
+        table = np.column_stack((table, check_array(path, "normals", arrays["normals"], (len(table), 3), finite=False)))
+    seen = _cloud(path, table)
+    if "loc" in arrays and "scale" in arrays:  # of occupancy networks: in their cube
+        assert seen.points is not None
+        return Input(name, seen=seen, transform=onet.read_transform(path, arrays), space="cube")
+    return Input(name, seen=seen)
+
+
+def _depth_npz(path: Path, name: str) -> Input:
+    """A depth picture: `depth` (along the ray) or `z_depth` [H, W] in the user's units, 0 or inf where nothing is seen;
+    `pose` [3 or 4, 4], camera-to-world with OpenGL axes; `fov` (vertical, degrees) or `K` [3, 3]."""
+    arrays = read_npz(path, ("depth?", "z_depth?", "pose", "fov?", "K?"), "a depth picture")
+    which = "depth" if "depth" in arrays else "z_depth"
+    depth = check_array(path, which, arrays[which], (None, None), finite=False).astype(np.float64)
+    pose = check_array(path, "pose", arrays["pose"], (None, 4)).astype(np.float64)[:3]
+    height, width = depth.shape
+    if pose.shape != (3, 4) or not np.allclose(pose[:, :3] @ pose[:, :3].T, np.eye(3), atol=1e-3):
+        raise NifError(f"{path}: 'pose' must be a rotation and a position [3, 4], camera to world")
+    if "K" in arrays:
+        k = check_array(path, "K", arrays["K"], (3, 3)).astype(np.float64)
+        fx, fy, cx, cy = k[0, 0], k[1, 1], k[0, 2], k[1, 2]
+    elif "fov" in arrays and 0 < float(arrays["fov"]) < 180:
+        fx = fy = 0.5 * height / np.tan(np.radians(float(arrays["fov"])) / 2)
+        cx, cy = width / 2, height / 2
+    else:
+        raise NifError(f"{path}: it has no camera: give 'fov' (vertical, degrees) or 'K' [3, 3]")
+    v, u = np.indices((height, width)) + 0.5
+    local = np.stack(((u - cx) / fx, -(v - cy) / fy, -np.ones_like(u)), -1).reshape(-1, 3)
+    length = np.linalg.norm(local, axis=1)
+    direction = (local / length[:, None]) @ pose[:, :3].T
+    t = depth.reshape(-1) * (length if which == "z_depth" else 1.0)
+    seen = np.isfinite(t) & (t > 0)
+    if seen.sum() < 16:
+        raise NifError(f"{path}: {int(seen.sum())} pixels have a depth: too few")
+    points = pose[:, 3] + t[seen, None] * direction[seen]
+    # what is free is measured in normalised space; the rays are kept until then
+    return DepthInput(
+        name, seen=Observation(points), rays=(np.tile(pose[:, 3], (len(t), 1)), direction, np.where(seen, t, np.inf))
+    )
+
+
+def normalise(given: Input, space: str, transform: Transform | None = None) -> tuple[Input, Transform]:
+    """The input in the normalised `space` of a model, and the transform from the user's units that led there: `transform`,
+    or the one that the input's own extent asks for (a file that is in that space already stays as it is)."""
+    if transform is None and given.space == space:
+        return given, given.transform
+    new = transform or SPACES[space][0](given.transform.to_original(given.extent))
+    if given.mesh is not None:
+        vertices = new.to_normalised(given.transform.to_original(given.mesh.vertices))
+        return Input(given.name, trimesh.Trimesh(vertices, given.mesh.faces, process=False), None, new, space), new
+    assert given.seen is not None
+    if isinstance(given, DepthInput) and given.rays is not None:
+        origin, direction, depth = given.rays
+        rays = Rays(*(torch.from_numpy(a).float() for a in (new.to_normalised(origin), direction)))
+        assert given.seen.points is not None
+        points = new.to_normalised(given.seen.points)
+        return Input(given.name, None, seen_by_depth(points, None, rays, depth * new.scale), new, space), new
+    return Input(given.name, None, given.seen.moved(given.transform, new), new, space), new

@@ -1,0 +1,152 @@
+"""Codes of new shapes: what is seen of them as bounds on the field's values, and codes fitted to these bounds, all together
+(the inference of DeepSDF, Park et al. 2019, section 6.2)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from nif_cli import NifError
+from nif_cli.data.samples import Observation
+
+Network = Callable[[Tensor, Tensor], Tensor]  # points [S, N, 3], codes [S, Z] -> [S, N, C]
+FREE = 1.05  # beyond this radius nothing of a shape in the unit ball can be
+
+
+@dataclass
+class Bounds:
+    """What an observation says of the field: low <= value(points) <= high. A known distance is both; beyond the clamp, as
+    in a point that is only known to be inside or outside, one of them is infinite."""
+
+    points: Float[Tensor, "N 3"]
+    low: Float[Tensor, "N"]
+    high: Float[Tensor, "N"]
+
+
+def bounds_of(seen: Observation, clamp: float, rng: np.random.Generator) -> Bounds:
+    """The bounds that an observation sets, for distances clamped to +-`clamp`. Oriented scans give points at +-0.01 along
+    the normals too (the paper's depth completion uses such), bare ones the surface and the far outside. NifError if
+    nothing is seen, or if it does not hold numbers."""
+    points, low, high = [], [], []
+    inf = np.inf
+
+    def say(where: np.ndarray, least: np.ndarray | float, most: np.ndarray | float) -> None:
+        points.append(where)
+        low.append(np.broadcast_to(least, len(where)))
+        high.append(np.broadcast_to(most, len(where)))
+
+    if seen.samples is not None and seen.distance is not None:
+        d = seen.distance
+        say(seen.samples, np.where(d <= -clamp, -inf, np.minimum(d, clamp)), np.where(d >= clamp, inf, np.maximum(d, -clamp)))
+    elif seen.samples is not None and seen.inside is not None:
+        say(seen.samples, np.where(seen.inside, 0.0, -inf), np.where(seen.inside, inf, 0.0))
+    if seen.points is not None:
+        say(seen.points, 0.0, 0.0)
+        if seen.normals is not None:
+            for offset in (0.01, 0.05):
+                out = seen.points + offset * seen.normals
+                # farther out another part of the surface may be nearer than where the point came from
+                say(out, -offset, -offset if offset == 0.01 else 0.0)
+            say(seen.points - 0.01 * seen.normals, 0.0, 0.01)  # thin parts may end before
+        if seen.samples is None:
+            far = rng.standard_normal((max(64, len(seen.points) // 4), 3))
+            far *= rng.uniform(FREE, 1.3, (len(far), 1)) / np.linalg.norm(far, axis=1, keepdims=True)
+            say(far, -inf, -min(0.05, clamp))
+    if seen.free is not None:
+        say(seen.free, -inf, 0.0)
+    if not points or not sum(map(len, points)):
+        raise NifError("nothing is seen of the shape: give samples, a scan or a depth picture")
+    where, least, most = (torch.from_numpy(np.concatenate(a).astype(np.float32)) for a in (points, low, high))
+    if not torch.isfinite(where).all() or torch.isnan(least).any() or torch.isnan(most).any():
+        raise NifError("the observation holds NaN or infinite values")
+    return Bounds(where, least, most)
+
+
+class BoundsPool:
+    """The bounds of several shapes on one device, drawn from at random: half of a draw where the shape may be inside."""
+
+    def __init__(self, shapes: Sequence[Bounds], device: torch.device):
+        rows, begin, length = [], [], []
+        start = 0
+        for b in shapes:
+            table = torch.cat((b.points, b.low[:, None], b.high[:, None]), 1)
+            inside = b.high > 0
+            parts = [table[~inside], table[inside]]
+            parts = [p if len(p) else table for p in parts]
+            for part in parts:
+                begin.append(start)
+                length.append(len(part))
+                start += len(part)
+            rows += parts
+        self.rows = torch.cat(rows).to(device)
+        self.begin, self.length = (torch.tensor(x, device=device).view(-1, 2) for x in (begin, length))
+
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Float[Tensor, "S N 3"], Float[Tensor, "S N 2"]]:
+        """`count` points of each shape and their bounds."""
+        half: Int[Tensor, "S N"] = torch.arange(count, device=self.rows.device)[None] * 2 // count
+        half = half.expand(len(self.begin), -1)
+        u = torch.rand(half.shape, generator=generator, device=self.rows.device)
+        index = self.begin.gather(1, half) + (u * self.length.gather(1, half)).long()
+        drawn = self.rows.index_select(0, index.reshape(-1)).view(*index.shape, 5)
+        return drawn[..., :3].contiguous(), drawn[..., 3:]
+
+
+def violation(value: Float[Tensor, "S N"], bounds: Float[Tensor, "S N 2"]) -> Float[Tensor, "S"]:
+    """The mean distance of the values from their intervals, for each shape: the clamped L1 loss where distances are known."""
+    return (value - value.detach().clamp(bounds[..., 0], bounds[..., 1])).abs().mean(-1)
+
+
+@dataclass
+class Fit:
+    codes: Float[Tensor, "S Z"]
+    loss: Float[Tensor, "S"]  # of the code that is kept, on points of its own draw
+    losses: Float[Tensor, "S R"]  # of all restarts
+    curve: list[float]  # the mean loss along the way
+    seconds: float
+
+
+def fit_codes(
+    network: Network,
+    pool: BoundsPool,
+    start: Float[Tensor, "S R Z"],
+    *,
+    steps: int,
+    points: int,
+    lr: float,
+    prior: float,
+    generator: torch.Generator,
+) -> Fit:
+    """Adam on all codes at once, `points` of each shape a step, the rate a tenth after half of the steps; of the R restarts
+    of a shape the one with the least loss is kept. `prior` weighs mean(code^2)."""
+    began = time.monotonic()
+    shapes, restarts, size = start.shape
+    codes = start.reshape(-1, size).clone().requires_grad_(True)
+    optimizer = torch.optim.Adam([codes], lr=lr)
+    curve = []
+    for step in range(steps):
+        if step == steps // 2:
+            optimizer.param_groups[0]["lr"] = lr / 10
+        where, bounds = pool.draw(points, generator)
+        if restarts > 1:
+            where, bounds = where.repeat_interleave(restarts, 0), bounds.repeat_interleave(restarts, 0)
+        loss = violation(network(where, codes)[..., 0], bounds)
+        total = loss.sum() + prior * codes.square().mean(-1).sum()
+        (codes.grad,) = torch.autograd.grad(total, codes)
+        optimizer.step()
+        if step % max(1, steps // 20) == 0:
+            curve.append(float(loss.detach().mean()))
+    with torch.no_grad():
+        where, bounds = pool.draw(max(points, 8192), generator)
+        made = codes.view(shapes, restarts, size)
+        losses = torch.stack([violation(network(where, made[:, r])[..., 0], bounds) for r in range(restarts)], 1)
+    if not torch.isfinite(losses).all():
+        raise NifError(f"fitting the codes has diverged: try a smaller code_lr (it is {lr:g})")
+    best = losses.argmin(1)
+    rows = torch.arange(shapes, device=best.device)
+    return Fit(made[rows, best].detach(), losses[rows, best], losses, curve, time.monotonic() - began)
