@@ -20,10 +20,11 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from tqdm import tqdm
 
 from nif_cli import NifError, runs
+from nif_cli.field import Field
 from nif_cli.geometry.extraction import extract_mesh
 from nif_cli.models.model import Model
 from nif_cli.rendering.cameras import turntable
-from nif_cli.rendering.pictures import picture, png_bytes, sheet
+from nif_cli.rendering.pictures import overview, picture, png_bytes, sheet
 
 
 class Checkpoints(pl.Callback):
@@ -191,6 +192,9 @@ class Preview(pl.Callback):
         pose = turntable(1)[0]
         for id in list(model.instances)[: self.shapes]:
             field = model.field(id)
+            if not isinstance(field, Field):
+                pictures.append(overview(field, model.instances[id].transform, 256, model.device))
+                continue
             if field.trust > 0:
                 pictures.append(picture(field, pose, self.size, model.device, antialias=1))
             if board is not None:

@@ -22,6 +22,9 @@ CHOICES = [
 ]
 
 
+ONE_SHAPE = (("field", "igr"), ("field", "voxel"))  # these hold no codes
+
+
 def composed(command: str, *overrides: str) -> dict:
     register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -34,7 +37,7 @@ def test_every_choice_composes_and_passes(group, choice):
     if group == "data" and choice in ("deepsdf", "onet"):
         path = ["data.root=x"]
     # some choices go with one model only
-    model = ["model=sdf"] if (group, choice) in (("field", "igr"), ("field", "voxel")) else []
+    model = ["model=sdf"] if (group, choice) in ONE_SHAPE else []
     path = path or (["data.path=x.obj"] if model else [])
     assert composed("train", *model, f"{group}={choice}", *path)
 
@@ -42,7 +45,7 @@ def test_every_choice_composes_and_passes(group, choice):
 @pytest.mark.parametrize(("group", "choice"), [c for c in CHOICES if c[0] in ("field", "encoding", "model")], ids=lambda c: c)
 def test_every_network_can_be_made_and_run(group, choice):
     """Every field, encoding and model: from its YAML to values at points."""
-    sdf = (group, choice) in (("field", "igr"), ("field", "voxel"), ("model", "sdf"))
+    sdf = (group, choice) in (*ONE_SHAPE, ("model", "sdf"))
     overrides = ["model=sdf", "data.path=x.obj"] if sdf else []
     if (group, choice) != ("model", "sdf"):
         overrides.append(f"{group}={choice}")

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from nif_cli import NifError, runs
 from nif_cli.commands.of_run import open_run
 from nif_cli.config import check, did_you_mean
+from nif_cli.field import Field
 from nif_cli.geometry.extraction import extract_mesh
 from nif_cli.geometry.mesh import WRITABLE, mesh_bytes
 
@@ -32,6 +33,8 @@ def main(cfg: DictConfig) -> None:
     empty, total = [], 0
     for id, field, transform in run.fields():
         total += 1
+        if not isinstance(field, Field):
+            raise NifError(f"{id}: a picture, which has no surface; nif render run={run.path} gives it back")
         began = time.monotonic()
         bar = tqdm(desc=id, unit=" points", unit_scale=True, leave=False, disable=not sys.stderr.isatty(), delay=1)
         with bar:

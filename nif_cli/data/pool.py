@@ -30,6 +30,9 @@ class ShapeBatch:
     normals: Float[Tensor, "S M 3"] | None = None
     occupied: Bool[Tensor, "S N"] | None = None
 
+    def __len__(self) -> int:
+        return len(self.row)
+
     @property
     def inside(self) -> Bool[Tensor, "S N"]:
         """Which points are inside, from the occupancies or the distances."""

@@ -9,13 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import count
 
-import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from nif_cli import NifError
 from nif_cli.data.formats.onet import OnetTree
+from nif_cli.data.module import Data
 from nif_cli.data.pool import ShapeBatch, ShapePool, ShardedPool
 from nif_cli.data.samples import ShapeSamples
 from nif_cli.data.spill import Spool, memory_limit
@@ -24,7 +24,7 @@ from nif_cli.metrics.protocols import Truth
 Source = tuple[str, Callable[[], ShapeSamples]]
 
 
-class ShapeData(pl.LightningDataModule):
+class ShapeData(Data):
     """Batches of shapes for training: `batch_points` points of at most `batch_shapes` shapes.
 
     `instances` takes some of them: a count, ids or globs. Samples beyond `memory` ('400MiB'; by default half of what is
@@ -36,7 +36,6 @@ class ShapeData(pl.LightningDataModule):
 
     epoch_batches = 500  # Lightning's epoch: how often the held-out points are looked at, at most
     holds = "distances"  # what a source has, in words
-    space = "ball"  # how its shapes are normalised: a key of geometry.mesh.SPACES
 
     def __init__(
         self,
@@ -136,8 +135,10 @@ class ShapeData(pl.LightningDataModule):
             f"this data holds {self.holds}, {model} needs {words}; {where or 'run nif prepare on the meshes to make them'}"
         )
 
-    def setup(self, stage: str | None = None) -> None:
-        self.prepare()
+    def summary(self) -> str:
+        shapes = self.prepare()
+        few = "1 shape" if len(shapes) == 1 else f"{len(shapes)} shapes"
+        return f"{few}, {sum(len(s.points) for s in shapes):,} points"
 
     def make_pool(self, device: torch.device) -> ShapePool | ShardedPool:
         """The pool for the training device; made once."""

@@ -14,7 +14,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from nif_cli.field import Field
+from nif_cli.field import Field, Signal
+from nif_cli.geometry.mesh import Transform
 from nif_cli.rendering.cameras import Rays, pinhole_rays
 from nif_cli.rendering.sphere_tracing import EmptySpace, shade, sphere_trace
 
@@ -38,6 +39,58 @@ def picture(
     return (image * 255 + 0.5).to(torch.uint8).cpu().numpy()
 
 
+def image_values(
+    signal: Signal,
+    transform: Transform,
+    crop: tuple[float, float, float, float],
+    size: tuple[int, int],
+    device: torch.device | str = "cpu",
+    chunk: int = 2**17,
+) -> Float[Tensor, "H W C"]:
+    """The colours (on the CPU, not clamped) of a picture over `crop` (x, y, width, height, in the original's pixels) at the
+    centres of `size` (width, height) pixels."""
+    x, y, across, down = crop
+    width, height = size
+    offset = torch.tensor(transform.offset[:2], device=device)
+    origin = torch.tensor([x, y], dtype=torch.float32, device=device) + offset
+    step = torch.tensor([across / width, down / height], device=device)
+    parts = []
+    with torch.no_grad():
+        for start in range(0, width * height, chunk):
+            index = torch.arange(start, min(start + chunk, width * height), device=device)
+            place = torch.stack((index % width, index // width), -1) + 0.5
+            parts.append(signal.color((origin + place * step) * transform.scale).float().cpu())
+    return torch.cat(parts).reshape(height, width, -1)
+
+
+def picture_size(transform: Transform) -> tuple[int, int]:
+    """Width and height of the picture that this transform normalises."""
+    return round(-2 * transform.offset[0]), round(-2 * transform.offset[1])
+
+
+def scaled(width: float, height: float, longest: int) -> tuple[int, int]:
+    """The same proportions with this longest side, whole pixels."""
+    share = longest / max(width, height)
+    return max(1, round(width * share)), max(1, round(height * share))
+
+
+def overview(signal: Signal, transform: Transform, longest: int, device: torch.device | str = "cpu") -> Picture:
+    """A picture at a glance: its `longest` side in pixels at most, RGB, on white."""
+    width, height = picture_size(transform)
+    values = image_values(
+        signal, transform, (0, 0, width, height), scaled(width, height, min(longest, max(width, height))), device
+    )
+    values = values.clamp(0, 1)
+    if values.shape[2] == 4:
+        values = values[..., :3] * values[..., 3:] + 1 - values[..., 3:]
+    return displayed(values.expand(-1, -1, 3))
+
+
+def displayed(values: Float[Tensor, "H W C"]) -> UInt8[np.ndarray, "H W C"]:
+    """Colours as bytes."""
+    return (values.clamp(0, 1) * 255 + 0.5).to(torch.uint8).numpy()
+
+
 def sheet(pictures: Sequence[Picture], columns: int | None = None) -> UInt8[np.ndarray, "rows columns 3"]:
     """Pictures of one size side by side, row by row."""
     columns = columns or min(len(pictures), max(1, math.ceil(math.sqrt(2 * len(pictures)))))
@@ -47,9 +100,9 @@ def sheet(pictures: Sequence[Picture], columns: int | None = None) -> UInt8[np.n
     return np.concatenate([np.concatenate(cells[r * columns : (r + 1) * columns], 1) for r in range(rows)], 0)
 
 
-def png_bytes(image: Picture) -> bytes:
+def png_bytes(image: UInt8[np.ndarray, "H W C"]) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "png", optimize=True)
+    Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(buffer, "png", optimize=True)
     return buffer.getvalue()
 
 
