@@ -17,6 +17,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
 from tqdm import tqdm
 
 from nif_cli import NifError, runs
@@ -61,12 +62,17 @@ class Checkpoints(pl.Callback):
                 break
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        if time.monotonic() - self._saved > self.every:
+        due = time.monotonic() - self._saved > self.every
+        if trainer.world_size > 1:  # clocks and signals differ between processes: the first decides for all
+            due, trainer.should_stop = trainer.strategy.broadcast((due, trainer.should_stop))
+        if due:
             self.save(trainer, "last")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._validated = trainer.global_step
         value = float(trainer.callback_metrics.get("val/loss", float("nan")))
+        if trainer.world_size > 1:
+            value = trainer.strategy.broadcast(value)
         if value < self.best:
             self.best = value
             self.save(trainer, "best")
@@ -236,6 +242,7 @@ class CsvLogger(Logger):
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
         pass
 
+    @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         row = {"step": step, **{k: f"{float(v):.6g}" for k, v in metrics.items() if k != "epoch"}}
         if len(row) == 1:
@@ -262,6 +269,7 @@ class CsvLogger(Logger):
         writer.writerows(rows)
         runs.write(self.path, text.getvalue())
 
+    @rank_zero_only
     def forget_after(self, step: int) -> None:
         """Drop the rows of steps that a resumed run is about to make again."""
         if self.path.exists():

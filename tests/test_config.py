@@ -52,8 +52,8 @@ def test_every_network_can_be_made_and_run(group, choice):
     if group == "encoding":
         overrides.insert(0, "field=mlp")
     model = make_model(composed("train", *overrides))
-    code = None if sdf else torch.zeros(1, model.code_size)
-    assert torch.isfinite(model.network(torch.rand(1, 5, 3), code)).all()
+    code = torch.zeros(1, model.code_size) if hasattr(model, "code_size") else None
+    assert torch.isfinite(model.network(torch.rand(1, 5, 2 if choice == "image" else 3), code)).all()
 
 
 @pytest.mark.parametrize("experiment", [p.stem for p in (CONF / "experiment").glob("*.yaml")])

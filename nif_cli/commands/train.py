@@ -9,7 +9,7 @@ import os
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ from nif_cli.data.module import Data
 from nif_cli.field import Field
 from nif_cli.models.model import Model
 
+LIGHTNING = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric")
+FOLDER = "NIF_RUN_FOLDER"
 OURS = ("accelerator", "devices", "logger", "callbacks", "default_root_dir", "inference_mode")
 
 
@@ -43,6 +45,9 @@ def main(cfg: DictConfig) -> float:
     if not 0 <= config["seed"] < 2**31:
         raise NifError(f"seed={config['seed']}: must be in 0 .. 2^31 - 1")
     folder = resumed or _folder(config, hydra, sweeping)
+    if rank():
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+            return _train(config, folder, resumed, [], announce=False)
     launcher = str(hydra.launcher.get("_target_", ""))
     if sweeping and "joblib" in launcher:  # jobs side by side share the cores
         jobs = int(hydra.launcher.get("n_jobs", -1))
@@ -57,6 +62,11 @@ def main(cfg: DictConfig) -> float:
             write_summary(folder, {"overrides": list(hydra.overrides.task), "error": str(error)})
             return float("nan")
     return _train(config, folder, resumed, [], announce=True)
+
+
+def rank() -> int:
+    """Which of the processes of trainer.devices > 1 this is: Lightning starts the others with the same command."""
+    return int(os.environ.get("LOCAL_RANK", 0)) if FOLDER in os.environ else 0
 
 
 def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides: list[str], announce: bool) -> float:
@@ -89,6 +99,8 @@ def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides
         if resumed:
             checkpoint = resumed / "checkpoints" / "last.ckpt"
             before = runs.read_checkpoint(checkpoint)
+            if "optimizer_states" not in before:
+                raise NifError(f"resume={resumed}: it was imported, without the state of its optimizer; use init_from={resumed}")
             saved = [i["id"] for i in before["nif"]["instances"]]
             if saved != list(model.instances):
                 raise NifError(
@@ -99,7 +111,9 @@ def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides
                 print(f"{resumed}: nothing left to do, {finished}")
                 return float("nan")
         trainer, keeper = _trainer(config, folder, device)
-        runs.write_config(folder, config)
+        if not rank():
+            runs.write_config(folder, config)
+            os.environ[FOLDER] = str(folder.resolve())  # for processes that Lightning starts
         _introduce(model, data, folder, device, made)
         if checkpoint:
             for logger in trainer.loggers:
@@ -115,11 +129,15 @@ def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides
         raise NifError(
             f"{folder}: the training has diverged, its loss is not finite; try a smaller model.lr (it is {model.lr:g})"
         )
-    _conclude(trainer, model, data, folder, keeper, value, overrides, announce)
+    if not rank():
+        os.environ.pop(FOLDER, None)  # the next job of a sweep has its own
+        _conclude(trainer, model, data, folder, keeper, value, overrides, announce)
     return value
 
 
 def _folder(config: dict[str, Any], hydra: Any, sweeping: bool) -> Path:
+    if rank():
+        return Path(os.environ[FOLDER])
     if sweeping:
         return Path(hydra.runtime.output_dir)
     if config["output_dir"]:
@@ -211,11 +229,12 @@ def _trainer(config: dict[str, Any], folder: Path, device: torch.device) -> tupl
     if (node.get("max_steps") or -1) < 0 and not node.get("max_time"):
         raise NifError("trainer: give max_steps or max_time, or the training never ends")
     _check_time(node.get("max_time"))
+    devices = node.get("devices", 1)
     trainer = build(
         node,
         "trainer",
         accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=node.get("devices", [device.index or 0] if device.type == "cuda" else 1),
+        devices=[device.index or 0] if device.type == "cuda" and devices == 1 else devices,
         max_epochs=-1,
         default_root_dir=str(folder),
         callbacks=callbacks,
@@ -318,7 +337,7 @@ def trainer_time(timer: Timer) -> str:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without the tips and warnings of the libraries that say nothing to the user of nif; all others pass."""
-    chatter = [logging.getLogger(f"{base}.utilities.rank_zero") for base in ("pytorch_lightning", "lightning.pytorch")]
+    chatter = [logging.getLogger(f"{base}.utilities.rank_zero") for base in LIGHTNING]
     levels = [c.level for c in chatter]
     for c in chatter:
         c.setLevel(logging.WARNING)

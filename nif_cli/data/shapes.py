@@ -184,8 +184,9 @@ class Batches:
         trainer = self.data.trainer
         assert trainer is not None
         first = trainer.fit_loop.epoch_loop.total_batch_idx + 1  # the batches that this run, or the resumed one, has had
+        processes, number = trainer.world_size, trainer.global_rank  # each has batches of its own
         for k in count(first):  # Lightning stops after len(self)
-            yield self.batch(k)
+            yield self.batch(k * processes + number)
 
     def batch(self, k: int) -> ShapeBatch:
         """Batch number k: shapes go round in an order that is shuffled anew each round, none twice in a batch."""

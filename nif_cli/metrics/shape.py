@@ -9,23 +9,26 @@ import trimesh
 from jaxtyping import Bool, Float, Int
 from scipy.spatial import KDTree
 
-from nif_cli.geometry.distance import MeshDistance
+from nif_cli.geometry.distance import MeshDistance, coherent
 from nif_cli.geometry.mesh import unit_ball
 from nif_cli.geometry.sampling import sample_surface
 
-CHUNK = 2**18  # queries at a time
+LEAF = 64  # points in a leaf of the tree: larger than scipy's, which pays where the other surface is far away
 
 
 def nearest(
-    points: Float[np.ndarray, "N D"], others: Float[np.ndarray, "M D"]
+    points: Float[np.ndarray, "N 3"], others: Float[np.ndarray, "M 3"]
 ) -> tuple[Float[np.ndarray, "N"], Int[np.ndarray, "N"]]:
     """For each of `points` the distance to the nearest of `others` and which one it is; memory grows with N + M only.
     Both must not be empty."""
-    tree = KDTree(others)
+    # In order along a curve: neighbours ask for the same leaves, and a leaf's points lie side by side in memory. A
+    # million points of a sphere against one a tenth larger take 8 s of a core instead of 80.
+    order = np.concatenate(list(coherent(others)))
+    tree = KDTree(others[order], LEAF)
     distance, index = np.empty(len(points)), np.empty(len(points), np.int64)
-    for start in range(0, len(points), CHUNK):
-        part = slice(start, start + CHUNK)
-        distance[part], index[part] = tree.query(points[part], workers=-1)
+    for part in coherent(points):
+        distance[part], found = tree.query(points[part], workers=-1)
+        index[part] = order[found]
     return distance, index
 
 

@@ -67,6 +67,7 @@ class Model(pl.LightningModule):
         self.log_every = 50
         self.config: dict[str, Any] = {}  # the resolved configuration that made it; saved with it
         self._random_state: Tensor | None = None
+        self._time_of_all = 0.0
         self._seconds_before, self._began = 0.0, time.monotonic()
 
     @abstractmethod
@@ -150,10 +151,19 @@ class Model(pl.LightningModule):
         if trainer is None:
             return 0.0
         by_steps = trainer.global_step / trainer.max_steps if trainer.max_steps > 0 else 0.0
+        by_time = self._time_of_all if trainer.world_size > 1 else self._own_time(trainer)
+        return min(1.0, max(by_steps, by_time))
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        if self.trainer.world_size > 1:  # clocks differ between processes, learning rates must not
+            self._time_of_all = self.trainer.strategy.broadcast(self._own_time(self.trainer))
+
+    @staticmethod
+    def _own_time(trainer: pl.Trainer) -> float:
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, Timer) and callback._duration:
-                return min(1.0, max(by_steps, callback.time_elapsed() / callback._duration))
-        return min(1.0, by_steps)
+                return callback.time_elapsed() / callback._duration
+        return 0.0
 
     def training_step(self, batch: Any, index: int) -> Tensor:
         terms = self.loss(batch)
