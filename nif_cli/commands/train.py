@@ -308,6 +308,7 @@ def _conclude(
         "steps": trainer.global_step,
         "seconds": round(seconds, 1),
         "parameters": sum(p.numel() for p in model.parameters()),
+        "bytes": sum(p.nbytes for p in model.parameters()),
         "train/loss": loss,
         "val/loss": value,
         "val/loss best": keeper.best,

@@ -198,8 +198,9 @@ class Voxels(nn.Module):
 
     table_rate = TABLE_RATE
 
-    def __init__(self, dim: int = 3, out: int = 1, code_size: int = 0, *, resolution: int = 64):
+    def __init__(self, dim: int = 3, out: int = 1, code_size: int = 0, *, resolution: int | None = None):
         super().__init__()
+        resolution = resolution if resolution is not None else 256 if dim == 2 else 64
         if code_size:
             raise ValueError("an array of voxels holds one shape: choose another field for a model with codes")
         if not 2 <= resolution <= 2**15 or resolution**dim * out > 2**31:

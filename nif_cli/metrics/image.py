@@ -15,9 +15,7 @@ def psnr(a: Float[Tensor, "*n"], b: Float[Tensor, "*n"]) -> float:
     return -10 * math.log10(error) if error > 0 else math.inf
 
 
-def ssim_map(
-    a: Float[Tensor, "H W C"], b: Float[Tensor, "H W C"], size: int = 11, sigma: float = 1.5
-) -> Float[Tensor, "h w C"]:
+def ssim_map(a: Float[Tensor, "H W C"], b: Float[Tensor, "H W C"], size: int = 11, sigma: float = 1.5) -> Float[Tensor, "h w C"]:
     """Structural similarity at each place where a `size` x `size` Gaussian window lies inside the pictures (Wang et al. 2004,
     eq. 13, K1 = 0.01, K2 = 0.03, the window's plain moments)."""
     if a.shape != b.shape or min(a.shape[:2]) < size:

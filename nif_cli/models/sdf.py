@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -54,6 +55,9 @@ class Sdf(Model):
         data.require(f"model=sdf with objective={self.objective}", "distance" if self.objective == "regression" else "normals")
         if self.objective == "eikonal":
             data.surface_batch_points = data.batch_points // 2
+        fill = getattr(self.network, "fill", None)
+        if fill is not None and shapes[0].distance is not None:  # an array of values starts from the data
+            fill(shapes[0].points, np.clip(shapes[0].distance, -self.clamp, self.clamp)[:, None])
         self.instances = {s.id: Instance(s.id, s.transform) for s in shapes}
 
     def allocate(self, ids: list[str]) -> None:

@@ -7,17 +7,19 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import igl
 import imageio_ffmpeg
 import numpy as np
 import torch
+import trimesh
 from jaxtyping import Float, UInt8
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from nif_cli.field import Field, Signal
 from nif_cli.geometry.mesh import Transform
 from nif_cli.rendering.cameras import Rays, pinhole_rays
-from nif_cli.rendering.sphere_tracing import EmptySpace, shade, sphere_trace
+from nif_cli.rendering.sphere_tracing import EmptySpace, Hits, shade, sphere_trace
 
 Picture = UInt8[np.ndarray, "H W 3"]
 
@@ -37,6 +39,32 @@ def picture(
     colour = shade(sphere_trace(field, rays, empty), rays, pose[:, 0], pose[:, 1])
     image = colour.reshape(size, antialias, size, antialias, 3).mean((1, 3))
     return (image * 255 + 0.5).to(torch.uint8).cpu().numpy()
+
+
+def mesh_picture(mesh: trimesh.Trimesh, pose: Float[Tensor, "3 4"], size: int, antialias: int = 2) -> Picture:
+    """A normalised mesh from a camera, as `picture` shows a field, with the normals of its faces."""
+    rays = pinhole_rays(pose, size * antialias, size * antialias)
+    vertices, faces = np.ascontiguousarray(mesh.vertices, np.float64), np.ascontiguousarray(mesh.faces, np.int64)
+    tree = igl.AABB()
+    tree.init(vertices, faces)
+    origins, directions = (np.ascontiguousarray(t.numpy(), np.float64) for t in (rays.origins, rays.directions))
+    face, depth, _ = (np.asarray(a) for a in tree.intersect_ray_first(vertices, faces, origins, directions))
+    hit = torch.from_numpy(face >= 0)
+    normals = torch.from_numpy(np.ascontiguousarray(mesh.face_normals)[face]).float()
+    normals = torch.where(((normals * rays.directions).sum(-1) > 0)[:, None], -normals, normals)  # seen from behind
+    far = torch.from_numpy(np.where(face >= 0, depth, 0)).float()
+    hits = Hits(hit, far, rays.origins + far[:, None] * rays.directions, normals)
+    colour = shade(hits, rays, pose[:, 0], pose[:, 1])
+    return displayed(colour.reshape(size, antialias, size, antialias, 3).mean((1, 3)))
+
+
+def labelled(image: Picture, text: str) -> UInt8[np.ndarray, "H+20 W 3"]:
+    """The picture with a line of text below."""
+    height, width = image.shape[:2]
+    canvas = Image.new("RGB", (width, height + 20), "white")
+    canvas.paste(Image.fromarray(image))
+    ImageDraw.Draw(canvas).text((4, height + 2), text, fill="black", font=ImageFont.load_default(13))
+    return np.asarray(canvas)
 
 
 def image_values(

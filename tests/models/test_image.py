@@ -75,9 +75,10 @@ def test_an_array_starts_from_the_pixels_that_are_trained_on(nif, picture, tmp_p
 def test_what_does_not_fit_is_said(nif, picture, sphere_file, tiny):
     assert "this data holds a picture" in nif("train", "model=sdf", "data=image", f"data.path={picture}").error
     assert "learns from a picture" in nif("train", "model=image", "data=toy_shapes").error
-    assert "data.path" in nif("train", "model=image", "data.path=none.png").error or "none.png" in nif(
-        "train", "model=image", "data.path=none.png"
-    ).error
+    assert (
+        "data.path" in nif("train", "model=image", "data.path=none.png").error
+        or "none.png" in nif("train", "model=image", "data.path=none.png").error
+    )
     assert nif("train", "model=image", f"data.path={picture}", "trainer.max_steps=1", *QUICK).code == 0
     assert "no surface" in nif("extract", "run=run").error
     assert "crop" in nif("render", "run=run", "crop=[0,0,33,24]").error
