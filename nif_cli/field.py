@@ -76,6 +76,17 @@ class BoundField:
         return out[..., 0].reshape(points.shape[:-1])
 
 
+@dataclass
+class BoundColoredField(BoundField):
+    """A BoundField that is a Signal too: the network `colors` gives 0.5 + 0.5 y."""
+
+    colors: nn.Module
+
+    def color(self, points: Float[Tensor, "*batch D"], directions: Tensor | None = None) -> Float[Tensor, "*batch C"]:
+        """As BoundSignal's."""
+        return BoundSignal(self.colors, self.bounds).color(points)
+
+
 def bind(
     network: nn.Module,
     code: Tensor | None = None,

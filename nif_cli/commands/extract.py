@@ -12,8 +12,8 @@ from tqdm import tqdm
 from nif_cli import NifError, runs
 from nif_cli.commands.of_run import open_run
 from nif_cli.config import check, did_you_mean
-from nif_cli.field import Field
-from nif_cli.geometry.extraction import extract_mesh
+from nif_cli.field import Field, Signal
+from nif_cli.geometry.extraction import extract_mesh, vertex_colors
 from nif_cli.geometry.mesh import WRITABLE, mesh_bytes
 
 
@@ -50,6 +50,8 @@ def main(cfg: DictConfig) -> None:
             empty.append(id)
             print(f"{id}: no surface at this level; nothing written")
             continue
+        if isinstance(field, Signal):
+            mesh.visual.vertex_colors = vertex_colors(field, mesh.vertices, run.device)  # type: ignore[union-attr]
         if frame == "original":
             mesh.vertices = transform.to_original(mesh.vertices)
         path = folder / f"{runs.safe_name(id)}.{format}"

@@ -36,7 +36,12 @@ def picture(
     pictures of one field share their `empty` space."""
     rays = pinhole_rays(pose, size * antialias, size * antialias)
     rays = Rays(rays.origins.to(device), rays.directions.to(device))
-    colour = shade(sphere_trace(field, rays, empty), rays, pose[:, 0], pose[:, 1])
+    hits = sphere_trace(field, rays, empty)
+    paint = None
+    if isinstance(field, Signal):
+        with torch.no_grad():
+            paint = torch.cat([field.color(part).clamp(0, 1) for part in hits.points.split(2**16)])
+    colour = shade(hits, rays, pose[:, 0], pose[:, 1], paint)
     image = colour.reshape(size, antialias, size, antialias, 3).mean((1, 3))
     return (image * 255 + 0.5).to(torch.uint8).cpu().numpy()
 
