@@ -12,6 +12,7 @@ import numpy as np
 import trimesh
 from jaxtyping import Float
 from PIL import Image
+from trimesh.resolvers import FilePathResolver
 
 from nif_cli import NifError
 from nif_cli.data.meshes import MeshData
@@ -19,6 +20,7 @@ from nif_cli.data.samples import ShapeSamples
 from nif_cli.geometry.mesh import clean, load_mesh, mesh_files
 from nif_cli.geometry.repair import solid
 
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tga", ".tif", ".tiff")
 GREY = np.array([0.6, 0.6, 0.6])  # of what has no colour
 Samples = tuple[Float[np.ndarray, "N 3"], Float[np.ndarray, "N 3"], Float[np.ndarray, "N 3"]]
 
@@ -70,10 +72,24 @@ def painted_ball() -> trimesh.Trimesh:
     return trimesh.Trimesh(ball.vertices, ball.faces, vertex_colors=(colors * 255).astype(np.uint8), process=False)
 
 
+class _Beside(FilePathResolver):
+    """Files below the mesh's folder, and pictures in the folders beside it (ShapeNet: models/ and images/), no others."""
+
+    def get(self, name: str) -> bytes:
+        try:
+            return super().get(name)
+        except (ValueError, FileNotFoundError):
+            folder = Path(self.parent).resolve()
+            path = (folder / name.strip()).resolve()
+            if path.suffix.lower() in PICTURES and path.is_relative_to(folder.parent) and path.is_file():
+                return path.read_bytes()
+            raise
+
+
 def coloured_parts(path: Path) -> list[trimesh.Trimesh]:
     """The meshes of a file with their own colours or textures, in the file's units; NifError where nothing is coloured."""
     try:
-        scene = trimesh.load_scene(path, process=False, allow_remote=False)
+        scene = trimesh.load_scene(path, process=False, allow_remote=False, resolver=_Beside(str(path)))
         parts = [part for part in scene.dump() if isinstance(part, trimesh.Trimesh) and len(part.faces)]
     except Exception as error:  # trimesh's readers raise whatever the file makes them stumble over
         raise NifError(f"{path}: its colours cannot be read: {str(error).splitlines()[0][:150]}") from error
@@ -94,7 +110,7 @@ def sample_colors(parts: list[trimesh.Trimesh], count: int, rng: np.random.Gener
     """`count` area-weighted points on all parts together, the normals of their faces and their colours (sRGB)."""
     area = np.array([part.area for part in parts])
     shares = rng.multinomial(count, area / area.sum())
-    found = [_sample_part(part, n, rng) for part, n in zip(parts, shares, strict=True) if n]
+    found = [_sample_part(part, n, rng) for part, n in zip(parts, shares.tolist(), strict=True) if n]
     points, normals, colors = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
     return points, normals, colors
 
