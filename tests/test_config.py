@@ -33,7 +33,7 @@ def composed(command: str, *overrides: str) -> dict:
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES, ids=lambda c: c)
 def test_every_choice_composes_and_passes(group, choice):
-    path = ["data.path=x.obj"] if choice in ("meshes", "voxels") or choice.startswith("sdf") else []
+    path = ["data.path=x.obj"] if choice in ("meshes", "voxels", "points") or choice.startswith("sdf") else []
     if group == "data" and choice in ("deepsdf", "onet"):
         path = ["data.root=x"]
     # some choices go with one model only

@@ -123,13 +123,18 @@ class ShapeData(Data):
         return [s for s in sources if any(s[0] == p or fnmatch.fnmatch(s[0], p) for p in patterns)]
 
     def require(self, model: str, what: str) -> None:
-        """NifError unless every shape has `what` ('distance', 'inside' or 'normals'), which `model` learns from."""
+        """NifError unless every shape has `what` ('distance', 'inside', 'surface' or 'normals'), which `model` learns from."""
         shapes = self.prepare()
         known = {s.id for s in shapes if getattr(s, what) is not None and len(getattr(s, what))}
         lacking = [s for s in shapes if s.id not in known and not (what == "inside" and s.distance is not None)]
         if not lacking:
             return
-        words = {"distance": "distances", "inside": "occupancies or distances", "normals": "surface points with normals"}[what]
+        words = {
+            "distance": "distances",
+            "inside": "occupancies or distances",
+            "normals": "surface points with normals",
+            "surface": "surface points",
+        }[what]
         where = f"{len(lacking)} of {len(shapes)} shapes lack them ({lacking[0].id}, ...)" if len(lacking) < len(shapes) else ""
         raise NifError(
             f"this data holds {self.holds}, {model} needs {words}; {where or 'run nif prepare on the meshes to make them'}"
