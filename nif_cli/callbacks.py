@@ -203,7 +203,7 @@ class Preview(pl.Callback):
                 continue
             if field.trust > 0:
                 pictures.append(picture(field, pose, self.size, model.device, antialias=1))
-            if board is not None:
+            if board is not None and field.bounds.shape[1] == 3:
                 try:
                     mesh = extract_mesh(field, self.resolution, device=model.device)
                 except NifError:  # diverged: the training itself will say so

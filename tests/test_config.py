@@ -53,7 +53,7 @@ def test_every_network_can_be_made_and_run(group, choice):
         overrides.insert(0, "field=mlp")
     model = make_model(composed("train", *overrides))
     code = torch.zeros(1, model.code_size) if hasattr(model, "code_size") else None
-    assert torch.isfinite(model.network(torch.rand(1, 5, 2 if choice == "image" else 3), code)).all()
+    assert torch.isfinite(model.network(torch.rand(1, 5, 2 if choice in ("image", "curve") else 3), code)).all()
 
 
 @pytest.mark.parametrize("experiment", [p.stem for p in (CONF / "experiment").glob("*.yaml")])

@@ -26,6 +26,7 @@ from nif_cli.rendering.pictures import (
     image_values,
     picture,
     picture_size,
+    plane_picture,
     png_bytes,
     scaled,
     sheet,
@@ -55,6 +56,11 @@ def main(cfg: DictConfig) -> None:
         began = time.monotonic()
         if not isinstance(field, Field):
             _picture(run, id, field, transform, folder)
+            continue
+        if field.bounds.shape[1] == 2:
+            path = folder / f"{runs.safe_name(id)}.png"
+            runs.write(path, png_bytes(plane_picture(field, size, run.device)))
+            print(f"{path}  {size} x {size} pixels, {time.monotonic() - began:.1f} s")
             continue
         if format == "npy" or config["crop"] is not None:
             raise NifError(f"{'format=npy' if format == 'npy' else 'crop'}: is for pictures, and {id} is a shape")

@@ -16,7 +16,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from nif_cli.field import Field, Signal
+from nif_cli.field import Field, Signal, evaluate
 from nif_cli.geometry.mesh import Transform
 from nif_cli.rendering.cameras import Rays, pinhole_rays
 from nif_cli.rendering.sphere_tracing import EmptySpace, Hits, shade, sphere_trace
@@ -33,7 +33,9 @@ def picture(
     empty: EmptySpace | None = None,
 ) -> Picture:
     """The surface of `field` from a camera, size x size, shaded by its normals; antialias^2 rays a pixel. Several
-    pictures of one field share their `empty` space."""
+    pictures of one field share their `empty` space. Of a field of the plane: `plane_picture`, wherever the camera is."""
+    if field.bounds.shape[1] == 2:
+        return plane_picture(field, size, device)
     rays = pinhole_rays(pose, size * antialias, size * antialias)
     rays = Rays(rays.origins.to(device), rays.directions.to(device))
     hits = sphere_trace(field, rays, empty)
@@ -44,6 +46,20 @@ def picture(
     colour = shade(hits, rays, pose[:, 0], pose[:, 1], paint)
     image = colour.reshape(size, antialias, size, antialias, 3).mean((1, 3))
     return (image * 255 + 0.5).to(torch.uint8).cpu().numpy()
+
+
+def plane_picture(field: Field, size: int, device: torch.device | str = "cpu") -> Picture:
+    """A field of the plane over its bounds: blue inside, sand outside, with a line every tenth of a unit ball's radius, and
+    the curve itself in black."""
+    low, high = field.bounds.to(device)
+    axis = (torch.arange(size, device=device) + 0.5) / size
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    points = low + torch.stack((x, y), -1).reshape(-1, 2) * (high - low)
+    value = (evaluate(field, points) - field.level).reshape(size, size, 1).cpu()
+    pixel = float((high - low).max()) / size
+    inside, outside = torch.tensor([0.45, 0.62, 0.85]), torch.tensor([0.96, 0.92, 0.82])
+    colour = torch.where(value > 0, inside, outside) * (1 - 0.25 * (value.abs() / 0.1 % 1).clamp(max=1))
+    return displayed(colour * (value.abs() / (1.5 * pixel)).clamp(max=1))
 
 
 def mesh_picture(mesh: trimesh.Trimesh, pose: Float[Tensor, "3 4"], size: int, antialias: int = 2) -> Picture:
