@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -126,21 +129,28 @@ def fit_codes(
     of a shape the one with the least loss is kept. `prior` weighs mean(code^2)."""
     began = time.monotonic()
     shapes, restarts, size = start.shape
-    codes = start.reshape(-1, size).clone().requires_grad_(True)
+    codes = start.reshape(-1, size).clone()
     optimizer = torch.optim.Adam([codes], lr=lr)
     curve = []
-    for step in range(steps):
-        if step == steps // 2:
-            optimizer.param_groups[0]["lr"] = lr / 10
-        where, bounds = pool.draw(points, generator)
-        if restarts > 1:
-            where, bounds = where.repeat_interleave(restarts, 0), bounds.repeat_interleave(restarts, 0)
-        loss = violation(network(where, codes)[..., 0], bounds)
-        total = loss.sum() + prior * codes.square().mean(-1).sum()
-        (codes.grad,) = torch.autograd.grad(total, codes)
-        optimizer.step()
-        if step % max(1, steps // 20) == 0:
-            curve.append(float(loss.detach().mean()))
+
+    def gradient(part: slice, where: Tensor, bounds: Tensor) -> tuple[Tensor, Tensor]:
+        own = codes[part].detach().requires_grad_(True)
+        loss = violation(network(where[part], own)[..., 0], bounds[part])
+        (grad,) = torch.autograd.grad(loss.sum() + prior * own.square().mean(-1).sum(), own)
+        return loss.detach(), grad
+
+    with _side_by_side(len(codes), points, codes.device) as (parts, run):
+        for step in range(steps):
+            if step == steps // 2:
+                optimizer.param_groups[0]["lr"] = lr / 10
+            where, bounds = pool.draw(points, generator)
+            if restarts > 1:
+                where, bounds = where.repeat_interleave(restarts, 0), bounds.repeat_interleave(restarts, 0)
+            losses, grads = zip(*run(partial(gradient, where=where, bounds=bounds), parts), strict=True)
+            codes.grad = torch.cat(grads)
+            optimizer.step()
+            if step % max(1, steps // 20) == 0:
+                curve.append(float(torch.cat(losses).mean()))
     with torch.no_grad():
         where, bounds = pool.draw(max(points, 8192), generator)
         made = codes.view(shapes, restarts, size)
@@ -150,3 +160,21 @@ def fit_codes(
     best = losses.argmin(1)
     rows = torch.arange(shapes, device=best.device)
     return Fit(made[rows, best].detach(), losses[rows, best], losses, curve, time.monotonic() - began)
+
+
+@contextmanager
+def _side_by_side(codes: int, points: int, device: torch.device) -> Iterator[tuple[list[slice], Callable]]:
+    """How a step is cut: into parts of the codes, and what maps a function over them. A GPU takes all at once. On a CPU the
+    activations of a few thousand points stay in its caches, and each thread has parts of its own: threads that share
+    every product of a small network wait for each other most of the time."""
+    threads = torch.get_num_threads()
+    each = codes if device.type != "cpu" else max(1, 4096 // points)
+    parts = [slice(k, k + each) for k in range(0, codes, each)]
+    if len(parts) == 1 or threads == 1:
+        yield parts, map
+        return
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as workers:
+        try:
+            yield parts, workers.map
+        finally:
+            torch.set_num_threads(threads)

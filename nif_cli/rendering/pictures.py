@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import igl
-import imageio_ffmpeg
 import numpy as np
 import torch
 import trimesh
@@ -167,6 +166,8 @@ def gif_bytes(frames: Sequence[Picture], fps: int = 15) -> bytes:
 def write_mp4(path: Path, frames: Sequence[Picture], fps: int = 24) -> None:
     """H.264, playable everywhere; sides are made even by repeating the last row or column, as the codec wants."""
     height, width = (n + n % 2 for n in frames[0].shape[:2])
+    import imageio_ffmpeg  # only here: a large package, and mp4 is seldom asked for
+
     writer = imageio_ffmpeg.write_frames(str(path), (width, height), fps=fps, quality=8, macro_block_size=2)
     writer.send(None)
     for frame in frames:
