@@ -37,7 +37,7 @@ from nif_cli.rendering.sphere_tracing import EmptySpace
 
 def main(cfg: DictConfig) -> None:
     config = check(cfg, "render")
-    format, size = config["format"], config["size"] or 256
+    format, size = config["format"], 256 if config["size"] is None else config["size"]
     if config["camera"] != "turntable":
         raise NifError(f"camera={config['camera']}: there is turntable")
     if format not in ("png", "gif", "mp4", "npy"):
