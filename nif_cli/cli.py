@@ -29,6 +29,9 @@ EXAMPLES = {
   nif train model=deepsdf data=meshes data.path=chairs/        a folder of meshes, a code for each
   nif train model=metasdf data=voxels data.path=chairs.npz data.test=100     weights that become any chair in a few steps
   nif train model=sdf field=fourier data.path=bunny.obj model.lr=5e-4 trainer.max_time=00:00:10:00
+  nif train experiment=sdf_fast data.path=bunny.obj            one shape in a minute; sdf_sal data=points from a scan
+  nif train model=image data.path=photo.jpg                    a picture; model=texture a coloured mesh
+  nif train -m experiment=frequencies field=relu,siren,hash data.path=photo.jpg   fields side by side
   nif train -m model=sdf field=mlp,siren data.path=bunny.obj   a sweep; hydra/launcher=joblib runs it in parallel
   nif train resume=latest trainer.max_time=00:00:10:00         go on where a run stopped
   nif train init_from=outputs/sdf-meshes/... data.path=b.obj   start from another run's weights""",
@@ -42,6 +45,7 @@ EXAMPLES = {
     "render": """\
   nif render                                         one sheet of views for each shape of the latest run
   nif render format=mp4 frames=72 size=512
+  nif render size=2000 crop=[100,100,200,150]        a part of a picture (model=image), magnified
   nif render instances=1 up=z elevation=30
   nif render 'instances=[chair/0000,chair/0003]' interpolate=48 format=gif""",
     "reconstruct": """\

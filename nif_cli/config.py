@@ -103,7 +103,8 @@ class Extract(OfRun):
 class Render(OfRun):
     camera: str = "turntable"
     frames: int = 8
-    size: int = 256
+    size: int | None = None
+    crop: Any = None
     elevation: float = 20.0
     up: str = "y"
     format: str = "png"

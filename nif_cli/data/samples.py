@@ -66,7 +66,7 @@ class Observation:
 @dataclass
 class ShapeSamples:
     """One shape in normalised space. `distance` is positive inside; what a source does not know stays None. `surface`
-    and `normals` are points on the surface. Arrays may lie on disk (memory-mapped)."""
+    and `normals` are points on the surface, `colors` theirs (sRGB in [0, 1]). Arrays may lie on disk (memory-mapped)."""
 
     id: str
     transform: Transform
@@ -77,6 +77,7 @@ class ShapeSamples:
     normals: Float[np.ndarray, "M 3"] | None = None
     report: str = ""
     observation: Observation | None = None
+    colors: Float[np.ndarray, "M 3"] | None = None
 
     @property
     def nbytes(self) -> int:

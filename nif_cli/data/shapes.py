@@ -9,13 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import count
 
-import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from nif_cli import NifError
 from nif_cli.data.formats.onet import OnetTree
+from nif_cli.data.module import Data
 from nif_cli.data.pool import ShapeBatch, ShapePool, ShardedPool
 from nif_cli.data.samples import ShapeSamples
 from nif_cli.data.spill import Spool, memory_limit
@@ -24,7 +24,7 @@ from nif_cli.metrics.protocols import Truth
 Source = tuple[str, Callable[[], ShapeSamples]]
 
 
-class ShapeData(pl.LightningDataModule):
+class ShapeData(Data):
     """Batches of shapes for training: `batch_points` points of at most `batch_shapes` shapes.
 
     `instances` takes some of them: a count, ids or globs. Samples beyond `memory` ('400MiB'; by default half of what is
@@ -36,7 +36,6 @@ class ShapeData(pl.LightningDataModule):
 
     epoch_batches = 500  # Lightning's epoch: how often the held-out points are looked at, at most
     holds = "distances"  # what a source has, in words
-    space = "ball"  # how its shapes are normalised: a key of geometry.mesh.SPACES
 
     def __init__(
         self,
@@ -131,20 +130,27 @@ class ShapeData(pl.LightningDataModule):
         return [s for s in sources if any(s[0] == p or fnmatch.fnmatch(s[0], p) for p in patterns)]
 
     def require(self, model: str, what: str) -> None:
-        """NifError unless every shape has `what` ('distance', 'inside' or 'normals'), which `model` learns from."""
+        """NifError unless every shape has `what` ('distance', 'inside', 'surface' or 'normals'), which `model` learns from."""
         shapes = self.prepare()
         known = {s.id for s in shapes if getattr(s, what) is not None and len(getattr(s, what))}
         lacking = [s for s in shapes if s.id not in known and not (what == "inside" and s.distance is not None)]
         if not lacking:
             return
-        words = {"distance": "distances", "inside": "occupancies or distances", "normals": "surface points with normals"}[what]
+        words = {
+            "distance": "distances",
+            "inside": "occupancies or distances",
+            "normals": "surface points with normals",
+            "surface": "surface points",
+        }[what]
         where = f"{len(lacking)} of {len(shapes)} shapes lack them ({lacking[0].id}, ...)" if len(lacking) < len(shapes) else ""
         raise NifError(
             f"this data holds {self.holds}, {model} needs {words}; {where or 'run nif prepare on the meshes to make them'}"
         )
 
-    def setup(self, stage: str | None = None) -> None:
-        self.prepare()
+    def summary(self) -> str:
+        shapes = self.prepare()
+        few = "1 shape" if len(shapes) == 1 else f"{len(shapes)} shapes"
+        return f"{few}, {sum(len(s.points) for s in shapes):,} points"
 
     def make_pool(self, device: torch.device) -> ShapePool | ShardedPool:
         """The pool for the training device; made once."""
