@@ -21,10 +21,11 @@ from pytorch_lightning.utilities import rank_zero_only
 from tqdm import tqdm
 
 from nif_cli import NifError, runs
+from nif_cli.field import Field
 from nif_cli.geometry.extraction import extract_mesh
 from nif_cli.models.model import Model
 from nif_cli.rendering.cameras import turntable
-from nif_cli.rendering.pictures import picture, png_bytes, sheet
+from nif_cli.rendering.pictures import overview, picture, png_bytes, sheet
 from nif_cli.rendering.sphere_tracing import EmptySpace
 
 
@@ -198,9 +199,13 @@ class Preview(pl.Callback):
         pose = turntable(1)[0]
         for id in list(model.instances)[: self.shapes]:
             field = model.field(id)
-            empty = EmptySpace(field, 40, model.device)
-            pictures.append(picture(field, pose, self.size, model.device, antialias=1, empty=empty))
-            if board is not None:
+            if not isinstance(field, Field):
+                pictures.append(overview(field, model.instances[id].transform, 256, model.device))
+                continue
+            if field.bounds.shape[1] == 3:
+                empty = EmptySpace(field, 40, model.device)
+                pictures.append(picture(field, pose, self.size, model.device, antialias=1, empty=empty))
+            if board is not None and field.bounds.shape[1] == 3:
                 try:
                     mesh = extract_mesh(field, self.resolution, device=model.device)
                 except NifError:  # diverged: the training itself will say so

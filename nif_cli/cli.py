@@ -27,9 +27,13 @@ EXAMPLES = {
   nif train                                                    a DeepSDF auto-decoder on built-in shapes
   nif train model=sdf data.path=bunny.obj                      one shape, one network
   nif train model=deepsdf data=meshes data.path=chairs/        a folder of meshes, a code for each
+  nif train model=metasdf data=voxels data.path=chairs.npz data.test=100     weights that become any chair in a few steps
   nif train model=sdf field=fourier data.path=bunny.obj model.lr=5e-4 trainer.max_time=00:00:10:00
   nif train model=occupancy data=meshes data.path=chairs/ data.test=20     shapes from point clouds
   nif train model=occupancy encoder=image data=onet data.root=shapenet/    shapes from pictures
+  nif train experiment=sdf_fast data.path=bunny.obj            one shape in a minute; sdf_sal data=points from a scan
+  nif train model=image data.path=photo.jpg                    a picture; model=texture a coloured mesh
+  nif train -m experiment=frequencies field=relu,siren,hash data.path=photo.jpg   fields side by side
   nif train -m model=sdf field=mlp,siren data.path=bunny.obj   a sweep; hydra/launcher=joblib runs it in parallel
   nif train resume=latest trainer.max_time=00:00:10:00         go on where a run stopped
   nif train init_from=outputs/sdf-meshes/... data.path=b.obj   start from another run's weights""",
@@ -43,17 +47,20 @@ EXAMPLES = {
     "render": """\
   nif render                                         one sheet of views for each shape of the latest run
   nif render format=mp4 frames=72 size=512
+  nif render size=2000 crop=[100,100,200,150]        a part of a picture (model=image), magnified
   nif render instances=1 up=z elevation=30
   nif render 'instances=[chair/0000,chair/0003]' interpolate=48 format=gif""",
     "reconstruct": """\
   nif reconstruct input=chair.ply                    a mesh or a scan, by the latest run
   nif reconstruct input=scans/ steps=800 restarts=8 picture=true
   nif reconstruct input=chair.obj observe=depth pose=3        complete it from one depth view
-  nif reconstruct input=chair.obj observe=oriented keep=x+ points=2000 noise=0.005""",
+  nif reconstruct input=chair.obj observe=oriented keep=x+ points=2000 noise=0.005
+  nif reconstruct input=chair.obj steps=10 save=run           a run of model=metasdf: the adapted network, to be refined""",
     "evaluate": """\
   nif evaluate                                       the shapes that the latest run knows, against their truth
   nif evaluate protocol=[deepsdf,convonet] split=test instances=16
   nif evaluate run=outputs/... +data.path=more_chairs/ split=all observe=points points=300 noise=0.005
+  nif evaluate split=test curve=[0,1,2,5,20,100] instances=8  a run of model=metasdf against Adam from elsewhere
   nif evaluate mesh=a.ply reference=b.ply protocol=[onet,srb,two_way]""",
     "import-deepsdf": """\
   nif import-deepsdf experiment=DeepSDF/examples/chairs

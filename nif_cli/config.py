@@ -104,7 +104,8 @@ class Extract(OfRun):
 class Render(OfRun):
     camera: str = "turntable"
     frames: int = 8
-    size: int = 256
+    size: int | None = None
+    crop: Any = None
     elevation: float = 20.0
     up: str = "y"
     format: str = "png"
@@ -139,6 +140,7 @@ class Reconstruct(NewShapes):
     format: str = "ply"
     frame: str = "original"
     picture: bool = False
+    save: str | None = None
     output: str | None = None
     device: str = "auto"
 
@@ -154,6 +156,7 @@ class Evaluate(NewShapes):
     mesh: str | None = None
     reference: str | None = None
     scan: str | None = None
+    curve: Any = None
     resolution: int = 128
     method: str = "sparse"
     output: str | None = None

@@ -31,6 +31,30 @@ class Field(Protocol):
         ...
 
 
+@runtime_checkable
+class Signal(Protocol):
+    """Colours in normalised space: a picture (D = 2), a texture (D = 3). A Field may be a Signal too."""
+
+    bounds: Tensor
+    """[2, D]: the box (lower corner, upper corner) that it fills."""
+
+    def color(self, points: Tensor, directions: Tensor | None = None) -> Tensor:
+        """[..., D] -> [..., C]: sRGB and straight alpha, about [0, 1]; unit `directions` [..., D] where it depends on them."""
+        ...
+
+
+@dataclass
+class BoundSignal:
+    """A network whose values are 0.5 + 0.5 y, as a Signal."""
+
+    network: nn.Module
+    bounds: Tensor
+
+    def color(self, points: Float[Tensor, "*batch D"], directions: Tensor | None = None) -> Float[Tensor, "*batch C"]:
+        """Not clamped: what is displayed is."""
+        return 0.5 + 0.5 * self.network(points.reshape(1, -1, points.shape[-1]), None).reshape(*points.shape[:-1], -1)
+
+
 @dataclass
 class BoundField:
     """A network bound to one instance: by its code, by adapted weights, or by nothing at all. Made by `bind`."""
@@ -50,6 +74,17 @@ class BoundField:
         else:
             out = torch.func.functional_call(self.network, dict(self.params), args)
         return out[..., 0].reshape(points.shape[:-1])
+
+
+@dataclass
+class BoundColoredField(BoundField):
+    """A BoundField that is a Signal too: the network `colors` gives 0.5 + 0.5 y."""
+
+    colors: nn.Module
+
+    def color(self, points: Float[Tensor, "*batch D"], directions: Tensor | None = None) -> Float[Tensor, "*batch C"]:
+        """As BoundSignal's."""
+        return BoundSignal(self.colors, self.bounds).color(points)
 
 
 def bind(

@@ -42,5 +42,93 @@ class SweepTable(Callback):
         print(f"table: {folder / 'sweep.csv'}")
 
 
+class Comparison(SweepTable):
+    """The table, and contact.png: what each job has made, side by side with the truth. Shapes are measured first."""
+
+    def on_multirun_end(self, config: DictConfig, **keywords: Any) -> None:
+        folder = Path(config.hydra.sweep.dir)
+        from nif_cli import NifError, runs
+        from nif_cli.rendering.pictures import png_bytes, sheet
+
+        jobs = sorted((p.parent for p in folder.glob("*/checkpoints/") if p.is_dir()), key=lambda p: (len(p.name), p.name))
+        settings = {job: _settings(job) for job in jobs if (job / "summary.json").exists()}
+        cells, truth = [], None
+        for job, own in settings.items():
+            try:
+                model = runs.load(job)
+                if truth is None:
+                    truth = _Truth(model)
+                    cells.append(truth.shown())
+                varied = [v for k, v in own.items() if len({str(other.get(k)) for other in settings.values()}) > 1]
+                cells.append(truth.compare(model, job, " ".join(varied) or job.name))
+            except NifError as error:
+                print(f"{job}: {error}")
+        super().on_multirun_end(config, **keywords)
+        if cells:
+            runs.write(folder / "contact.png", png_bytes(sheet(cells)))
+            print(f"sheet: {folder / 'contact.png'}")
+
+
+class _Truth:
+    """What the first job learned from, and how another job's result is measured and drawn beside it."""
+
+    def __init__(self, model: Any, size: int = 320):
+        from nif_cli.config import build
+        from nif_cli.data.image import ImageData
+        from nif_cli.rendering.cameras import turntable
+
+        self.size, self.pose = size, turntable(1)[0]
+        self.data: Any = build(model.config["data"], "data")
+        self.id = next(iter(model.instances))
+        self.is_picture = isinstance(self.data, ImageData)
+        self.mesh = None if self.is_picture else self.data.truth(self.id).mesh
+
+    def shown(self) -> Any:
+        import numpy as np
+        import trimesh
+        from PIL import Image
+
+        from nif_cli.geometry.mesh import unit_ball
+        from nif_cli.rendering.pictures import labelled, mesh_picture, scaled
+
+        if self.is_picture:
+            pixels = self.data.pixels()
+            width, height = scaled(pixels.shape[1], pixels.shape[0], min(self.size, max(pixels.shape[:2])))
+            image = np.asarray((pixels >> (8 if pixels.dtype == np.uint16 else 0)).astype(np.uint8))
+            whole = Image.fromarray(image.squeeze())
+            if whole.mode == "RGBA":
+                whole = Image.alpha_composite(Image.new("RGBA", whole.size, "white"), whole)
+            return labelled(np.asarray(whole.convert("RGB").resize((width, height), Image.Resampling.BOX)), "truth")
+        if self.mesh is None:
+            return labelled(np.full((self.size, self.size, 3), 255, np.uint8), "no mesh to compare with")
+        vertices = unit_ball(self.mesh.vertices).to_normalised(self.mesh.vertices)
+        return labelled(mesh_picture(trimesh.Trimesh(vertices, self.mesh.faces, process=False), self.pose, self.size), "truth")
+
+    def compare(self, model: Any, job: Path, name: str) -> Any:
+        from nif_cli import runs
+        from nif_cli.geometry.extraction import extract_mesh
+        from nif_cli.metrics.shape import two_way_distance
+        from nif_cli.rendering.pictures import labelled, overview, picture
+
+        summary = json.loads((job / "summary.json").read_text())
+        field, transform = model.field(self.id), model.instances[self.id].transform
+        if self.is_picture:
+            psnr = summary.get("psnr held-out", summary.get("psnr", float("nan")))
+            return labelled(overview(field, transform, self.size), f"{name}  {psnr:.1f} dB")
+        text = name
+        if self.mesh is not None:
+            mesh = extract_mesh(field, 128)
+            mesh.vertices = transform.to_original(mesh.vertices) if len(mesh.faces) else mesh.vertices
+            summary["two-way distance"] = two_way_distance(mesh, self.mesh)
+            runs.write(job / "summary.json", json.dumps(summary, indent=1))
+            text = f"{name}  {summary['two-way distance']:.5f}"
+        return labelled(picture(field, self.pose, self.size, antialias=1), text)
+
+
+def _settings(job: Path) -> dict[str, str]:
+    overrides = json.loads((job / "summary.json").read_text())["overrides"]
+    return dict(o.lstrip("+").split("=", 1) for o in overrides if "=" in o)
+
+
 def _short(value: Any) -> str:
     return f"{value:.5g}" if isinstance(value, float) else "" if value is None else str(value)

@@ -17,9 +17,11 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from nif_cli import NifError, __version__, runs
+from nif_cli.commands.adaptation_curve import compare, steps_of
 from nif_cli.commands.of_new_shapes import check_keys, check_kind, infer, shown
 from nif_cli.config import build, check, check_node, did_you_mean
 from nif_cli.data.inputs import read_inputs
+from nif_cli.data.module import Data
 from nif_cli.data.observing import known
 from nif_cli.data.shapes import ShapeData
 from nif_cli.field import Field
@@ -51,7 +53,15 @@ def main(cfg: DictConfig) -> None:
     if config["run"] is None:
         print(f"run: {run}")
     data = _data(config, model)
+    if not isinstance(data, ShapeData):
+        _figures(config, run, model, data)
+        return
     shapes = _shapes(config, model, data)
+    if config["curve"] is not None:
+        steps = steps_of(config, model)
+        one = next(iter(dict(_data({**config, "split": None, "data": None}, model).chosen()).values()))
+        compare(config, model, run, steps, list(shapes.values()), one, device)  # type: ignore[arg-type]
+        return
     results: Results = {name: {} for name in protocols}
     empty, reports, began = [], {}, time.monotonic()
     ids = list(shapes)
@@ -89,7 +99,27 @@ def main(cfg: DictConfig) -> None:
         raise NifError(f"{', '.join(protocols)}: no metric could be measured; this data lacks the truth that they need")
 
 
-def _data(config: dict[str, Any], model: Model) -> ShapeData:
+def _figures(config: dict[str, Any], run: Path, model: Model, data: Data) -> None:
+    """What a model that is no shape says of itself: of a picture PSNR and SSIM, on trained and on held-out pixels."""
+    began, id = time.monotonic(), next(iter(model.instances))
+    data.prepare()
+    figures = model.figures(data)
+    report = {
+        "protocol": {data.kind: {"mean": figures, "median": figures, "instances": {id: figures}, "units": model.units}},
+        "run": str(run),
+        "checkpoint": config["checkpoint"],
+        "seconds": round(time.monotonic() - began, 1),
+        "version": __version__,
+    }
+    path = Path(config["output"]).expanduser() if config["output"] else run / "evaluation.json"
+    write(path, json.dumps(report, indent=1))
+    print(f"\n{data.kind}: {id}")
+    for name, figure in figures.items():
+        print(f"  {name:<{max(map(len, figures))}}  {figure:.4f}  [{model.units[name]}]")
+    print(f"\n{path}")
+
+
+def _data(config: dict[str, Any], model: Model) -> Data:
     """The data to compare with: the run's own, with the user's changes, or another source."""
     node = dict(model.config.get("data") or {})
     given = config["data"] if isinstance(config["data"], dict) else {}
@@ -100,9 +130,10 @@ def _data(config: dict[str, Any], model: Model) -> ShapeData:
     node.setdefault("seed", 0)
     check_node(node, "data")
     data = build(node, "data")
-    if not isinstance(data, ShapeData):
-        raise NifError(f"evaluate: no protocol here fits the data of this run ({node.get('_target_')})")
-    data.look = model.look
+    if not isinstance(data, model.learns):
+        raise NifError(f"evaluate: this run is of {model.learns.holds}, the data holds {getattr(data, 'holds', 'none of it')}")
+    if isinstance(data, ShapeData):
+        data.look = model.look
     return data
 
 
@@ -133,7 +164,9 @@ def _fields(config: dict[str, Any], model: Model, data: ShapeData, shapes: dict[
     with bar:
         for id in shapes:
             if id not in new:
-                yield id, model.field(id), model.instances[id].transform, {}, None
+                field = model.field(id)
+                assert isinstance(field, Field)
+                yield id, field, model.instances[id].transform, {}, None
                 bar.update()
         if not new:
             return

@@ -5,15 +5,19 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from omegaconf import DictConfig
 from tqdm import tqdm
 
 from nif_cli import NifError, runs
-from nif_cli.commands.of_run import open_run
+from nif_cli.commands.of_run import OpenRun, open_run
 from nif_cli.config import check, did_you_mean
-from nif_cli.geometry.extraction import extract_mesh
-from nif_cli.geometry.mesh import WRITABLE, mesh_bytes
+from nif_cli.field import Field, Signal
+from nif_cli.geometry.curves import extract_curves, svg
+from nif_cli.geometry.extraction import extract_mesh, vertex_colors
+from nif_cli.geometry.mesh import WRITABLE, Transform, mesh_bytes
 
 
 def main(cfg: DictConfig) -> None:
@@ -32,6 +36,11 @@ def main(cfg: DictConfig) -> None:
     empty, total = [], 0
     for id, field, transform in run.fields():
         total += 1
+        if not isinstance(field, Field):
+            raise NifError(f"{id}: a picture, which has no surface; nif render run={run.path} gives it back")
+        if field.bounds.shape[1] == 2:
+            _curves(run, id, field, transform, folder, config)
+            continue
         began = time.monotonic()
         bar = tqdm(desc=id, unit=" points", unit_scale=True, leave=False, disable=not sys.stderr.isatty(), delay=1)
         with bar:
@@ -47,6 +56,8 @@ def main(cfg: DictConfig) -> None:
             empty.append(id)
             print(f"{id}: no surface at this level; nothing written")
             continue
+        if isinstance(field, Signal):
+            mesh.visual.vertex_colors = vertex_colors(field, mesh.vertices, run.device)  # type: ignore[union-attr]
         if frame == "original":
             mesh.vertices = transform.to_original(mesh.vertices)
         path = folder / f"{runs.safe_name(id)}.{format}"
@@ -55,3 +66,15 @@ def main(cfg: DictConfig) -> None:
         print(f"{path}  {len(mesh.vertices):,} vertices, {len(mesh.faces):,} faces, {state}, {time.monotonic() - began:.1f} s")
     if len(empty) == total:
         raise NifError("no surface in any of them: train longer, or another level=")
+
+
+def _curves(run: OpenRun, id: str, field: Field, transform: Transform, folder: Path, config: dict[str, Any]) -> None:
+    """A field of the plane: its level set as SVG, whatever format= says."""
+    curves = extract_curves(field, config["resolution"], config["level"], run.device)
+    if not curves:
+        raise NifError(f"{id}: no curve at this level; train longer, or another level=")
+    if config["frame"] == "original":
+        curves = [transform.to_original(np.pad(c, ((0, 0), (0, 1))))[:, :2] for c in curves]
+    path = folder / f"{runs.safe_name(id)}.svg"
+    runs.write(path, svg(curves))
+    print(f"{path}  {len(curves)} closed curves, {sum(map(len, curves)):,} points")

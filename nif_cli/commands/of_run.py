@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from nif_cli import NifError, runs
-from nif_cli.field import Field
+from nif_cli.field import Field, Signal
 from nif_cli.geometry.mesh import Transform
 from nif_cli.models.model import Model
 
@@ -23,7 +23,7 @@ class OpenRun:
     instances: list[str]
     config: dict[str, Any]
 
-    def fields(self) -> Iterator[tuple[str, Field, Transform]]:
+    def fields(self) -> Iterator[tuple[str, Field | Signal, Transform]]:
         """(name, field, transform to the user's units) of the instances; with interpolate= of the shapes between two of
         them, with sample= of new ones (in normalised space)."""
         steps, count = self.config["interpolate"], self.config["sample"]

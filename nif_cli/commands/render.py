@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf import DictConfig
 from tqdm import tqdm
@@ -14,20 +16,34 @@ from tqdm import tqdm
 from nif_cli import NifError, runs
 from nif_cli.commands.of_run import OpenRun, open_run, pair_name
 from nif_cli.config import blame, check
+from nif_cli.field import Field, Signal
+from nif_cli.files import available_memory
+from nif_cli.geometry.mesh import Transform
 from nif_cli.rendering.cameras import turntable
-from nif_cli.rendering.pictures import gif_bytes, picture, png_bytes, sheet, write_mp4
+from nif_cli.rendering.pictures import (
+    displayed,
+    gif_bytes,
+    image_values,
+    picture,
+    picture_size,
+    plane_picture,
+    png_bytes,
+    scaled,
+    sheet,
+    write_mp4,
+)
 from nif_cli.rendering.sphere_tracing import EmptySpace
 
 
 def main(cfg: DictConfig) -> None:
     config = check(cfg, "render")
-    format, size = config["format"], config["size"]
+    format, size = config["format"], 256 if config["size"] is None else config["size"]
     if config["camera"] != "turntable":
         raise NifError(f"camera={config['camera']}: there is turntable")
-    if format not in ("png", "gif", "mp4"):
-        raise NifError(f"format={format}: must be png, gif or mp4")
-    if not 8 <= size <= 8192:
-        raise NifError(f"size={size}: must be between 8 and 8192 pixels")
+    if format not in ("png", "gif", "mp4", "npy"):
+        raise NifError(f"format={format}: must be png, gif or mp4 (or npy, of a picture)")
+    if not 8 <= size <= 2**17:
+        raise NifError(f"size={size}: must be between 8 and 131072 pixels")
     with blame("camera"):
         poses = turntable(config["frames"], config["elevation"], config["up"])
     run = open_run(config)
@@ -36,8 +52,18 @@ def main(cfg: DictConfig) -> None:
         _interpolation(run, folder, poses, config)
         return
     first_views = []
-    for id, field, _ in run.fields():
+    for id, field, transform in run.fields():
         began = time.monotonic()
+        if not isinstance(field, Field):
+            _picture(run, id, field, transform, folder)
+            continue
+        if field.bounds.shape[1] == 2:
+            path = folder / f"{runs.safe_name(id)}.png"
+            runs.write(path, png_bytes(plane_picture(field, size, run.device)))
+            print(f"{path}  {size} x {size} pixels, {time.monotonic() - began:.1f} s")
+            continue
+        if format == "npy" or config["crop"] is not None:
+            raise NifError(f"{'format=npy' if format == 'npy' else 'crop'}: is for pictures, and {id} is a shape")
         empty = EmptySpace(field, device=run.device)
         views = tqdm(poses, desc=id, unit=" view", leave=False, disable=not sys.stderr.isatty(), delay=1)
         frames = [picture(field, pose, size, run.device, empty=empty) for pose in views]
@@ -55,6 +81,32 @@ def main(cfg: DictConfig) -> None:
         print(f"{path}  the first view of each")
 
 
+def _picture(run: OpenRun, id: str, signal: Signal, transform: Transform, folder: Path) -> None:
+    """A run's picture, or the part of it that crop= names, with size= pixels along its longest side (or its own)."""
+    began, format, crop = time.monotonic(), run.config["format"], run.config["crop"]
+    width, height = picture_size(transform)
+    if format not in ("png", "npy"):
+        raise NifError(f"format={format}: {id} is a picture: png, or npy for its values as they are")
+    crop = [0, 0, width, height] if crop is None else crop
+    if not isinstance(crop, list) or len(crop) != 4 or not all(isinstance(n, int | float) for n in crop) or min(crop[2:]) <= 0:
+        raise NifError(f"crop={crop}: must be [x, y, width, height] in pixels of the picture")
+    x, y, across, down = crop
+    if x < 0 or y < 0 or x + across > width or y + down > height:
+        raise NifError(f"crop={crop}: it leaves the picture, which is {width} x {height} pixels")
+    size = scaled(across, down, run.config["size"] or max(1, round(max(across, down))))
+    if 16 * size[0] * size[1] > available_memory():
+        raise NifError(f"size={run.config['size']}: {size[0]} x {size[1]} pixels do not fit in memory; give a crop=")
+    values = image_values(signal, transform, (x, y, across, down), size, run.device)
+    path = folder / f"{runs.safe_name(id)}.{format}"
+    if format == "npy":
+        buffer = io.BytesIO()
+        np.save(buffer, values.numpy())
+        runs.write(path, buffer.getvalue())
+    else:
+        runs.write(path, png_bytes(displayed(values)))
+    print(f"{path}  {size[0]} x {size[1]} pixels, {time.monotonic() - began:.1f} s")
+
+
 def _interpolation(run: OpenRun, folder: Path, poses: torch.Tensor, config: dict[str, Any]) -> None:
     """One animation (or one sheet) of the shapes between two: as many frames as shapes; frames=1 keeps the camera still,
     otherwise it goes round once."""
@@ -64,7 +116,8 @@ def _interpolation(run: OpenRun, folder: Path, poses: torch.Tensor, config: dict
     frames = []
     with bar:
         for (_, field, _), pose in zip(run.fields(), views, strict=True):
-            frames.append(picture(field, pose, config["size"], run.device))
+            assert isinstance(field, Field)
+            frames.append(picture(field, pose, config["size"] or 256, run.device))
             bar.update()
     first, second = run.instances
     path = folder / "interpolation" / f"{runs.safe_name(pair_name(first, second))}.{config['format']}"

@@ -25,7 +25,9 @@ from pytorch_lightning.callbacks import Timer
 from nif_cli import NifError, conf_folder, runs
 from nif_cli.callbacks import Checkpoints, CsvLogger, write_summary
 from nif_cli.config import blame, build, check, locate
+from nif_cli.data.module import Data
 from nif_cli.data.shapes import ShapeData
+from nif_cli.field import Field
 from nif_cli.models.model import Model
 
 LIGHTNING = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric")
@@ -80,14 +82,22 @@ def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides
             before = runs.read_checkpoint(checkpoint)
             if "optimizer_states" not in before:
                 raise NifError(f"resume={resumed}: it was imported, without the state of its optimizer; use init_from={resumed}")
-        model = runs.make_model(config)
         data = build(config["data"], "data")
-        if not isinstance(data, ShapeData):
+        if config["model"].get("channels", 0) is None and hasattr(data, "channels"):
+            config["model"]["channels"] = data.channels
+        model = runs.make_model(config)
+        if not isinstance(data, Data):
             raise NifError(f"data._target_={config['data'].get('_target_')}: not data of nif")
+        if not isinstance(data, model.learns):
+            raise NifError(
+                f"model={type(model).__name__.lower()} learns from {model.learns.holds}, this data holds {data.holds}: "
+                "choose another model= or data="
+            )
         if config["init_from"]:
             _start_from(model, runs.find(config["init_from"], "init_from"))
         began = time.monotonic()
-        data.look = model.look
+        if isinstance(data, ShapeData):
+            data.look = model.look
         shapes = data.prepare()
         model.space = data.space
         model.adopt(data)
@@ -125,7 +135,7 @@ def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides
         )
     if not rank():
         os.environ.pop(FOLDER, None)  # the next job of a sweep has its own
-        _conclude(trainer, model, folder, keeper, value, overrides, announce)
+        _conclude(trainer, model, data, folder, keeper, value, overrides, announce)
     return value
 
 
@@ -268,7 +278,7 @@ def _check_time(text: Any) -> None:
             raise ValueError(f"'{text}': must be days:hours:minutes:seconds, as 00:00:10:00 for ten minutes") from None
 
 
-def _introduce(model: Model, data: ShapeData, folder: Path, device: torch.device, seconds: float) -> None:
+def _introduce(model: Model, data: Data, folder: Path, device: torch.device, seconds: float) -> None:
     shapes = data.prepare()
     doubts = ("not watertight", "no point is inside", "dropped", "no normalisation")
     doubtful = [s for s in shapes if any(doubt in s.report for doubt in doubts)]
@@ -276,17 +286,16 @@ def _introduce(model: Model, data: ShapeData, folder: Path, device: torch.device
         print(f"{shape.id}: {shape.report}")
     if len(doubtful) > 10 and len(shapes) > 3:
         print(f"... and {len(doubtful) - 10} more with something to say")
-    points = sum(len(s.points) for s in shapes)
     weights = sum(p.numel() for p in model.parameters())
     where = f"{torch.cuda.get_device_name(device)}" if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
-    few = "1 shape" if len(shapes) == 1 else f"{len(shapes)} shapes"
-    print(f"{few}, {points:,} points ({seconds:.1f} s); {type(model).__name__} with {weights:,} parameters; {where}")
+    print(f"{data.summary()} ({seconds:.1f} s); {type(model).__name__} with {weights:,} parameters; {where}")
     print(f"run: {folder}", flush=True)
 
 
 def _conclude(
     trainer: pl.Trainer,
     model: Model,
+    data: Data,
     folder: Path,
     keeper: Checkpoints,
     value: float,
@@ -296,24 +305,31 @@ def _conclude(
     timer = next((c for c in trainer.callbacks if isinstance(c, Timer)), None)  # type: ignore[attr-defined]
     seconds = time.monotonic() - model._began  # those before a resume included
     loss = float(model.terms["loss"]) if model.terms else float("nan")
+    model.eval()
+    figures = model.figures(data)
     summary = {
         "overrides": overrides,
         "steps": trainer.global_step,
         "seconds": round(seconds, 1),
         "parameters": sum(p.numel() for p in model.parameters()),
+        "bytes": sum(p.nbytes for p in model.parameters()),
         "train/loss": loss,
         "val/loss": value,
         "val/loss best": keeper.best,
+        **figures,
     }
     write_summary(folder, summary)
     speed = trainer.global_step / max(seconds, 1e-9)
     print(f"{trainer.global_step:,} steps in {seconds:.0f} s ({speed:.1f}/s), loss {loss:.5f}, held-out loss {value:.5f}")
+    if figures:
+        print(", ".join(f"{name} {figure:.4g}" for name, figure in figures.items()))
     if keeper.stopped_by:
         print(f"stopped by {keeper.stopped_by} and saved; go on with\n  nif train resume={folder}")
     elif announce:
         if timer is not None and trainer.global_step < trainer.max_steps and timer.time_remaining() is not None:
             print(f"stopped at trainer.max_time={trainer_time(timer)}; more: nif train resume={folder} trainer.max_time=...")
-        print(f"next:\n  nif extract run={folder}\n  nif render run={folder}")
+        surface = isinstance(model.field(next(iter(model.instances))), Field)
+        print("next:" + f"\n  nif extract run={folder}" * surface + f"\n  nif render run={folder}")
 
 
 def trainer_time(timer: Timer) -> str:
@@ -337,6 +353,9 @@ def _quiet() -> Iterator[None]:
             ".*`training_step` returned.*",
             ".*Checkpoint directory.*exists and is not empty.*",
             ".*GPU available but not used.*",
+            ".*module.* in eval mode at the start of training.*",
+            ".*no `val_dataloader`. Skipping val loop.*",
+            ".*callbacks used to create the checkpoint need to be provided.*",
             ".*lr_scheduler.step.*before.*optimizer.step.*",
             ".*is ending in the middle of an epoch.*",
             ".*resuming from a checkpoint that ended before the epoch ended.*",

@@ -30,7 +30,11 @@ class ShapeBatch:
     surface: Float[Tensor, "S M 3"] | None = None
     normals: Float[Tensor, "S M 3"] | None = None
     occupied: Bool[Tensor, "S N"] | None = None
+    colors: Float[Tensor, "S M 3"] | None = None
     seen: Float[Tensor, "S P 3"] | UInt8[Tensor, "S 3 H W"] | Bool[Tensor, "S R R R"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.row)
 
     @property
     def inside(self) -> Bool[Tensor, "S N"]:
@@ -135,13 +139,16 @@ class ShapePool:
         if all(s.surface is not None and (s.normals is not None or look) and len(s.surface) for s in shapes):
             lengths = torch.tensor([_length(surface, len(s.surface)) for s in shapes])  # type: ignore[arg-type]
             ends = lengths.cumsum(0)
-            both = torch.empty(int(ends[-1]), 6)
+            coloured = all(s.colors is not None for s in shapes)
+            both = torch.empty(int(ends[-1]), 9 if coloured else 6)
             for shape, end, count in zip(shapes, ends.tolist(), lengths.tolist(), strict=True):
                 assert shape.surface is not None
                 chosen = surface(len(shape.surface))
                 both[end - count : end, :3] = torch.from_numpy(np.array(_read(shape.surface, chosen), np.float32))
                 normals = 0.0 if shape.normals is None else torch.from_numpy(np.array(_read(shape.normals, chosen), np.float32))
-                both[end - count : end, 3:] = normals
+                both[end - count : end, 3:6] = normals
+                if coloured and shape.colors is not None:
+                    both[end - count : end, 6:] = torch.from_numpy(np.array(_read(shape.colors, chosen), np.float32))
             self.surface = both.to(device)
             self.surface_begin = (ends - lengths).to(device)
             self.surface_length = lengths.to(device)
@@ -170,8 +177,9 @@ class ShapePool:
         if surface and self.surface is not None and self.surface_begin is not None and self.surface_length is not None:
             u = torch.rand((len(row), surface), generator=generator, device=self.device)
             index = self.surface_begin[row, None] + (u * self.surface_length[row, None]).long()
-            both = self.surface.index_select(0, index.reshape(-1)).view(len(row), surface, 6)
-            batch.surface, batch.normals = both[..., :3], both[..., 3:]
+            both = self.surface.index_select(0, index.reshape(-1)).view(len(row), surface, -1)
+            batch.surface, batch.normals = both[..., :3], both[..., 3:6]
+            batch.colors = both[..., 6:] if both.shape[-1] > 6 else None
         batch.seen = self.seen(row, generator)
         return batch
 

@@ -79,8 +79,9 @@ class Look:
 @dataclass
 class ShapeSamples:
     """One shape in normalised space. `distance` is positive inside; what a source does not know stays None. `surface`
-    and `normals` are points on the surface. Arrays may lie on disk (memory-mapped). A source that has both `distance` and
-    `inside` says by `inside` what counts: a voxel grid's own cells, where the distance is that of a smooth surface."""
+    and `normals` are points on the surface, `colors` theirs (sRGB in [0, 1]). Arrays may lie on disk (memory-mapped). A
+    source that has both `distance` and `inside` says by `inside` what counts: a voxel grid's own cells, where the distance
+    is that of a smooth surface."""
 
     id: str
     transform: Transform
@@ -91,6 +92,7 @@ class ShapeSamples:
     normals: Float[np.ndarray, "M 3"] | None = None
     report: str = ""
     observation: Observation | None = None
+    colors: Float[np.ndarray, "M 3"] | None = None
 
     @property
     def nbytes(self) -> int:

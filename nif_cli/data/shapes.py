@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import fnmatch
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +10,6 @@ from dataclasses import replace
 from functools import partial
 from itertools import count
 
-import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -19,6 +17,7 @@ from tqdm import tqdm
 from nif_cli import NifError
 from nif_cli.data.formats.onet import OnetTree
 from nif_cli.data.looking import load_look
+from nif_cli.data.module import Data
 from nif_cli.data.pool import ShapeBatch, ShapePool, ShardedPool
 from nif_cli.data.samples import Look, Observation, ShapeSamples
 from nif_cli.data.spill import Spool, memory_limit
@@ -28,7 +27,7 @@ from nif_cli.metrics.protocols import Truth
 Source = tuple[str, Callable[[], ShapeSamples]]
 
 
-class ShapeData(pl.LightningDataModule):
+class ShapeData(Data):
     """Batches of shapes for training: `batch_points` points of at most `batch_shapes` shapes.
 
     `instances` takes some of them: a count, ids or globs. Samples beyond `memory` ('400MiB'; by default half of what is
@@ -40,7 +39,6 @@ class ShapeData(pl.LightningDataModule):
 
     epoch_batches = 500  # Lightning's epoch: how often the held-out points are looked at, at most
     holds = "distances"  # what a source has, in words
-    space = "ball"  # how its shapes are normalised: a key of geometry.mesh.SPACES
 
     def __init__(
         self,
@@ -71,6 +69,14 @@ class ShapeData(pl.LightningDataModule):
     @abstractmethod
     def sources(self) -> list[Source]:
         """(instance id, how its samples are got), each id once."""
+
+    def unseen(self, count: int) -> list[ShapeSamples]:
+        """The first `count` shapes that are held out (split=test) of the same source; none where it knows of no such."""
+        seen = OnetTree(self.observations) if self.observations else None
+        return [self._looked_at(source, seen) for _, source in self.held_out_sources()[:count]]
+
+    def held_out_sources(self) -> list[Source]:
+        return []
 
     def truth(self, id: str) -> Truth:
         """What a reconstruction of this instance is compared with, in the user's units; nothing unless a source says so."""
@@ -137,13 +143,18 @@ class ShapeData(pl.LightningDataModule):
         return [s for s in sources if any(s[0] == p or fnmatch.fnmatch(s[0], p) for p in patterns)]
 
     def require(self, model: str, what: str) -> None:
-        """NifError unless every shape has `what` ('distance', 'inside' or 'normals'), which `model` learns from."""
+        """NifError unless every shape has `what` ('distance', 'inside', 'surface' or 'normals'), which `model` learns from."""
         shapes = self.prepare()
         known = {s.id for s in shapes if getattr(s, what) is not None and len(getattr(s, what))}
         lacking = [s for s in shapes if s.id not in known and not (what == "inside" and s.distance is not None)]
         if not lacking:
             return
-        words = {"distance": "distances", "inside": "occupancies or distances", "normals": "surface points with normals"}[what]
+        words = {
+            "distance": "distances",
+            "inside": "occupancies or distances",
+            "normals": "surface points with normals",
+            "surface": "surface points",
+        }[what]
         where = f"{len(lacking)} of {len(shapes)} shapes lack them ({lacking[0].id}, ...)" if len(lacking) < len(shapes) else ""
         raise NifError(
             f"this data holds {self.holds}, {model} needs {words}; {where or 'run nif prepare on the meshes to make them'}"
@@ -168,20 +179,10 @@ class ShapeData(pl.LightningDataModule):
                 "data.observations=<tree> takes them from a tree of occupancy networks"
             )
 
-    def test_shapes(self, count: int) -> list[ShapeSamples]:
-        """At most `count` shapes of the split 'test' of the same source, none where it has no such split."""
-        if getattr(self, "split", "test") == "test":
-            return []
-        other = copy.copy(self)
-        other.split, other.instances, other.shapes, other.pool, other.spool = "test", count, [], None, None  # type: ignore[attr-defined]
-        try:
-            other.sources()
-        except NifError:  # no such split
-            return []
-        return other.prepare()
-
-    def setup(self, stage: str | None = None) -> None:
-        self.prepare()
+    def summary(self) -> str:
+        shapes = self.prepare()
+        few = "1 shape" if len(shapes) == 1 else f"{len(shapes)} shapes"
+        return f"{few}, {sum(len(s.points) for s in shapes):,} points"
 
     def make_pool(self, device: torch.device) -> ShapePool | ShardedPool:
         """The pool for the training device; made once."""

@@ -59,7 +59,7 @@ class Spool:
         orders = {"points": rng.permutation(len(shape.points))}
         orders["distance"] = orders["inside"] = orders["points"]
         if shape.surface is not None:
-            orders["surface"] = orders["normals"] = rng.permutation(len(shape.surface))
+            orders["surface"] = orders["normals"] = orders["colors"] = rng.permutation(len(shape.surface))
         mapped = {}
         try:
             for name, order in orders.items():

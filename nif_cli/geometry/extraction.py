@@ -8,10 +8,10 @@ import mcubes
 import numpy as np
 import torch
 import trimesh
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from nif_cli import NifError
-from nif_cli.field import Field, evaluate
+from nif_cli.field import Field, Signal, evaluate
 
 
 def grid_values(
@@ -147,3 +147,13 @@ def extract_mesh(
     low, high = field.bounds.double().cpu().numpy()
     vertices = low + (vertices - 1.0).clip(0, resolution - 1) * (high - low) / (resolution - 1)
     return trimesh.Trimesh(vertices, np.asarray(faces, np.int64), process=False)
+
+
+def vertex_colors(
+    signal: Signal, vertices: Float[np.ndarray, "V 3"], device: torch.device | str = "cpu"
+) -> UInt8[np.ndarray, "V 3"]:
+    """sRGB of a coloured surface at vertices in normalised space, as bytes."""
+    points = torch.from_numpy(np.asarray(vertices, np.float32)).to(device)
+    with torch.no_grad():
+        colors = [signal.color(part).clamp(0, 1) * 255 + 0.5 for part in points.split(2**16)]
+    return torch.cat(colors).to(torch.uint8).cpu().numpy()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import igl
 import numpy as np
@@ -201,7 +202,14 @@ SPACES = {"ball": (unit_ball, 1.0), "cube": (unit_cube, 0.55)}
 
 
 def mesh_bytes(mesh: trimesh.Trimesh, format: str) -> bytes:
-    """The mesh in a file format of WRITABLE (ply is binary), as bytes to be written in one go."""
+    """The mesh in a file format of WRITABLE (ply is binary), as bytes to be written in one go. Vertex colours, sRGB here,
+    are linear in glb, as its specification says."""
+    visual: Any = mesh.visual
+    if format == "glb" and visual.kind == "vertex":
+        srgb = np.asarray(visual.vertex_colors) / 255
+        linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+        linear[:, 3] = srgb[:, 3]
+        mesh = trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_colors=(linear * 255 + 0.5).astype(np.uint8), process=False)
     data = mesh.export(file_type=format)
     buffer = io.BytesIO(data.encode() if isinstance(data, str) else bytes(data))
     return buffer.getvalue()

@@ -78,7 +78,7 @@ class DeepSdf(Model):
     def parameter_groups(self) -> list[dict]:
         assert self.codes is not None
         return [
-            {"params": list(self.network.parameters()), "lr": self.lr},
+            *self.groups_of(self.network),
             {"params": list(self.codes.parameters()), "lr": self.code_lr},
         ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +13,13 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Timer
-from torch import Tensor
+from torch import Tensor, nn
 
 from nif_cli import NifError, __version__
-from nif_cli.data.pool import ShapeBatch
+from nif_cli.data.module import Data
 from nif_cli.data.samples import Look, Observation
 from nif_cli.data.shapes import ShapeData
-from nif_cli.field import Field
+from nif_cli.field import Field, Signal
 from nif_cli.geometry.mesh import SPACES, Transform
 
 CHECKPOINT_FORMAT = 1  # of a checkpoint's "nif" entry; raised when an older nif could not read it
@@ -54,6 +54,8 @@ class Model(pl.LightningModule):
 
     observes: tuple[str, ...] = ()
     look: Look | None = None  # what batches should show it of each shape
+    units: Mapping[str, str] = {}
+    learns: type[Data] = ShapeData  # the kind of data that `adopt` takes
 
     def __init__(self, lr: float, optimizer: Callable[..., Any], scheduler: Callable[..., Any] | None = None):
         super().__init__()
@@ -70,12 +72,16 @@ class Model(pl.LightningModule):
         self._seconds_before, self._began = 0.0, time.monotonic()
 
     @abstractmethod
-    def loss(self, batch: ShapeBatch) -> dict[str, Tensor]:
+    def loss(self, batch: Any) -> dict[str, Tensor]:
         """The scalar terms of the loss, already weighted; what is minimised is their sum."""
 
     @abstractmethod
-    def field(self, id: str) -> Field:
-        """The field of a known instance."""
+    def field(self, id: str) -> Field | Signal:
+        """The field of a known instance (of a picture: the Signal)."""
+
+    def figures(self, data: Any) -> dict[str, float]:
+        """How good it is by its own data, once it is trained: what is cheap to know, for the summary. In `units`."""
+        return {}
 
     def infer(self, observations: Sequence[Observation], **options: Any) -> list[Inferred]:
         """Fields of new shapes from what is seen of them, all together. NifError where the model cannot."""
@@ -93,7 +99,7 @@ class Model(pl.LightningModule):
         raise NifError(f"sample: {type(self).__name__} has no space of shapes to draw from; model=deepsdf has")
 
     @abstractmethod
-    def adopt(self, data: ShapeData) -> None:
+    def adopt(self, data: Any) -> None:
         """Before training: take the instances of the data, and say which of its needs the data cannot meet."""
 
     @abstractmethod
@@ -107,7 +113,17 @@ class Model(pl.LightningModule):
         return torch.tensor([[-half] * 3, [half] * 3])
 
     def parameter_groups(self) -> list[dict]:
-        return [{"params": list(self.parameters()), "lr": self.lr}]
+        return self.groups_of(self)
+
+    def groups_of(self, module: nn.Module) -> list[dict]:
+        """The parameters of a network for the optimizer: weights at `lr`, tables of features (modules with a `table_rate`)
+        as much faster, and without Adam's eps, which is larger than the gradients of rows that few points see."""
+        tables = {id(p): m.table_rate for m in module.modules() if hasattr(m, "table_rate") for p in m.parameters()}
+        groups = [{"params": [p for p in module.parameters() if id(p) not in tables], "lr": self.lr}]
+        for rate in sorted(set(tables.values())):  # type: ignore[arg-type]
+            of_rate = [p for p in module.parameters() if tables.get(id(p)) == rate]
+            groups.append({"params": of_rate, "lr": self.lr * rate, "eps": 1e-15})  # type: ignore[operator]
+        return [g for g in groups if g["params"]]
 
     def configure_optimizers(self) -> Any:
         optimizer = self._optimizer(self.parameter_groups())
@@ -150,7 +166,7 @@ class Model(pl.LightningModule):
                 return callback.time_elapsed() / callback._duration
         return 0.0
 
-    def training_step(self, batch: ShapeBatch, index: int) -> Tensor:
+    def training_step(self, batch: Any, index: int) -> Tensor:
         terms = self.loss(batch)
         total = torch.stack(list(terms.values())).sum() if len(terms) > 1 else next(iter(terms.values()))
         self.terms = {"loss": total.detach(), **{name: term.detach() for name, term in terms.items()}}
@@ -167,14 +183,14 @@ class Model(pl.LightningModule):
                 logger.log_metrics(values, self.global_step)
         return total
 
-    def watched(self, batch: ShapeBatch) -> dict[str, Tensor]:
+    def watched(self, batch: Any) -> dict[str, Tensor]:
         """What is logged of a held-out batch: the loss, and what a model adds to it."""
         return {"val/loss": torch.stack(list(self.loss(batch).values())).sum()}
 
-    def validation_step(self, batch: ShapeBatch, index: int) -> None:
-        self.log_dict(self.watched(batch), batch_size=len(batch.row))
+    def validation_step(self, batch: Any, index: int) -> None:
+        self.log_dict(self.watched(batch), batch_size=len(batch))
 
-    def held_out(self, batches: Iterable[ShapeBatch]) -> dict[str, float]:
+    def held_out(self, batches: Iterable[Any]) -> dict[str, float]:
         """The means of what is watched over held-out batches."""
         self.eval()
         with torch.no_grad():

@@ -4,23 +4,39 @@ and the eikonal equation (IGR, Gropp et al. 2020; SIREN, Sitzmann et al. 2020)."
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from scipy.spatial import KDTree
 from torch import Tensor, nn
 
 from nif_cli import NifError
 from nif_cli.data.pool import ShapeBatch
+from nif_cli.data.samples import ShapeSamples
 from nif_cli.data.shapes import ShapeData
 from nif_cli.field import BoundField, bind
+from nif_cli.geometry.sampling import sample_around
 from nif_cli.losses import clamped_l1, eikonal, normal_alignment, off_surface
 from nif_cli.models.model import Instance, Model
+
+
+def unsigned(shape: ShapeSamples, seed: int, count: int = 500_000) -> ShapeSamples:
+    """The shape as SAL sees it: `count` points around its surface points, with minus the distance to the nearest of these."""
+    assert shape.surface is not None
+    rng = np.random.default_rng([seed, 5])
+    points = sample_around(np.asarray(shape.surface), count, (0.0707, 0.0224, 0.005), 0.1, rng).astype(np.float32)
+    distance, _ = KDTree(shape.surface).query(points, workers=-1)
+    return replace(shape, points=points, distance=-distance.astype(np.float32))
 
 
 class Sdf(Model):
     """`objective: regression` fits distances clamped to +-`clamp`; `objective: eikonal` sees only points with normals:
     value 0 and gradient along the normal on the surface, a gradient of norm 1 everywhere, no zero elsewhere. The four
-    weights are those of SIREN's section 4.2.
+    weights are those of SIREN's section 4.2. `objective: sal` sees bare points: | |value| - distance to the nearest of them |
+    (SAL, Atzmon and Lipman 2020, eq. 1), which has the signed distance among its minima; a network that starts as a sphere
+    (field=igr) finds it.
     """
 
     def __init__(
@@ -30,7 +46,7 @@ class Sdf(Model):
         scheduler: Callable[..., Any] | None = None,
         *,
         lr: float = 1e-3,
-        objective: Literal["regression", "eikonal"] = "regression",
+        objective: Literal["regression", "eikonal", "sal"] = "regression",
         clamp: float = 0.1,
         surface_weight: float = 3e3,
         off_surface_weight: float = 1e2,
@@ -51,9 +67,15 @@ class Sdf(Model):
                 f"model=sdf learns one shape and the data holds {len(shapes)} ({shapes[0].id}, {shapes[1].id}, ...): "
                 "name one file or one of data.instances, or use model=deepsdf"
             )
-        data.require(f"model=sdf with objective={self.objective}", "distance" if self.objective == "regression" else "normals")
+        needs = {"regression": "distance", "eikonal": "normals", "sal": "surface"}[self.objective]
+        data.require(f"model=sdf with objective={self.objective}", needs)
+        if self.objective == "sal":
+            shapes[0] = data.shapes[0] = unsigned(shapes[0], data.seed)
         if self.objective == "eikonal":
             data.surface_batch_points = data.batch_points // 2
+        fill = getattr(self.network, "fill", None)
+        if fill is not None and shapes[0].distance is not None:  # an array of values starts from the data
+            fill(shapes[0].points, np.clip(shapes[0].distance, -self.clamp, self.clamp)[:, None])
         self.instances = {s.id: Instance(s.id, s.transform) for s in shapes}
 
     def allocate(self, ids: list[str]) -> None:
@@ -63,6 +85,9 @@ class Sdf(Model):
         return bind(self.network, bounds=self.bounds, trust=self.clamp if self.objective == "regression" else float("inf"))
 
     def loss(self, batch: ShapeBatch) -> dict[str, Tensor]:
+        if self.objective == "sal":
+            assert batch.distance is not None
+            return {"l1": (self.network(batch.points, None)[..., 0].abs() - batch.distance.abs()).abs().mean()}
         if self.objective == "regression" or batch.surface is None or batch.normals is None:
             # a held-out batch of a source with distances has no surface: the eikonal kind is watched by its distances too
             assert batch.distance is not None

@@ -144,12 +144,14 @@ def _hits(field: Field, rays: Rays, depth: Float[Tensor, "R"]) -> Hits:
     return Hits(hit, depth, points, normals)
 
 
-def shade(hits: Hits, rays: Rays, right: Float[Tensor, "3"], up: Float[Tensor, "3"]) -> Float[Tensor, "R 3"]:
-    """sRGB in [0, 1]: a matte surface tinted by its normal, lit from the camera's upper left, on white."""
+def shade(
+    hits: Hits, rays: Rays, right: Float[Tensor, "3"], up: Float[Tensor, "3"], paint: Float[Tensor, "R 3"] | None = None
+) -> Float[Tensor, "R 3"]:
+    """sRGB in [0, 1]: a matte surface of colour `paint`, or tinted by its normal, lit from the camera's upper left, on white."""
     back = -rays.directions
     light = torch.nn.functional.normalize(0.9 * back + 0.7 * up.to(back) - 0.5 * right.to(back), dim=-1)
     lambert = (hits.normals * light).sum(-1).clamp(min=0)
     facing = (hits.normals * back).sum(-1).clamp(0, 1)
-    tint = 0.78 + 0.22 * hits.normals
+    tint = 0.78 + 0.22 * hits.normals if paint is None else paint
     colour = tint * (0.28 + 0.72 * lambert)[:, None] * (0.75 + 0.25 * facing)[:, None]
     return torch.where(hits.hit[:, None], colour.clamp(0, 1), torch.ones_like(colour))

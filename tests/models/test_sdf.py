@@ -2,8 +2,10 @@
 
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
+import trimesh
 from torch import nn
 
 from nif_cli import NifError
@@ -75,3 +77,35 @@ def test_one_shape_only():
 def test_a_clamp_is_positive():
     with pytest.raises(ValueError, match="clamp"):
         Sdf(Exact, Adam, clamp=0.0)
+
+
+def test_sal_takes_the_signed_distance_and_its_opposite():
+    """Both are its minima, and no sign is looked at."""
+    assert loss("sal")["l1"] == pytest.approx(0, abs=1e-6)
+    assert loss("sal", scale=-1.0)["l1"] == pytest.approx(0, abs=1e-6)
+    assert loss("sal", radius=0.4)["l1"] > 0.02
+
+
+def test_sal_learns_from_bare_points(nif, tmp_path):
+    """A ball from 3,000 points without normals or signs, in the user's units."""
+    points = torch.nn.functional.normalize(torch.randn(3000, 3), dim=-1).numpy() * 5 + [100, 0, 0]
+    np.savetxt(tmp_path / "scan.xyz", points)
+    command = ["train", "experiment=sdf_sal", "data=points", "data.path=scan.xyz", "trainer.max_steps=250", "device=cpu"]
+    small = [
+        "trainer.max_time=null",
+        "callbacks=quiet",
+        "logger=csv",
+        "data.batch_points=500",
+        "field.width=32",
+        "field.layers=3",
+    ]
+    result = nif(*command, *small, "field.skips=[]", "output_dir=run")
+    assert result.code == 0, result.err
+    assert "3,000 points without normals" in result.out
+    assert nif("extract", "run=run", "resolution=32").code == 0
+    mesh = trimesh.load(tmp_path / "run/meshes/scan.ply")
+    radius = np.linalg.norm(mesh.vertices - [100, 0, 0], axis=1)
+    assert np.abs(radius - 5).mean() < 0.3
+    assert mesh.volume > 0
+    assert "needs distances" in nif("train", "model=sdf", "data=points", "data.path=scan.xyz").error
+    assert "needs surface points with normals" in nif("train", "experiment=sdf_igr", "data=points", "data.path=scan.xyz").error

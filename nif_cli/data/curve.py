@@ -1,0 +1,177 @@
+"""Closed curves in the plane to learn from: an SVG file, a black-and-white picture, or a star made on the spot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from svgelements import SVG, Matrix, Shape
+from svgelements import Path as SvgPath
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from nif_cli import NifError
+from nif_cli.data.formats.pictures import read_picture
+from nif_cli.data.module import Data
+from nif_cli.geometry.curves import Curves, level_set, segments_of, signed_distance
+from nif_cli.geometry.mesh import Transform, unit_ball
+
+
+@dataclass
+class CurveBatch:
+    """Points of the plane and their signed distances, positive inside."""
+
+    points: Float[Tensor, "N 2"]
+    distance: Float[Tensor, "N"]
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+
+@dataclass
+class Outline:
+    id: str
+    transform: Transform
+    report: str
+
+
+class CurveData(Data):
+    """`samples` points of known distance, half of them near the curves, half anywhere in [-1, 1]^2; 2 % are held out.
+    In a picture the dark is inside. Batch k is a function of (seed, k)."""
+
+    holds = "a curve"
+    kind = "curve"
+    epoch_batches = 500
+
+    def __init__(self, path: str | None = None, samples: int = 100_000, batch_points: int = 4096, seed: int = 0):
+        super().__init__()
+        if samples < 100 or batch_points < 1:
+            raise ValueError(f"samples={samples}, batch_points={batch_points}: too few")
+        self.path, self.samples = None if path is None else Path(path).expanduser(), samples
+        self.batch_points, self.seed = batch_points, seed
+        self.made: tuple[Outline, Tensor] | None = None
+
+    def curves(self) -> Curves:
+        """In the user's units: those of the SVG, or pixels."""
+        if self.path is None:
+            angle = np.linspace(0, 2 * np.pi, 11)[:-1]
+            radius = np.where(np.arange(10) % 2, 0.4, 1.0)
+            star = np.stack((radius * np.sin(angle), -radius * np.cos(angle)), -1)
+            return [star, 0.2 * star[::-1]]
+        return read_svg(self.path) if self.path.suffix.lower() == ".svg" else read_outline(self.path)
+
+    def prepare(self) -> list[Outline]:
+        if self.made is None:
+            curves = self.curves()
+            everything = np.concatenate(list(curves))
+            transform = unit_ball(np.pad(everything, ((0, 0), (0, 1))))
+            curves = [_moved(c, transform) for c in curves]
+            rng = np.random.default_rng(self.seed)
+            a, b = segments_of(curves)
+            length = np.linalg.norm(b - a, axis=1)
+            chosen = rng.choice(len(a), self.samples // 2, p=length / length.sum())
+            near = a[chosen] + rng.random((len(chosen), 1)) * (b - a)[chosen]
+            near += rng.normal(size=near.shape) * np.array([0.05, 0.01])[np.arange(len(near)) % 2][:, None]
+            points = np.concatenate((near, rng.uniform(-1, 1, (self.samples - len(near), 2)))).astype(np.float32)
+            rows = np.column_stack((points, signed_distance(curves, points.astype(np.float64)))).astype(np.float32)
+            rng.shuffle(rows)
+            report = f"{len(curves)} closed curves, {len(everything):,} points"
+            self.made = Outline(self.path.stem if self.path else "star", transform, report), torch.from_numpy(rows)
+        return [self.made[0]]
+
+    def summary(self) -> str:
+        return f"1 outline, {self.samples:,} points"
+
+    def rows(self, held: bool) -> Float[Tensor, "N 3"]:
+        """The held-out samples, or the others."""
+        self.prepare()
+        assert self.made is not None
+        cut = max(1, self.samples // 50)
+        return self.made[1][:cut] if held else self.made[1][cut:]
+
+    def transfer_batch_to_device(self, batch: CurveBatch, device: torch.device, dataloader_idx: int) -> CurveBatch:
+        return batch  # drawn where it is needed
+
+    def train_dataloader(self) -> Batches:
+        assert self.trainer is not None
+        return Batches(self, self.trainer.strategy.root_device)
+
+    def val_dataloader(self) -> DataLoader:
+        assert self.trainer is not None
+        rows = self.rows(True).to(self.trainer.strategy.root_device)
+        return DataLoader([CurveBatch(rows[:, :2], rows[:, 2])], batch_size=None, generator=torch.Generator())  # type: ignore[arg-type]
+
+
+class Batches:
+    """An endless supply of batches; batch k depends on (seed, k) only."""
+
+    def __init__(self, data: CurveData, device: torch.device):
+        self.data, self.rows, self.generator = data, data.rows(False).to(device), torch.Generator(device)
+
+    def __len__(self) -> int:
+        return self.data.epoch_batches
+
+    def __iter__(self) -> Iterator[CurveBatch]:
+        trainer = self.data.trainer
+        assert trainer is not None
+        for k in count(trainer.fit_loop.epoch_loop.total_batch_idx + 1):  # Lightning stops after len(self)
+            yield self.batch(k)
+
+    def batch(self, k: int) -> CurveBatch:
+        self.generator.manual_seed(self.data.seed * 7_368_787 + k + 1)
+        size = (self.data.batch_points,)
+        rows = self.rows[torch.randint(len(self.rows), size, generator=self.generator, device=self.rows.device)]
+        return CurveBatch(rows[:, :2], rows[:, 2])
+
+
+def _moved(curve: np.ndarray, transform: Transform) -> np.ndarray:
+    return (curve + np.asarray(transform.offset[:2])) * transform.scale
+
+
+def read_outline(path: Path) -> Curves:
+    """Where a picture is half as bright as white; dark is inside, so is what touches the border."""
+    pixels = read_picture(path)
+    colour = pixels[..., :3].mean(-1) / np.iinfo(pixels.dtype).max
+    if pixels.shape[2] == 4:  # on white
+        alpha = pixels[..., 3] / np.iinfo(pixels.dtype).max
+        colour = colour * alpha + 1 - alpha
+    curves = level_set(1 - colour, 0.5)
+    if not curves:
+        raise NifError(f"{path}: nothing in it is darker than half of white; a curve needs a dark shape on a light ground")
+    return [curve + 0.5 for curve in curves]  # pixel centres
+
+
+def read_svg(path: Path, points: int = 64) -> Curves:
+    """All shapes of an SVG, with their transforms; lines as they are, each arc or Bezier segment by `points` chords."""
+    if not path.is_file():
+        raise NifError(f"{path}: no such file")
+    try:
+        curves = []
+        drawing = SVG.parse(str(path))
+        back = ~Matrix(drawing.viewbox_transform)  # from its size on a page to the units of its view box
+        for element in drawing.elements():
+            if isinstance(element, Shape):
+                for part in abs(SvgPath(element) * back).as_subpaths():
+                    found = [np.empty((0, 2))]
+                    for segment in SvgPath(part):
+                        if segment.start is None or segment.end is None:
+                            continue
+                        steps = 1 if type(segment).__name__ in ("Line", "Close", "Move") else points
+                        at = [segment.point(t / steps) for t in range(steps)]
+                        found.append(np.array([(p.x, p.y) for p in at]))
+                    curve = np.concatenate(found)
+                    curve = curve[np.linalg.norm(curve - np.roll(curve, 1, 0), axis=1) > 0]
+                    if len(curve) >= 3 and np.isfinite(curve).all():
+                        curves.append(curve)
+    except Exception as error:  # the parser raises whatever the file makes it stumble over
+        raise NifError(
+            f"{path}: cannot be read as SVG: {str(error).splitlines()[0][:150] if str(error) else 'damaged'}"
+        ) from error
+    if not curves:
+        raise NifError(f"{path}: no closed shape in it")
+    return curves

@@ -1,0 +1,109 @@
+"""The loops of fields/grids.py for a CPU, compiled by numba when they are first needed (and kept in its cache).
+`grids.reference` says what they compute. Needs numba; without it nothing is lost but time."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numba
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from nif_cli.fields.grids import Levels
+
+CHUNK = 1024  # points that a thread takes at a time: their features stay in its cache
+
+
+def forward(x: np.ndarray, table: np.ndarray, levels: Levels) -> np.ndarray:
+    """[N, L * F]."""
+    out = np.empty((len(x), len(levels.rows) * table.shape[1]), table.dtype)
+    sizes = (0,) * levels.dim, (0,) * table.shape[1]
+    _forward(np.ascontiguousarray(x), table, *_arrays(levels, x.dtype), *sizes, out, torch.get_num_threads())
+    return out
+
+
+def backward(x: np.ndarray, grad: np.ndarray, levels: Levels, shape: tuple[int, ...]) -> np.ndarray:
+    """The gradient of the table, [R, F]. Each level belongs to one thread: sums have the same order every time."""
+    out = np.zeros(shape, grad.dtype)
+    sizes = (0,) * levels.dim, (0,) * shape[1]
+    _backward(np.ascontiguousarray(x), grad, *_arrays(levels, x.dtype), *sizes, out, torch.get_num_threads())
+    return out
+
+
+@functools.lru_cache(64)
+def _arrays(levels: Levels, dtype: np.dtype) -> tuple[Any, ...]:
+    columns = (levels.resolution, levels.rows, levels.start, levels.hashed)
+    return dtype.type(levels.shift), np.array(levels.scale, dtype), *(np.array(c, np.int64) for c in columns)
+
+
+def _compiled(**options: Any) -> Callable[[Callable], Any]:
+    """numba.njit of the bare function (under pytest jaxtyping has wrapped it)."""
+
+    def compiled(function: Callable) -> Any:
+        try:
+            return numba.njit(nogil=True, cache=True, **options)(inspect.unwrap(function))
+        except RuntimeError:  # no folder to keep it in
+            return numba.njit(nogil=True, **options)(inspect.unwrap(function))
+
+    return compiled
+
+
+# dims and features are tuples whose lengths, D and F, are part of their type: the compiler unrolls what runs over them
+
+
+@_compiled()
+def _place(x, n, level, shift, scale, resolution, rows, start, hashed, dims, weight, row):
+    """The weights and rows of the 2^D corners around point n on a level."""
+    size = rows[level]
+    for c in range(1 << len(dims)):
+        w = x[n, 0] * 0 + 1
+        linear, mixed, stride = 0, 0, 1
+        for d in range(len(dims)):
+            position = x[n, d] * scale[level] + shift
+            cell = np.floor(position)
+            within = position - cell
+            up = c >> (len(dims) - 1 - d) & 1
+            at = np.int64(cell) + up
+            w *= within if up else 1 - within
+            linear += at * stride
+            stride *= resolution[level]
+            prime = 1 if d == 0 else 2654435761 if d == 1 else 805459861
+            mixed ^= at * prime & 0xFFFFFFFF
+        weight[c] = w
+        if hashed[level]:  # then there are a power of two
+            row[c] = start[level] + (mixed & (size - 1))
+        else:
+            linear = linear if linear < size else linear - size
+            row[c] = start[level] + (linear if 0 <= linear < size else 0)  # NaN is nowhere
+
+
+@_compiled(parallel=True)
+def _forward(x, table, shift, scale, resolution, rows, start, hashed, dims, features, out, threads):
+    chunks = (len(x) + CHUNK - 1) // CHUNK
+    for thread in numba.prange(threads):
+        weight, row = np.empty(1 << len(dims), x.dtype), np.empty(1 << len(dims), np.int64)
+        for chunk in range(thread, chunks, threads):
+            for level in range(len(rows)):
+                for n in range(chunk * CHUNK, min(len(x), (chunk + 1) * CHUNK)):
+                    _place(x, n, level, shift, scale, resolution, rows, start, hashed, dims, weight, row)
+                    for f in range(len(features)):
+                        total = weight[0] * table[row[0], f]
+                        for c in range(1, 1 << len(dims)):
+                            total += weight[c] * table[row[c], f]
+                        out[n, level * len(features) + f] = total
+
+
+@_compiled(parallel=True)
+def _backward(x, grad, shift, scale, resolution, rows, start, hashed, dims, features, out, threads):
+    for thread in numba.prange(threads):
+        weight, row = np.empty(1 << len(dims), x.dtype), np.empty(1 << len(dims), np.int64)
+        for level in range(thread, len(rows), threads):
+            for n in range(len(x)):
+                _place(x, n, level, shift, scale, resolution, rows, start, hashed, dims, weight, row)
+                for c in range(1 << len(dims)):
+                    for f in range(len(features)):
+                        out[row[c], f] += weight[c] * grad[n, level * len(features) + f]
