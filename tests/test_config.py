@@ -61,7 +61,8 @@ def test_every_network_can_be_made_and_run(group, choice):
     code = torch.zeros(1, model.code_size) if getattr(model, "code_size", 0) else None
     if getattr(model.network, "local", False):
         code = torch.zeros(1, 3, model.code_size, 8, 8)
-    assert torch.isfinite(model.network(torch.rand(1, 5, 2 if group != "encoder" and choice in ("image", "curve") else 3), code)).all()
+    dim = 2 if group != "encoder" and choice in ("image", "curve") else 3
+    assert torch.isfinite(model.network(torch.rand(1, 5, dim), code)).all()
 
 
 @pytest.mark.parametrize("experiment", [p.stem for p in (CONF / "experiment").glob("*.yaml")])
