@@ -26,6 +26,7 @@ from nif_cli.geometry.extraction import extract_mesh
 from nif_cli.models.model import Model
 from nif_cli.rendering.cameras import turntable
 from nif_cli.rendering.pictures import overview, picture, png_bytes, sheet
+from nif_cli.rendering.sphere_tracing import EmptySpace
 
 
 class Checkpoints(pl.Callback):
@@ -80,10 +81,10 @@ class Checkpoints(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._validated != trainer.global_step:  # the training ended between two looks at the held-out points
             assert isinstance(pl_module, Model)
-            value = pl_module.held_out_loss(trainer.datamodule.val_dataloader())  # type: ignore[attr-defined]
-            trainer.callback_metrics["val/loss"] = torch.tensor(value)
+            values = pl_module.held_out(trainer.datamodule.val_dataloader())  # type: ignore[attr-defined]
+            trainer.callback_metrics["val/loss"] = torch.tensor(values["val/loss"])
             for logger in trainer.loggers:
-                logger.log_metrics({"val/loss": value}, trainer.global_step)
+                logger.log_metrics(values, trainer.global_step)
             self.on_validation_end(trainer, pl_module)
         self.save(trainer, "last")
         self._restore()
@@ -201,8 +202,9 @@ class Preview(pl.Callback):
             if not isinstance(field, Field):
                 pictures.append(overview(field, model.instances[id].transform, 256, model.device))
                 continue
-            if field.trust > 0:
-                pictures.append(picture(field, pose, self.size, model.device, antialias=1))
+            if field.bounds.shape[1] == 3:
+                empty = EmptySpace(field, 40, model.device)
+                pictures.append(picture(field, pose, self.size, model.device, antialias=1, empty=empty))
             if board is not None and field.bounds.shape[1] == 3:
                 try:
                     mesh = extract_mesh(field, self.resolution, device=model.device)

@@ -44,6 +44,7 @@ class Train:
     model: Any = None
     field: Any = None
     encoding: Any = None
+    encoder: Any = None
     data: Any = None
     optimizer: Any = None
     scheduler: Any = None

@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from nif_cli import NifError, __version__
-from nif_cli.config import build, did_you_mean
+from nif_cli.config import build, did_you_mean, locate
 from nif_cli.files import safe_name as safe_name  # what a run is written with
 from nif_cli.files import write as write
 from nif_cli.geometry.mesh import SPACES
@@ -83,9 +83,17 @@ def make_model(config: dict[str, Any], allowed: tuple[str, ...] | None = None) -
     for name, made in (("field", field), ("optimizer", optimizer)):
         if not isinstance(made, functools.partial):
             raise NifError(f"{name}: it must have _partial_: true; its model completes it")
-    model = build(config["model"], "model", field=field, optimizer=optimizer, scheduler=scheduler, **extra)
+    given = {"field": field, "optimizer": optimizer, "scheduler": scheduler}
+    if config.get("encoder"):
+        kind = locate(config["model"]["_target_"], "model", **extra)
+        if "encoder" not in inspect.signature(kind.__init__).parameters:
+            raise NifError(f"encoder: {kind.__name__} takes none; choose encoder=none, or model=occupancy")
+        given["encoder"] = build(config["encoder"], "encoder", **extra)
+    model = build(config["model"], "model", **given, **extra)
     if not isinstance(model, Model):
         raise NifError(f"model._target_={config['model'].get('_target_')}: not a model of nif")
+    if getattr(getattr(model, "network", None), "local", False) and not getattr(getattr(model, "encoder", None), "local", False):
+        raise NifError("field: this one takes feature planes or a grid; it goes with model=occupancy encoder=pointcloud_planes")
     model.config = config
     return model
 

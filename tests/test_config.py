@@ -43,7 +43,10 @@ def test_every_choice_composes_and_passes(group, choice):
     assert composed("train", *model, f"{group}={choice}")
 
 
-@pytest.mark.parametrize(("group", "choice"), [c for c in CHOICES if c[0] in ("field", "encoding", "model")], ids=lambda c: c)
+NETWORKS = [c for c in CHOICES if c[0] in ("field", "encoding", "encoder", "model")]
+
+
+@pytest.mark.parametrize(("group", "choice"), NETWORKS, ids=lambda c: c)
 def test_every_network_can_be_made_and_run(group, choice):
     """Every field, encoding and model: from its YAML to values at points."""
     sdf = (group, choice) in (*ONE_SHAPE, ("model", "sdf"))
@@ -52,8 +55,12 @@ def test_every_network_can_be_made_and_run(group, choice):
         overrides.append(f"{group}={choice}")
     if group == "encoding":
         overrides.insert(0, "field=mlp")
+    if group == "encoder" or choice == "local":
+        overrides.insert(0, "model=occupancy")
     model = make_model(composed("train", *overrides))
-    code = torch.zeros(1, model.code_size) if hasattr(model, "code_size") else None
+    code = torch.zeros(1, model.code_size) if getattr(model, "code_size", 0) else None
+    if getattr(model.network, "local", False):
+        code = torch.zeros(1, 3, model.code_size, 8, 8)
     assert torch.isfinite(model.network(torch.rand(1, 5, 2 if choice in ("image", "curve") else 3), code)).all()
 
 

@@ -59,7 +59,9 @@ def main(cfg: DictConfig) -> None:
     shapes = _shapes(config, model, data)
     if config["curve"] is not None:
         steps = steps_of(config, model)
-        one = next(iter(dict(_data({**config, "split": None, "data": None}, model).chosen()).values()))
+        train = _data({**config, "split": None, "data": None}, model)
+        assert isinstance(train, ShapeData)
+        one = next(iter(dict(train.chosen()).values()))
         compare(config, model, run, steps, list(shapes.values()), one, device)  # type: ignore[arg-type]
         return
     results: Results = {name: {} for name in protocols}
@@ -132,6 +134,8 @@ def _data(config: dict[str, Any], model: Model) -> Data:
     data = build(node, "data")
     if not isinstance(data, model.learns):
         raise NifError(f"evaluate: this run is of {model.learns.holds}, the data holds {getattr(data, 'holds', 'none of it')}")
+    if isinstance(data, ShapeData):
+        data.look = model.look
     return data
 
 

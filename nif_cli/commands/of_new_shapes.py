@@ -11,8 +11,10 @@ import trimesh
 from tqdm import tqdm
 
 from nif_cli import NifError
+from nif_cli.data.looking import load_look
 from nif_cli.data.observing import keep_half, observe_mesh, show
 from nif_cli.data.samples import Observation
+from nif_cli.geometry.mesh import SPACES, Transform
 from nif_cli.models.model import Inferred, Model
 
 
@@ -47,8 +49,10 @@ def shown(
     for kind in kinds:
         try:
             if mesh is not None:
-                known = observe_mesh(mesh, kind, config["points"], rng, config["pose"])
+                known = observe_mesh(mesh, kind, config["points"], rng, config["pose"], model.look, model.space)
             assert known is not None
+            if model.look is not None and known.images:
+                known = load_look(known, model.look, Transform(), SPACES[model.space][1])
             seen = known if config["keep"] is None else keep_half(known, config["keep"])
             return show(seen, kind, config["points"], rng, config["noise"])
         except NifError as error:

@@ -26,6 +26,7 @@ from nif_cli import NifError, conf_folder, runs
 from nif_cli.callbacks import Checkpoints, CsvLogger, write_summary
 from nif_cli.config import blame, build, check, locate
 from nif_cli.data.module import Data
+from nif_cli.data.shapes import ShapeData
 from nif_cli.field import Field
 from nif_cli.models.model import Model
 
@@ -95,6 +96,8 @@ def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides
         if config["init_from"]:
             _start_from(model, runs.find(config["init_from"], "init_from"))
         began = time.monotonic()
+        if isinstance(data, ShapeData):
+            data.look = model.look
         shapes = data.prepare()
         model.space = data.space
         model.adopt(data)
@@ -196,8 +199,8 @@ def _finished(trainer: dict[str, Any], checkpoint: dict[str, Any]) -> str | None
 def _start_from(model: Model, run: Path) -> None:
     """init_from: the weights of another run where names and shapes agree; NifError when the networks differ."""
     checkpoint = runs.read_checkpoint(run / "checkpoints" / "last.ckpt")
-    theirs = {k: v for k, v in checkpoint["state_dict"].items() if k.startswith("network.")}
-    ours = {k: v for k, v in model.state_dict().items() if k.startswith("network.")}
+    theirs = {k: v for k, v in checkpoint["state_dict"].items() if k.startswith(("network.", "encoder."))}
+    ours = {k: v for k, v in model.state_dict().items() if k.startswith(("network.", "encoder."))}
     wrong = sorted(ours.keys() ^ theirs.keys()) or [k for k in ours if ours[k].shape != theirs[k].shape]
     if wrong:
         k = wrong[0]

@@ -24,7 +24,8 @@ from nif_cli.geometry.voxels import voxel_mesh
 from nif_cli.rendering.cameras import Rays
 
 CLOUDS = (".xyz", ".npy", ".npz", ".ply")
-FILES = tuple(dict.fromkeys((*MESHES, *CLOUDS, *GRIDS)))
+PICTURES = (".png", ".jpg", ".jpeg")
+FILES = tuple(dict.fromkeys((*MESHES, *CLOUDS, *GRIDS, *PICTURES)))
 
 
 @dataclass
@@ -69,7 +70,7 @@ def input_files(path: str | Path) -> list[Path]:
         if path.suffix.lower() not in FILES:
             raise NifError(f"input={path}: '{path.suffix}' is not read; {', '.join(FILES)} are")
         return [path]
-    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in FILES and p.is_file())
+    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in FILES and p.is_file() and not p.stem.endswith("_mask"))
     if not files:
         raise NifError(f"input={path}: nothing in this folder is read (looked for {', '.join(FILES)})")
     return files
@@ -78,8 +79,10 @@ def input_files(path: str | Path) -> list[Path]:
 def read_inputs(path: Path, name: str) -> list[tuple[str, Callable[[], Input]]]:
     """The shapes of one file, each with how it is read; a stack of voxel grids holds several. NifError names a file that
     is none of: a mesh, a point cloud (ply, xyz, npy, npz), samples of DeepSDF or occupancy networks, a depth picture
-    (npz), voxels (binvox, npy, npz)."""
+    (npz), voxels (binvox, npy, npz), a picture (png, jpg; its object by an alpha channel or a <name>_mask.png beside it)."""
     suffix = path.suffix.lower()
+    if suffix in PICTURES:
+        return [(name, lambda: Input(name, seen=Observation(images=[path])))]
     if path.stat().st_size * 8 > available_memory():
         raise NifError(f"{path}: a file of {path.stat().st_size / 2**30:.1f} GiB does not fit in the memory of this machine")
     if suffix == ".npz":
@@ -245,6 +248,8 @@ def _depth_npz(path: Path, name: str) -> Input:
 def normalise(given: Input, space: str, transform: Transform | None = None) -> tuple[Input, Transform]:
     """The input in the normalised `space` of a model, and the transform from the user's units that led there: `transform`,
     or the one that the input's own extent asks for (a file that is in that space already stays as it is)."""
+    if given.seen is not None and given.seen.images:  # a picture says nothing of where the shape lies
+        return given, transform or Transform()
     if transform is None and given.space == space:
         return given, given.transform
     new = transform or SPACES[space][0](given.transform.to_original(given.extent))

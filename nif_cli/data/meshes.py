@@ -9,6 +9,7 @@ import warnings
 import zlib
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -19,12 +20,13 @@ from scipy.ndimage import binary_fill_holes
 
 from nif_cli import NifError
 from nif_cli.data.formats.voxels import Grid, grid_files, read_grids
-from nif_cli.data.samples import ShapeSamples
+from nif_cli.data.looking import grid_lookup, mesh_pictures, mesh_voxels, view_poses
+from nif_cli.data.samples import Observation, ShapeSamples
 from nif_cli.data.shapes import ShapeData, Source
 from nif_cli.data.spill import cache_folder
 from nif_cli.data.toy import FAMILIES, toy_shape
 from nif_cli.geometry.distance import signed_samples
-from nif_cli.geometry.mesh import clean, inspect_mesh, load_mesh, mesh_files, unit_ball
+from nif_cli.geometry.mesh import SPACES, clean, inspect_mesh, load_mesh, mesh_files, unit_ball
 from nif_cli.geometry.voxels import voxel_mesh
 from nif_cli.metrics.protocols import Truth
 
@@ -70,7 +72,8 @@ class MeshData(ShapeData):
         faces = np.ascontiguousarray(mesh.faces, np.int64)
         report = str(inspect_mesh(mesh))
         settings = (CACHE_FORMAT, self.samples, self.surface_samples, self.spread, self.uniform, self.seed)
-        key = hashlib.sha256(repr(settings).encode() + vertices.tobytes() + faces.tobytes()).hexdigest()[:32]
+        shape = vertices.tobytes() + faces.tobytes()
+        key = hashlib.sha256(repr(settings).encode() + shape).hexdigest()[:32]
         arrays = _cached(key)
         if arrays is None:
             rng = np.random.default_rng([self.seed, int(key[:8], 16)])
@@ -86,7 +89,26 @@ class MeshData(ShapeData):
             _keep(key, arrays)
         if not (arrays["distance"] > 0).any():
             report += "; no point is inside: a surface without volume"
-        return ShapeSamples(id, transform, report=report, **arrays)  # type: ignore[arg-type]
+        seen = self._seen(trimesh.Trimesh(vertices, faces, process=False), shape)
+        return ShapeSamples(id, transform, report=report, observation=seen, **arrays)  # type: ignore[arg-type]
+
+    def _seen(self, mesh: trimesh.Trimesh, shape: bytes) -> Observation | None:
+        """The pictures or voxels that a model wants to be shown of a mesh in the unit ball, made once and kept."""
+        look = self.look
+        if look is None or look.kind == "points":
+            return None
+        settings = (CACHE_FORMAT, look.kind, look.size, look.views, self.seed)
+        key = hashlib.sha256(repr(settings).encode() + shape).hexdigest()[:32]
+        name = "pixels" if look.kind == "image" else "occupied"
+        arrays = _cached(key, (name,))
+        if arrays is None:
+            if look.kind == "image":
+                poses = view_poses(look.views, self.space, np.random.default_rng([self.seed, int(key[:8], 16)]))
+                arrays = {name: mesh_pictures(mesh, poses, look.size)}
+            else:
+                arrays = {name: mesh_voxels(mesh, SPACES[self.space][1], look.size)}
+            _keep(key, arrays)
+        return Observation(**arrays)  # type: ignore[arg-type]
 
 
 class Folder(MeshData):
@@ -111,10 +133,6 @@ class Folder(MeshData):
         if self.split == "test" and not self.test:
             raise NifError(f"data.split=test: no shape of {self.path} is held out; give data.test=<count>")
         return found if self.split == "all" else found[train:] if self.split == "test" else found[:train]
-
-    def held_out_sources(self) -> list[Source]:
-        held = self.everything()[-self.test :] if self.test and self.split == "train" else []
-        return [(id, partial(self._sample, id, read)) for id, read in held]
 
 
 class Meshes(Folder):
@@ -146,13 +164,7 @@ class ToyShapes(MeshData):
         self.families, self.split = tuple(families), split
 
     def meshes(self) -> list[tuple[str, Callable[[], trimesh.Trimesh]]]:
-        return self._of(self.split)
-
-    def held_out_sources(self) -> list[Source]:
-        return [(id, partial(self._sample, id, read)) for id, read in (self._of("test") if self.split == "train" else [])]
-
-    def _of(self, split: str) -> list[tuple[str, Callable[[], trimesh.Trimesh]]]:
-        word, first, count = ("", 0, self.count) if split == "train" else ("test_", 2**31, self.test)  # apart, always
+        word, first, count = ("", 0, self.count) if self.split == "train" else ("test_", 2**31, self.test)  # apart, always
         found = []
         for i in range(count):
             family, n = self.families[i % len(self.families)], i // len(self.families)
@@ -166,11 +178,13 @@ class ToyShapes(MeshData):
 
 class Voxels(Folder):
     """Occupancy grids: a binvox, npy or npz file, stacked grids in one array, or a folder of such files. `fill` closes the
-    hollow of a grid that holds surface voxels only. The surface is that of the grid's distance field."""
+    hollow of a grid that holds surface voxels only. The surface is that of the grid's distance field; what is inside, to
+    models that ask for that and not for distances, is what the grid says."""
 
     def __init__(self, path: str, fill: bool = True, **settings):
         super().__init__(path, **settings)
         self.fill = fill
+        self.grids: dict[str, Callable[[], Grid]] = {}
 
     def everything(self) -> list[tuple[str, Callable[[], trimesh.Trimesh]]]:
         base = self.path if self.path.is_dir() else self.path.parent
@@ -180,8 +194,17 @@ class Voxels(Folder):
             grids = read_grids(file)
             for row in range(len(grids)):
                 id = stem if grids.single else f"{stem}_{row:04d}"
-                found.append((id, partial(self.read, grids.read, row, f"{file} ({id})")))
+                name = f"{file} ({id})"
+                found.append((id, partial(self.read, grids.read, row, name)))
+                self.grids[id] = partial(grids.read, row)
         return found
+
+    def _sample(self, id: str, read: Callable[[], trimesh.Trimesh]) -> ShapeSamples:
+        shape = super()._sample(id, read)
+        occupied, to_voxels = self.grids[id]()
+        positions = to_voxels.to_normalised(shape.transform.to_original(shape.points))
+        filled = np.asarray(binary_fill_holes(occupied)) if self.fill else occupied
+        return replace(shape, inside=grid_lookup(filled, positions))
 
     def read(self, grid: Callable[[int], Grid], row: int, name: str) -> trimesh.Trimesh:
         occupied, transform = grid(row)
@@ -208,10 +231,10 @@ class Voxels(Folder):
         return Truth(read(), points=transform.to_original(where), inside=inside)
 
 
-def _cached(key: str) -> dict[str, np.ndarray] | None:
+def _cached(key: str, names: Sequence[str] = ("points", "distance", "surface", "normals")) -> dict[str, np.ndarray] | None:
     try:
         with np.load(cache_folder() / "samples" / f"{key}.npz", allow_pickle=False) as file:
-            return {name: file[name] for name in ("points", "distance", "surface", "normals")}
+            return {name: file[name] for name in names}
     except FileNotFoundError:
         return None
     except Exception:  # a damaged file is made again

@@ -1,7 +1,7 @@
 """What a model gets to see of a new shape, made from meshes and samples.
 
 Kinds of observation (`observe=`): samples (points in space with their signed distance, or whether they are inside),
-oriented (a scan with normals), points (a bare scan), depth (one view of a depth camera).
+oriented (a scan with normals), points (a bare scan), depth (one view of a depth camera), image (a picture), voxels (a grid).
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ import trimesh
 from jaxtyping import Float
 
 from nif_cli import NifError
-from nif_cli.data.samples import Observation, ShapeSamples
+from nif_cli.data.looking import DISTANCE, mesh_pictures, mesh_voxels
+from nif_cli.data.samples import Look, Observation, ShapeSamples
 from nif_cli.geometry.distance import MeshDistance, signed_samples
+from nif_cli.geometry.mesh import SPACES
 from nif_cli.geometry.sampling import sample_surface
 from nif_cli.rendering.cameras import Rays, pinhole_rays, turntable
 from nif_cli.rendering.sphere_tracing import box_entry
 
-KINDS = ("samples", "oriented", "points", "depth")
+KINDS = ("samples", "oriented", "points", "depth", "image", "voxels")
 SPREAD, UNIFORM = (0.0707, 0.0224), 0.06  # DeepSDF's samples: around the surface, and anywhere
 
 
@@ -39,8 +41,17 @@ def known(shape: ShapeSamples) -> Observation:
     )
 
 
-def observe_mesh(mesh: trimesh.Trimesh, kind: str, count: int, rng: np.random.Generator, pose: int = 0) -> Observation:
-    """What `kind` shows of a mesh in normalised space, about `count` points; depth: from view `pose` of eight around it."""
+def observe_mesh(
+    mesh: trimesh.Trimesh,
+    kind: str,
+    count: int,
+    rng: np.random.Generator,
+    pose: int = 0,
+    look: Look | None = None,
+    space: str = "ball",
+) -> Observation:
+    """What `kind` shows of a mesh in normalised `space`, about `count` points; depth and image: from view `pose` of eight
+    around it; image and voxels: as large as a model's `look` says."""
     if kind == "samples":
         points, distance, _, _ = signed_samples(mesh, count, 1, SPREAD, UNIFORM, rng)
         return Observation(samples=points, distance=distance)
@@ -49,6 +60,11 @@ def observe_mesh(mesh: trimesh.Trimesh, kind: str, count: int, rng: np.random.Ge
         return Observation(points.astype(np.float32), normals.astype(np.float32) if kind == "oriented" else None)
     if kind == "depth":
         return thin(depth_view(mesh, turntable(8)[pose % 8].numpy()), count, rng)
+    if kind == "image" and look is not None:
+        poses = turntable(8, distance=DISTANCE[space])[[pose % 8]]
+        return Observation(pixels=mesh_pictures(mesh, poses, look.size))
+    if kind == "voxels" and look is not None:
+        return Observation(occupied=mesh_voxels(mesh, SPACES[space][1], look.size))
     raise NifError(f"observe={kind}: no such observation of a mesh; there are {', '.join(KINDS)}")
 
 
@@ -68,6 +84,14 @@ def show(seen: Observation, kind: str, count: int, rng: np.random.Generator, noi
         if seen.free is None or seen.points is None:
             raise NifError("observe=depth: it takes a mesh or a depth picture; observe=points?")
         shown = Observation(seen.points, seen.normals, free=seen.free)
+    elif kind == "image":
+        if seen.pixels is None:
+            raise NifError("observe=image: no picture of this shape is known; give a .png or .jpg, or a mesh")
+        return Observation(pixels=seen.pixels)
+    elif kind == "voxels":
+        if seen.occupied is None:
+            raise NifError("observe=voxels: no voxel grid of this shape is known; give a grid or a mesh")
+        return Observation(occupied=seen.occupied)
     else:
         raise NifError(f"observe={kind}: there are {', '.join(KINDS)}")
     shown = thin(shown, count, rng)

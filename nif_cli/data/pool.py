@@ -12,16 +12,17 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from nif_cli.data.samples import ShapeSamples
+from nif_cli.data.samples import Look, ShapeSamples
 
 
 @dataclass
 class ShapeBatch:
     """Points of several shapes: `row` says which of the pool's shapes each one is. Data without distances has
-    `occupied` instead."""
+    `occupied` instead. `seen` is what a model that looks at shapes is shown of each: points [S, P, 3], pictures
+    [S, 3, H, W] (bytes) or voxels [S, R, R, R]."""
 
     row: Int[Tensor, "S"]
     points: Float[Tensor, "S N 3"]
@@ -29,6 +30,7 @@ class ShapeBatch:
     surface: Float[Tensor, "S M 3"] | None = None
     normals: Float[Tensor, "S M 3"] | None = None
     occupied: Bool[Tensor, "S N"] | None = None
+    seen: Float[Tensor, "S P 3"] | UInt8[Tensor, "S 3 H W"] | Bool[Tensor, "S R R R"] | None = None
     colors: Float[Tensor, "S M 3"] | None = None
 
     def __len__(self) -> int:
@@ -58,16 +60,17 @@ def everything(n: int) -> slice:
     return slice(0, n)
 
 
-def rows_of(shape: ShapeSamples, part: Part = everything) -> Float[np.ndarray, "N 4"]:
-    """Points with their distance, copied; where only the inside is known, +1 or -1 stands for it. No rows where neither is."""
-    known = shape.distance if shape.distance is not None else shape.inside
+def rows_of(shape: ShapeSamples, part: Part = everything, inside: bool = False) -> Float[np.ndarray, "N 4"]:
+    """Points with their distance, copied; where only the inside is known (or `inside` is asked for, and known), +1 or -1
+    stands for it. No rows where neither is."""
+    known = shape.inside if shape.distance is None or (inside and shape.inside is not None) else shape.distance
     if known is None:
         return np.empty((0, 4), np.float32)
     chosen = part(len(shape.points))
     values = _read(known, chosen)
     rows = np.empty((len(values), 4), np.float32)
     rows[:, :3] = _read(shape.points, chosen)
-    rows[:, 3] = values if shape.distance is not None else np.where(values, 1.0, -1.0)
+    rows[:, 3] = values if known is shape.distance else np.where(values, 1.0, -1.0)
     return rows
 
 
@@ -82,7 +85,9 @@ class ShapePool:
     """The samples of all shapes, concatenated on one device.
 
     `hold_out` of each shape's points are never drawn by `draw`; `held_out` returns some of them, to watch training by.
-    `points` and `surface` choose a part of each shape's samples; `into` [., 4] is memory for the points.
+    `points` and `surface` choose a part of each shape's samples; `into` [., 4] is memory for the points. `look` is what
+    batches show of each shape. With `occupancy` they hold what is inside, as the source has it, and not distances;
+    without `balanced` their points are drawn as they come, not half of them inside.
     """
 
     def __init__(
@@ -94,9 +99,12 @@ class ShapePool:
         points: Part = everything,
         surface: Part = everything,
         into: Tensor | None = None,
+        look: Look | None = None,
+        occupancy: bool = False,
+        balanced: bool = True,
     ):
-        self.device = device
-        self.measured = all(s.distance is not None for s in shapes)
+        self.device, self.look, self.balanced = device, look, balanced
+        self.measured = all(s.distance is not None and not (occupancy and s.inside is not None) for s in shapes)
         rng = np.random.default_rng(seed)
         has = [s.distance is not None or s.inside is not None for s in shapes]
         known = [_length(points, len(s.points)) if h else 0 for s, h in zip(shapes, has, strict=True)]
@@ -105,7 +113,7 @@ class ShapePool:
         self.held: list[Tensor] = []
         begin, outside, start = [], [], 0
         for shape, count in zip(shapes, kept, strict=True):
-            rows = rows_of(shape, points)
+            rows = rows_of(shape, points, occupancy)
             rng.shuffle(rows)
             if hold_out:
                 self.held.append(torch.from_numpy(rows[count:].copy() if count < len(rows) else rows))
@@ -120,23 +128,25 @@ class ShapePool:
         # [S, 2]: where the outside and the inside points of each shape begin, and how many there are; a shape that has
         # only one kind draws it twice
         first, outside_, counts = torch.tensor(begin), torch.tensor(outside), torch.tensor(kept)
+        self.first, self.count = first.to(device), counts.to(device)
         starts = torch.stack([first, first + outside_], 1)
         length = torch.stack([outside_, counts - outside_], 1)
         lonely = length == 0
         self.begin = torch.where(lonely, starts.flip(1), starts).to(device)
         self.length = torch.where(lonely, length.flip(1), length).to(device)
+        self.pictures, self.voxels = _pictures_and_voxels(shapes, look, device)
         self.surface = self.surface_begin = self.surface_length = None
-        if all(s.surface is not None and s.normals is not None and len(s.surface) for s in shapes):
+        if all(s.surface is not None and (s.normals is not None or look) and len(s.surface) for s in shapes):
             lengths = torch.tensor([_length(surface, len(s.surface)) for s in shapes])  # type: ignore[arg-type]
             ends = lengths.cumsum(0)
             coloured = all(s.colors is not None for s in shapes)
             both = torch.empty(int(ends[-1]), 9 if coloured else 6)
             for shape, end, count in zip(shapes, ends.tolist(), lengths.tolist(), strict=True):
                 assert shape.surface is not None
-                assert shape.normals is not None
                 chosen = surface(len(shape.surface))
                 both[end - count : end, :3] = torch.from_numpy(np.array(_read(shape.surface, chosen), np.float32))
-                both[end - count : end, 3:6] = torch.from_numpy(np.array(_read(shape.normals, chosen), np.float32))
+                normals = 0.0 if shape.normals is None else torch.from_numpy(np.array(_read(shape.normals, chosen), np.float32))
+                both[end - count : end, 3:6] = normals
                 if coloured and shape.colors is not None:
                     both[end - count : end, 6:] = torch.from_numpy(np.array(_read(shape.colors, chosen), np.float32))
             self.surface = both.to(device)
@@ -158,8 +168,11 @@ class ShapePool:
         begin, length = self.begin[row], self.length[row]  # [S, 2]
         cut = points // 2
         index = torch.empty((len(row), points), dtype=torch.long, device=self.device)
-        for kind, part in ((0, slice(0, cut)), (1, slice(cut, points))):
-            index[:, part] = begin[:, kind, None] + (half[:, part] * length[:, kind, None]).long()
+        if self.balanced:
+            for kind, part in ((0, slice(0, cut)), (1, slice(cut, points))):
+                index[:, part] = begin[:, kind, None] + (half[:, part] * length[:, kind, None]).long()
+        else:
+            index = self.first[row, None] + (half * self.count[row, None]).long()
         batch = self._batch(row, self.rows.index_select(0, index.reshape(-1)).view(len(row), points, 4))
         if surface and self.surface is not None and self.surface_begin is not None and self.surface_length is not None:
             u = torch.rand((len(row), surface), generator=generator, device=self.device)
@@ -167,7 +180,28 @@ class ShapePool:
             both = self.surface.index_select(0, index.reshape(-1)).view(len(row), surface, -1)
             batch.surface, batch.normals = both[..., :3], both[..., 3:6]
             batch.colors = both[..., 6:] if both.shape[-1] > 6 else None
+        batch.seen = self.seen(row, generator)
         return batch
+
+    def seen(self, row: Int[Tensor, "S"], generator: torch.Generator) -> Tensor | None:
+        """What `look` shows of each shape of `row`: a fresh cloud, one of its pictures, its voxels."""
+        if self.look is None:
+            return None
+        if self.voxels is not None:
+            size = self.look.size
+            bits = torch.arange(7, -1, -1, device=self.device, dtype=torch.uint8)
+            return (self.voxels[row, :, None] >> bits & 1).bool().view(len(row), size, size, size)
+        if self.pictures is not None:
+            begin, length = self.pictures[1][row].unbind(1)
+            u = torch.rand(len(row), generator=generator, device=self.device)
+            return self.pictures[0][begin + (u * length).long()].permute(0, 3, 1, 2)
+        assert self.surface is not None
+        assert self.surface_begin is not None
+        assert self.surface_length is not None
+        u = torch.rand((len(row), self.look.size), generator=generator, device=self.device)
+        index = self.surface_begin[row, None] + (u * self.surface_length[row, None]).long()
+        points = self.surface.index_select(0, index.reshape(-1))[:, :3].view(*u.shape, 3)
+        return points + self.look.noise * torch.randn(points.shape, generator=generator, device=self.device)
 
     def held_out(self, rows: list[int], points: int) -> ShapeBatch:
         """At most `points` held-out samples of each shape of `rows`, always the same. Data without distances brings
@@ -179,6 +213,7 @@ class ShapePool:
             generator = torch.Generator(self.device).manual_seed(0)
             drawn = self.draw(index, 2, points, generator)
             batch.surface, batch.normals = drawn.surface, drawn.normals
+        batch.seen = self.seen(index, torch.Generator(self.device).manual_seed(1))
         return batch
 
     def _batch(self, row: Tensor, samples: Tensor) -> ShapeBatch:
@@ -195,10 +230,10 @@ class ShardedPool:
     depends on k only.
     """
 
-    def __init__(self, shapes: Sequence[ShapeSamples], device: torch.device, seed: int, shards: int):
-        self.shapes, self.device, self.seed, self.shards = shapes, device, seed, shards
-        self.first = ShapePool(shapes, device, seed, 0.0, _held, lambda n: slice(0, min(n, 4096)))
-        self.first.held = [torch.from_numpy(rows_of(s, _held)) for s in shapes]
+    def __init__(self, shapes: Sequence[ShapeSamples], device: torch.device, seed: int, shards: int, **settings):
+        self.shapes, self.device, self.seed, self.shards, self.settings = shapes, device, seed, shards, settings
+        self.first = ShapePool(shapes, device, seed, 0.0, _held, lambda n: slice(0, min(n, 4096)), **settings)
+        self.first.held = [torch.from_numpy(rows_of(s, _held, settings.get("occupancy", False))) for s in shapes]
         self.count = sum(_held(len(s.points)).start for s in shapes)
         largest = sum(_held(len(s.points)).start // shards + 1 for s in shapes)
         self.spare = [torch.empty(largest, 4) for _ in range(2)]  # the same memory again and again: nothing to fragment
@@ -236,7 +271,8 @@ class ShardedPool:
             return slice(n * shard // self.shards, n * (shard + 1) // self.shards)
 
         into = self.spare.pop()
-        return ShapePool(self.shapes, self.device, self.seed + shard, 0.0, lambda n: cut(_held(n).start), cut, into), into
+        seed = self.seed + shard
+        return ShapePool(self.shapes, self.device, seed, 0.0, lambda n: cut(_held(n).start), cut, into, **self.settings), into
 
 
 def _held(n: int) -> slice:
@@ -246,3 +282,22 @@ def _held(n: int) -> slice:
 
 def _length(part: Part, n: int) -> int:
     return len(range(*part(n).indices(n)))
+
+
+def _pictures_and_voxels(
+    shapes: Sequence[ShapeSamples], look: Look | None, device: torch.device
+) -> tuple[tuple[Tensor, Tensor] | None, Tensor | None]:
+    """All pictures [V, H, W, 3] with [S, 2]: where those of each shape begin and how many they are; and all voxel grids,
+    their bits packed [S, R^3 / 8]."""
+    if look is None or look.kind == "points":
+        return None, None
+    seen = [s.observation for s in shapes]
+    if look.kind == "voxels":
+        bits = [np.packbits(o.occupied) for o in seen if o is not None and o.occupied is not None]
+        return None, torch.from_numpy(np.stack(bits)).to(device)
+    pixels = [o.pixels for o in seen if o is not None and o.pixels is not None]
+    count = torch.tensor([len(p) for p in pixels])
+    return (
+        torch.from_numpy(np.concatenate(pixels)).to(device),
+        torch.stack((count.cumsum(0) - count, count), 1).to(device),
+    ), None

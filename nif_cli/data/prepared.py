@@ -41,14 +41,16 @@ class OnetData(ShapeData):
     def __init__(self, root: str, classes: Sequence[str] | str | None = None, split: str | None = "train", **settings):
         super().__init__(**settings)
         self.tree = OnetTree(root)
-        self.entries = self.tree.entries([classes] if isinstance(classes, str) else classes, split)
+        self.classes = [classes] if isinstance(classes, str) else classes
+        self.split = split
+        self.tree.entries(self.classes, split)  # what is missing is told at once
 
     def sources(self) -> list[Source]:
-        return [(e.id, partial(self.tree.read, e)) for e in self.entries]
+        return [(e.id, partial(self.tree.read, e)) for e in self.tree.entries(self.classes, self.split)]
 
     def truth(self, id: str) -> Truth:
         """pointcloud.npz and points.npz; the longest side of the shape is 1 in its cube."""
-        shape = self.tree.read(next(e for e in self.entries if e.id == id))
+        shape = self.tree.read(next(e for e in self.tree.entries(self.classes, self.split) if e.id == id))
         back = shape.transform.to_original
         known = shape.inside is not None and len(shape.points) > 0
         return Truth(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -63,10 +64,24 @@ class Observation:
         return {f.name: v for f in fields(self) if isinstance(v := getattr(self, f.name), np.ndarray)}
 
 
+@dataclass(frozen=True)
+class Look:
+    """What a model is shown of each shape while it trains: `size` points of its surface, displaced by normal `noise` (in
+    units of normalised space); or one of `views` pictures of size x size pixels; or size^3 voxels of the cube that holds
+    the normalised space."""
+
+    kind: Literal["points", "image", "voxels"]
+    size: int
+    noise: float = 0.0
+    views: int = 1
+
+
 @dataclass
 class ShapeSamples:
     """One shape in normalised space. `distance` is positive inside; what a source does not know stays None. `surface`
-    and `normals` are points on the surface, `colors` theirs (sRGB in [0, 1]). Arrays may lie on disk (memory-mapped)."""
+    and `normals` are points on the surface, `colors` theirs (sRGB in [0, 1]). Arrays may lie on disk (memory-mapped). A
+    source that has both `distance` and `inside` says by `inside` what counts: a voxel grid's own cells, where the distance
+    is that of a smooth surface."""
 
     id: str
     transform: Transform

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import fnmatch
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from itertools import count
 
 import torch
@@ -15,10 +17,12 @@ from tqdm import tqdm
 
 from nif_cli import NifError
 from nif_cli.data.formats.onet import OnetTree
+from nif_cli.data.looking import load_look
 from nif_cli.data.module import Data
 from nif_cli.data.pool import ShapeBatch, ShapePool, ShardedPool
-from nif_cli.data.samples import ShapeSamples
+from nif_cli.data.samples import Look, Observation, ShapeSamples
 from nif_cli.data.spill import Spool, memory_limit
+from nif_cli.geometry.mesh import SPACES
 from nif_cli.metrics.protocols import Truth
 
 Source = tuple[str, Callable[[], ShapeSamples]]
@@ -60,32 +64,36 @@ class ShapeData(Data):
         self.pool: ShapePool | ShardedPool | None = None
         self.spool: Spool | None = None
         self.surface_batch_points = 0  # a model that learns from surfaces asks for them
+        self.look: Look | None = None  # what a model that looks at shapes wants to be shown, set before `prepare`
+        self.occupancy, self.balanced = False, True  # see ShapePool
 
     @abstractmethod
     def sources(self) -> list[Source]:
         """(instance id, how its samples are got), each id once."""
-
-    def unseen(self, count: int) -> list[ShapeSamples]:
-        """The first `count` shapes that are held out (split=test) of the same source; none where it knows of no such."""
-        return [source() for _, source in self.held_out_sources()[:count]]
-
-    def held_out_sources(self) -> list[Source]:
-        return []
 
     def truth(self, id: str) -> Truth:
         """What a reconstruction of this instance is compared with, in the user's units; nothing unless a source says so."""
         return Truth()
 
     def chosen(self) -> list[Source]:
-        """The sources that `instances` leaves."""
-        return self._chosen(self.sources())
+        """The sources that `instances` leaves, with what `observations` and `look` add to their shapes."""
+        seen = OnetTree(self.observations) if self.observations else None
+        return [(id, partial(self._looked_at, read, seen)) for id, read in self._chosen(self.sources())]
+
+    def _looked_at(self, read: Callable[[], ShapeSamples], seen: OnetTree | None) -> ShapeSamples:
+        shape = read()
+        if seen:
+            shape = replace(shape, observation=seen.observation(shape.id, shape.transform))
+        if self.look and shape.observation:
+            half = SPACES[self.space][1]
+            shape = replace(shape, observation=load_look(shape.observation, self.look, shape.transform, half))
+        return shape
 
     def prepare(self) -> list[ShapeSamples]:
         """Every shape's samples, read or made in parallel; what exceeds `memory` goes to disk."""
         if self.shapes:
             return self.shapes
         sources = self.chosen()
-        seen = OnetTree(self.observations) if self.observations else None
         # libigl uses every core by itself; two shapes at a time hide the reading of files
         used = 0
         with ThreadPoolExecutor(2) as threads:
@@ -96,8 +104,6 @@ class ShapeData(Data):
                     shape = waiting.pop(0).result()
                     if i + 3 < len(sources):
                         waiting.append(threads.submit(sources[i + 3][1]))
-                    if seen:
-                        shape = replace(shape, observation=seen.observation(shape.id, shape.transform))
                     used += shape.nbytes
                     if self.spool is None and 2 * used > self.memory:  # the samples, and the pool that copies them
                         self.spool = Spool(self.seed)
@@ -147,6 +153,37 @@ class ShapeData(Data):
             f"this data holds {self.holds}, {model} needs {words}; {where or 'run nif prepare on the meshes to make them'}"
         )
 
+    def require_look(self, model: str) -> None:
+        """NifError unless every shape can be shown to a model as its `look` asks for."""
+        assert self.look is not None
+
+        def shows(shape: ShapeSamples) -> bool:
+            seen = shape.observation or Observation()
+            kinds = {"points": shape.surface, "image": seen.pixels, "voxels": seen.occupied}
+            found = kinds[self.look.kind]  # type: ignore[union-attr]
+            return found is not None and len(found) > 0
+
+        shapes = self.prepare()
+        lacking = [s for s in shapes if not shows(s)]
+        if lacking:
+            words = {"points": "points on the surface", "image": "pictures", "voxels": "a voxel grid"}[self.look.kind]
+            raise NifError(
+                f"{model} needs {words} of every shape, and {len(lacking)} of {len(shapes)} have none ({lacking[0].id}, ...); "
+                "data.observations=<tree> takes them from a tree of occupancy networks"
+            )
+
+    def test_shapes(self, count: int) -> list[ShapeSamples]:
+        """At most `count` shapes of the split 'test' of the same source, none where it has no such split."""
+        if getattr(self, "split", "test") == "test":
+            return []
+        other = copy.copy(self)
+        other.split, other.instances, other.shapes, other.pool, other.spool = "test", count, [], None, None  # type: ignore[attr-defined]
+        try:
+            other.sources()
+        except NifError:  # no such split
+            return []
+        return other.prepare()
+
     def summary(self) -> str:
         shapes = self.prepare()
         few = "1 shape" if len(shapes) == 1 else f"{len(shapes)} shapes"
@@ -156,10 +193,12 @@ class ShapeData(Data):
         """The pool for the training device; made once."""
         if self.pool is None or self.pool.device != device:
             shapes = self.prepare()
+            settings = {"look": self.look, "occupancy": self.occupancy, "balanced": self.balanced}
             if self.spool is None:
-                self.pool = ShapePool(shapes, device, self.seed)
+                self.pool = ShapePool(shapes, device, self.seed, **settings)
             else:  # two parts at a time, and room for what reading takes
-                self.pool = ShardedPool(shapes, device, self.seed, 1 + 4 * sum(s.nbytes for s in shapes) // self.memory)
+                shards = 1 + 4 * sum(s.nbytes for s in shapes) // self.memory
+                self.pool = ShardedPool(shapes, device, self.seed, shards, **settings)
         return self.pool
 
     def transfer_batch_to_device(self, batch: ShapeBatch, device: torch.device, dataloader_idx: int) -> ShapeBatch:
@@ -186,7 +225,8 @@ class Batches:
         self.generator = torch.Generator(device)
         self.order = torch.Generator()
         sharded = isinstance(self.pool, ShardedPool)  # its parts change between any two batches
-        self.together = 1 if sharded else max(1, min(32, 2**17 // data.batch_points))
+        each = data.batch_points + (data.batch_shapes * data.look.size if data.look and data.look.kind == "points" else 0)
+        self.together = 1 if sharded else max(1, min(32, 2**17 // each))
         self.drawn: tuple[int, list[ShapeBatch]] = (-1, [])
 
     def __len__(self) -> int:

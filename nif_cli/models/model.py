@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from nif_cli import NifError, __version__
 from nif_cli.data.module import Data
-from nif_cli.data.samples import Observation
+from nif_cli.data.samples import Look, Observation
 from nif_cli.data.shapes import ShapeData
 from nif_cli.field import Field, Signal
 from nif_cli.geometry.mesh import SPACES, Transform
@@ -55,6 +55,7 @@ class Model(pl.LightningModule):
     observes: tuple[str, ...] = ()
     units: Mapping[str, str] = {}
     learns: type[Data] = ShapeData  # the kind of data that `adopt` takes
+    look: Look | None = None  # what batches should show it of each shape
 
     def __init__(self, lr: float, optimizer: Callable[..., Any], scheduler: Callable[..., Any] | None = None):
         super().__init__()
@@ -182,17 +183,20 @@ class Model(pl.LightningModule):
                 logger.log_metrics(values, self.global_step)
         return total
 
-    def validation_step(self, batch: Any, index: int) -> None:
-        terms = self.loss(batch)
-        self.log("val/loss", torch.stack(list(terms.values())).sum(), batch_size=len(batch))
+    def watched(self, batch: Any) -> dict[str, Tensor]:
+        """What is logged of a held-out batch: the loss, and what a model adds to it."""
+        return {"val/loss": torch.stack(list(self.loss(batch).values())).sum()}
 
-    def held_out_loss(self, batches: Iterable[Any]) -> float:
-        """The mean loss over held-out batches."""
+    def validation_step(self, batch: Any, index: int) -> None:
+        self.log_dict(self.watched(batch), batch_size=len(batch))
+
+    def held_out(self, batches: Iterable[Any]) -> dict[str, float]:
+        """The means of what is watched over held-out batches."""
         self.eval()
         with torch.no_grad():
-            values = [float(torch.stack(list(self.loss(b).values())).sum()) for b in batches]
+            values = [self.watched(b) for b in batches]
         self.train()
-        return sum(values) / len(values)
+        return {name: float(torch.stack([v[name] for v in values]).mean()) for name in values[0]}
 
     def on_fit_start(self) -> None:
         self._began = time.monotonic() - self._seconds_before

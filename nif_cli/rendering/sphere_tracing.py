@@ -1,4 +1,4 @@
-"""Where rays meet the surface of a distance field (Hart 1996), and pictures of it."""
+"""Where rays meet the surface of a field: sphere tracing of distances (Hart 1996), marching of other values; pictures of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import binary_dilation, distance_transform_edt
 from torch import Tensor
 
 from nif_cli.field import Field, evaluate, gradient
@@ -34,17 +34,22 @@ class EmptySpace:
 
     A cell may hold the surface when |value - level| at its centre is less than the
     cell's half diagonal (with a margin of 1.5 for networks that are only nearly distances; for clamped ones at most
-    `trust`). The rest is at least as far from it as from the nearest such cell.
+    `trust`). The rest is at least as far from it as from the nearest such cell. Values that are no distances (trust 0) say
+    only on which side a centre is: cells whose centre is inside, and their neighbours, may hold the surface.
     """
 
-    def __init__(self, field: Field, resolution: int = 40, device: torch.device | str = "cpu"):
+    def __init__(self, field: Field, resolution: int | None = None, device: torch.device | str = "cpu"):
+        resolution = resolution or (40 if field.trust > 0 else 64)
         self.low, high = field.bounds.to(device)
         self.cell = (high - self.low) / resolution
         index = torch.arange(resolution, device=device)
         centres = torch.stack(torch.meshgrid(index, index, index, indexing="ij"), -1).reshape(-1, 3) + 0.5
-        distance = (evaluate(field, self.low + centres * self.cell) - field.level).abs().reshape((resolution,) * 3)
+        value = (evaluate(field, self.low + centres * self.cell) - field.level).reshape((resolution,) * 3)
         reach = min(1.5 * 0.5 * float(self.cell.norm()), 0.9 * field.trust)
-        occupied = (distance < reach).cpu().numpy()
+        if field.trust > 0:
+            occupied: np.ndarray = (value.abs() < reach).cpu().numpy()
+        else:
+            occupied = binary_dilation((value > 0).cpu().numpy(), np.ones((3, 3, 3)))  # type: ignore[assignment]
         far = distance_transform_edt(~occupied, sampling=self.cell.tolist()) if occupied.any() else np.full(occupied.shape, 1e3)
         # between any point of this cell and any of that one: two half diagonals less than between the centres
         self.far = torch.from_numpy(np.asarray(far) - float(self.cell.norm())).float().to(device)
@@ -58,13 +63,13 @@ class EmptySpace:
 
 def sphere_trace(field: Field, rays: Rays, empty: EmptySpace | None = None, steps: int = 200, tolerance: float = 2e-4) -> Hits:
     """March each ray by the distance ahead, never more than `field.trust`, until it is within `tolerance` of the surface.
+    A field whose values are no distances (trust 0) is searched by `ray_march`.
 
     Through `empty` space (made here if not given) rays go without evaluating the network. A step that crosses the surface
-    (networks are only nearly distances) is refined by false position. Only rays still on their way are evaluated. Needs a
-    field whose values are distances near the surface (trust > 0).
+    (networks are only nearly distances) is refined by false position. Only rays still on their way are evaluated.
     """
     if not field.trust > 0:
-        raise ValueError("sphere tracing needs distances: this field's values are none (trust 0)")
+        return ray_march(field, rays, empty)
     count, device = len(rays.origins), rays.origins.device
     bounds = field.bounds.to(rays.origins)
     empty = empty or EmptySpace(field, device=device)
@@ -90,6 +95,48 @@ def sphere_trace(field: Field, rays: Rays, empty: EmptySpace | None = None, step
         t = t + torch.where(step > 0, step, distance.clamp(min=tolerance, max=field.trust))
         keep = ~done & (t < far[active])
         active, t, before, ahead = active[keep], t[keep], before[keep], ahead[keep]
+    return _hits(field, rays, depth)
+
+
+def ray_march(field: Field, rays: Rays, empty: EmptySpace | None = None, bisections: int = 12) -> Hits:
+    """Where each ray first goes from outside to inside, for fields of which only the sign is known (occupancy logits).
+
+    Steps of half a cell of `empty` space through the cells that may hold the surface, in one go through the others; the
+    step that changes the sign is halved `bisections` times. What is thinner than a step can be missed. A ray that starts
+    inside, or enters the bounds there, hits where it starts.
+    """
+    count, device = len(rays.origins), rays.origins.device
+    empty = empty or EmptySpace(field, device=device)
+    near, far = box_entry(rays, field.bounds.to(rays.origins))
+    step = 0.5 * float(empty.cell.min())
+    depth = torch.full((count,), torch.inf, device=device)
+    active = torch.nonzero(near < far)[:, 0]
+    t = near[active]
+    low = t.clone()  # the last depth known to be outside
+    before, after, crossing = [], [], []
+    while len(active):
+        points = rays.origins[active] + t[:, None] * rays.directions[active]
+        free = empty.at_least(points)
+        close = torch.nonzero(free == 0)[:, 0]
+        inside = torch.zeros(len(t), dtype=torch.bool, device=device)
+        inside[close] = evaluate(field, points[close]) > field.level
+        crossing.append(active[inside])
+        before.append(low[inside])
+        after.append(t[inside])
+        ahead = t + torch.where(free > 0, free, step)
+        keep = ~inside & (ahead < far[active])
+        active, low, t = active[keep], t[keep], ahead[keep]
+    if crossing:
+        index, a, b = torch.cat(crossing), torch.cat(before), torch.cat(after)
+        for _ in range(bisections):
+            middle = 0.5 * (a + b)
+            inside = evaluate(field, rays.origins[index] + middle[:, None] * rays.directions[index]) > field.level
+            a, b = torch.where(inside, a, middle), torch.where(inside, middle, b)
+        depth[index] = b
+    return _hits(field, rays, depth)
+
+
+def _hits(field: Field, rays: Rays, depth: Float[Tensor, "R"]) -> Hits:
     hit = torch.isfinite(depth)
     points, normals = torch.zeros_like(rays.origins), torch.zeros_like(rays.origins)
     points[hit] = rays.origins[hit] + depth[hit, None] * rays.directions[hit]

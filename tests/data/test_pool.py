@@ -1,6 +1,7 @@
 """Pools: what is drawn, and that a pool larger than its memory draws the same points, part by part."""
 
 import gc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from nif_cli import NifError
 from nif_cli.data.meshes import ToyShapes
 from nif_cli.data.pool import ShapePool, ShardedPool
-from nif_cli.data.samples import ShapeSamples
+from nif_cli.data.samples import Look, Observation, ShapeSamples
 from nif_cli.data.shapes import Batches, ShapeData
 from nif_cli.data.spill import memory_limit
 from nif_cli.geometry.mesh import Transform
@@ -43,6 +44,54 @@ def test_half_of_a_batch_is_inside() -> None:
     assert (batch.inside.sum(1) == 32).all()
     assert torch.allclose(batch.distance, 0.8 - batch.points.norm(dim=-1), atol=1e-6)
     assert batch.surface.shape == batch.normals.shape == (2, 16, 3)
+
+
+def test_clouds_are_seen() -> None:
+    """A fresh, noisy cloud of each shape: a function of the generator, points of its own surface."""
+    look = Look("points", 2000, 0.01)
+    pool = ShapePool([ball("a", 1000, 0), ball("b", 500, 1)], CPU, look=look)
+    row = torch.tensor([1, 0])
+    batch = pool.draw(row, 64, 0, torch.Generator().manual_seed(0))
+    assert batch.seen.shape == (2, 2000, 3)
+    assert torch.equal(batch.seen, pool.draw(row, 64, 0, torch.Generator().manual_seed(0)).seen)
+    assert not torch.equal(batch.seen, pool.draw(row, 64, 0, torch.Generator().manual_seed(1)).seen)
+    away = torch.cdist(batch.seen[0], pool.surface[pool.surface_begin[1] :, :3]).amin(1)
+    assert 0.005 < away.mean() < 0.02
+    assert [b.seen.shape for b in batch.split(1)] == [(1, 2000, 3)] * 2
+    assert pool.held_out([0, 1], 10).seen.shape == (2, 2000, 3)
+
+
+def test_voxels_and_pictures_are_seen(rng) -> None:
+    grids = rng.random((2, 16, 16, 16)) > 0.5
+    shapes = [replace(ball(id, 100, 0), observation=Observation(occupied=g)) for id, g in zip("ab", grids, strict=True)]
+    pool = ShapePool(shapes, CPU, look=Look("voxels", 16))
+    seen = pool.draw(torch.tensor([1, 0]), 4, 0, torch.Generator().manual_seed(0)).seen
+    assert (seen.numpy() == grids[[1, 0]]).all()
+    pixels = [
+        np.full((n, 8, 8, 3), k * 10, np.uint8) + np.arange(n, dtype=np.uint8)[:, None, None, None] for k, n in ((1, 3), (2, 5))
+    ]
+    shapes = [replace(s, observation=Observation(pixels=p)) for s, p in zip(shapes, pixels, strict=True)]
+    pool = ShapePool(shapes, CPU, look=Look("image", 8, views=5))
+    generator = torch.Generator().manual_seed(0)
+    seen = torch.stack([pool.draw(torch.tensor([0, 1]), 4, 0, generator).seen[:, 0, 0, 0] for _ in range(60)])
+    assert set(seen[:, 0].tolist()) == {10, 11, 12}
+    assert set(seen[:, 1].tolist()) == {20, 21, 22, 23, 24}
+
+
+def test_what_is_inside_counts_where_both_are_known() -> None:
+    shape = ball("a", 1000, 0)
+    shape.inside = shape.points[:, 0] > 0.5
+    row, generator = torch.tensor([0]), torch.Generator().manual_seed(0)
+    batch = ShapePool([shape], CPU, occupancy=True).draw(row, 64, 0, generator)
+    assert (batch.inside == (batch.points[..., 0] > 0.5)).all()
+    assert ShapePool([shape], CPU).draw(row, 64, 0, generator).distance is not None
+
+
+def test_points_as_they_come() -> None:
+    """Not balanced: the part of a batch that is inside is that of the samples."""
+    pool = ShapePool([ball("a", 5000, 0)], CPU, balanced=False)
+    batch = pool.draw(torch.tensor([0]), 4000, 0, torch.Generator().manual_seed(0))
+    assert abs(batch.inside.float().mean() - 4 / 3 * np.pi * 0.8**3 / 8) < 0.03
 
 
 def test_occupancies_only() -> None:

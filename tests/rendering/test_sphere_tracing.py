@@ -49,11 +49,47 @@ def test_an_overestimating_field_is_met_by_false_position(ball):
     assert torch.allclose(hits.depth[inner], depth[inner], atol=2e-3)
 
 
-def test_a_field_without_distances_is_refused(ball):
-    field = ball()
-    field.trust = 0.0
-    with pytest.raises(ValueError, match="trust"):
-        sphere_trace(field, rays_at()[0])
+class Logits:
+    """Occupancy of a ball: no distances, but the same surface."""
+
+    level, trust = 0.0, 0.0
+
+    def __init__(self, radius: float, sharp: float = 20.0):
+        self.radius, self.sharp, self.bounds = radius, sharp, torch.tensor([[-1.0] * 3, [1.0] * 3])
+
+    def value(self, points):
+        return self.sharp * (self.radius - points.norm(dim=-1))
+
+
+@pytest.mark.parametrize("sharp", [20.0, 1e4])
+def test_a_field_without_distances_is_marched(sharp):
+    rays, depth = rays_at()
+    hits = sphere_trace(Logits(0.6, sharp), rays)
+    grazing = torch.isfinite(depth) != hits.hit
+    assert grazing.float().mean() < 0.02
+    hit = hits.hit & ~grazing
+    assert hit.sum() > 100
+    assert (hits.depth[hit] - depth[hit]).abs().max() < 1e-3
+    assert torch.allclose(hits.normals[hit], torch.nn.functional.normalize(hits.points[hit], dim=-1), atol=1e-3)
+
+
+def test_marching_finds_thin_things_and_nothing():
+    """A rod of a cell's width; an empty field."""
+
+    class Rod(Logits):
+        def value(self, points):
+            return 20 * (0.03 - points[..., ::2].norm(dim=-1))
+
+    rays = rays_at(size=64)[0]
+    hits = sphere_trace(Rod(0.0), rays)
+    o, d = rays.origins[:, ::2], rays.directions[:, ::2]
+    t = -(o * d).sum(-1, keepdim=True) / d.square().sum(-1, keepdim=True)  # where they are closest to the axis
+    height = (rays.origins + t * rays.directions)[:, 1].abs()
+    middle = ((o + t * d).norm(dim=-1) < 0.02) & (height < 0.9)
+    assert middle.any()
+    assert hits.hit[middle].all()
+    assert torch.allclose(hits.points[hits.hit][:, ::2].norm(dim=-1), torch.tensor(0.03), atol=1e-3)
+    assert not sphere_trace(Logits(-1.0), rays).hit.any()
 
 
 def test_box_entry():

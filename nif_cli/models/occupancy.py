@@ -1,0 +1,239 @@
+"""Occupancy networks (Mescheder et al. 2019; convolutional: Peng et al. 2020): whether a point is inside, from what is seen
+of the shape."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nif_cli import NifError
+from nif_cli.data.pool import ShapeBatch
+from nif_cli.data.samples import Look, Observation
+from nif_cli.data.shapes import ShapeData
+from nif_cli.encoders.pointcloud import LatentEncoder
+from nif_cli.field import BoundField, Field, bind
+from nif_cli.geometry.mesh import SPACES
+from nif_cli.models.model import Inferred, Instance, Model
+
+LEAST = 16  # points of a cloud
+
+
+class Occupancy(Model):
+    """The network's value is the logit of being inside; the surface is where the probability is `threshold`.
+
+    `encoder` turns what is seen (a point cloud, a picture, voxels) into the code that conditions the network; without one
+    it learns a single shape. With the encoder of points and occupancies (encoder=vae) the code is a random variable, and
+    shapes can be drawn: `kl` weighs its divergence from N(0, I). Loss: binary cross-entropy, averaged over the points or
+    (`reduction: sum`, as published) summed over those of a shape. `balanced`: half of a batch's points are inside.
+    """
+
+    def __init__(
+        self,
+        field: Callable[..., nn.Module],
+        optimizer: Callable[..., Any],
+        scheduler: Callable[..., Any] | None = None,
+        encoder: nn.Module | None = None,
+        *,
+        lr: float = 1e-3,
+        threshold: float = 0.5,
+        reduction: Literal["mean", "sum"] = "mean",
+        balanced: bool = False,
+        kl: float = 1e-3,
+        mirror: Literal["none", "x", "y", "z"] = "none",
+    ):
+        super().__init__(lr, optimizer, scheduler)
+        if not 0 < threshold < 1 or kl < 0:
+            raise ValueError(f"threshold={threshold}, kl={kl}: threshold must be in (0, 1), kl 0 or more")
+        self.encoder = encoder
+        self.code_size = 0 if encoder is None else int(encoder.code_size)  # type: ignore[arg-type]
+        self.network = field(dim=3, out=1, code_size=self.code_size)
+        local, takes = bool(getattr(encoder, "local", False)), bool(getattr(self.network, "local", False))
+        if local != takes:
+            gives = "feature planes or a grid" if local else "one code a shape"
+            needs = "field=local" if local else "field=onet, film, concat, or another that takes a code; field=local does not"
+            raise ValueError(f"encoder: {type(encoder).__name__} gives {gives}, which needs {needs}")
+        self.level = math.log(threshold / (1 - threshold))
+        self.reduction, self.balanced, self.kl = reduction, balanced, kl
+        self.mirror = "xyz".find(mirror)
+        kind = getattr(encoder, "kind", None)
+        self.observes = () if kind is None else (kind,)
+        if encoder is not None and kind != "samples":
+            size, noise = int(encoder.size), float(encoder.noise)  # type: ignore[arg-type]
+            self.look = Look(kind, size, noise, int(getattr(encoder, "views", 1)))  # type: ignore[arg-type]
+
+    def adopt(self, data: ShapeData) -> None:
+        shapes = data.prepare()
+        data.require("model=occupancy", "inside")
+        if self.encoder is None and len(shapes) > 1:
+            raise NifError(
+                f"model=occupancy without encoder learns one shape and the data holds {len(shapes)} ({shapes[0].id}, "
+                f"{shapes[1].id}, ...): choose encoder=pointcloud, image, voxels, ..., or vae, or name one of data.instances"
+            )
+        if self.look:
+            data.require_look("encoder: this one")
+        data.occupancy, data.balanced = True, self.balanced
+        if self.encoder is None:
+            self.instances = {s.id: Instance(s.id, s.transform) for s in shapes}
+        else:
+            shown = data.test_shapes(8) or shapes[:8]
+            generator = torch.Generator().manual_seed(0)
+            found = [Instance(s.id, s.transform, self._observation(s, generator)) for s in shown]
+            self.instances = {i.id: i for i in found}
+        self.allocate([])
+
+    def allocate(self, ids: list[str]) -> None:
+        for part in (self.network, self.encoder):
+            if hasattr(part, "half_side"):
+                part.half_side = SPACES[self.space][1] * float(getattr(self.encoder, "span", 1.0))  # type: ignore[union-attr]
+
+    def _observation(self, shape: Any, generator: torch.Generator) -> Observation:
+        """What the encoder sees of a shape that is kept with the run."""
+        seen = shape.observation or Observation()
+        if self.look is None:
+            known = shape.inside if shape.inside is not None else shape.distance > 0
+            return self._thinned(Observation(samples=np.asarray(shape.points), inside=np.asarray(known)), generator)
+        if self.look.kind == "image":
+            return Observation(pixels=None if seen.pixels is None else seen.pixels[:1])
+        if self.look.kind == "voxels":
+            return Observation(occupied=seen.occupied)
+        points = torch.from_numpy(np.array(shape.surface, np.float32))
+        points = points[torch.randint(len(points), (self.look.size,), generator=generator)]
+        points = points + self.look.noise * torch.randn(points.shape, generator=generator)
+        return Observation(points=points.numpy())
+
+    def _thinned(self, seen: Observation, generator: torch.Generator) -> Observation:
+        """As many points as the encoder learns from; fewer are repeated."""
+        assert self.encoder is not None
+        size = int(self.encoder.size)  # type: ignore[arg-type]
+
+        def chosen(count: int) -> np.ndarray:
+            order = torch.randperm(count, generator=generator)
+            return order.repeat(-(-size // count))[:size].numpy()
+
+        if seen.points is not None:
+            return Observation(points=np.asarray(seen.points, np.float32)[chosen(len(seen.points))])
+        assert seen.samples is not None
+        index = chosen(len(seen.samples))
+        inside = seen.inside if seen.inside is not None else seen.distance > 0  # type: ignore[operator]
+        return Observation(samples=np.asarray(seen.samples, np.float32)[index], inside=np.asarray(inside)[index])
+
+    def encode(self, observations: Sequence[Observation]) -> Tensor:
+        """The codes of shapes from what is seen of them, [S, ...]. NifError where an observation is not what it takes."""
+        assert self.encoder is not None
+        kind, size = self.observes[0], int(self.encoder.size)  # type: ignore[arg-type]
+        arrays: list[list[np.ndarray]] = []
+        for seen in observations:
+            generator = torch.Generator().manual_seed(0)
+            if kind == "image":
+                if seen.pixels is None or not len(seen.pixels):
+                    raise NifError("this model makes shapes from pictures, and no picture is given")
+                pixels = seen.pixels[0]
+                if pixels.shape != (size, size, 3):
+                    raise NifError(f"a picture of {pixels.shape}: this model takes {size} x {size} pixels of three colours")
+                arrays.append([pixels.transpose(2, 0, 1)])
+            elif kind == "voxels":
+                if seen.occupied is None or seen.occupied.shape != (size,) * 3:
+                    has = "none is given" if seen.occupied is None else f"one of {seen.occupied.shape} is given"
+                    raise NifError(f"this model makes shapes from voxel grids of {size}^3, and {has}")
+                if not seen.occupied.any() or seen.occupied.all():
+                    raise NifError(f"the voxel grid is {'full' if seen.occupied.any() else 'empty'}; there is no surface in it")
+                arrays.append([seen.occupied])
+            else:
+                points = seen.points if kind == "points" else seen.samples
+                if points is None or len(points) < LEAST:
+                    has = "none" if points is None else len(points)
+                    words = "points on the surface" if kind == "points" else "points with their occupancy"
+                    raise NifError(f"this model makes shapes from {words}: at least {LEAST} are needed, {has} are given")
+                if not np.isfinite(points).all():
+                    raise NifError(f"{int((~np.isfinite(points)).any(1).sum())} of {len(points)} points are NaN or infinite")
+                thinned = self._thinned(seen, generator)
+                arrays.append([a for a in (thinned.points, thinned.samples, thinned.inside) if a is not None])
+        tensors = [torch.from_numpy(np.ascontiguousarray(np.stack(a))).to(self.device) for a in zip(*arrays, strict=True)]
+        with torch.no_grad():
+            codes = self.encoder(*tensors).float()
+        return codes[:, : self.code_size] if isinstance(self.encoder, LatentEncoder) else codes
+
+    def bound(self, code: Tensor | None) -> BoundField:
+        """The field of a code; in evaluation a vector is folded into the network."""
+        network = self.network
+        if code is not None and code.ndim == 1 and not self.training and hasattr(network, "fold"):
+            network, code = network.fold(code), None  # type: ignore[operator]
+        return bind(network, code, level=self.level, bounds=self.bounds, trust=0.0)
+
+    def field(self, id: str) -> BoundField:
+        seen = self._seen(id)
+        return self.bound(None if self.encoder is None else self.encode([seen])[0])
+
+    def _seen(self, id: str) -> Observation:
+        if id not in self.instances:
+            raise NifError(f"no instance '{id}' in this run; it has {', '.join(list(self.instances)[:5])}, ...")
+        return self.instances[id].observation or Observation()
+
+    def between(self, first: str, second: str, share: float) -> Field:
+        """A shape on the straight line between the codes of two instances."""
+        if self.encoder is None:
+            return super().between(first, second, share)
+        a, b = self.encode([self._seen(first), self._seen(second)])
+        return self.bound(torch.lerp(a, b, share))
+
+    def sample(self, count: int, seed: int = 0) -> list[Field]:
+        """Shapes drawn from the prior N(0, I) of the codes (encoder=vae)."""
+        if not isinstance(self.encoder, LatentEncoder):
+            return super().sample(count, seed)
+        codes = torch.randn(count, self.code_size, generator=torch.Generator().manual_seed(seed))
+        return [self.bound(code) for code in codes.to(self.device)]
+
+    def infer(self, observations: Sequence[Observation], **options: Any) -> list[Inferred]:
+        if self.encoder is None:
+            return super().infer(observations, **options)
+        options.pop("seed", None)  # nothing is drawn here
+        if options:
+            raise NifError(f"no option '{next(iter(options))}': model=occupancy makes shapes in one go, there is nothing to set")
+        was = self.training
+        self.eval()
+        found = [Inferred(self.bound(code), {}, {"code": code}) for code in self.encode(observations)]
+        self.train(was)
+        return found
+
+    def loss(self, batch: ShapeBatch) -> dict[str, Tensor]:
+        return self._loss(batch)[0]
+
+    def _loss(self, batch: ShapeBatch) -> tuple[dict[str, Tensor], Tensor]:
+        """The terms, and the logits that they are of."""
+        points, seen, inside = batch.points, batch.seen, batch.inside
+        if self.training and self.mirror >= 0:
+            points, seen = self._mirrored(points, seen)
+        terms, code = {}, None
+        if isinstance(self.encoder, LatentEncoder):
+            mean, log_var = self.encoder(points, inside).chunk(2, -1)
+            code = mean + torch.randn_like(mean) * (0.5 * log_var).exp() if self.training else mean
+            terms["kl"] = self.kl * 0.5 * (mean.square() + log_var.exp() - 1 - log_var).sum(-1).mean()
+        elif self.encoder is not None:
+            code = self.encoder(seen)
+        logits = self.network(points, code)[..., 0].float()
+        bce = F.binary_cross_entropy_with_logits(logits, inside.float())
+        return {"bce": bce * (points.shape[1] if self.reduction == "sum" else 1), **terms}, logits
+
+    def _mirrored(self, points: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Half of the shapes of a batch, mirrored: furniture is furniture in a mirror too. Not for pictures."""
+        sign = torch.ones(len(points), 1, 3, device=points.device)
+        flipped = torch.rand(len(points), device=points.device) < 0.5
+        sign[flipped, 0, self.mirror] = -1
+        if seen is not None and self.observes == ("voxels",):
+            seen = torch.where(flipped[:, None, None, None], seen.flip(1 + self.mirror), seen)
+        elif seen is not None:
+            seen = seen * sign
+        return points * sign, seen
+
+    def watched(self, batch: ShapeBatch) -> dict[str, Tensor]:
+        """Beside the loss the mean intersection over union at the held-out points, as they are distributed."""
+        terms, logits = self._loss(batch)
+        said, true = logits > self.level, batch.inside
+        iou = (said & true).sum(1) / (said | true).sum(1).clamp(min=1)
+        return {"val/loss": torch.stack(list(terms.values())).sum(), "val/iou": iou.mean()}
