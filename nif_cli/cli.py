@@ -27,6 +27,7 @@ EXAMPLES = {
   nif train                                                    a DeepSDF auto-decoder on built-in shapes
   nif train model=sdf data.path=bunny.obj                      one shape, one network
   nif train model=deepsdf data=meshes data.path=chairs/        a folder of meshes, a code for each
+  nif train model=metasdf data=voxels data.path=chairs.npz data.test=100     weights that become any chair in a few steps
   nif train model=sdf field=fourier data.path=bunny.obj model.lr=5e-4 trainer.max_time=00:00:10:00
   nif train experiment=sdf_fast data.path=bunny.obj            one shape in a minute; sdf_sal data=points from a scan
   nif train model=image data.path=photo.jpg                    a picture; model=texture a coloured mesh
@@ -51,15 +52,17 @@ EXAMPLES = {
   nif reconstruct input=chair.ply                    a mesh or a scan, by the latest run
   nif reconstruct input=scans/ steps=800 restarts=8 picture=true
   nif reconstruct input=chair.obj observe=depth pose=3        complete it from one depth view
-  nif reconstruct input=chair.obj observe=oriented keep=x+ points=2000 noise=0.005""",
+  nif reconstruct input=chair.obj observe=oriented keep=x+ points=2000 noise=0.005
+  nif reconstruct input=chair.obj steps=10 save=run           a run of model=metasdf: the adapted network, to be refined""",
     "evaluate": """\
   nif evaluate                                       the shapes that the latest run knows, against their truth
   nif evaluate protocol=[deepsdf,convonet] split=test instances=16
   nif evaluate run=outputs/... +data.path=more_chairs/ split=all observe=points points=300 noise=0.005
+  nif evaluate split=test curve=[0,1,2,5,20,100] instances=8  a run of model=metasdf against Adam from elsewhere
   nif evaluate mesh=a.ply reference=b.ply protocol=[onet,srb,two_way]""",
     "import-deepsdf": """\
   nif import-deepsdf experiment=DeepSDF/examples/chairs
-  nif import-deepsdf experiment=DeepSDF/examples/planes epoch=1000 data=DeepSDF/data output_dir=outputs/planes
+  nif import-deepsdf experiment=DeepSDF/examples/planes epoch=1000 data_root=DeepSDF/data output_dir=outputs/planes
   nif extract run=outputs/planes                     then everything works on it""",
 }
 
@@ -179,6 +182,8 @@ complete -F _nif -o default nif"""
 
 
 def _run(command: str, args: list[str]) -> int:
+    if command == "import-deepsdf":  # what users call it is the name of a configuration group
+        args = ["folder=" + a.removeprefix("experiment=") if a.startswith("experiment=") else a for a in args]
     try:
         return _hydra(command, args)
     except Exception as error:

@@ -139,6 +139,7 @@ class Reconstruct(NewShapes):
     format: str = "ply"
     frame: str = "original"
     picture: bool = False
+    save: str | None = None
     output: str | None = None
     device: str = "auto"
 
@@ -154,6 +155,7 @@ class Evaluate(NewShapes):
     mesh: str | None = None
     reference: str | None = None
     scan: str | None = None
+    curve: Any = None
     resolution: int = 128
     method: str = "sparse"
     output: str | None = None
@@ -162,9 +164,9 @@ class Evaluate(NewShapes):
 
 @dataclass
 class ImportDeepSdf:
-    experiment: str = MISSING
-    epoch: str = "latest"
-    data: str | None = None
+    folder: str = MISSING
+    epoch: Any = "latest"
+    data_root: str | None = None
     output_dir: str | None = None
 
 
@@ -207,14 +209,15 @@ def check(cfg: DictConfig, command: str) -> dict[str, Any]:
     for key in plain:
         if key not in known:
             raise NifError(f"no key '{key}'{did_you_mean(str(key), known)}")
-    _check_node(plain, "")
+    check_node(plain, "")
     return typing.cast("dict[str, Any]", plain)
 
 
-def _check_node(node: Any, path: str) -> None:
+def check_node(node: Any, path: str) -> None:
+    """Every key and value below a node, against the class that will take it; `path` is the node's own key."""
     if isinstance(node, list):
         for i, item in enumerate(node):
-            _check_node(item, f"{path}[{i}]")
+            check_node(item, f"{path}[{i}]")
     if not isinstance(node, dict):
         return
     prefix = f"{path}." if path else ""
@@ -232,7 +235,7 @@ def _check_node(node: Any, path: str) -> None:
             if not _fits(value, hint):
                 raise NifError(f"{prefix}{key}={value!r}: must be {_spell(hint)}")
     for key, value in node.items():
-        _check_node(value, f"{prefix}{key}")
+        check_node(value, f"{prefix}{key}")
 
 
 @functools.cache

@@ -15,9 +15,22 @@ def clamped_l1(predicted: Float[Tensor, "*n"], distance: Float[Tensor, "*n"], cl
     leaves (everything collapses to one sign). Here a prediction is clamped only on the side where the target is: the same
     value within +-clamp, the same minima, and a way back from everywhere.
     """
+    return clamped_error(predicted, distance, clamp).mean()
+
+
+def clamped_error(predicted: Float[Tensor, "*n"], distance: Float[Tensor, "*n"], clamp: float) -> Float[Tensor, "*n"]:
+    """What `clamped_l1` is the mean of, for each point; clamp may be inf."""
     error = predicted - distance.clamp(-clamp, clamp)
     error = torch.where(distance >= clamp, error.clamp(max=0), error)
-    return torch.where(distance <= -clamp, error.clamp(min=0), error).abs().mean()
+    return torch.where(distance <= -clamp, error.clamp(min=0), error).abs()
+
+
+def two_headed(out: Float[Tensor, "*n 2"], distance: Float[Tensor, "*n"], log_sigma: Float[Tensor, "2"]) -> Float[Tensor, "*n"]:
+    """For each point the cross-entropy of the sign logit out[..., 0] and the L1 error of the unsigned distance out[..., 1],
+    weighted by learned uncertainties: BCE / 2 s0^2 + L1 / 2 s1^2 + log s0 s1 (Kendall et al. 2018; MetaSDF, section 3.2)."""
+    sign = F.binary_cross_entropy_with_logits(out[..., 0], (distance > 0).to(out), reduction="none")
+    error = (out[..., 1] - distance.abs()).abs()
+    return 0.5 * (sign * (-2 * log_sigma[0]).exp() + error * (-2 * log_sigma[1]).exp()) + log_sigma.sum()
 
 
 def eikonal(gradient: Float[Tensor, "*n D"]) -> Float[Tensor, ""]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
 
 from nif_cli import NifError, conf_folder
 from nif_cli.config import SCHEMAS, build, check, did_you_mean, locate, register
@@ -28,18 +29,18 @@ ONE_SHAPE = (("field", "igr"), ("field", "voxel"))  # these hold no codes
 def composed(command: str, *overrides: str) -> dict:
     register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return check(compose(command, list(overrides)), command)
+        cfg = compose(command, list(overrides))
+        for key in ("path", "root"):  # what the user must give
+            if isinstance(cfg.get("data"), DictConfig) and OmegaConf.is_missing(cfg.data, key):
+                cfg.data[key] = "x.obj"
+        return check(cfg, command)
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES, ids=lambda c: c)
 def test_every_choice_composes_and_passes(group, choice):
-    path = ["data.path=x.obj"] if choice in ("meshes", "voxels", "points") or choice.startswith("sdf") else []
-    if group == "data" and choice in ("deepsdf", "onet"):
-        path = ["data.root=x"]
     # some choices go with one model only
     model = ["model=sdf"] if (group, choice) in ONE_SHAPE else []
-    path = path or (["data.path=x.obj"] if model else [])
-    assert composed("train", *model, f"{group}={choice}", *path)
+    assert composed("train", *model, f"{group}={choice}")
 
 
 @pytest.mark.parametrize(("group", "choice"), [c for c in CHOICES if c[0] in ("field", "encoding", "model")], ids=lambda c: c)
@@ -58,8 +59,7 @@ def test_every_network_can_be_made_and_run(group, choice):
 
 @pytest.mark.parametrize("experiment", [p.stem for p in (CONF / "experiment").glob("*.yaml")])
 def test_every_experiments_model_can_be_made(experiment):
-    overrides = ["data.path=x.obj"] if experiment.startswith("sdf") else []
-    assert make_model(composed("train", f"experiment={experiment}", *overrides))
+    assert make_model(composed("train", f"experiment={experiment}"))
 
 
 @pytest.mark.parametrize("command", SCHEMAS)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from nif_cli.losses import clamped_l1, eikonal, normal_alignment, off_surface
+from nif_cli.losses import clamped_error, clamped_l1, eikonal, normal_alignment, off_surface, two_headed
 
 
 def doubles(*values: float) -> torch.Tensor:
@@ -80,3 +80,17 @@ def test_off_surface_punishes_zeros_alone():
     assert off_surface(torch.zeros(3)).item() == 1
     assert off_surface(torch.tensor([0.01, -0.01])).item() == pytest.approx(math.exp(-1))
     assert off_surface(torch.tensor([5.0, -5.0])).item() == 0
+
+
+def test_two_heads_by_hand():
+    """BCE / 2 s0^2 + L1 / 2 s1^2 + log s0 s1, with s0 = 2 and s1 = 0.5; the distance is unsigned."""
+    out, log_sigma = torch.tensor([[1.5, 0.2], [1.5, 0.2]]).double(), torch.tensor([2.0, 0.5]).double().log()
+    found = two_headed(out, doubles(0.3, -0.3), log_sigma)
+    for value, inside in zip(found.tolist(), (True, False), strict=True):
+        cross_entropy = math.log1p(math.exp(-1.5 if inside else 1.5))
+        assert value == pytest.approx(cross_entropy / 8 + 0.1 / 0.5)
+
+
+def test_without_a_clamp_the_error_is_the_distance():
+    predicted, distance = torch.randn(50), torch.randn(50)
+    assert torch.equal(clamped_error(predicted, distance, math.inf), (predicted - distance).abs())

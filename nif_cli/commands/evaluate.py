@@ -17,8 +17,9 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from nif_cli import NifError, __version__, runs
+from nif_cli.commands.adaptation_curve import compare, steps_of
 from nif_cli.commands.of_new_shapes import check_keys, check_kind, infer, shown
-from nif_cli.config import build, check, did_you_mean
+from nif_cli.config import build, check, check_node, did_you_mean
 from nif_cli.data.inputs import read_inputs
 from nif_cli.data.module import Data
 from nif_cli.data.observing import known
@@ -56,6 +57,11 @@ def main(cfg: DictConfig) -> None:
         _figures(config, run, model, data)
         return
     shapes = _shapes(config, model, data)
+    if config["curve"] is not None:
+        steps = steps_of(config, model)
+        one = next(iter(dict(_data({**config, "split": None, "data": None}, model).chosen()).values()))
+        compare(config, model, run, steps, list(shapes.values()), one, device)  # type: ignore[arg-type]
+        return
     results: Results = {name: {} for name in protocols}
     empty, reports, began = [], {}, time.monotonic()
     ids = list(shapes)
@@ -113,7 +119,7 @@ def _figures(config: dict[str, Any], run: Path, model: Model, data: Data) -> Non
     print(f"\n{path}")
 
 
-def _data(config: dict[str, Any], model: Model) -> Data:
+def _data(config: dict[str, Any], model: Model) -> Any:
     """The data to compare with: the run's own, with the user's changes, or another source."""
     node = dict(model.config.get("data") or {})
     given = config["data"] if isinstance(config["data"], dict) else {}
@@ -122,12 +128,8 @@ def _data(config: dict[str, Any], model: Model) -> Data:
         node["split"] = config["split"]
     node.pop("instances", None) if config["split"] is not None else None
     node.setdefault("seed", 0)
-    try:
-        data = build(node, "data")
-    except NifError as error:
-        if config["split"] is not None and "split" in str(error) and "unexpected keyword" in str(error):
-            raise NifError(f"split={config['split']}: this data has no splits") from error
-        raise
+    check_node(node, "data")
+    data = build(node, "data")
     if not isinstance(data, model.learns):
         raise NifError(f"evaluate: this run is of {model.learns.holds}, the data holds {getattr(data, 'holds', 'none of it')}")
     return data

@@ -17,13 +17,13 @@ from nif_cli.models.model import Instance
 
 def main(cfg: DictConfig) -> None:
     config = check(cfg, "import-deepsdf")
-    folder = Path(config["experiment"]).expanduser()
-    found = read_experiment(folder, str(config["epoch"]), config["data"])
+    folder = Path(config["folder"]).expanduser()
+    found = read_experiment(folder, str(config["epoch"]), config["data_root"])
     name = f"{folder.resolve().name}_{config['epoch']}"
     run = Path(config["output_dir"]).expanduser() if config["output_dir"] else runs.OUTPUTS / "deepsdf-imported" / name
     if (run / "checkpoints").exists():
         raise NifError(f"{run}: there is a run already; give another output_dir")
-    overrides = ["experiment=deepsdf_paper", "data=deepsdf", "data.root=''"]
+    overrides = ["experiment=deepsdf_planes", "data.root=."]
     train = check(compose("train", overrides), "train")
     train["data"]["root"] = str((found.data or Path("data")).resolve())
     train["field"].update(found.field)

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from nif_cli import NifError, runs
 from nif_cli.commands.of_new_shapes import check_keys, check_kind, infer, shown
+from nif_cli.commands.save_run import check_savable, save_run
 from nif_cli.config import check, did_you_mean
 from nif_cli.data.inputs import input_files, normalise, read_inputs
 from nif_cli.data.samples import Observation
@@ -35,6 +36,10 @@ def main(cfg: DictConfig) -> None:
     run = runs.find(config["run"])
     model = runs.load(run, config["checkpoint"], device)
     check_kind(model, config)
+    if config["save"] not in (None, "run"):
+        raise NifError(f"save={config['save']}: must be run (a run of model=sdf for each shape) or null")
+    if config["save"]:
+        check_savable(model)
     if config["run"] is None:
         print(f"run: {run}")
     given, transforms, seen, failed = [], [], [], []
@@ -75,6 +80,9 @@ def main(cfg: DictConfig) -> None:
         if made.state:
             write_npz(base.with_name(f"{base.name}.npz"), **{k: v.cpu().numpy() for k, v in made.state.items()})
         write(base.with_name(f"{base.name}.json"), json.dumps(report, indent=1))
+        if config["save"]:
+            save_run(base, model, made, transform, file)
+            print(f"{base}: a run of model=sdf; nif train resume={base} refines it")
         if not len(mesh.faces):
             empty += 1
             print(f"{id}: no surface came out; {base.name}.json has the report")

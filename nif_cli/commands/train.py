@@ -75,6 +75,12 @@ def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides
         torch.set_float32_matmul_precision("high")
     with _quiet():
         pl.seed_everything(config["seed"], workers=False, verbose=False)
+        checkpoint, before = None, {}
+        if resumed:
+            checkpoint = resumed / "checkpoints" / "last.ckpt"
+            before = runs.read_checkpoint(checkpoint)
+            if "optimizer_states" not in before:
+                raise NifError(f"resume={resumed}: it was imported, without the state of its optimizer; use init_from={resumed}")
         data = build(config["data"], "data")
         if config["model"].get("channels", 0) is None and hasattr(data, "channels"):
             config["model"]["channels"] = data.channels
@@ -95,12 +101,7 @@ def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides
         made = time.monotonic() - began
         if device.type == "cpu":
             _keep_memory()  # not before: what reading the data took goes back
-        checkpoint, before = None, {}
         if resumed:
-            checkpoint = resumed / "checkpoints" / "last.ckpt"
-            before = runs.read_checkpoint(checkpoint)
-            if "optimizer_states" not in before:
-                raise NifError(f"resume={resumed}: it was imported, without the state of its optimizer; use init_from={resumed}")
             saved = [i["id"] for i in before["nif"]["instances"]]
             if saved != list(model.instances):
                 raise NifError(
@@ -349,6 +350,9 @@ def _quiet() -> Iterator[None]:
             ".*`training_step` returned.*",
             ".*Checkpoint directory.*exists and is not empty.*",
             ".*GPU available but not used.*",
+            ".*module.* in eval mode at the start of training.*",
+            ".*no `val_dataloader`. Skipping val loop.*",
+            ".*callbacks used to create the checkpoint need to be provided.*",
             ".*lr_scheduler.step.*before.*optimizer.step.*",
             ".*is ending in the middle of an epoch.*",
             ".*resuming from a checkpoint that ended before the epoch ended.*",

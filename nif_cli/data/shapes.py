@@ -65,6 +65,13 @@ class ShapeData(Data):
     def sources(self) -> list[Source]:
         """(instance id, how its samples are got), each id once."""
 
+    def unseen(self, count: int) -> list[ShapeSamples]:
+        """The first `count` shapes that are held out (split=test) of the same source; none where it knows of no such."""
+        return [source() for _, source in self.held_out_sources()[:count]]
+
+    def held_out_sources(self) -> list[Source]:
+        return []
+
     def truth(self, id: str) -> Truth:
         """What a reconstruction of this instance is compared with, in the user's units; nothing unless a source says so."""
         return Truth()

@@ -18,7 +18,8 @@ class Linear(nn.Module):
     """y = W [h, x, code] + b, where x (`again` features: the network's input, for a skip) and the code may be absent. The
     code is the same for all points of a shape, so its part is computed once a shape.
 
-    With `weight_norm`, W = g v / ||v|| by rows (Salimans and Kingma 2016).
+    With `weight_norm`, W = g v / ||v|| by rows (Salimans and Kingma 2016). Under torch.func.functional_call weights may be
+    stacked, each shape with its own: weight [S, out, in], bias [S, out], gain [S, out, 1].
     """
 
     def __init__(self, features: int, out: int, code_size: int = 0, weight_norm: bool = False, again: int = 0):
@@ -32,9 +33,11 @@ class Linear(nn.Module):
         self.gain = nn.Parameter(self.weight.detach().norm(dim=1, keepdim=True)) if weight_norm else None
 
     def effective_weight(self) -> Tensor:
-        """W with the weight norm applied, [out, features + again + Z]."""
+        """W with the weight norm applied, [out, features + again + Z] (or stacked, [S, ...])."""
         if self.gain is None:
             return self.weight
+        if self.weight.dim() == 3:
+            return self.gain * F.normalize(self.weight, dim=-1)
         return torch._weight_norm(self.weight, self.gain, 0)  # pyright: ignore[reportPrivateImportUsage]
 
     def forward(
@@ -45,22 +48,30 @@ class Linear(nn.Module):
         scale: float = 1.0,
         bias: bool = True,
     ) -> Float[Tensor, "*m O"]:
-        """With a code or x: h is [S, N, H] or flat, the result [S, N, O]; without: any [..., H] -> flat [S * N, O]. h counts
-        `scale` times: that is done to W, where it is cheap. `bias=False` (without code and x): the caller adds b.
+        """With a code, x or stacked weights: h is [S, N, H] (or, with x, flat), the result [S, N, O]; without: any [..., H] ->
+        flat [S * N, O]. h counts `scale` times: that is done to W, where it is cheap. `bias=False` (without code and x): the
+        caller adds b.
 
         No result is a view: activations work in place on them, and on a view that would cost a copy.
         """
         weight = self.effective_weight()
-        of_h = weight[:, : self.features] * scale if scale != 1 else weight[:, : self.features]
-        if code is None and x is None:
+        of_h = weight[..., : self.features] * scale if scale != 1 else weight[..., : self.features]
+        stacked = weight.dim() == 3
+        if code is None and x is None and not stacked:
             flat = h.flatten(0, -2)
             return torch.addmm(self.bias, flat, of_h.T) if bias else torch.mm(flat, of_h.T)
-        rest = self.bias if code is None else torch.addmm(self.bias, code, weight[:, self.features + self.again :].T)[:, None]
+        rest = self.bias[:, None] if stacked else self.bias
+        if code is not None:
+            of_code = weight[..., self.features + self.again :]
+            if stacked:
+                rest = torch.baddbmm(rest, code[:, None], of_code.mT)
+            else:
+                rest = torch.addmm(rest, code, of_code.T)[:, None]
         if x is not None:
-            of_x = weight[:, self.features : self.features + self.again]
-            rest = torch.baddbmm(rest, x, of_x.T.expand(len(x), -1, -1))
-            h = h.reshape(*x.shape[:2], -1)
-        return torch.baddbmm(rest, h, of_h.T.expand(len(h), -1, -1))
+            of_x = weight[..., self.features : self.features + self.again]
+            rest = torch.baddbmm(rest, x, of_x.mT.expand(len(x), -1, -1))
+            h = h.reshape(*x.shape[:2], self.features)
+        return torch.baddbmm(rest, h, of_h.mT.expand(len(h), -1, -1))
 
 
 def _random_bytes(generator: np.random.SFC64 | None, like: Tensor) -> Tensor:
@@ -109,6 +120,8 @@ class MLP(nn.Module):
     that all stay `width` wide (DeepSDF). `dropout` is rounded to 1/256. `output: tanh` ends in tanh (DeepSDF);
     `init: geometric` starts as a sphere of `radius`, inside positive (IGR, Atzmon and Lipman 2020).
     """
+
+    stacks = True  # weights may be stacked, one set for each shape: see Linear
 
     def __init__(
         self,
@@ -202,5 +215,6 @@ class MLP(nn.Module):
             skip = i in self.skips
             h = self._hidden(layer, h, code if skip or i == 0 else None, x if skip else None, scale)  # type: ignore[arg-type]
             scale = 256 / (256 - self._dropped) if self.training else 1.0
-        h = self.last(h, scale=scale).unflatten(0, x.shape[:2])
+        h = self.last(h, scale=scale)
+        h = h.reshape(*x.shape[:2], h.shape[-1])
         return torch.tanh(h) if self.output == "tanh" else h

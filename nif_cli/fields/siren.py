@@ -25,6 +25,8 @@ class Siren(nn.Module):
     A code enters the first layer. network(points [S, N, D], code [S, Z] or None) -> [S, N, C].
     """
 
+    stacks = True  # weights may be stacked, one set for each shape: see Linear
+
     def __init__(
         self,
         dim: int = 3,
@@ -57,4 +59,5 @@ class Siren(nn.Module):
         h, activate = points, ACTIVATIONS[self.activation]
         for i, (layer, omega) in enumerate(zip(self.hidden, self.omegas, strict=True)):
             h = activate(omega * layer(h, code if i == 0 else None))
-        return self.last(h).unflatten(0, points.shape[:2])
+        h = self.last(h)
+        return h.reshape(*points.shape[:2], h.shape[-1])

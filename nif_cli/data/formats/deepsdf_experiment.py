@@ -81,7 +81,8 @@ def read_experiment(folder: Path, epoch: str = "latest", data: str | None = None
         codes=codes,
         transforms=dict(zip(ids, transforms, strict=True)),
         clamp=float(specs.get("ClampingDistance", 0.1)),
-        code_norm=float(bound) if bound else 1e6,  # unbounded
+        # as saved, a code may lie a little beyond the bound (it is put back at its next use), and is used as it is
+        code_norm=max(float(bound), 1.0001 * float(codes.norm(dim=1).max())) if bound else 1e6,
         epoch=state.get("epoch", epoch),
         data=root,
         notes=notes,
@@ -101,7 +102,9 @@ def _load(path: Path, folder: Path, epoch: str) -> Any:
                     raise NifError(f"{path}: refused, it would unpack to more than it is")
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise NifError(f"{path}: refused, it holds more than tensors and plain data, which could run code") from error
+        raise NifError(
+            f"{path}: refused: damaged, or with more in it than tensors and plain data, which could run code"
+        ) from error
     except (zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         raise NifError(f"{path}: damaged, or no torch file ({str(error).splitlines()[0][:100]})") from error
 
@@ -149,13 +152,13 @@ def _data_folder(folder: Path, specs: dict[str, Any], data: str | None, notes: l
     if data is not None:
         path = Path(data).expanduser()
         if not path.is_dir():
-            raise NifError(f"data={data}: no such folder")
+            raise NifError(f"data_root={data}: no such folder")
         return path
     source = str(specs.get("DataSource", ""))
     for base in (Path(), folder, *folder.resolve().parents):
         if source and (base / source).is_dir():
             return base / source
-    notes.append(f"its data ({source or 'unnamed'}) is not here: meshes stay in normalised space; data=<folder> brings them back")
+    notes.append(f"its data ({source or 'unnamed'}) is not here: meshes stay in normalised space, or give data_root=<folder>")
     return None
 
 

@@ -1,0 +1,160 @@
+"""nif evaluate curve=[0,1,2,5,...]: what is gained by a learned initialisation, step by step, against Adam from elsewhere."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import trimesh
+
+from nif_cli import NifError, runs
+from nif_cli.commands.of_new_shapes import shown
+from nif_cli.data.observing import known, thin
+from nif_cli.data.samples import ShapeSamples
+from nif_cli.files import write
+from nif_cli.geometry.extraction import extract_mesh
+from nif_cli.geometry.sampling import sample_surface
+from nif_cli.metrics.shape import surface_distances
+from nif_cli.models.adaptation import Task, Weights, adam, spread
+from nif_cli.models.metasdf import MetaSdf
+from nif_cli.models.model import Model
+from nif_cli.rendering.cameras import turntable
+from nif_cli.rendering.charts import chart
+from nif_cli.rendering.pictures import picture, png_bytes, sheet
+
+RATES = (1e-4, 3e-4, 1e-3, 2e-3, 5e-3)
+PRETRAINING = 500  # steps of Adam on the one shape
+QUERY = 4096
+RESOLUTION = 64
+
+Found = dict[int, tuple[float, dict[str, torch.Tensor]]]  # steps -> error, weights
+
+
+def steps_of(config: dict[str, Any], model: Model) -> list[int]:
+    """The numbers of steps that `curve=` asks for, sorted. NifError for anything else, and for other models."""
+    asked = config["curve"] if isinstance(config["curve"], list) else [config["curve"]]
+    if not asked or not all(isinstance(k, int) and not isinstance(k, bool) and k >= 0 for k in asked):
+        raise NifError(f"curve={config['curve']}: must be a list of numbers of steps, as [0,1,2,5,10,100]")
+    if not isinstance(model, MetaSdf):
+        raise NifError(f"curve: {type(model).__name__} does not adapt by steps from a learned initialisation; model=metasdf does")
+    return sorted(set(asked))
+
+
+def compare(
+    config: dict[str, Any],
+    model: MetaSdf,
+    run: Path,
+    steps: list[int],
+    sources: list[Callable[[], ShapeSamples]],
+    one: Callable[[], ShapeSamples],
+    device: torch.device,
+) -> None:
+    """Error and Chamfer distance at these numbers of steps: inner steps from the learned weights, Adam from random ones and
+    from weights pretrained on the shape `one`, at each number of steps with the best of RATES. Prints a table; writes
+    adaptation.json, adaptation.png (the curves) and adaptation_shapes.png (the learned one, shape by shape)."""
+    shapes = [source() for source in sources]
+    context = model.task_of([shown(model, config, known(s), None, k) for k, s in enumerate(shapes)], config["points"])
+    query = _signed(model, shapes)
+    torch.manual_seed(config["seed"])
+    random = runs.make_model(model.config).to(device)
+    assert isinstance(random, MetaSdf)
+    from_random = spread(random.network, len(shapes))
+    alone = model.task_of([shown(model, config, known(one()), None, 0)], config["points"])
+    single = adam(lambda w: model.errors(w, alone, outer=True), spread(random.network, 1), 1e-3, PRETRAINING, lambda k, w: None)
+    from_single = {name: w.expand(len(shapes), *w.shape[1:]) for name, w in single.items()}
+    curves: dict[str, Found] = {"learned": {}}
+    for k in steps:
+        weights, _ = model.adapt(context, k)
+        curves["learned"][k] = (_error(model, weights, query), weights)
+    for name, start in (("random, Adam", from_random), ("one shape, Adam", from_single)):
+        curves[name] = _best_adam(model, start, context, query, steps)
+    table = {
+        name: {k: {"error": e, "chamfer": _chamfer(model, w, shapes)} for k, (e, w) in c.items()} for name, c in curves.items()
+    }
+    _print(table, len(shapes))
+    about = {"run": str(run), "instances": [s.id for s in shapes], "points": context.points.shape[1], "rates": RATES}
+    write(run / "adaptation.json", json.dumps({**about, "curves": table}, indent=1))
+    lines = {name: {k: v["error"] for k, v in c.items()} for name, c in table.items()}
+    label = f"error: mean |distance error|, clamped to {model.clamp:g}; {len(shapes)} shapes"
+    write(run / "adaptation.png", png_bytes(chart(lines, "steps", label)))
+    few = [k for k in steps if k <= max(10, model.steps)]
+    rows = min(4, len(shapes))
+    pose = turntable(8)[1]
+    views = [
+        picture(model.bind({n: w[row] for n, w in curves["learned"][k][1].items()}), pose, 160, device)
+        for row in range(rows)
+        for k in few
+    ]
+    write(run / "adaptation_shapes.png", png_bytes(sheet(views, len(few))))
+    print(f"{run / 'adaptation.json'}\n{run / 'adaptation.png'}")
+    print(f"{run / 'adaptation_shapes.png'}  after {', '.join(map(str, few))} steps")
+
+
+def _signed(model: MetaSdf, shapes: list[ShapeSamples]) -> Task:
+    """The points that everything is measured at: QUERY samples of each shape, half of them inside."""
+    rng = np.random.default_rng(1)
+    both = []
+    for shape in shapes:
+        if shape.distance is None:
+            raise NifError(f"curve: the distances of {shape.id} are not known; use data with distances")
+        seen = thin(known(shape), QUERY, rng)
+        rows = np.column_stack((seen.samples, seen.distance))  # type: ignore[arg-type]
+        both.append(rows[np.resize(rng.permutation(len(rows)), QUERY)])
+    stacked = torch.from_numpy(np.stack(both)).float().to(next(model.network.parameters()).device)
+    return Task(stacked[..., :3].contiguous(), stacked[..., 3].contiguous())
+
+
+def _error(model: MetaSdf, weights: Weights, query: Task) -> float:
+    with torch.no_grad():
+        return model.value_errors(weights, query).mean().item()
+
+
+def _best_adam(model: MetaSdf, start: Weights, context: Task, query: Task, steps: list[int]) -> Found:
+    best: Found = {}
+    for rate in RATES:
+
+        def watch(k: int, weights: Weights) -> None:
+            if k in steps:
+                error = _error(model, weights, query)
+                if k not in best or error < best[k][0]:
+                    best[k] = (error, {name: w.detach().clone() for name, w in weights.items()})
+
+        adam(lambda w: model.errors(w, context, outer=True), start, rate, steps[-1], watch)
+    return dict(sorted(best.items()))
+
+
+def _chamfer(model: MetaSdf, weights: Weights, shapes: list[ShapeSamples]) -> float | None:
+    """The mean distance between 10,000 points of each mesh and those known of its surface, both ways, in normalised space;
+    None where a shape has none or a mesh is empty."""
+    found = []
+    for row, shape in enumerate(shapes):
+        reference = known(shape).points
+        mesh: trimesh.Trimesh = extract_mesh(
+            model.bind({name: w[row] for name, w in weights.items()}), RESOLUTION, device=next(model.network.parameters()).device
+        )
+        if reference is None or not len(mesh.faces):
+            return None
+        points, _ = sample_surface(mesh, 10_000, np.random.default_rng(0))
+        between = surface_distances(points, np.asarray(reference, np.float64))
+        found.append(0.5 * (between.there.mean() + between.back.mean()))
+    return float(np.mean(found))
+
+
+def _print(table: dict[str, dict[int, dict[str, float | None]]], shapes: int) -> None:
+    print(f"\n{shapes} shapes; error, Chamfer distance (- : no surface) after k steps")
+    names = list(table)
+    print(f"{'steps':>7}  " + "  ".join(f"{name:^18}" for name in names))
+    for k in table[names[0]]:
+        cells = []
+        for name in names:
+            error, chamfer = table[name][k]["error"], table[name][k]["chamfer"]
+            assert error is not None
+            far = "      -" if chamfer is None or not math.isfinite(chamfer) else f"{chamfer:.5f}"
+            cells.append(f"{error:.5f}  {far:>8}  ")
+        print(f"{k:>7}  " + "  ".join(cells))
+    print()

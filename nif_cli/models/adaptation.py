@@ -1,0 +1,189 @@
+"""Gradient descent on the weights of a network for many shapes at once, each with weights of its own.
+
+Weights are tensors by name with the shapes in front, [S, ...]. A shape's loss depends on its own weights only, so the
+gradient of the sum over shapes holds each shape's own gradient: nothing needs to be done shape by shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from nif_cli import NifError
+from nif_cli.data.samples import Observation
+
+Weights = Mapping[str, Tensor]
+Loss = Callable[[Weights], Tensor]  # weights -> [S]
+
+
+@dataclass
+class Task:
+    """What is known of S shapes: the values of their fields at N points."""
+
+    points: Float[Tensor, "S N D"]
+    target: Float[Tensor, "S N"]
+
+    def part(self, which: slice) -> Task:
+        return Task(self.points[which], self.target[which])
+
+
+def spread(network: nn.Module, shapes: int) -> dict[str, Tensor]:
+    """The network's own weights, the same for each of `shapes` (nothing is copied)."""
+    return {name: p.expand(shapes, *p.shape) for name, p in network.named_parameters()}
+
+
+def call_each(network: nn.Module, weights: Weights, points: Float[Tensor, "S N D"]) -> Float[Tensor, "S N C"]:
+    """Each shape's points through the network with that shape's weights. Networks that take stacked weights (`stacks`) do
+    it in one batched product a layer; any other goes through vmap, which costs about a third more."""
+    if getattr(network, "stacks", False):
+        return functional_call(network, dict(weights), (points, None))
+    return vmap(lambda w, x: functional_call(network, w, (x[None], None))[0])(dict(weights), points)
+
+
+def descend(
+    loss: Loss,
+    weights: Weights,
+    sizes: Sequence[Sequence[Tensor | float]],
+    *,
+    graph: bool = False,
+    checkpointed: bool = False,
+    also: Sequence[Tensor] = (),
+) -> tuple[dict[str, Tensor], Tensor]:
+    """len(sizes) steps w <- w - size * gradient; sizes[k] has one entry for each of the weights, which broadcasts to it.
+
+    Returns the weights and the losses before each step, [K, S]. `graph`: the result can be differentiated by the weights
+    and the sizes that it started from (second order, MAML: Finn et al. 2017); `checkpointed` then keeps only the weights
+    of each step and computes the step anew when its gradient is wanted: the memory of one step, a third more time. `also`
+    are the other parameters that `loss` depends on.
+    """
+    names, losses = list(weights), []
+    now = list(weights.values())
+    n = len(now)
+    for rates in sizes:
+        learned = [r for r in rates if isinstance(r, Tensor)]
+
+        def step(*tensors: Tensor, rates: Sequence[Tensor | float] = rates) -> tuple[Tensor, ...]:
+            differentiable = graph and torch.is_grad_enabled()
+            with torch.enable_grad():
+                w = list(tensors[:n]) if graph else [t.detach().requires_grad_() for t in tensors[:n]]
+                value = loss(dict(zip(names, w, strict=True)))
+                gradients = torch.autograd.grad(value.sum(), w, create_graph=differentiable)
+            given = iter(tensors[n:])  # the learned sizes, and then `also`, which `loss` knows by itself
+            by = [next(given) if isinstance(r, Tensor) else r for r in rates]
+            return value.detach(), *(a - r * g for a, r, g in zip(w, by, gradients, strict=True))
+
+        if graph and checkpointed:
+            value, *now = _Recomputed.apply(step, len(now) + len(learned), *now, *learned, *also)  # type: ignore[misc]
+        else:
+            with torch.set_grad_enabled(graph and torch.is_grad_enabled()):
+                value, *now = step(*now, *learned)
+        losses.append(value)
+    empty = torch.zeros(0, now[0].shape[0], device=now[0].device)
+    return dict(zip(names, now, strict=True)), torch.stack(losses) if losses else empty
+
+
+class _Recomputed(torch.autograd.Function):
+    """step(*tensors) of which only the tensors are kept; its first output has no gradient. Tensors after the first `given`
+    are leaves that the step reaches by itself. (torch.utils.checkpoint either
+    refuses torch.autograd.grad, which a step calls and is called by, or computes the step thrice.)"""
+
+    @staticmethod
+    def forward(ctx, step: Callable[..., tuple[Tensor, ...]], given: int, *tensors: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        ctx.step, ctx.given = step, given
+        ctx.save_for_backward(*tensors)
+        value, *after = step(*tensors)
+        ctx.mark_non_differentiable(value)
+        return value, *after
+
+    @staticmethod
+    def backward(ctx, _: Tensor, *gradients: Tensor):  # type: ignore[override]
+        inputs = [t.detach().requires_grad_() for t in ctx.saved_tensors[: ctx.given]] + list(ctx.saved_tensors[ctx.given :])
+        with torch.enable_grad():
+            after = ctx.step(*inputs)[1:]
+            return None, None, *torch.autograd.grad(after, inputs, gradients, materialize_grads=True)
+
+
+def adam(loss: Loss, weights: Weights, lr: float, steps: int, watch: Callable[[int, Weights], None]) -> dict[str, Tensor]:
+    """Plain Adam on each shape's weights (its arithmetic is by entry, so all shapes go together): what learned
+    initialisations are compared with. `watch(k, weights)` is called before the first step and after each."""
+    leaves = {name: w.detach().clone().requires_grad_() for name, w in weights.items()}
+    optimizer = torch.optim.Adam(list(leaves.values()), lr)
+    with torch.no_grad():
+        watch(0, leaves)
+    for k in range(steps):
+        with torch.enable_grad():
+            optimizer.zero_grad()
+            loss(leaves).sum().backward()
+        optimizer.step()
+        with torch.no_grad():
+            watch(k + 1, leaves)
+    return {name: w.detach() for name, w in leaves.items()}
+
+
+def graph_bytes(make: Callable[[], object]) -> int:
+    """The bytes that automatic differentiation keeps for the result of `make()`, each memory once."""
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = make()  # held until the count is done, or an address could come twice
+    del result
+    return sum(kept.values())
+
+
+def half_space(points: Float[Tensor, "S N D"], count: int) -> Tensor:
+    """[S, count]: the indices of the points farthest along a random direction, another for each shape."""
+    direction = nn.functional.normalize(torch.randn_like(points[:, :1]), dim=-1)
+    return (points * direction).sum(-1).topk(count, dim=1).indices
+
+
+def level_set(
+    surface: Float[Tensor, "*s N D"], normals: Float[Tensor, "*s N D"], offset: float
+) -> tuple[Float[Tensor, "*s N D"], Float[Tensor, "*s N"]]:
+    """Points of known distance from a scan with normals: every third point stays on the surface, every third is moved by
+    `offset` outwards, every third inwards (as DeepSDF does with partial scans, section 6.3)."""
+    move = offset * (torch.arange(surface.shape[-2], device=surface.device) % 3 - 1).to(surface)
+    return surface + move[:, None] * normals, (-move).expand(surface.shape[:-1])
+
+
+def context_of(
+    seen: Observation, kinds: Sequence[str], offset: float, points: int, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """[N, 3] points and [N] distances of what is seen, N <= points: of the first of `kinds` (samples, oriented, points) that
+    it has. Of signed samples half are inside, as in training. NifError: nothing is seen, or one side of the surface only."""
+    rng = np.random.default_rng(seed)
+    for kind in kinds:
+        if kind == "samples" and seen.samples is not None and seen.distance is not None and len(seen.samples):
+            inside = seen.distance > 0
+            if inside.all() or not inside.any():
+                side = "inside" if inside.all() else "outside"
+                raise NifError(
+                    f"all {len(inside):,} samples are {side}: no surface lies between them; give samples on both sides"
+                )
+            half = max(1, min(points, len(inside)) // 2)
+            both = [np.resize(rng.permutation(np.flatnonzero(s)), half) for s in (inside, ~inside)]
+            chosen = np.stack(both, 1).reshape(-1)
+            return seen.samples[chosen], seen.distance[chosen]
+        if kind in ("oriented", "points") and seen.points is not None and len(seen.points):
+            if kind == "oriented" and seen.normals is None:
+                continue
+            chosen = rng.permutation(len(seen.points))[:points]
+            where = torch.from_numpy(np.ascontiguousarray(seen.points[chosen], np.float32))
+            if seen.normals is None:
+                return where.numpy(), np.zeros(len(where), np.float32)
+            normals = torch.from_numpy(np.ascontiguousarray(seen.normals[chosen], np.float32))
+            at, distance = level_set(where, normals, offset)
+            return at.numpy(), distance.numpy()
+    if seen.samples is not None and len(seen.samples):
+        raise NifError("its samples say what is inside, not how far the surface is: model=metasdf needs distances")
+    raise NifError("nothing is seen of it: model=metasdf needs samples with distances, or points on the surface")
