@@ -29,11 +29,11 @@ EXAMPLES = {
   nif train model=deepsdf data=meshes data.path=chairs/        a folder of meshes, a code for each
   nif train model=metasdf data=voxels data.path=chairs.npz data.test=100     weights that become any chair in a few steps
   nif train model=sdf field=fourier data.path=bunny.obj model.lr=5e-4 trainer.max_time=00:00:10:00
-  nif train model=occupancy data=meshes data.path=chairs/ data.test=20     shapes from point clouds
-  nif train model=occupancy encoder=image data=onet data.root=shapenet/    shapes from pictures
   nif train experiment=sdf_fast data.path=bunny.obj            one shape in a minute; sdf_sal data=points from a scan
   nif train model=image data.path=photo.jpg                    a picture; model=texture a coloured mesh
   nif train -m experiment=frequencies field=relu,siren,hash data.path=photo.jpg   fields side by side
+  nif train model=occupancy data=meshes data.path=chairs/ data.test=20     shapes from point clouds
+  nif train model=occupancy encoder=image data=onet data.root=shapenet/    shapes from pictures
   nif train -m model=sdf field=mlp,siren data.path=bunny.obj   a sweep; hydra/launcher=joblib runs it in parallel
   nif train resume=latest trainer.max_time=00:00:10:00         go on where a run stopped
   nif train init_from=outputs/sdf-meshes/... data.path=b.obj   start from another run's weights""",

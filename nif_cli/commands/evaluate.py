@@ -59,7 +59,9 @@ def main(cfg: DictConfig) -> None:
     shapes = _shapes(config, model, data)
     if config["curve"] is not None:
         steps = steps_of(config, model)
-        one = next(iter(dict(_data({**config, "split": None, "data": None}, model).chosen()).values()))
+        train = _data({**config, "split": None, "data": None}, model)
+        assert isinstance(train, ShapeData)
+        one = next(iter(dict(train.chosen()).values()))
         compare(config, model, run, steps, list(shapes.values()), one, device)  # type: ignore[arg-type]
         return
     results: Results = {name: {} for name in protocols}

@@ -134,10 +134,6 @@ class Folder(MeshData):
             raise NifError(f"data.split=test: no shape of {self.path} is held out; give data.test=<count>")
         return found if self.split == "all" else found[train:] if self.split == "test" else found[:train]
 
-    def held_out_sources(self) -> list[Source]:
-        held = self.everything()[-self.test :] if self.test and self.split == "train" else []
-        return [(id, partial(self._sample, id, read)) for id, read in held]
-
 
 class Meshes(Folder):
     """Mesh files; an instance is called by its file's path below the folder, without the suffix."""
@@ -168,13 +164,7 @@ class ToyShapes(MeshData):
         self.families, self.split = tuple(families), split
 
     def meshes(self) -> list[tuple[str, Callable[[], trimesh.Trimesh]]]:
-        return self._of(self.split)
-
-    def held_out_sources(self) -> list[Source]:
-        return [(id, partial(self._sample, id, read)) for id, read in (self._of("test") if self.split == "train" else [])]
-
-    def _of(self, split: str) -> list[tuple[str, Callable[[], trimesh.Trimesh]]]:
-        word, first, count = ("", 0, self.count) if split == "train" else ("test_", 2**31, self.test)  # apart, always
+        word, first, count = ("", 0, self.count) if self.split == "train" else ("test_", 2**31, self.test)  # apart, always
         found = []
         for i in range(count):
             family, n = self.families[i % len(self.families)], i // len(self.families)

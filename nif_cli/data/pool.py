@@ -30,8 +30,8 @@ class ShapeBatch:
     surface: Float[Tensor, "S M 3"] | None = None
     normals: Float[Tensor, "S M 3"] | None = None
     occupied: Bool[Tensor, "S N"] | None = None
-    colors: Float[Tensor, "S M 3"] | None = None
     seen: Float[Tensor, "S P 3"] | UInt8[Tensor, "S 3 H W"] | Bool[Tensor, "S R R R"] | None = None
+    colors: Float[Tensor, "S M 3"] | None = None
 
     def __len__(self) -> int:
         return len(self.row)

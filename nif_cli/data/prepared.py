@@ -7,7 +7,6 @@ from functools import partial
 
 import numpy as np
 
-from nif_cli import NifError
 from nif_cli.data.formats import deepsdf
 from nif_cli.data.formats.onet import OnetTree
 from nif_cli.data.shapes import ShapeData, Source
@@ -48,14 +47,6 @@ class OnetData(ShapeData):
 
     def sources(self) -> list[Source]:
         return [(e.id, partial(self.tree.read, e)) for e in self.tree.entries(self.classes, self.split)]
-
-    def held_out_sources(self) -> list[Source]:
-        if self.split == "test":
-            return []
-        try:
-            return [(e.id, partial(self.tree.read, e)) for e in self.tree.entries(self.classes, "test")]
-        except NifError:  # no such split
-            return []
 
     def truth(self, id: str) -> Truth:
         """pointcloud.npz and points.npz; the longest side of the shape is 1 in its cube."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import fnmatch
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -69,14 +70,6 @@ class ShapeData(Data):
     @abstractmethod
     def sources(self) -> list[Source]:
         """(instance id, how its samples are got), each id once."""
-
-    def unseen(self, count: int) -> list[ShapeSamples]:
-        """The first `count` shapes that are held out (split=test) of the same source; none where it knows of no such."""
-        seen = OnetTree(self.observations) if self.observations else None
-        return [self._looked_at(source, seen) for _, source in self.held_out_sources()[:count]]
-
-    def held_out_sources(self) -> list[Source]:
-        return []
 
     def truth(self, id: str) -> Truth:
         """What a reconstruction of this instance is compared with, in the user's units; nothing unless a source says so."""
@@ -178,6 +171,18 @@ class ShapeData(Data):
                 f"{model} needs {words} of every shape, and {len(lacking)} of {len(shapes)} have none ({lacking[0].id}, ...); "
                 "data.observations=<tree> takes them from a tree of occupancy networks"
             )
+
+    def test_shapes(self, count: int) -> list[ShapeSamples]:
+        """At most `count` shapes of the split 'test' of the same source, none where it has no such split."""
+        if getattr(self, "split", "test") == "test":
+            return []
+        other = copy.copy(self)
+        other.split, other.instances, other.shapes, other.pool, other.spool = "test", count, [], None, None  # type: ignore[attr-defined]
+        try:
+            other.sources()
+        except NifError:  # no such split
+            return []
+        return other.prepare()
 
     def summary(self) -> str:
         shapes = self.prepare()

@@ -12,6 +12,7 @@ import numpy as np
 import trimesh
 from jaxtyping import Float
 from PIL import Image
+from scipy.spatial import KDTree
 from trimesh.resolvers import FilePathResolver
 
 from nif_cli import NifError
@@ -95,7 +96,24 @@ def coloured_parts(path: Path) -> list[trimesh.Trimesh]:
         raise NifError(f"{path}: its colours cannot be read: {str(error).splitlines()[0][:150]}") from error
     if all(_kind(part) == "nothing" for part in parts):
         raise NifError(f"{path}: it has no colours: neither of vertices or faces nor a texture; model=sdf learns its shape alone")
-    return parts
+    return _without_hidden(parts)
+
+
+def _without_hidden(parts: list[trimesh.Trimesh]) -> list[trimesh.Trimesh]:
+    """Without the plain faces that lie on a textured one: ShapeNet has many faces twice, and the backs often have no texture."""
+    textured = [part for part in parts if _kind(part) == "texture"]
+    if not textured:
+        return parts
+    size = float(np.ptp(np.concatenate([part.bounds for part in parts]), axis=0).max())
+    tree = KDTree(np.concatenate([part.triangles_center for part in textured]))
+    kept = list(textured)
+    for part in parts:
+        if _kind(part) != "texture":
+            away, _ = tree.query(part.triangles_center)
+            part.update_faces(away > 1e-5 * size)
+            if len(part.faces):
+                kept.append(part)
+    return kept
 
 
 def _kind(mesh: trimesh.Trimesh) -> str:

@@ -115,7 +115,7 @@ class MetaSdf(Model):
             data.require("model=metasdf with context=surface", "normals")
             data.surface_batch_points = data.batch_points // 2
         rng = np.random.default_rng(0)
-        kept = data.unseen(8) or shapes[:8]
+        kept = data.test_shapes(8) or shapes[:8]
         self.instances = {}
         for shape in kept:
             seen = known(shape)

@@ -53,9 +53,9 @@ class Model(pl.LightningModule):
     """
 
     observes: tuple[str, ...] = ()
-    look: Look | None = None  # what batches should show it of each shape
     units: Mapping[str, str] = {}
     learns: type[Data] = ShapeData  # the kind of data that `adopt` takes
+    look: Look | None = None  # what batches should show it of each shape
 
     def __init__(self, lr: float, optimizer: Callable[..., Any], scheduler: Callable[..., Any] | None = None):
         super().__init__()

@@ -83,7 +83,7 @@ class Occupancy(Model):
         if self.encoder is None:
             self.instances = {s.id: Instance(s.id, s.transform) for s in shapes}
         else:
-            shown = data.unseen(8) or shapes[:8]
+            shown = data.test_shapes(8) or shapes[:8]
             generator = torch.Generator().manual_seed(0)
             found = [Instance(s.id, s.transform, self._observation(s, generator)) for s in shown]
             self.instances = {i.id: i for i in found}

@@ -62,3 +62,12 @@ def test_a_mesh_without_colours_says_so(tmp_path):
     square().export(tmp_path / "a.ply")
     with pytest.raises(NifError, match=r"a\.ply: it has no colours"):
         coloured_parts(tmp_path / "a.ply")
+
+
+def test_a_textured_face_hides_the_plain_one_on_its_back(tmp_path):
+    Image.new("RGB", (4, 4), (255, 0, 0)).save(tmp_path / "t.png")
+    (tmp_path / "a.mtl").write_text("newmtl m\nKd 1 1 1\nmap_Kd t.png\nnewmtl back\nKd 1 1 1\n")
+    corners = "v 0 0 0\nv 1 0 0\nv 1 1 0\nvt 0 0\nvt 1 0\nvt 1 1\n"
+    (tmp_path / "a.obj").write_text(f"mtllib a.mtl\n{corners}usemtl m\nf 1/1 2/2 3/3\nusemtl back\nf 3/3 2/2 1/1\n")
+    _, colors = drawn(tmp_path / "a.obj")
+    assert np.allclose(colors, [1, 0, 0], atol=0.01)

@@ -82,7 +82,7 @@ def test_threshold_is_a_probability():
 def test_the_shapes_that_a_run_keeps_are_unseen_ones(encoder):
     """Test shapes with their observations; a field is the network with the code of what is seen; infer gives the same."""
     model, data = make(encoder)
-    assert list(model.instances) == [s.id for s in data.unseen(8)]
+    assert list(model.instances) == [s.id for s in data.test_shapes(8)]
     model.eval()
     points = torch.rand(40, 3) * 2 - 1
     fields = [model.field(id) for id in model.instances]
