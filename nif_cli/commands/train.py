@@ -272,7 +272,8 @@ def _check_time(text: Any) -> None:
     with blame("trainer.max_time"):
         try:
             days, hours, minutes, seconds = (int(x) for x in str(text).split(":"))
-            if timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds) <= timedelta(0):
+            two = all(len(part) == 2 for part in str(text).split(":")[1:])  # as Lightning wants it
+            if not two or timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds) <= timedelta(0):
                 raise ValueError
         except ValueError:
             raise ValueError(f"'{text}': must be days:hours:minutes:seconds, as 00:00:10:00 for ten minutes") from None

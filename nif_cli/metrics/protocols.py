@@ -180,9 +180,9 @@ class Protocol:
     decimals: int = 4
 
 
-TENTH = "tenths of the longest edge of the bounding box"
+TENTH = "tenths of the longest edge"
 _ONET = {
-    "iou": "volume, at the stored points (of a mesh: 100,000 uniform ones in its cube +-0.55)",
+    "iou": "at the stored points, or 100,000 uniform ones",
     "chamfer_l1": f"{TENTH}; half of accuracy + completeness",
     "chamfer_l2": f"({TENTH}) squared; half of both means",
     "normal_consistency": "mean |cos|, both ways, halved",
