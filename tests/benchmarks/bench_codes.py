@@ -43,6 +43,10 @@ def clock(minutes: float) -> str:
     return f"00:00:{seconds // 60:02d}:{seconds % 60:02d}"
 
 
+def told(command: list[str]) -> str:
+    return "nif " + " ".join(command).replace(str(Path(os.environ["NIF_DATA"]).resolve()), "$NIF_DATA")
+
+
 def experiment(given: argparse.Namespace) -> list[str]:
     return [] if any(o.startswith("experiment=") for o in given.overrides) else ["experiment=deepsdf_small"]
 
@@ -58,14 +62,14 @@ def planes(given: argparse.Namespace) -> dict:
         report = json.loads((Path(folder) / "run" / "evaluation.json").read_text())["protocol"]
         steps = json.loads((Path(folder) / "run" / "summary.json").read_text())["steps"]
     figures = {name: {k: report[name][k] for k in ("mean", "median", "instances")} for name in report}
-    return {"train": " ".join(train), "train seconds": seconds, "steps": steps, "evaluate seconds": took, **figures}
+    return {"train": told(train), "train seconds": seconds, "steps": steps, "evaluate seconds": took, **figures}
 
 
 def chairs(given: argparse.Namespace) -> dict:
     path = Path(os.environ["NIF_DATA"]).resolve() / "modelnet-chairs" / "voxels.npz"
     train = ["train", *experiment(given), "data=voxels", f"data.path={path}", "data.test=552", f"device={given.device}"]
     train += [f"trainer.max_time={clock(given.minutes)}", "output_dir=run", *given.overrides]
-    figures: dict = {"train": " ".join(train)}
+    figures: dict = {"train": told(train)}
     with tempfile.TemporaryDirectory() as folder:
         figures["train seconds"] = nif(*train, cwd=folder)
         for name, extra in (

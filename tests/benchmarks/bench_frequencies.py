@@ -55,7 +55,10 @@ def train(overrides: list[str], minutes: float, device: str) -> dict:
         wall = time.monotonic() - began
         found = json.loads((Path(folder) / "run/summary.json").read_text())
         found = {k: v for k, v in found.items() if not k.startswith(("overrides", "train/", "val/"))}
-        found |= {"seconds before and after training": round(wall - found["seconds"], 1), "command": "nif " + " ".join(command)}
+        found |= {
+            "seconds before and after training": round(wall - found["seconds"], 1),
+            "command": "nif " + " ".join(command).replace(str(DATA), "$NIF_DATA"),
+        }
         mesh = next((o.split("=", 1)[1] for o in overrides if o.startswith("data.path=") and o.endswith(".obj")), None)
         if mesh:
             model = runs.load(Path(folder) / "run")
