@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from nif_cli import NifError
 from nif_cli.data.formats.pictures import read_picture
-from nif_cli.data.module import Data
+from nif_cli.data.module import Batches, Data
 from nif_cli.geometry.curves import Curves, level_set, segments_of, signed_distance
 from nif_cli.geometry.mesh import Transform, unit_ball
 
@@ -46,7 +44,6 @@ class CurveData(Data):
 
     holds = "a curve"
     kind = "curve"
-    epoch_batches = 500
 
     def __init__(self, path: str | None = None, samples: int = 100_000, batch_points: int = 4096, seed: int = 0):
         super().__init__()
@@ -94,12 +91,9 @@ class CurveData(Data):
         cut = max(1, self.samples // 50)
         return self.made[1][:cut] if held else self.made[1][cut:]
 
-    def transfer_batch_to_device(self, batch: CurveBatch, device: torch.device, dataloader_idx: int) -> CurveBatch:
-        return batch  # drawn where it is needed
-
-    def train_dataloader(self) -> Batches:
+    def train_dataloader(self) -> CurveBatches:
         assert self.trainer is not None
-        return Batches(self, self.trainer.strategy.root_device)
+        return CurveBatches(self, self.trainer.strategy.root_device)
 
     def val_dataloader(self) -> DataLoader:
         assert self.trainer is not None
@@ -107,20 +101,9 @@ class CurveData(Data):
         return DataLoader([CurveBatch(rows[:, :2], rows[:, 2])], batch_size=None, generator=torch.Generator())  # type: ignore[arg-type]
 
 
-class Batches:
-    """An endless supply of batches; batch k depends on (seed, k) only."""
-
+class CurveBatches(Batches):
     def __init__(self, data: CurveData, device: torch.device):
         self.data, self.rows, self.generator = data, data.rows(False).to(device), torch.Generator(device)
-
-    def __len__(self) -> int:
-        return self.data.epoch_batches
-
-    def __iter__(self) -> Iterator[CurveBatch]:
-        trainer = self.data.trainer
-        assert trainer is not None
-        for k in count(trainer.fit_loop.epoch_loop.total_batch_idx + 1):  # Lightning stops after len(self)
-            yield self.batch(k)
 
     def batch(self, k: int) -> CurveBatch:
         self.generator.manual_seed(self.data.seed * 7_368_787 + k + 1)

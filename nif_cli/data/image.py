@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from nif_cli import NifError
 from nif_cli.data.formats.pictures import Pixels, colour_card, read_picture
-from nif_cli.data.module import Data
+from nif_cli.data.module import Batches, Data
 from nif_cli.data.spill import memory_limit
 from nif_cli.geometry.mesh import Transform
 
@@ -53,7 +52,6 @@ class ImageData(Data):
 
     holds = "a picture"
     kind = "image"
-    epoch_batches = 500
 
     def __init__(
         self,
@@ -119,12 +117,9 @@ class ImageData(Data):
             self.pool = PixelPool(self, device)
         return self.pool
 
-    def transfer_batch_to_device(self, batch: PixelBatch, device: torch.device, dataloader_idx: int) -> PixelBatch:
-        return batch  # drawn where it is needed
-
-    def train_dataloader(self) -> Batches:
+    def train_dataloader(self) -> PixelBatches:
         assert self.trainer is not None
-        return Batches(self, self.trainer.strategy.root_device)
+        return PixelBatches(self, self.trainer.strategy.root_device)
 
     def val_dataloader(self) -> DataLoader:
         """Held-out pixels, or some of all where none are."""
@@ -207,21 +202,10 @@ class PixelPool:
         return self._at(torch.from_numpy(x).to(self.device), torch.from_numpy(y).to(self.device), colors)
 
 
-class Batches:
-    """An endless supply of batches, `epoch_batches` at a time; batch k depends on (seed, k) only."""
-
+class PixelBatches(Batches):
     def __init__(self, data: ImageData, device: torch.device):
         self.data, self.pool = data, data.make_pool(device)
         self.generator = torch.Generator(device)
-
-    def __len__(self) -> int:
-        return self.data.epoch_batches
-
-    def __iter__(self) -> Iterator[PixelBatch]:
-        trainer = self.data.trainer
-        assert trainer is not None
-        for k in count(trainer.fit_loop.epoch_loop.total_batch_idx + 1):  # Lightning stops after len(self)
-            yield self.batch(k)
 
     def batch(self, k: int) -> PixelBatch:
         self.generator.manual_seed(self.data.seed * 7_368_787 + k + 1)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 
 
 class Data(pl.LightningDataModule):
@@ -16,6 +18,7 @@ class Data(pl.LightningDataModule):
     kind = "shapes"  # what one of them is called in evaluation.json
     space = "ball"  # how its instances are normalised: a key of geometry.mesh.SPACES
     batch_points: int
+    epoch_batches = 500  # Lightning's epoch: how often held-out data is looked at, at most
 
     @abstractmethod
     def prepare(self) -> Sequence[Any]:
@@ -27,3 +30,27 @@ class Data(pl.LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         self.prepare()
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        return batch  # drawn where it is needed
+
+
+class Batches:
+    """An endless supply of a data module's batches, `epoch_batches` at a time; batch k depends on (seed, k) only."""
+
+    data: Data
+
+    @abstractmethod
+    def batch(self, k: int) -> Any:
+        """Batch number k."""
+
+    def __len__(self) -> int:
+        return self.data.epoch_batches
+
+    def __iter__(self) -> Iterator[Any]:
+        trainer = self.data.trainer
+        assert trainer is not None
+        first = trainer.fit_loop.epoch_loop.total_batch_idx + 1  # the batches that this run, or the resumed one, has had
+        processes, number = trainer.world_size, trainer.global_rank  # each has batches of its own
+        for k in count(first):  # Lightning stops after len(self)
+            yield self.batch(k * processes + number)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import copy
 import fnmatch
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from itertools import count
 
 import torch
 from torch.utils.data import DataLoader
@@ -18,7 +17,7 @@ from tqdm import tqdm
 from nif_cli import NifError
 from nif_cli.data.formats.onet import OnetTree
 from nif_cli.data.looking import load_look
-from nif_cli.data.module import Data
+from nif_cli.data.module import Batches, Data
 from nif_cli.data.pool import ShapeBatch, ShapePool, ShardedPool
 from nif_cli.data.samples import Look, Observation, ShapeSamples
 from nif_cli.data.spill import Spool, memory_limit
@@ -38,7 +37,6 @@ class ShapeData(Data):
     What a batch holds is a function of (seed, number of the batch): a resumed run draws what the uninterrupted one would.
     """
 
-    epoch_batches = 500  # Lightning's epoch: how often the held-out points are looked at, at most
     holds = "distances"  # what a source has, in words
 
     def __init__(
@@ -201,12 +199,9 @@ class ShapeData(Data):
                 self.pool = ShardedPool(shapes, device, self.seed, shards, **settings)
         return self.pool
 
-    def transfer_batch_to_device(self, batch: ShapeBatch, device: torch.device, dataloader_idx: int) -> ShapeBatch:
-        return batch  # drawn where it is needed
-
-    def train_dataloader(self) -> Batches:
+    def train_dataloader(self) -> ShapeBatches:
         assert self.trainer is not None
-        return Batches(self, self.trainer.strategy.root_device)
+        return ShapeBatches(self, self.trainer.strategy.root_device)
 
     def val_dataloader(self) -> DataLoader:
         assert self.trainer is not None
@@ -217,9 +212,7 @@ class ShapeData(Data):
         return DataLoader(batches, batch_size=None, generator=torch.Generator())  # type: ignore[arg-type]
 
 
-class Batches:
-    """An endless supply of batches, `epoch_batches` at a time; batch k depends on (seed, k) only."""
-
+class ShapeBatches(Batches):
     def __init__(self, data: ShapeData, device: torch.device):
         self.data, self.pool = data, data.make_pool(device)
         self.generator = torch.Generator(device)
@@ -228,17 +221,6 @@ class Batches:
         each = data.batch_points + (data.batch_shapes * data.look.size if data.look and data.look.kind == "points" else 0)
         self.together = 1 if sharded else max(1, min(32, 2**17 // each))
         self.drawn: tuple[int, list[ShapeBatch]] = (-1, [])
-
-    def __len__(self) -> int:
-        return self.data.epoch_batches
-
-    def __iter__(self) -> Iterator[ShapeBatch]:
-        trainer = self.data.trainer
-        assert trainer is not None
-        first = trainer.fit_loop.epoch_loop.total_batch_idx + 1  # the batches that this run, or the resumed one, has had
-        processes, number = trainer.world_size, trainer.global_rank  # each has batches of its own
-        for k in count(first):  # Lightning stops after len(self)
-            yield self.batch(k * processes + number)
 
     def batch(self, k: int) -> ShapeBatch:
         """Batch number k: shapes go round in an order that is shuffled anew each round, none twice in a batch."""

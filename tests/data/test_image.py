@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from nif_cli import NifError
-from nif_cli.data.image import TILE, Batches, ImageData
+from nif_cli.data.image import TILE, ImageData, PixelBatches
 from nif_cli.geometry.mesh import Transform
 
 CPU = torch.device("cpu")
@@ -24,7 +24,7 @@ def test_the_longest_side_spans_minus_one_to_one(gradient):
     """Pixel centres at +0.5, x to the right, y down; the transform takes pixels there."""
     data = ImageData(gradient)
     (picture,) = data.prepare()
-    batch = Batches(data, CPU).batch(0)
+    batch = PixelBatches(data, CPU).batch(0)
     pixels = picture.transform.to_original(np.pad(batch.points.numpy(), ((0, 0), (0, 1))))
     assert np.allclose(pixels[:, 0] - 0.5, batch.color[:, 0] * 255 / 5, atol=1e-3)
     assert np.allclose(pixels[:, 1] - 0.5, batch.color[:, 1] * 255 / 10, atol=1e-3)
@@ -33,18 +33,18 @@ def test_the_longest_side_spans_minus_one_to_one(gradient):
 
 
 def test_a_batch_is_a_function_of_the_seed_and_its_number(gradient):
-    first, again = (Batches(ImageData(gradient, seed=3), CPU) for _ in range(2))
+    first, again = (PixelBatches(ImageData(gradient, seed=3), CPU) for _ in range(2))
     first.batch(0)
     assert torch.equal(first.batch(7).points, again.batch(7).points)
     assert not torch.equal(first.batch(7).points, first.batch(8).points)
-    assert not torch.equal(first.batch(7).points, Batches(ImageData(gradient, seed=4), CPU).batch(7).points)
+    assert not torch.equal(first.batch(7).points, PixelBatches(ImageData(gradient, seed=4), CPU).batch(7).points)
 
 
 def test_held_out_pixels_are_never_drawn_and_are_all_watched(gradient):
     data = ImageData(gradient, hold_out=0.25, batch_points=5000)
     assert 0.15 < data.held().mean() < 0.35
     pool = data.make_pool(CPU)
-    drawn = {tuple(p) for p in Batches(data, CPU).batch(0).points.tolist()}
+    drawn = {tuple(p) for p in PixelBatches(data, CPU).batch(0).points.tolist()}
     watched = {tuple(p) for p in pool.watched().points.tolist()}
     assert len(watched) == data.held().sum()
     assert not drawn & watched
@@ -57,7 +57,7 @@ def test_a_picture_larger_than_the_memory_comes_in_tiles(tmp_path):
     pixels = np.stack([x // 256, x % 256, y // 256 * 80 + y % 64], -1).astype(np.uint8)
     np.save(tmp_path / "large.npy", pixels)
     data = ImageData(str(tmp_path / "large.npy"), memory="1MiB", batch_points=100_000)
-    batches = Batches(data, CPU)
+    batches = PixelBatches(data, CPU)
     assert not batches.pool.whole
     turn = batches.pool.together * TILE * TILE // 100_000 + 1
     seen = set()
@@ -67,7 +67,7 @@ def test_a_picture_larger_than_the_memory_comes_in_tiles(tmp_path):
         assert np.array_equal((batch.color * 255).round().byte().numpy(), pixels[at[:, 1], at[:, 0]])
         seen |= {tuple(tile) for tile in torch.unique(at // TILE, dim=0).tolist()}
     assert len(seen) == 18
-    assert torch.equal(Batches(data, CPU).batch(9).points, batches.batch(9).points)
+    assert torch.equal(PixelBatches(data, CPU).batch(9).points, batches.batch(9).points)
 
 
 def test_crop(gradient):

@@ -12,7 +12,7 @@ from nif_cli import NifError
 from nif_cli.data.meshes import ToyShapes
 from nif_cli.data.pool import ShapePool, ShardedPool
 from nif_cli.data.samples import Look, Observation, ShapeSamples
-from nif_cli.data.shapes import Batches, ShapeData
+from nif_cli.data.shapes import ShapeBatches, ShapeData
 from nif_cli.data.spill import memory_limit
 from nif_cli.geometry.mesh import Transform
 
@@ -132,8 +132,8 @@ def test_batches_of_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     """Batch k depends on k only, and the shards take turns."""
     monkeypatch.setenv("NIF_CACHE", str(tmp_path))
     settings = dict(memory="1MiB", batch_points=8192, batch_shapes=2)
-    one = Batches(Given([ball("a", 60_000, 0), ball("b", 30_000, 1)], **settings), CPU)
-    two = Batches(Given([ball("a", 60_000, 0), ball("b", 30_000, 1)], **settings), CPU)
+    one = ShapeBatches(Given([ball("a", 60_000, 0), ball("b", 30_000, 1)], **settings), CPU)
+    two = ShapeBatches(Given([ball("a", 60_000, 0), ball("b", 30_000, 1)], **settings), CPU)
     drawn = [one.batch(k) for k in range(12)]
     late = two.batch(11)
     assert torch.equal(late.points, drawn[11].points)

@@ -7,15 +7,15 @@ import trimesh
 
 from nif_cli import NifError
 from nif_cli.data.meshes import Meshes, ToyShapes
-from nif_cli.data.shapes import Batches
+from nif_cli.data.shapes import ShapeBatches
 from nif_cli.geometry.mesh import BALL_RADIUS
 
 CPU = torch.device("cpu")
 SMALL = dict(samples=800, surface_samples=200, batch_points=64)
 
 
-def batches(**options) -> Batches:
-    return Batches(ToyShapes(**{**SMALL, **options}), CPU)
+def batches(**options) -> ShapeBatches:
+    return ShapeBatches(ToyShapes(**{**SMALL, **options}), CPU)
 
 
 def test_a_batch_depends_on_seed_and_number_alone():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nif_cli.data.curve import Batches, CurveData, read_svg
+from nif_cli.data.curve import CurveBatches, CurveData, read_svg
 from nif_cli.geometry.curves import signed_distance
 
 QUICK = ["trainer.max_time=null", "callbacks=quiet", "logger=csv", "device=cpu", "output_dir=run", "data.samples=20000"]
@@ -41,7 +41,7 @@ def test_samples_have_the_exact_distance_and_batches_their_number():
     assert max(np.linalg.norm(c, axis=1).max() for c in curves) == pytest.approx(1 / 1.03)
     import torch
 
-    a, b = (Batches(CurveData(samples=2000), torch.device("cpu")) for _ in range(2))
+    a, b = (CurveBatches(CurveData(samples=2000), torch.device("cpu")) for _ in range(2))
     a.batch(1)
     assert torch.equal(a.batch(5).points, b.batch(5).points)
 
