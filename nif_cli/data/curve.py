@@ -101,7 +101,7 @@ class CurveData(Data):
         return DataLoader([CurveBatch(rows[:, :2], rows[:, 2])], batch_size=None, generator=torch.Generator())  # type: ignore[arg-type]
 
 
-class CurveBatches(Batches):
+class CurveBatches(Batches[CurveData]):
     def __init__(self, data: CurveData, device: torch.device):
         self.data, self.rows, self.generator = data, data.rows(False).to(device), torch.Generator(device)
 

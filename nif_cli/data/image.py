@@ -202,7 +202,7 @@ class PixelPool:
         return self._at(torch.from_numpy(x).to(self.device), torch.from_numpy(y).to(self.device), colors)
 
 
-class PixelBatches(Batches):
+class PixelBatches(Batches[ImageData]):
     def __init__(self, data: ImageData, device: torch.device):
         self.data, self.pool = data, data.make_pool(device)
         self.generator = torch.Generator(device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import count
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import pytorch_lightning as pl
 import torch
@@ -35,10 +35,13 @@ class Data(pl.LightningDataModule):
         return batch  # drawn where it is needed
 
 
-class Batches:
+D = TypeVar("D", bound=Data)
+
+
+class Batches(Generic[D]):
     """An endless supply of a data module's batches, `epoch_batches` at a time; batch k depends on (seed, k) only."""
 
-    data: Data
+    data: D
 
     @abstractmethod
     def batch(self, k: int) -> Any:

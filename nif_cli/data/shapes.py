@@ -212,7 +212,7 @@ class ShapeData(Data):
         return DataLoader(batches, batch_size=None, generator=torch.Generator())  # type: ignore[arg-type]
 
 
-class ShapeBatches(Batches):
+class ShapeBatches(Batches[ShapeData]):
     def __init__(self, data: ShapeData, device: torch.device):
         self.data, self.pool = data, data.make_pool(device)
         self.generator = torch.Generator(device)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from itertools import islice
 from types import SimpleNamespace
+from typing import Any
 
 from nif_cli.data.module import Batches
 
 
-class Numbers(Batches):
+class Numbers(Batches[Any]):
     """Batch k is k."""
 
     def __init__(self, done: int, processes: int, number: int):
