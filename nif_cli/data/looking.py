@@ -6,7 +6,6 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-import igl
 import numpy as np
 import torch
 import trimesh
@@ -17,7 +16,7 @@ from torch import Tensor
 from nif_cli import NifError
 from nif_cli.data.formats.voxels import read_grids
 from nif_cli.data.samples import Look, Observation
-from nif_cli.geometry.distance import MeshDistance
+from nif_cli.geometry.distance import MeshDistance, first_hits
 from nif_cli.geometry.mesh import Transform
 from nif_cli.rendering.cameras import look_from, pinhole_rays
 from nif_cli.rendering.sphere_tracing import Hits, box_entry, shade
@@ -38,25 +37,19 @@ def mesh_pictures(
     mesh: trimesh.Trimesh, poses: Float[Tensor, "V 3 4"], size: int, antialias: int = 2
 ) -> UInt8[np.ndarray, "V H W 3"]:
     """The mesh from each camera, shaded by its normals on white, as `nif render` shows fields; antialias^2 rays a pixel."""
-    vertices, faces = np.ascontiguousarray(mesh.vertices, np.float64), np.ascontiguousarray(mesh.faces, np.int64)
-    tree = igl.AABB()
-    tree.init(vertices, faces)
-    face_normals = np.asarray(mesh.face_normals)
+    vertices = np.asarray(mesh.vertices)
     bounds = torch.from_numpy(np.stack((vertices.min(0) - 1e-3, vertices.max(0) + 1e-3))).float()
     pictures = []
     for pose in poses:
         rays = pinhole_rays(pose, size * antialias, size * antialias)
         near, far = box_entry(rays, bounds)
         inside = torch.nonzero(near < far)[:, 0]
-        origins, directions = (np.ascontiguousarray(a[inside].double().numpy()) for a in (rays.origins, rays.directions))
-        face = np.asarray(tree.intersect_ray_first(vertices, faces, origins, directions)[0])
-        found = face >= 0
-        normals = face_normals[face[found]]
-        normals = normals * np.where((normals * directions[found]).sum(1, keepdims=True) > 0, -1.0, 1.0)
+        t, normals = first_hits(mesh, *(a[inside].double().numpy() for a in (rays.origins, rays.directions)))
+        found = np.isfinite(t)
         hits = Hits(near < 0, near, torch.zeros(len(near), 3), torch.zeros(len(near), 3))
         chosen = inside[torch.from_numpy(found)]
         hits.hit[chosen] = True
-        hits.normals[chosen] = torch.from_numpy(normals).float()
+        hits.normals[chosen] = torch.from_numpy(normals[found]).float()
         colour = shade(hits, rays, pose[:, 0], pose[:, 1]).view(size, antialias, size, antialias, 3).mean((1, 3))
         pictures.append((colour * 255 + 0.5).to(torch.uint8).numpy())
     return np.stack(pictures)

@@ -16,11 +16,10 @@ from jaxtyping import Float
 from nif_cli import NifError
 from nif_cli.data.looking import DISTANCE, mesh_pictures, mesh_voxels
 from nif_cli.data.samples import Look, Observation, ShapeSamples
-from nif_cli.geometry.distance import MeshDistance, signed_samples
+from nif_cli.geometry.distance import first_hits, signed_samples
 from nif_cli.geometry.mesh import SPACES
 from nif_cli.geometry.sampling import sample_surface
 from nif_cli.rendering.cameras import Rays, pinhole_rays, turntable
-from nif_cli.rendering.sphere_tracing import box_entry
 
 KINDS = ("samples", "oriented", "points", "depth", "image", "voxels")
 SPREAD, UNIFORM = (0.0707, 0.0224), 0.06  # DeepSDF's samples: around the surface, and anywhere
@@ -150,26 +149,12 @@ def depth_view(mesh: trimesh.Trimesh, pose: Float[np.ndarray, "3 4"], size: int 
     """What a depth camera at `pose` (camera-to-world, OpenGL axes) sees of a mesh: points with the normals of their faces,
     turned to the camera, and points of the free space in front of them."""
     rays = pinhole_rays(torch.from_numpy(np.asarray(pose, np.float32)), size, size, fov)
-    distance = MeshDistance(mesh.vertices, mesh.faces)
-    low, high = mesh.bounds
-    near, far = box_entry(rays, torch.tensor(np.stack((low - 1e-3, high + 1e-3))).float())
-    t, end = near.double().numpy(), far.double().numpy()
     origin, direction = rays.origins.double().numpy(), rays.directions.double().numpy()
-    active, hit = np.flatnonzero(t < end), np.zeros(len(t), bool)
-    for _ in range(200):  # sphere tracing by the exact distance
-        if not len(active):
-            break
-        ahead = distance.distance(origin[active] + t[active, None] * direction[active])
-        hit[active[ahead < 1e-4]] = True
-        t[active] += np.maximum(ahead, 5e-5)
-        active = active[(ahead >= 1e-4) & (t[active] < end[active])]
-    points = origin[hit] + t[hit, None] * direction[hit]
-    if not len(points):
+    t, normals = first_hits(mesh, origin, direction)
+    hit = np.isfinite(t)
+    if not hit.any():
         raise NifError("observe=depth: nothing of the shape is in view")
-    _, face, _ = distance.tree.squared_distance(distance.vertices, distance.faces, np.ascontiguousarray(points))
-    normals = mesh.face_normals[np.asarray(face).reshape(-1)]
-    normals = normals * np.where((normals * direction[hit]).sum(1, keepdims=True) > 0, -1.0, 1.0)
-    return seen_by_depth(points, normals, rays, np.where(hit, t, np.inf))
+    return seen_by_depth(origin[hit] + t[hit, None] * direction[hit], normals[hit], rays, t)
 
 
 def seen_by_depth(points: np.ndarray, normals: np.ndarray | None, rays: Rays, depth: np.ndarray) -> Observation:

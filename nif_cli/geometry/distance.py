@@ -66,6 +66,23 @@ class MeshDistance:
         return np.repeat(inside, np.diff(asked, append=len(points)))
 
 
+def first_hits(
+    mesh: trimesh.Trimesh, origins: Float[np.ndarray, "R 3"], directions: Float[np.ndarray, "R 3"]
+) -> tuple[Float[np.ndarray, "R"], Float[np.ndarray, "R 3"]]:
+    """Where rays first meet a mesh: the distance along them (inf: nowhere), and the unit normal of the face there, turned
+    against the ray (zero: nowhere)."""
+    vertices, faces = np.ascontiguousarray(mesh.vertices, np.float64), np.ascontiguousarray(mesh.faces, np.int64)
+    tree = igl.AABB()
+    tree.init(vertices, faces)
+    rays = (np.ascontiguousarray(a, np.float64) for a in (origins, directions))
+    face, t, _ = (np.asarray(a) for a in tree.intersect_ray_first(vertices, faces, *rays))
+    found = face >= 0
+    normals = np.zeros((len(face), 3))
+    normals[found] = np.asarray(mesh.face_normals)[face[found]]
+    normals[(normals * directions).sum(1) > 0] *= -1
+    return np.where(found, t, np.inf), normals
+
+
 def coherent(points: Float[np.ndarray, "N 3"]) -> Iterator[np.ndarray]:
     """Indices of `points` in chunks, ordered along a Z curve of 128 cells a side: neighbours visit the same nodes of the
     tree (distances take 0.6 of the time)."""
