@@ -74,8 +74,8 @@ def first_hits(
     vertices, faces = np.ascontiguousarray(mesh.vertices, np.float64), np.ascontiguousarray(mesh.faces, np.int64)
     tree = igl.AABB()
     tree.init(vertices, faces)
-    rays = (np.ascontiguousarray(a, np.float64) for a in (origins, directions))
-    face, t, _ = (np.asarray(a) for a in tree.intersect_ray_first(vertices, faces, *rays))
+    start, along = (np.ascontiguousarray(a, np.float64) for a in (origins, directions))
+    face, t, _ = (np.asarray(a) for a in tree.intersect_ray_first(vertices, faces, start, along))
     found = face >= 0
     normals = np.zeros((len(face), 3))
     normals[found] = np.asarray(mesh.face_normals)[face[found]]
