@@ -1,8 +1,9 @@
 """Grids of trainable features: coordinates -> interpolated rows of tables.
 
 Letters: L levels, F features of a row, D = 2 or 3, T rows of a hash table at most. All take points in [-1, 1]^D and are
-constant beyond. Their values are linear in the tables and piecewise multilinear in the points: first and second
-derivatives (the mixed ones; d2/dx2 is zero within a cell) are those of that function, also where a loss needs both.
+constant beyond. Their values are linear in the tables and piecewise multilinear in the points (with cubic B-splines:
+piecewise cubic): first and second derivatives (multilinear: the mixed ones; d2/dx2 is zero within a cell) are those of that
+function, also where a loss needs both.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ class Levels:
     scale: tuple[float, ...]
     resolution: tuple[int, ...]
     rows: tuple[int, ...]
+    taps: int = 2
+    """Corners that a point sees along each axis: 2 (multilinear), or 4 (cubic B-splines)."""
 
     @property
     def start(self) -> tuple[int, ...]:
@@ -63,14 +66,20 @@ class Levels:
         """One array whose outermost values lie on the border."""
         return cls(dim, 0.0, (resolution - 1.0,), (resolution,), (resolution**dim,))
 
+    @classmethod
+    def spline(cls, dim: int, resolution: int) -> Levels:
+        """One array of the coefficients of uniform cubic B-splines; the outermost lie a cell beyond the border."""
+        return cls(dim, 0.0, (resolution - 3.0,), (resolution,), (resolution**dim,), taps=4)
+
 
 def encode(x: Float[Tensor, "N D"], table: Float[Tensor, "R F"], levels: Levels) -> Float[Tensor, "N LF"]:
-    """Each level's rows around each x in [0, 1]^D, interpolated multilinearly: [N, L * F], level by level.
+    """Each level's rows around each x in [0, 1]^D, interpolated: [N, L * F], level by level.
 
     On a CPU the loops of fields/kernels.py (where numba is installed); wherever second derivatives or those by x are
-    wanted, and on a GPU, `reference`.
+    wanted, within torch.func's transforms, and on a GPU, `reference`.
     """
-    if x.device.type == "cpu" and kernels is not None and x.dtype == table.dtype:
+    transformed = any(torch._C._functorch.is_functorch_wrapped_tensor(t) for t in (x, table))
+    if x.device.type == "cpu" and kernels is not None and x.dtype == table.dtype and not transformed:
         return _Encode.apply(x, table, levels)  # type: ignore[return-value]
     return reference(x, table, levels)
 
@@ -82,10 +91,14 @@ def reference(x: Float[Tensor, "N D"], table: Float[Tensor, "R F"], levels: Leve
     position = x[:, None] * scale[:, None] + levels.shift  # [N, L, D]
     cell = position.detach().floor()
     within = position - cell
-    corners = torch.tensor(list(product((0, 1), repeat=levels.dim)), **whole)  # [2^D, D]
-    near, corner = within[:, :, None], corners.to(x.dtype)
-    weight = (corner * near + (1 - corner) * (1 - near)).prod(-1)  # [N, L, 2^D]
-    at = cell.long()[:, :, None] + corners  # [N, L, 2^D, D]
+    corners = torch.tensor(list(product(range(levels.taps), repeat=levels.dim)), **whole)  # [K, D], K = taps^D
+    if levels.taps == 2:
+        near, corner = within[:, :, None], corners.to(x.dtype)
+        weight = (corner * near + (1 - corner) * (1 - near)).prod(-1)  # [N, L, K]
+    else:
+        shares = cubic(within)  # [N, L, D, 4]
+        weight = torch.stack([shares[..., d, corners[:, d]] for d in range(levels.dim)]).prod(0)
+    at = cell.long()[:, :, None] + corners  # [N, L, K, D]
     resolution, rows = torch.tensor(levels.resolution, **whole)[:, None], torch.tensor(levels.rows, **whole)[:, None]
     linear, mixed, stride = torch.zeros_like(at[..., 0]), torch.zeros_like(at[..., 0]), torch.ones_like(resolution)
     for d in range(levels.dim):
@@ -94,8 +107,14 @@ def reference(x: Float[Tensor, "N D"], table: Float[Tensor, "R F"], levels: Leve
         mixed = mixed ^ (at[..., d] * PRIMES[d] & 0xFFFFFFFF)  # products of 32 bits, which int32 would overflow
     hashed = torch.tensor(levels.hashed, device=x.device)[:, None]
     row = torch.where(hashed, mixed, linear) % rows + torch.tensor(levels.start, **whole)[:, None]
-    values = nn.functional.embedding(row, table)  # [N, L, 2^D, F]
+    values = nn.functional.embedding(row, table)  # [N, L, K, F]
     return (weight[..., None] * values).sum(2).flatten(1)
+
+
+def cubic(t: Float[Tensor, "*n"]) -> Float[Tensor, "*n 4"]:
+    """What the four nearest coefficients of a uniform cubic B-spline count, t in [0, 1] being the place within the cell."""
+    s = 1 - t
+    return torch.stack((s**3, 3 * t**3 - 6 * t**2 + 4, 3 * s**3 - 6 * s**2 + 4, t**3), -1) / 6
 
 
 class _Encode(torch.autograd.Function):
@@ -121,12 +140,12 @@ class _Encode(torch.autograd.Function):
         return *(next(found) if needed else None for needed in ctx.needs_input_grad[:2]), None
 
 
-def _warm_up(table: Tensor, dim: int) -> None:
+def warm_up(table: Tensor, dim: int, taps: int = 2) -> None:
     """Compile what this table will need, before any clock runs."""
     if kernels is not None and table.device.type == "cpu":
-        x, levels = torch.zeros(1, dim), Levels.plain(dim, 2)
+        x, levels = torch.zeros(1, dim), Levels.plain(dim, 2) if taps == 2 else Levels.spline(dim, 4)
         with torch.enable_grad():
-            encode(x, table[: 2**dim].detach().requires_grad_(), levels).sum().backward()
+            encode(x, table[: taps**dim].detach().requires_grad_(), levels).sum().backward()
 
 
 class HashGrid(nn.Module):
@@ -151,7 +170,7 @@ class HashGrid(nn.Module):
             raise ValueError(f"levels={levels}, finest={finest}: {sum(self.levels.rows):,} rows are too many")
         self.table = nn.Parameter(torch.empty(sum(self.levels.rows), features).uniform_(-1e-4, 1e-4))
         self.features = levels * features
-        _warm_up(self.table, dim)
+        warm_up(self.table, dim)
 
     def forward(self, x: Float[Tensor, "*n D"]) -> Float[Tensor, "*n F"]:
         inner = (0.5 + 0.5 * x).clamp(0, 1)
@@ -179,7 +198,7 @@ class Triplane(nn.Module):
         self.levels = Levels.plain(2, resolution)
         self.planes = nn.ParameterList(torch.empty(resolution**2, features).normal_(0, 0.1) for _ in self.axes)
         self.features = features * len(self.axes)
-        _warm_up(self.planes[0], 2)
+        warm_up(self.planes[0], 2)
 
     def forward(self, x: Float[Tensor, "*n D"]) -> Float[Tensor, "*n F"]:
         inner = (0.5 + 0.5 * x).clamp(0, 1).reshape(-1, x.shape[-1])
@@ -208,7 +227,7 @@ class Voxels(nn.Module):
         self.resolution, self.dim = resolution, dim
         self.levels = Levels.plain(dim, resolution)
         self.table = nn.Parameter(torch.zeros(resolution**dim, out))
-        _warm_up(self.table, dim)
+        warm_up(self.table, dim)
 
     @torch.no_grad()
     def fill(self, points: Float[np.ndarray, "N D"], values: Float[np.ndarray, "N C"]) -> None:

@@ -21,7 +21,7 @@ CHUNK = 1024  # points that a thread takes at a time: their features stay in its
 def forward(x: np.ndarray, table: np.ndarray, levels: Levels) -> np.ndarray:
     """[N, L * F]."""
     out = np.empty((len(x), len(levels.rows) * table.shape[1]), table.dtype)
-    sizes = (0,) * levels.dim, (0,) * table.shape[1]
+    sizes = (0,) * levels.dim, (0,) * levels.taps, (0,) * table.shape[1]
     _forward(np.ascontiguousarray(x), table, *_arrays(levels, x.dtype), *sizes, out, torch.get_num_threads())
     return out
 
@@ -29,7 +29,7 @@ def forward(x: np.ndarray, table: np.ndarray, levels: Levels) -> np.ndarray:
 def backward(x: np.ndarray, grad: np.ndarray, levels: Levels, shape: tuple[int, ...]) -> np.ndarray:
     """The gradient of the table, [R, F]. Each level belongs to one thread: sums have the same order every time."""
     out = np.zeros(shape, grad.dtype)
-    sizes = (0,) * levels.dim, (0,) * shape[1]
+    sizes = (0,) * levels.dim, (0,) * levels.taps, (0,) * shape[1]
     _backward(np.ascontiguousarray(x), grad, *_arrays(levels, x.dtype), *sizes, out, torch.get_num_threads())
     return out
 
@@ -52,23 +52,29 @@ def _compiled(**options: Any) -> Callable[[Callable], Any]:
     return compiled
 
 
-# dims and features are tuples whose lengths, D and F, are part of their type: the compiler unrolls what runs over them
+# dims, taps and features are tuples whose lengths (D, 2 or 4, F) are part of their type: the compiler unrolls what runs
+# over them
 
 
 @_compiled()
-def _place(x, n, level, shift, scale, resolution, rows, start, hashed, dims, weight, row):
-    """The weights and rows of the 2^D corners around point n on a level."""
+def _place(x, n, level, shift, scale, resolution, rows, start, hashed, dims, taps, weight, row):
+    """The weights and rows of the taps^D corners around point n on a level."""
     size = rows[level]
-    for c in range(1 << len(dims)):
+    for c in range(len(taps) ** len(dims)):
         w = x[n, 0] * 0 + 1
         linear, mixed, stride = 0, 0, 1
         for d in range(len(dims)):
             position = x[n, d] * scale[level] + shift
             cell = np.floor(position)
             within = position - cell
-            up = c >> (len(dims) - 1 - d) & 1
+            if len(taps) == 2:
+                up = c >> (len(dims) - 1 - d) & 1
+                w *= within if up else 1 - within
+            else:
+                up = c >> (2 * (len(dims) - 1 - d)) & 3
+                t = within if up == 3 or up == 1 else 1 - within
+                w *= t * t * t / 6 if up == 0 or up == 3 else (3 * t * t * t - 6 * t * t + 4) / 6
             at = np.int64(cell) + up
-            w *= within if up else 1 - within
             linear += at * stride
             stride *= resolution[level]
             prime = 1 if d == 0 else 2654435761 if d == 1 else 805459861
@@ -82,28 +88,28 @@ def _place(x, n, level, shift, scale, resolution, rows, start, hashed, dims, wei
 
 
 @_compiled(parallel=True)
-def _forward(x, table, shift, scale, resolution, rows, start, hashed, dims, features, out, threads):
+def _forward(x, table, shift, scale, resolution, rows, start, hashed, dims, taps, features, out, threads):
     chunks = (len(x) + CHUNK - 1) // CHUNK
     for thread in numba.prange(threads):
-        weight, row = np.empty(1 << len(dims), x.dtype), np.empty(1 << len(dims), np.int64)
+        weight, row = np.empty(len(taps) ** len(dims), x.dtype), np.empty(len(taps) ** len(dims), np.int64)
         for chunk in range(thread, chunks, threads):
             for level in range(len(rows)):
                 for n in range(chunk * CHUNK, min(len(x), (chunk + 1) * CHUNK)):
-                    _place(x, n, level, shift, scale, resolution, rows, start, hashed, dims, weight, row)
+                    _place(x, n, level, shift, scale, resolution, rows, start, hashed, dims, taps, weight, row)
                     for f in range(len(features)):
                         total = weight[0] * table[row[0], f]
-                        for c in range(1, 1 << len(dims)):
+                        for c in range(1, len(taps) ** len(dims)):
                             total += weight[c] * table[row[c], f]
                         out[n, level * len(features) + f] = total
 
 
 @_compiled(parallel=True)
-def _backward(x, grad, shift, scale, resolution, rows, start, hashed, dims, features, out, threads):
+def _backward(x, grad, shift, scale, resolution, rows, start, hashed, dims, taps, features, out, threads):
     for thread in numba.prange(threads):
-        weight, row = np.empty(1 << len(dims), x.dtype), np.empty(1 << len(dims), np.int64)
+        weight, row = np.empty(len(taps) ** len(dims), x.dtype), np.empty(len(taps) ** len(dims), np.int64)
         for level in range(thread, len(rows), threads):
             for n in range(len(x)):
-                _place(x, n, level, shift, scale, resolution, rows, start, hashed, dims, weight, row)
-                for c in range(1 << len(dims)):
+                _place(x, n, level, shift, scale, resolution, rows, start, hashed, dims, taps, weight, row)
+                for c in range(len(taps) ** len(dims)):
                     for f in range(len(features)):
                         out[row[c], f] += weight[c] * grad[n, level * len(features) + f]

@@ -7,6 +7,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -112,6 +113,11 @@ class Model(pl.LightningModule):
         half = SPACES[self.space][1]
         return torch.tensor([[-half] * 3, [half] * 3])
 
+    @cached_property
+    def smoothed(self) -> list[Any]:
+        """The parts of its networks that bring a prior of their own: modules with a `penalty()`."""
+        return [part for part in self.modules() if hasattr(part, "penalty")]
+
     def parameter_groups(self) -> list[dict]:
         return self.groups_of(self)
 
@@ -168,6 +174,8 @@ class Model(pl.LightningModule):
 
     def training_step(self, batch: Any, index: int) -> Tensor:
         terms = self.loss(batch)
+        if self.smoothed:
+            terms["prior"] = torch.stack([part.penalty() for part in self.smoothed]).sum()
         total = torch.stack(list(terms.values())).sum() if len(terms) > 1 else next(iter(terms.values()))
         self.terms = {"loss": total.detach(), **{name: term.detach() for name, term in terms.items()}}
         if self.global_step % self.log_every == 0:

@@ -124,6 +124,20 @@ def test_loops_and_reference_agree_on_any_number_of_threads():
     assert torch.equal(found[0][1], found[1][1])
 
 
+def test_tables_of_their_own_for_each_shape_go_through_vmap():
+    """As model=metasdf calls a network: stacked tables, each with points of its own, and gradients of gradients."""
+    grid = HashGrid(3, levels=2, log2_table=6, base=3, finest=9)
+    tables, x = torch.randn(3, *grid.table.shape, requires_grad=True), torch.rand(3, 5, 3)
+    together = torch.vmap(lambda t, p: torch.func.functional_call(grid, {"table": t}, p))(tables, x)
+    apart = torch.stack([torch.func.functional_call(grid, {"table": t}, p) for t, p in zip(tables, x, strict=True)])
+    assert torch.allclose(together, apart, atol=1e-6)
+    (found,) = torch.autograd.grad(together.square().sum(), tables, create_graph=True)
+    (expected,) = torch.autograd.grad(apart.square().sum(), tables, create_graph=True)
+    assert torch.allclose(found, expected, atol=1e-5)
+    (second,) = torch.autograd.grad(found.square().sum(), tables)
+    assert second.abs().max() > 0
+
+
 def test_points_that_are_no_numbers_read_nothing_else():
     grid = HashGrid(3, levels=3, log2_table=8)
     out = grid(torch.full((1, 2, 3), float("nan")))
