@@ -33,7 +33,7 @@ class Spline(nn.Module):
         smoothness: float = 0.0,
     ):
         super().__init__()
-        resolution = resolution if resolution is not None else 140 if dim == 2 else 64
+        resolution = resolution if resolution is not None else 150 if dim == 2 else 64
         detail = detail if detail is not None else 440 if dim == 2 else 0
         if code_size:
             raise ValueError("a grid of splines holds one shape: choose another field for a model with codes")

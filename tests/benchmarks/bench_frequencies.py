@@ -41,6 +41,7 @@ FIELDS = {  # field: what makes it larger, and between which values
     "hash": ("encoding.log2_table", 6, 20),
     "dense_grid": ("encoding.finest", 9, 1024),
     "triplane": ("encoding.resolution", 4, 1024),
+    "spline": ("field.detail=0 field.resolution", 4, 1024),
     "voxel": ("field.resolution", 4, 1024),
 }
 
@@ -82,25 +83,25 @@ def bicubic() -> float:
 
 def fox(minutes: float, device: str) -> dict:
     results: dict = {"bicubic interpolation": {"psnr held-out": round(bicubic(), 2)}}
-    for field in ("relu", "positional", "fourier", "siren", "hash", "voxel"):
+    for field in ("relu", "positional", "fourier", "siren", "hash", "spline", "voxel"):
         results[field] = train([*FOX, f"field={field}"], minutes, device)
         assert results[field]["bytes"] <= 2**20
     return results
 
 
-def at_most(bytes: int, field: str, base: list[str]) -> str:
-    """The override that makes the field as large as `bytes` allow."""
+def at_most(bytes: int, field: str, base: list[str]) -> list[str]:
+    """The overrides that make the field as large as `bytes` allow."""
     key, low, high = FIELDS[field]
 
     def size(value: int) -> int:
         with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-            config = check(compose("train", [*base, f"field={field}", f"{key}={value}"]), "train")
+            config = check(compose("train", [*base, f"field={field}", *f"{key}={value}".split()]), "train")
         return sum(p.nbytes for p in runs.make_model(config).parameters())
 
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if size(middle) <= bytes else (low, middle)
-    return f"{key}={low}"
+    return f"{key}={low}".split()
 
 
 def at_equal_bytes(minutes: float, device: str) -> dict:
@@ -111,7 +112,7 @@ def at_equal_bytes(minutes: float, device: str) -> dict:
             for field in FIELDS:
                 size = at_most(bytes, field, base)
                 results.setdefault(source, {}).setdefault(bytes, {})[field] = train(
-                    [*base, f"field={field}", size], minutes, device
+                    [*base, f"field={field}", *size], minutes, device
                 )
     return results
 
