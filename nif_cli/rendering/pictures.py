@@ -150,7 +150,7 @@ def sheet(pictures: Sequence[Picture], columns: int | None = None) -> UInt8[np.n
     return np.concatenate([np.concatenate(cells[r * columns : (r + 1) * columns], 1) for r in range(rows)], 0)
 
 
-def _amid(image: Picture, height: int, width: int) -> Picture:
+def _amid(image: Picture, height: int, width: int) -> UInt8[np.ndarray, "height width 3"]:
     top, left = (height - image.shape[0]) // 2, (width - image.shape[1]) // 2
     margins = ((top, height - top - image.shape[0]), (left, width - left - image.shape[1]), (0, 0))
     return np.pad(image, margins, constant_values=255)
