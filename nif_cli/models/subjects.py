@@ -101,6 +101,8 @@ class Pictures:
     kept = 8192  # a picture has more to it than a shape
 
     def __init__(self, channels: int, context: str):
+        if channels not in (1, 3, 4):
+            raise ValueError(f"channels={channels}: 1 (grey), 3 (RGB) or 4 (RGBA), or null for those of the data")
         self.out, self.target, self.seen = channels, (channels,), context
 
     def instances(self, data: ImageData) -> list[Instance]:
@@ -126,7 +128,7 @@ class Pictures:
         return (0.5 + 0.5 * out - target).square().mean((1, 2))
 
     def context(self, seen: Observation, points: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        if seen.samples is None or seen.colors is None or not len(seen.samples):
+        if seen.samples is None or seen.colors is None or seen.samples.shape != (len(seen.colors), 2) or not len(seen.colors):
             raise NifError("nothing is seen of it: this run adapts to the pixels of a picture")
         if seen.colors.shape[1] != self.out:
             raise NifError(f"it has {seen.colors.shape[1]} channels, the pictures of this run have {self.out}")
