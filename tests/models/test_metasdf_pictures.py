@@ -10,36 +10,15 @@ import torch
 from PIL import Image as Files
 
 from nif_cli import NifError, runs
-from nif_cli.data.image import ImageData, PictureBatches
 from nif_cli.data.pictures import PicturesBatch
 from nif_cli.data.samples import Observation
 from nif_cli.fields.siren import Siren
 from nif_cli.models.metasdf import MetaSdf
 from nif_cli.models.optimizers import Adam
 
-CPU = torch.device("cpu")
 SMALL = ["field=siren_small", "field.width=16", "field.layers=2", "model.steps=2", "data.batch_points=256"]
 QUICK = ["trainer.max_time=null", "trainer.max_steps=8", "callbacks=quiet", "logger=csv", "device=cpu", "output_dir=run"]
 TRAIN = ["train", "model=metasdf", "data=image", "data.path=folder", *SMALL, *QUICK]
-
-
-def paint(path: Path, width: int, height: int, phase: float, mode: str = "RGB") -> None:
-    """Waves of smooth colour."""
-    y, x = np.mgrid[:height, :width] / max(width, height)
-    channels = [np.sin(4 * x + phase), np.cos(3 * y - phase), np.sin(3 * x + 2 * y + 2 * phase), np.ones_like(x)]
-    pixels = (127.5 * (1 + np.stack(channels[: {"L": 1, "RGB": 3, "RGBA": 4}[mode]], -1))).astype(np.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Files.fromarray(pixels if mode != "L" else pixels[..., 0]).save(path, **({"quality": 95} if path.suffix == ".jpg" else {}))
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Five pictures of different sizes and formats, one below a folder."""
-    for k, (name, width, height) in enumerate(
-        [("a.png", 20, 14), ("b.jpg", 16, 16), ("c.png", 9, 21), ("sub/d.png", 12, 12), ("sub/e.png", 24, 10)]
-    ):
-        paint(tmp_path / "folder" / name, width, height, 0.3 * k)
-    return tmp_path / "folder"
 
 
 def make(algorithm: str = "metasdf", **options) -> MetaSdf:
@@ -53,55 +32,6 @@ def waves(pictures: int, points: int, dtype=torch.float32) -> PicturesBatch:
     phase = torch.linspace(0, 1.5, pictures, dtype=dtype)[:, None]
     colors = [torch.sin(2 * x[..., 0] + phase), torch.cos(x[..., 1] - phase), torch.sin(x.sum(-1) + phase)]
     return PicturesBatch(x, 0.5 + 0.4 * torch.stack(colors, -1))
-
-
-class TestFolder:
-    def test_each_picture_lies_as_a_single_one_does(self, folder):
-        data = ImageData(str(folder), batch_points=200, batch_pictures=3)
-        pictures = {p.id: p for p in data.prepare()}
-        assert list(pictures) == ["a", "b", "c", "sub/d", "sub/e"]
-        assert data.summary() == "5 pictures, 1,109 pixels"
-        (alone,) = ImageData(str(folder / "c.png")).prepare()
-        assert pictures["c"].transform == alone.transform
-        assert pictures["c"].report == alone.report
-        truth = np.asarray(Files.open(folder / "c.png"))
-        seen = pictures["c"].observed(60, np.random.default_rng(0))
-        assert seen.samples.shape == (60, 2)
-        assert len(np.unique(seen.samples, axis=0)) == 60
-        at = pictures["c"].transform.to_original(np.pad(seen.samples, ((0, 0), (0, 1))))[:, :2]
-        x, y = np.floor(at).astype(int).T
-        assert np.allclose(seen.colors * 255, truth[y, x], atol=1e-3)
-
-    def test_a_batch_is_a_function_of_the_seed_and_its_number(self, folder):
-        first, again = (PictureBatches(ImageData(str(folder), seed=3, batch_points=60, batch_pictures=2), CPU) for _ in range(2))
-        first.batch(0)
-        assert torch.equal(first.batch(7).points, again.batch(7).points)
-        assert not torch.equal(first.batch(7).points, first.batch(8).points)
-        assert first.batch(0).points.shape == (2, 30, 2)
-        assert first.batch(0).color.shape == (2, 30, 3)
-
-    def test_the_last_are_held_out(self, folder):
-        def ids(**options):
-            return [p.id for p in ImageData(str(folder), **options).prepare()]
-
-        assert ids(test=2) == ["a", "b", "c"]
-        assert ids(test=2, split="test") == ["sub/d", "sub/e"]
-        assert len(ids(test=2, split="all")) == 5
-        assert [p.id for p in ImageData(str(folder), test=2).test_pictures(1)] == ["sub/d"]
-
-    def test_pixels_beyond_the_memory_are_left_out_at_random(self, tmp_path):
-        paint(tmp_path / "folder" / "large.png", 500, 400, 0.0)
-        paint(tmp_path / "folder" / "small.png", 10, 10, 0.0)
-        data = ImageData(str(tmp_path / "folder"), memory="1MiB")
-        large, small = data.pictures()
-        assert len(small.colors) == 100
-        assert 11 * len(large.colors) <= 2**19
-        assert "of their pixels" in data.summary()
-        truth = np.asarray(Files.open(tmp_path / "folder" / "large.png"))
-        places, colors = large.at(torch.arange(len(large.colors)))
-        x, y = np.floor(large.transform.to_original(np.pad(places.numpy(), ((0, 0), (0, 1))))[:, :2]).astype(int).T
-        assert np.allclose(colors.numpy() * 255, truth[y, x], atol=1e-3)
-        assert y.max() > 390
 
 
 @pytest.mark.parametrize("algorithm", ["maml", "metasdf", "fomaml", "reptile"])
@@ -174,7 +104,7 @@ def test_what_cannot_be_adapted_to_is_told():
     assert losses[-1] < losses[0]
 
 
-def test_the_commands_work_on_it(nif, folder, tmp_path):
+def test_the_commands_work_on_it(nif, paint, folder, tmp_path):
     result = nif(*TRAIN, "data.test=2")
     assert result.code == 0, result.err
     assert "3 pictures" in result.out
@@ -212,7 +142,7 @@ def test_the_commands_work_on_it(nif, folder, tmp_path):
     assert nif("train", "model=image", "data.path=moved/a.png", *SMALL[:3], *QUICK[:-1], "init_from=saved/a").code == 0
 
 
-def test_evaluating(nif, folder, tmp_path):
+def test_evaluating(nif, paint, folder, tmp_path):
     assert nif(*TRAIN, "data.test=2").code == 0
     result = nif("evaluate", "run=run", "split=test", "points=100")
     assert result.code == 0, result.err
@@ -235,7 +165,7 @@ def test_evaluating(nif, folder, tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA"])
-def test_channels_are_those_of_the_pictures(nif, tmp_path, mode):
+def test_channels_are_those_of_the_pictures(nif, paint, tmp_path, mode):
     for k in range(3):
         paint(tmp_path / "folder" / f"{k}.png", 12, 10 + k, k, mode)
     assert nif(*TRAIN).code == 0
@@ -245,7 +175,7 @@ def test_channels_are_those_of_the_pictures(nif, tmp_path, mode):
     assert "colour.png: it is RGB" in nif("reconstruct", "run=run", "input=colour.png").error
 
 
-def test_a_folder_with_one_damaged_picture_and_one_of_a_single_pixel(nif, folder, tmp_path):
+def test_a_folder_with_one_damaged_picture_and_one_of_a_single_pixel(nif, paint, folder, tmp_path):
     (folder / "bad.png").write_bytes((folder / "a.png").read_bytes()[:60])
     paint(folder / "pixel.png", 1, 1, 0.4)
     result = nif(*TRAIN)
@@ -259,7 +189,7 @@ def test_a_folder_with_one_damaged_picture_and_one_of_a_single_pixel(nif, folder
     assert "bad.png" in nif("reconstruct", "run=run", "input=folder/bad.png").error
 
 
-def test_what_does_not_fit_is_said(nif, folder, tmp_path):
+def test_what_does_not_fit_is_said(nif, paint, folder, tmp_path):
     (tmp_path / "empty").mkdir()
     assert "empty: no picture" in nif(*TRAIN, "data.path=empty").error
     assert "none: no such file" in nif(*TRAIN, "data.path=none").error
