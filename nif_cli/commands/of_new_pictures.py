@@ -35,9 +35,12 @@ Made = tuple[str, Path, Pixels, Inferred]
 def reconstruct(config: dict[str, Any], model: MetaSdf, run: Path, device: torch.device) -> None:
     """Pictures from some of their own pixels: <name>.png at the picture's size, <name>.json (the loss after each step, PSNR),
     <name>.npz (the weights)."""
-    files = {}
+    files: dict[str, Path] = {}
     for entry in config["input"] if isinstance(config["input"], list) else [config["input"]]:
-        files |= picture_files(Path(str(entry)).expanduser())
+        more = picture_files(Path(str(entry)).expanduser())
+        if files.keys() & more.keys():
+            raise NifError(f"input={entry}: two pictures are called '{next(iter(files.keys() & more.keys()))}'; one at a time")
+        files |= more
     folder = Path(config["output"]).expanduser() if config["output"] else run / "reconstructions"
     failed: list[NifError] = []
     for id, file, pixels, made in adapted(config, model, files, failed):

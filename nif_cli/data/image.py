@@ -52,7 +52,7 @@ class ImageData(Data):
         path: str | None = None,
         crop: Sequence[int] | None = None,
         hold_out: float = 0.0,
-        batch_points: int = 16384,
+        batch_points: int | None = None,
         memory: str | int | None = None,
         seed: int = 0,
         test: int = 0,
@@ -64,14 +64,16 @@ class ImageData(Data):
             raise ValueError(f"test={test}, batch_pictures={batch_pictures}: at least 0 and 1")
         if not 0 <= hold_out < 1:
             raise ValueError(f"hold_out={hold_out}: a part of the pixels, in [0, 1)")
-        if batch_points < 1:
+        if batch_points is not None and batch_points < 1:
             raise ValueError(f"batch_points={batch_points}: at least 1")
         if crop is not None and (len(crop) != 4 or min(crop) < 0 or min(crop[2:]) < 1):
             raise ValueError(f"crop={list(crop)}: must be [x, y, width, height] in pixels")
         if not 0 <= seed < 2**31:
             raise ValueError(f"seed={seed}: must be in 0 .. 2^31 - 1")
         self.path, self.crop = None if path is None else Path(path).expanduser(), crop
-        self.hold_out, self.batch_points, self.seed = hold_out, batch_points, seed
+        self.hold_out, self.seed = hold_out, seed
+        # of a folder the steps are many times as dear
+        self.batch_points = batch_points or (4096 if self.many else 16384)
         self.memory = memory_limit(memory)
         self._pixels: Pixels | None = None
         self.pool: PixelPool | None = None

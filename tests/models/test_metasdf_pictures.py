@@ -138,6 +138,8 @@ def test_the_commands_work_on_it(nif, paint, folder, tmp_path):
     assert nif("evaluate", "run=saved/a").code == 0
     after = json.loads((tmp_path / "saved/a/evaluation.json").read_text())["protocol"]["image"]["mean"]["psnr"]
     assert after > before + 1
+    assert "two pictures are called 'a'" in nif("reconstruct", "run=run", "input=[moved/a.png,moved]").error
+    assert "none.png" in nif("reconstruct", "run=run", "input=none.png").error
     assert "there is a run already" in nif("reconstruct", "run=run", "input=moved/a.png", "save=run", "output=saved").error
     assert nif("train", "model=image", "data.path=moved/a.png", *SMALL[:3], *QUICK[:-1], "init_from=saved/a").code == 0
 
