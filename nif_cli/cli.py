@@ -28,6 +28,7 @@ EXAMPLES = {
   nif train model=sdf data.path=bunny.obj                      one shape, one network
   nif train model=deepsdf data=meshes data.path=chairs/        a folder of meshes, a code for each
   nif train model=metasdf data=voxels data.path=chairs.npz data.test=100     weights that become any chair in a few steps
+  nif train model=metasdf data=image data.path=photos/ data.test=20         ... and any picture
   nif train model=sdf field=fourier data.path=bunny.obj model.lr=5e-4 trainer.max_time=00:00:10:00
   nif train experiment=sdf_fast data.path=bunny.obj            one shape in a minute; sdf_sal data=points from a scan
   nif train model=image data.path=photo.jpg                    a picture; model=texture a coloured mesh
@@ -55,7 +56,8 @@ EXAMPLES = {
   nif reconstruct input=scans/ steps=800 restarts=8 picture=true
   nif reconstruct input=chair.obj observe=depth pose=3        complete it from one depth view
   nif reconstruct input=chair.obj observe=oriented keep=x+ points=2000 noise=0.005
-  nif reconstruct input=chair.obj steps=10 save=run           a run of model=metasdf: the adapted network, to be refined""",
+  nif reconstruct input=chair.obj steps=10 save=run           a run of model=metasdf: the adapted network, to be refined
+  nif reconstruct input=photo.jpg points=20000 steps=10       a run of model=metasdf data=image: a picture from its pixels""",
     "evaluate": """\
   nif evaluate                                       the shapes that the latest run knows, against their truth
   nif evaluate protocol=[deepsdf,convonet] split=test instances=16

@@ -45,14 +45,16 @@ class Signal(Protocol):
 
 @dataclass
 class BoundSignal:
-    """A network whose values are 0.5 + 0.5 y, as a Signal."""
+    """A network whose values are 0.5 + 0.5 y, as a Signal; with `params` in place of its own weights."""
 
     network: nn.Module
     bounds: Tensor
+    params: Mapping[str, Tensor] | None = None
 
     def color(self, points: Float[Tensor, "*batch D"], directions: Tensor | None = None) -> Float[Tensor, "*batch C"]:
         """Not clamped: what is displayed is."""
-        return 0.5 + 0.5 * self.network(points.reshape(1, -1, points.shape[-1]), None).reshape(*points.shape[:-1], -1)
+        args = (points.reshape(1, -1, points.shape[-1]), None)
+        return 0.5 + 0.5 * _called(self.network, self.params, args).reshape(*points.shape[:-1], -1)
 
 
 @dataclass
@@ -69,11 +71,11 @@ class BoundField:
     def value(self, points: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch"]:
         """The first channel of the network at `points` in normalised space."""
         args = (points.reshape(1, -1, points.shape[-1]), None if self.code is None else self.code[None])
-        if self.params is None:
-            out = self.network(*args)
-        else:
-            out = torch.func.functional_call(self.network, dict(self.params), args)
-        return out[..., 0].reshape(points.shape[:-1])
+        return _called(self.network, self.params, args)[..., 0].reshape(points.shape[:-1])
+
+
+def _called(network: nn.Module, params: Mapping[str, Tensor] | None, args: tuple) -> Tensor:
+    return network(*args) if params is None else torch.func.functional_call(network, dict(params), args)
 
 
 @dataclass

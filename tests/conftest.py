@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from PIL import Image
 
 # a training of a second: every test of the command line starts from these
 TINY = [
@@ -118,6 +119,32 @@ def sphere_file(tmp_path: Path) -> Path:
     path = tmp_path / "ball.ply"
     mesh.export(path)
     return path
+
+
+@pytest.fixture
+def paint() -> Callable[..., None]:
+    """`paint(path, width, height, phase, mode="RGB")`: a picture of smooth waves of colour."""
+
+    def run(path: Path, width: int, height: int, phase: float, mode: str = "RGB") -> None:
+        y, x = np.mgrid[:height, :width] / max(width, height)
+        channels = [np.sin(4 * x + phase), np.cos(3 * y - phase), np.sin(3 * x + 2 * y + 2 * phase), np.ones_like(x)]
+        pixels = (127.5 * (1 + np.stack(channels[: {"L": 1, "RGB": 3, "RGBA": 4}[mode]], -1))).astype(np.uint8)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels if mode != "L" else pixels[..., 0]).save(
+            path, **({"quality": 95} if path.suffix == ".jpg" else {})
+        )
+
+    return run
+
+
+@pytest.fixture
+def folder(paint: Callable[..., None], tmp_path: Path) -> Path:
+    """Five pictures of different sizes and formats, two of them one level down."""
+    for k, (name, width, height) in enumerate(
+        [("a.png", 20, 14), ("b.jpg", 16, 16), ("c.png", 9, 21), ("sub/d.png", 12, 12), ("sub/e.png", 24, 10)]
+    ):
+        paint(tmp_path / "folder" / name, width, height, 0.3 * k)
+    return tmp_path / "folder"
 
 
 @pytest.fixture(scope="session")

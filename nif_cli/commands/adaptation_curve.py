@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,23 @@ import torch
 import trimesh
 
 from nif_cli import NifError, runs
+from nif_cli.commands.of_new_pictures import observed
 from nif_cli.commands.of_new_shapes import shown
+from nif_cli.data.formats.pictures import read_picture
 from nif_cli.data.observing import known, thin
+from nif_cli.data.pictures import check_channels, lies
 from nif_cli.data.samples import ShapeSamples
 from nif_cli.files import write
 from nif_cli.geometry.extraction import extract_mesh
 from nif_cli.geometry.sampling import sample_surface
+from nif_cli.metrics.image import decibels
 from nif_cli.metrics.shape import surface_distances
 from nif_cli.models.adaptation import Task, Weights, adam, spread
 from nif_cli.models.metasdf import MetaSdf
 from nif_cli.models.model import Model
 from nif_cli.rendering.cameras import turntable
 from nif_cli.rendering.charts import chart
-from nif_cli.rendering.pictures import picture, png_bytes, sheet
+from nif_cli.rendering.pictures import overview, picture, png_bytes, sheet
 
 RATES = (1e-4, 3e-4, 1e-3, 2e-3, 5e-3)
 PRETRAINING = 500  # steps of Adam on the one shape
@@ -45,6 +50,20 @@ def steps_of(config: dict[str, Any], model: Model) -> list[int]:
     return sorted(set(asked))
 
 
+@dataclass
+class Subject:
+    """What is compared: instances with what is seen of them, of those the points that everything is measured at, one
+    other to be pretrained on, a second measure, and a picture of an instance (by its row and weights)."""
+
+    ids: list[str]
+    context: Task
+    query: Task
+    alone: Task
+    error: str
+    second: tuple[str, Callable[[Weights], float | None]]
+    view: Callable[[int, Weights], np.ndarray]
+
+
 def compare(
     config: dict[str, Any],
     model: MetaSdf,
@@ -54,45 +73,94 @@ def compare(
     one: Callable[[], ShapeSamples],
     device: torch.device,
 ) -> None:
-    """Error and Chamfer distance at these numbers of steps: inner steps from the learned weights, Adam from random ones and
-    from weights pretrained on the shape `one`, at each number of steps with the best of RATES. Prints a table; writes
-    adaptation.json, adaptation.png (the curves) and adaptation_shapes.png (the learned one, shape by shape)."""
+    """Error and Chamfer distance of shapes; see `_compare`."""
     shapes = [source() for source in sources]
-    context = model.task_of([shown(model, config, known(s), None, k) for k, s in enumerate(shapes)], config["points"])
-    query = _signed(model, shapes)
+    pose = turntable(8)[1]
+    subject = Subject(
+        [s.id for s in shapes],
+        model.task_of([shown(model, config, known(s), None, k) for k, s in enumerate(shapes)], config["points"]),
+        _signed(model, shapes),
+        model.task_of([shown(model, config, known(one()), None, 0)], config["points"]),
+        f"mean |distance error|, clamped to {model.clamp:g}; {len(shapes)} shapes",
+        ("chamfer", lambda weights: _chamfer(model, weights, shapes)),
+        lambda row, weights: picture(model.bind(weights), pose, 160, device),  # type: ignore[arg-type]
+    )
+    _compare(config, model, run, steps, subject, device)
+
+
+def compare_pictures(
+    config: dict[str, Any],
+    model: MetaSdf,
+    run: Path,
+    steps: list[int],
+    files: dict[str, Path],
+    others: dict[str, Path],
+    device: torch.device,
+) -> None:
+    """Error and PSNR of pictures, at pixels that they did not adapt to (or to few of them); see `_compare`."""
+    seen, asked, transforms = [], [], []
+    for number, (id, file) in enumerate(files.items()):
+        pixels = read_picture(file)
+        check_channels(file, pixels, model.subject.out)
+        seen.append(observed(config, id, pixels, number))
+        asked.append(observed({**config, "points": QUERY, "keep": None, "seed": config["seed"] + 1}, id, pixels, number))
+        transforms.append(lies(pixels))
+    one, file = next(iter(others.items()))
+    query = model.task_of(asked)
+
+    def fidelity(weights: Weights) -> float:
+        with torch.no_grad():
+            return float(np.mean([decibels(e) for e in model.value_errors(weights, query).tolist()]))
+
+    subject = Subject(
+        list(files),
+        model.task_of(seen),
+        query,
+        model.task_of([observed(config, one, read_picture(file), 0)]),
+        f"mean squared error of colours; {len(files)} pictures",
+        ("psnr", fidelity),
+        lambda row, weights: overview(model.bind(weights), transforms[row], 160, device),  # type: ignore[arg-type]
+    )
+    _compare(config, model, run, steps, subject, device)
+
+
+def _compare(config: dict[str, Any], model: MetaSdf, run: Path, steps: list[int], subject: Subject, device: torch.device) -> None:
+    """Errors at these numbers of steps: inner steps from the learned weights, Adam from random ones and from weights
+    pretrained on one other instance, at each number of steps with the best of RATES. Prints a table; writes
+    adaptation.json, adaptation.png (the curves) and adaptation_shapes.png (the learned one, instance by instance)."""
+    context, query, count = subject.context, subject.query, len(subject.ids)
     torch.manual_seed(config["seed"])
     random = runs.make_model(model.config).to(device)
     assert isinstance(random, MetaSdf)
-    from_random = spread(random.network, len(shapes))
-    alone = model.task_of([shown(model, config, known(one()), None, 0)], config["points"])
-    single = adam(lambda w: model.errors(w, alone, outer=True), spread(random.network, 1), 1e-3, PRETRAINING, lambda k, w: None)
-    from_single = {name: w.expand(len(shapes), *w.shape[1:]) for name, w in single.items()}
+    from_random = spread(random.network, count)
+    pretrained = adam(
+        lambda w: model.errors(w, subject.alone, outer=True), spread(random.network, 1), 1e-3, PRETRAINING, lambda k, w: None
+    )
+    from_single = {name: w.expand(count, *w.shape[1:]) for name, w in pretrained.items()}
     curves: dict[str, Found] = {"learned": {}}
     for k in steps:
         weights, _ = model.adapt(context, k)
         curves["learned"][k] = (_error(model, weights, query), weights)
-    for name, start in (("random, Adam", from_random), ("one shape, Adam", from_single)):
+    for name, start in (("random, Adam", from_random), (f"one {_word(model)}, Adam", from_single)):
         curves[name] = _best_adam(model, start, context, query, steps)
-    table = {
-        name: {k: {"error": e, "chamfer": _chamfer(model, w, shapes)} for k, (e, w) in c.items()} for name, c in curves.items()
-    }
-    _print(table, len(shapes))
-    about = {"run": str(run), "instances": [s.id for s in shapes], "points": context.points.shape[1], "rates": RATES}
+    second, measure = subject.second
+    table = {name: {k: {"error": e, second: measure(w)} for k, (e, w) in c.items()} for name, c in curves.items()}
+    _print(table, second, f"{count} {_word(model)}s")
+    about = {"run": str(run), "instances": subject.ids, "points": context.points.shape[1], "rates": RATES}
     write(run / "adaptation.json", json.dumps({**about, "curves": table}, indent=1))
     lines = {name: {k: v["error"] for k, v in c.items()} for name, c in table.items()}
-    label = f"error: mean |distance error|, clamped to {model.clamp:g}; {len(shapes)} shapes"
-    write(run / "adaptation.png", png_bytes(chart(lines, "steps", label)))
+    write(run / "adaptation.png", png_bytes(chart(lines, "steps", f"error: {subject.error}")))
     few = [k for k in steps if k <= max(10, model.steps)]
-    rows = min(4, len(shapes))
-    pose = turntable(8)[1]
     views = [
-        picture(model.bind({n: w[row] for n, w in curves["learned"][k][1].items()}), pose, 160, device)
-        for row in range(rows)
-        for k in few
+        subject.view(row, {n: w[row] for n, w in curves["learned"][k][1].items()}) for row in range(min(4, count)) for k in few
     ]
     write(run / "adaptation_shapes.png", png_bytes(sheet(views, len(few))))
     print(f"{run / 'adaptation.json'}\n{run / 'adaptation.png'}")
     print(f"{run / 'adaptation_shapes.png'}  after {', '.join(map(str, few))} steps")
+
+
+def _word(model: MetaSdf) -> str:
+    return "shape" if model.subject.dim == 3 else "picture"
 
 
 def _signed(model: MetaSdf, shapes: list[ShapeSamples]) -> Task:
@@ -135,7 +203,9 @@ def _chamfer(model: MetaSdf, weights: Weights, shapes: list[ShapeSamples]) -> fl
     for row, shape in enumerate(shapes):
         reference = known(shape).points
         mesh: trimesh.Trimesh = extract_mesh(
-            model.bind({name: w[row] for name, w in weights.items()}), RESOLUTION, device=next(model.network.parameters()).device
+            model.bind({name: w[row] for name, w in weights.items()}),  # type: ignore[arg-type]
+            RESOLUTION,
+            device=next(model.network.parameters()).device,
         )
         if reference is None or not len(mesh.faces):
             return None
@@ -145,16 +215,18 @@ def _chamfer(model: MetaSdf, weights: Weights, shapes: list[ShapeSamples]) -> fl
     return float(np.mean(found))
 
 
-def _print(table: dict[str, dict[int, dict[str, float | None]]], shapes: int) -> None:
-    print(f"\n{shapes} shapes; error, Chamfer distance (- : no surface) after k steps")
+def _print(table: dict[str, dict[int, dict[str, float | None]]], second: str, what: str) -> None:
+    words = {"chamfer": "Chamfer distance (- : no surface)", "psnr": "PSNR [dB]"}[second]
+    print(f"\n{what}; error, {words} after k steps")
     names = list(table)
     print(f"{'steps':>7}  " + "  ".join(f"{name:^18}" for name in names))
     for k in table[names[0]]:
         cells = []
         for name in names:
-            error, chamfer = table[name][k]["error"], table[name][k]["chamfer"]
+            error, value = table[name][k]["error"], table[name][k][second]
             assert error is not None
-            far = "      -" if chamfer is None or not math.isfinite(chamfer) else f"{chamfer:.5f}"
-            cells.append(f"{error:.5f}  {far:>8}  ")
+            digits = 5 if second == "chamfer" else 2
+            shown = "      -" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+            cells.append(f"{error:.5f}  {shown:>8}  ")
         print(f"{k:>7}  " + "  ".join(cells))
     print()

@@ -17,9 +17,11 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from nif_cli import NifError, __version__, runs
-from nif_cli.commands.adaptation_curve import compare, steps_of
+from nif_cli.commands import of_new_pictures
+from nif_cli.commands.adaptation_curve import compare, compare_pictures, steps_of
 from nif_cli.commands.of_new_shapes import check_keys, check_kind, infer, shown
 from nif_cli.config import build, check, check_node, did_you_mean
+from nif_cli.data.image import ImageData
 from nif_cli.data.inputs import read_inputs
 from nif_cli.data.module import Data
 from nif_cli.data.observing import known
@@ -31,6 +33,7 @@ from nif_cli.geometry.distance import MeshDistance
 from nif_cli.geometry.extraction import extract_mesh
 from nif_cli.geometry.mesh import Transform, load_mesh
 from nif_cli.metrics.protocols import PROTOCOLS, Metrics, Protocol, Reconstruction, Truth
+from nif_cli.models.metasdf import MetaSdf
 from nif_cli.models.model import Model
 
 Results = dict[str, dict[str, Metrics]]  # protocol -> instance -> metric -> value
@@ -53,6 +56,15 @@ def main(cfg: DictConfig) -> None:
     if config["run"] is None:
         print(f"run: {run}")
     data = _data(config, model)
+    if isinstance(data, ImageData) and isinstance(model, MetaSdf):
+        if config["curve"] is None:
+            of_new_pictures.evaluate(config, model, run, data, device)
+        else:
+            files = of_new_pictures.chosen(config, model, data)
+            train = _data({**config, "split": None, "data": None}, model)
+            assert isinstance(train, ImageData)
+            compare_pictures(config, model, run, steps_of(config, model), files, train.files(), device)
+        return
     if not isinstance(data, ShapeData):
         _figures(config, run, model, data)
         return
@@ -186,6 +198,7 @@ def _fields(config: dict[str, Any], model: Model, data: ShapeData, shapes: dict[
                 transforms.append(shape.transform)
             for id, transform, observation, made in zip(part, transforms, seen, infer(model, seen, config), strict=True):
                 scan = None if observation.points is None else transform.to_original(observation.points)
+                assert isinstance(made.field, Field)
                 yield id, made.field, transform, made.report, scan
                 bar.update()
 

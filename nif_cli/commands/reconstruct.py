@@ -1,4 +1,4 @@
-"""nif reconstruct: meshes of new shapes from what a user has of them."""
+"""nif reconstruct: meshes of new shapes (or new pictures) from what a user has of them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ import numpy as np
 from omegaconf import DictConfig
 
 from nif_cli import NifError, runs
+from nif_cli.commands import of_new_pictures
 from nif_cli.commands.of_new_shapes import check_keys, check_kind, infer, shown
 from nif_cli.commands.save_run import check_savable, save_run
 from nif_cli.config import check, did_you_mean
+from nif_cli.data.image import ImageData
 from nif_cli.data.inputs import input_files, normalise, read_inputs
 from nif_cli.data.samples import Observation
+from nif_cli.field import Field
 from nif_cli.files import write, write_npz
 from nif_cli.geometry.extraction import extract_mesh
 from nif_cli.geometry.mesh import SPACES, WRITABLE, Transform, load_mesh, mesh_bytes
+from nif_cli.models.metasdf import MetaSdf
 from nif_cli.models.model import Model
 from nif_cli.rendering.cameras import turntable
 from nif_cli.rendering.pictures import picture, png_bytes, sheet
@@ -32,7 +36,6 @@ def main(cfg: DictConfig) -> None:
     if config["frame"] not in ("original", "normalised"):
         raise NifError(f"frame={config['frame']}: must be original or normalised")
     device = runs.device_for(config["device"])
-    files = _files(config["input"])
     run = runs.find(config["run"])
     model = runs.load(run, config["checkpoint"], device)
     check_kind(model, config)
@@ -42,6 +45,10 @@ def main(cfg: DictConfig) -> None:
         check_savable(model)
     if config["run"] is None:
         print(f"run: {run}")
+    if isinstance(model, MetaSdf) and model.learns is ImageData:
+        of_new_pictures.reconstruct(config, model, run, device)
+        return
+    files = _files(config["input"])
     given, transforms, seen, failed = [], [], [], []
     like = _like(config["normalise"], model)
     for file, name in files:
@@ -65,6 +72,7 @@ def main(cfg: DictConfig) -> None:
     empty = 0
     for (id, file), transform, observation, made in zip(given, transforms, seen, infer(model, seen, config), strict=True):
         began = time.monotonic()
+        assert isinstance(made.field, Field)
         mesh = extract_mesh(made.field, config["resolution"], sparse=config["method"] == "sparse", device=device)
         base = folder / runs.safe_name(id)
         report = {

@@ -1,4 +1,5 @@
-"""nif reconstruct save=run: adapted weights as a run of model=sdf, which extract and render open and nif train refines."""
+"""nif reconstruct save=run: adapted weights as a run of model=sdf or model=image, which extract and render open and nif train
+refines."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import yaml
 
 from nif_cli import NifError, conf_folder, runs
 from nif_cli.commands.train import _quiet, _trainer
+from nif_cli.data.image import ImageData
 from nif_cli.geometry.mesh import Transform
 from nif_cli.models.metasdf import MetaSdf
 from nif_cli.models.model import Inferred, Instance, Model
@@ -24,23 +26,28 @@ def check_savable(model: Model) -> None:
 
 
 def save_run(folder: Path, model: Model, made: Inferred, transform: Transform, source: Path) -> None:
-    """A run in `folder` whose network has the weights of `made` and whose data is the mesh `source`. NifError where there
-    is a run already."""
+    """A run in `folder` whose network has the weights of `made` and whose data is the mesh or picture `source`. NifError where
+    there is a run already."""
     assert isinstance(model, MetaSdf)
     if (folder / "checkpoints").exists():
         raise NifError(f"{folder}: there is a run already; remove it, or give another output=")
+    learns = (
+        {"_target_": "nif_cli.models.image.Image", "lr": 1e-4, "channels": model.subject.out}
+        if model.learns is ImageData
+        else {"_target_": "nif_cli.models.sdf.Sdf", "lr": 5e-4, "objective": "regression", "clamp": model.clamp}
+    )
     config: dict[str, Any] = {
         **model.config,
-        "model": {"_target_": "nif_cli.models.sdf.Sdf", "lr": 5e-4, "objective": "regression", "clamp": model.clamp},
-        "data": {**_meshes(), "path": str(source.resolve()), "seed": model.config.get("seed", 0)},
+        "model": learns,
+        "data": {**_data_of(model), "path": str(source.resolve()), "seed": model.config.get("seed", 0)},
         "resume": None,
         "init_from": None,
         "output_dir": None,
     }
-    sdf = runs.make_model(config)
-    sdf.network.load_state_dict({**model.network.state_dict(), **made.state})  # type: ignore[operator]
-    sdf.space = model.space
-    sdf.instances = {source.stem: Instance(source.stem, transform)}
+    plain = runs.make_model(config)
+    plain.network.load_state_dict({**model.network.state_dict(), **made.state})  # type: ignore[operator]
+    plain.space = model.space
+    plain.instances = {source.stem: Instance(source.stem, transform)}
     # a training of no steps has an optimizer and all else that going on with it needs
     none = {
         **config,
@@ -50,15 +57,15 @@ def save_run(folder: Path, model: Model, made: Inferred, transform: Transform, s
     none["callbacks"] = {"checkpoint": {"_target_": "nif_cli.callbacks.Checkpoints"}}
     with _quiet():
         trainer, keeper = _trainer(none, folder, torch.device("cpu"))
-        trainer.fit(sdf, train_dataloaders=[0])
+        trainer.fit(plain, train_dataloaders=[0])
     keeper.save(trainer, "last")
     runs.write_config(folder, config)
 
 
-def _meshes() -> dict[str, Any]:
-    """conf/data/meshes.yaml with the files that it includes."""
+def _data_of(model: Model) -> dict[str, Any]:
+    """conf/data/meshes.yaml with the files that it includes, or image.yaml."""
     node: dict[str, Any] = {}
-    for part in ("batches", "sampling", "meshes"):
+    for part in ("image",) if model.learns is ImageData else ("batches", "sampling", "meshes"):
         node |= yaml.safe_load((conf_folder() / "data" / f"{part}.yaml").read_text())
-    del node["defaults"]
+    node.pop("defaults", None)
     return node

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,9 +16,9 @@ from torch.utils.data import DataLoader
 
 from nif_cli import NifError
 from nif_cli.data.formats.pictures import Pixels, colour_card, read_picture
-from nif_cli.data.module import Batches, Data
+from nif_cli.data.module import Batches, Data, in_turn
+from nif_cli.data.pictures import KeptPicture, Picture, PicturesBatch, about, draw, lies, picture_files, read_pictures
 from nif_cli.data.spill import memory_limit
-from nif_cli.geometry.mesh import Transform
 
 TILE = 256  # pixels along the side of a tile
 
@@ -32,18 +34,10 @@ class PixelBatch:
         return len(self.points)
 
 
-@dataclass
-class Picture:
-    """What the command says of it, and how it lies: `transform` takes pixels (centres at +0.5) to normalised space, where
-    the longest side spans [-1, 1]."""
-
-    id: str
-    transform: Transform
-    report: str
-
-
 class ImageData(Data):
-    """One picture; `crop` [x, y, width, height] is a part of it. Without `path` a test card made on the spot.
+    """One picture, or (`path` is a folder) many; `crop` [x, y, width, height] is a part of one. Without `path` a test card
+    made on the spot. Of many, the last `test` are held out: split=train is the others, split=test those, split=all everything;
+    those that cannot be read are left out, and a batch has `batch_points` pixels of `batch_pictures` of them.
 
     Of every pixel the seed decides whether it is among the `hold_out` part that is never trained on. A picture that takes
     more than `memory` (npy files only: others are unpacked whole) is trained on tile by tile: some of them at a time, in
@@ -58,28 +52,72 @@ class ImageData(Data):
         path: str | None = None,
         crop: Sequence[int] | None = None,
         hold_out: float = 0.0,
-        batch_points: int = 16384,
+        batch_points: int | None = None,
         memory: str | int | None = None,
         seed: int = 0,
+        test: int = 0,
+        split: Literal["train", "test", "all"] = "train",
+        batch_pictures: int = 4,
     ):
         super().__init__()
+        if test < 0 or batch_pictures < 1:
+            raise ValueError(f"test={test}, batch_pictures={batch_pictures}: at least 0 and 1")
         if not 0 <= hold_out < 1:
             raise ValueError(f"hold_out={hold_out}: a part of the pixels, in [0, 1)")
-        if batch_points < 1:
+        if batch_points is not None and batch_points < 1:
             raise ValueError(f"batch_points={batch_points}: at least 1")
         if crop is not None and (len(crop) != 4 or min(crop) < 0 or min(crop[2:]) < 1):
             raise ValueError(f"crop={list(crop)}: must be [x, y, width, height] in pixels")
         if not 0 <= seed < 2**31:
             raise ValueError(f"seed={seed}: must be in 0 .. 2^31 - 1")
         self.path, self.crop = None if path is None else Path(path).expanduser(), crop
-        self.hold_out, self.batch_points, self.seed = hold_out, batch_points, seed
+        self.hold_out, self.seed = hold_out, seed
+        # of a folder the steps are many times as dear
+        self.batch_points = batch_points or (4096 if self.many else 16384)
         self.memory = memory_limit(memory)
         self._pixels: Pixels | None = None
         self.pool: PixelPool | None = None
+        self.test, self.split, self.batch_pictures = test, split, batch_pictures
+        self._pictures: list[KeptPicture] = []
+        self.left_out: list[NifError] = []
+
+    @property
+    def many(self) -> bool:
+        return self.path is not None and self.path.is_dir()
+
+    def files(self) -> dict[str, Path]:
+        """Of a folder, those of the split."""
+        assert self.path is not None
+        found = list(picture_files(self.path).items())
+        train = len(found) - self.test
+        if self.split != "all" and train < 1:
+            raise NifError(f"data.test={self.test}: {self.path} has {len(found)} pictures, so none is left to train on")
+        if self.split == "test" and not self.test:
+            raise NifError(f"data.split=test: no picture of {self.path} is held out; give data.test=<count>")
+        return dict(found if self.split == "all" else found[train:] if self.split == "test" else found[:train])
+
+    def pictures(self) -> list[KeptPicture]:
+        """Those of a folder; read once."""
+        if not self._pictures:
+            if self.crop is not None or self.hold_out:
+                raise NifError("data.crop and data.hold_out are for one picture; of a folder data.test pictures are held out")
+            self._pictures, self.left_out = read_pictures(self.files(), self.memory, self.seed)
+        return self._pictures
+
+    def test_pictures(self, count: int) -> list[KeptPicture]:
+        """At most `count` of the held-out ones."""
+        if not self.test or self.split != "train":
+            return []
+        other = copy.copy(self)
+        other.split = "test"
+        few = dict(list(other.files().items())[:count])
+        return read_pictures(few, self.memory, self.seed, self.channels)[0]
 
     def pixels(self) -> Pixels:
         """The picture, cropped; read once."""
         if self._pixels is None:
+            if self.test or self.split != "train":
+                raise NifError(f"data.test, data.split: {self.path or 'the colour card'} is one picture; they are for folders")
             whole = colour_card() if self.path is None else read_picture(self.path)
             if self.crop is not None:
                 x, y, width, height = self.crop
@@ -92,18 +130,20 @@ class ImageData(Data):
 
     @property
     def channels(self) -> int:
-        return self.pixels().shape[2]
+        return self.pictures()[0].colors.shape[1] if self.many else self.pixels().shape[2]
 
-    def prepare(self) -> list[Picture]:
-        height, width, channels = self.pixels().shape
-        transform = Transform((-width / 2, -height / 2, 0.0), 2 / max(width, height))
-        kind = {1: "grey", 3: "RGB", 4: "RGBA"}[channels]
-        bits = 8 * self.pixels().dtype.itemsize
+    def prepare(self) -> Sequence[Picture]:
+        if self.many:
+            return self.pictures()
         held = f", {self.hold_out:.0%} of the pixels held out" if self.hold_out else ""
-        report = f"{width} x {height} pixels, {kind}, {bits} bits{held}"
-        return [Picture(self.path.stem if self.path else "colour_card", transform, report)]
+        id = self.path.stem if self.path else "colour_card"
+        return [Picture(id, lies(self.pixels()), f"{about(self.pixels())}{held}")]
 
     def summary(self) -> str:
+        if self.many:
+            total, some = sum(len(p.colors) for p in self.pictures()), any(p.where is not None for p in self.pictures())
+            left = f"; {len(self.left_out)} left out ({self.left_out[0]})" if self.left_out else ""
+            return f"{len(self.pictures())} pictures, {total:,} {'of their ' * some}pixels{left}"
         height, width, _ = self.pixels().shape
         return f"1 picture, {width * height:,} pixels"
 
@@ -117,15 +157,20 @@ class ImageData(Data):
             self.pool = PixelPool(self, device)
         return self.pool
 
-    def train_dataloader(self) -> PixelBatches:
+    def train_dataloader(self) -> PixelBatches | PictureBatches:
         assert self.trainer is not None
-        return PixelBatches(self, self.trainer.strategy.root_device)
+        return (PictureBatches if self.many else PixelBatches)(self, self.trainer.strategy.root_device)
 
     def val_dataloader(self) -> DataLoader:
-        """Held-out pixels, or some of all where none are."""
+        """Held-out pixels, or some of all where none are; of a folder 2,048 pixels of each of 64 pictures at most."""
         assert self.trainer is not None
-        pool = self.make_pool(self.trainer.strategy.root_device)
-        return DataLoader([pool.watched()], batch_size=None, generator=torch.Generator())  # type: ignore[arg-type]
+        device = self.trainer.strategy.root_device
+        if self.many:
+            generator = torch.Generator(device).manual_seed(self.seed)
+            watched = [draw([p.to(device)], 2048, generator) for p in self.pictures()[:64]]
+        else:
+            watched = [self.make_pool(device).watched()]
+        return DataLoader(watched, batch_size=None, generator=torch.Generator())  # type: ignore[arg-type]
 
 
 class PixelPool:
@@ -210,3 +255,17 @@ class PixelBatches(Batches[ImageData]):
     def batch(self, k: int) -> PixelBatch:
         self.generator.manual_seed(self.data.seed * 7_368_787 + k + 1)
         return self.pool.draw(k, self.data.batch_points, self.generator)
+
+
+class PictureBatches(Batches[ImageData]):
+    """Batches of a folder."""
+
+    def __init__(self, data: ImageData, device: torch.device):
+        self.data, self.pictures = data, [p.to(device) for p in data.pictures()]
+        self.generator, self.order = torch.Generator(device), torch.Generator()
+
+    def batch(self, k: int) -> PicturesBatch:
+        size = min(self.data.batch_pictures, len(self.pictures))
+        rows = in_turn(len(self.pictures), size, k, self.data.seed, self.order).tolist()
+        self.generator.manual_seed(self.data.seed * 7_368_787 + k + 1)
+        return draw([self.pictures[row] for row in rows], max(2, self.data.batch_points // size), self.generator)

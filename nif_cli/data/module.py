@@ -9,6 +9,8 @@ from typing import Any, Generic, TypeVar
 
 import pytorch_lightning as pl
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 
 class Data(pl.LightningDataModule):
@@ -33,6 +35,14 @@ class Data(pl.LightningDataModule):
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         return batch  # drawn where it is needed
+
+
+def in_turn(total: int, size: int, k: int, seed: int, order: torch.Generator) -> Int[Tensor, "S"]:
+    """Which `size` of `total` are in batch number k: they go round in an order that is shuffled anew each round, none twice
+    in a batch. `order` is any generator on the CPU."""
+    per_round = total // size
+    order.manual_seed(seed * 1_000_003 + k // per_round)
+    return torch.randperm(total, generator=order)[(k % per_round) * size :][:size]
 
 
 D = TypeVar("D", bound=Data)

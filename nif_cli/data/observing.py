@@ -127,8 +127,9 @@ def thin(seen: Observation, count: int, rng: np.random.Generator) -> Observation
 def keep_half(seen: Observation, side: str) -> Observation:
     """The part of an observation on one side of a plane through the origin: `side` is an axis and a sign, as 'x+'."""
     axis, sign = "xyz".find(side[:1]), {"+": 1, "-": -1}.get(side[1:], 0)
-    if axis < 0 or not side or not sign:
-        raise NifError(f"keep={side}: must be one of x+, x-, y+, y-, z+, z-: the half that is seen")
+    flat = seen.colors is not None  # a picture
+    if axis < 0 or not side or not sign or (flat and axis > 1):
+        raise NifError(f"keep={side}: must be one of x+, x-, y+, y-{'' if flat else ', z+, z-'}: the half that is seen")
 
     def half(points: np.ndarray | None, *others: np.ndarray | None) -> list[np.ndarray | None]:
         if points is None:
@@ -137,9 +138,9 @@ def keep_half(seen: Observation, side: str) -> Observation:
         return [None if a is None else a[inside] for a in (points, *others)]
 
     points, normals = half(seen.points, seen.normals)
-    samples, distance, inside = half(seen.samples, seen.distance, seen.inside)
+    samples, distance, inside, colors = half(seen.samples, seen.distance, seen.inside, seen.colors)
     (free,) = half(seen.free)
-    left = Observation(points, normals, samples, distance, inside, free)
+    left = Observation(points, normals, samples, distance, inside, free, colors)
     if not any(a is not None and len(a) for a in (points, samples)):
         raise NifError(f"keep={side}: nothing of the shape lies on that side")
     return left

@@ -17,18 +17,19 @@ class Observation:
     """What is seen of a shape, in its normalised space; a source fills in what it has, a model takes what it can use.
 
     `points` (with `normals`, unit, outward) are a scan of the surface; `samples` are points anywhere of which the signed
-    `distance` (positive inside) or at least the `inside` is known; `free` are points known to be outside, as those between
-    a depth camera and what it saw. `pixels` are pictures (sRGB) and `occupied` is a grid over the cube of the normalised
-    space; `images` and `voxels` are the same as files, for a model to load when it wants them. `world` maps homogeneous
-    points of normalised space to each camera (x right, y down, z ahead), `camera` those to homogeneous pixels of its
-    picture (the renderings of Choy et al. 2016)."""
+    `distance` (positive inside) or at least the `inside` is known, or (of the plane, in [-1, 1]^2) a picture's `colors`;
+    `free` are points known to be outside, as those between a depth camera and what it saw. `pixels` are pictures (sRGB) and
+    `occupied` is a grid over the cube of the normalised space; `images` and `voxels` are the same as files, for a model to
+    load when it wants them. `world` maps homogeneous points of normalised space to each camera (x right, y down, z ahead),
+    `camera` those to homogeneous pixels of its picture (the renderings of Choy et al. 2016)."""
 
     points: Float[np.ndarray, "P 3"] | None = None
     normals: Float[np.ndarray, "P 3"] | None = None
-    samples: Float[np.ndarray, "N 3"] | None = None
+    samples: Float[np.ndarray, "N D"] | None = None
     distance: Float[np.ndarray, "N"] | None = None
     inside: Bool[np.ndarray, "N"] | None = None
     free: Float[np.ndarray, "F 3"] | None = None
+    colors: Float[np.ndarray, "N C"] | None = None
     images: list[Path] = field(default_factory=list)
     pixels: UInt8[np.ndarray, "V H W C"] | None = None
     world: Float[np.ndarray, "V 3 4"] | None = None

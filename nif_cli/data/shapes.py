@@ -17,7 +17,7 @@ from tqdm import tqdm
 from nif_cli import NifError
 from nif_cli.data.formats.onet import OnetTree
 from nif_cli.data.looking import load_look
-from nif_cli.data.module import Batches, Data
+from nif_cli.data.module import Batches, Data, in_turn
 from nif_cli.data.pool import ShapeBatch, ShapePool, ShardedPool
 from nif_cli.data.samples import Look, Observation, ShapeSamples
 from nif_cli.data.spill import Spool, memory_limit
@@ -233,14 +233,12 @@ class ShapeBatches(Batches[ShapeData]):
         """`together` batches at once: for a small network a draw would cost as much as its step."""
         first = block * self.together
         total, size = len(self.pool), min(self.data.batch_shapes, len(self.pool))
-        per_round = total // size
         rows = []
         for k in range(first, first + self.together):
             if total == 1:
                 rows.append(torch.zeros(1, dtype=torch.long))
                 continue
-            self.order.manual_seed(self.data.seed * 1_000_003 + k // per_round)
-            rows.append(torch.randperm(total, generator=self.order)[(k % per_round) * size :][:size])
+            rows.append(in_turn(total, size, k, self.data.seed, self.order))
         self.generator.manual_seed(self.data.seed * 7_368_787 + block + 1)
         surface = self.data.surface_batch_points // size
         pool = self.pool.at(first, self.data.batch_points)

@@ -11,7 +11,11 @@ from torch import Tensor
 
 def psnr(a: Float[Tensor, "*n"], b: Float[Tensor, "*n"]) -> float:
     """-10 log10 of the mean squared difference, in dB; inf where there is none."""
-    error = float((a.double() - b.double()).square().mean())
+    return decibels(float((a.double() - b.double()).square().mean()))
+
+
+def decibels(error: float) -> float:
+    """The PSNR of a mean squared error."""
     return -10 * math.log10(error) if error > 0 else math.inf
 
 

@@ -6,8 +6,10 @@ gradient of the sum over shapes holds each shape's own gradient: nothing needs t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from torch.func import functional_call, vmap
 
 from nif_cli import NifError
 from nif_cli.data.samples import Observation
+from nif_cli.data.spill import memory_limit
 
 Weights = Mapping[str, Tensor]
 Loss = Callable[[Weights], Tensor]  # weights -> [S]
@@ -24,10 +27,10 @@ Loss = Callable[[Weights], Tensor]  # weights -> [S]
 
 @dataclass
 class Task:
-    """What is known of S shapes: the values of their fields at N points."""
+    """What is known of S shapes: the values of their fields at N points (of pictures C channels)."""
 
     points: Float[Tensor, "S N D"]
-    target: Float[Tensor, "S N"]
+    target: Float[Tensor, "S N *C"]
 
     def part(self, which: slice) -> Task:
         return Task(self.points[which], self.target[which])
@@ -36,6 +39,31 @@ class Task:
 def spread(network: nn.Module, shapes: int) -> dict[str, Tensor]:
     """The network's own weights, the same for each of `shapes` (nothing is copied)."""
     return {name: p.expand(shapes, *p.shape) for name, p in network.named_parameters()}
+
+
+class StepSizes(nn.ParameterList):
+    """Step sizes that are learned, as logarithms [K, ...], for `learned` steps or for all (1): one, one for each `tensor` of
+    the network or one for each `parameter`; none of them (0) are `start`, as all are at first."""
+
+    def __init__(self, network: nn.Module, kind: Literal["scalar", "tensor", "parameter"], learned: int, start: float):
+        super().__init__()
+        tensors = list(network.parameters())
+        self.kind, self.start, self.tensors = kind, start, len(tensors)
+        shapes = {"scalar": [()], "tensor": [(len(tensors),)], "parameter": [tuple(p.shape) for p in tensors]}[kind]
+        if learned:
+            self.extend(nn.Parameter(torch.full((learned, *shape), math.log(start))) for shape in shapes)
+
+    def sizes(self, steps: int) -> list[list[Tensor | float]]:
+        """Of each step, one entry for each tensor of the network; steps beyond those learned go on with the last ones."""
+        if not len(self):
+            return [[self.start] * self.tensors for _ in range(steps)]
+        found = []
+        for k in range(steps):
+            rates = [log[min(k, len(log) - 1)].exp() for log in self]
+            if self.kind != "parameter":
+                rates = list(rates[0].expand(self.tensors)) if self.kind == "scalar" else list(rates[0])
+            found.append(rates)
+        return found
 
 
 def call_each(network: nn.Module, weights: Weights, points: Float[Tensor, "S N D"]) -> Float[Tensor, "S N C"]:
@@ -139,6 +167,31 @@ def graph_bytes(make: Callable[[], object]) -> int:
         result = make()  # held until the count is done, or an address could come twice
     del result
     return sum(kept.values())
+
+
+def linear_bytes(make: Callable[[int, int, int], object], context: int, query: int) -> tuple[float, float]:
+    """The bytes that `make(steps, context points, query points)` keeps for each step and for the rest, from graphs of few
+    points and steps: they grow linearly with both."""
+    with torch.enable_grad():
+        few = {
+            key: graph_bytes(lambda key=key: make(*key))
+            for key in ((1, 16, 16), (2, 16, 16), (2, 32, 16), (1, 32, 16), (1, 16, 32))
+        }
+    base, step = few[1, 16, 16], few[2, 16, 16] - few[1, 16, 16]
+    step_point = (few[2, 32, 16] - few[1, 32, 16] - step) / 16
+    query_point = (few[1, 16, 32] - base) / 16
+    return step + step_point * (context - 16), max(0, base - step) + query_point * (query - 16)
+
+
+def room(memory: str | int | None, device: torch.device) -> int:
+    """Bytes that `memory` names; by default those of the device."""
+    if memory is None and device.type == "cuda":
+        return int(0.8 * torch.cuda.mem_get_info(device)[0])
+    return memory_limit(memory)
+
+
+def in_words(n: float) -> str:
+    return f"{n / 2**30:.1f} GiB" if n >= 2**30 else f"{n / 2**20:.0f} MiB"
 
 
 def half_space(points: Float[Tensor, "S N D"], count: int) -> Tensor:

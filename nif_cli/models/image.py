@@ -40,6 +40,8 @@ class Image(Model):
         self.network = field(dim=2, out=self.channels, code_size=0)
 
     def adopt(self, data: ImageData) -> None:
+        if data.many:
+            raise NifError(f"{data.path}: a folder; model=image learns one picture, model=metasdf a folder of them")
         (picture,) = data.prepare()
         if self.channels != data.channels:
             raise NifError(f"model.channels={self.channels}: the picture has {data.channels}; leave it out")

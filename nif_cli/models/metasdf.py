@@ -1,5 +1,5 @@
-"""Learned initialisations: weights that become any shape in a few gradient steps (MetaSDF, Sitzmann et al. 2020; MAML, Finn
-et al. 2017; Reptile, Nichol et al. 2018; for coordinate networks Tancik et al. 2021)."""
+"""Learned initialisations: weights that become any shape, or any picture, in a few gradient steps (MetaSDF, Sitzmann et al.
+2020; MAML, Finn et al. 2017; Reptile, Nichol et al. 2018; for coordinate networks Tancik et al. 2021)."""
 
 from __future__ import annotations
 
@@ -14,28 +14,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nif_cli import NifError
-from nif_cli.data.observing import known, thin
-from nif_cli.data.pool import ShapeBatch
 from nif_cli.data.samples import Observation
-from nif_cli.data.shapes import ShapeData
 from nif_cli.data.spill import memory_limit
-from nif_cli.field import BoundField, bind
-from nif_cli.losses import clamped_error, two_headed
-from nif_cli.models.adaptation import (
-    Task,
-    Weights,
-    call_each,
-    context_of,
-    descend,
-    graph_bytes,
-    half_space,
-    level_set,
-    spread,
-)
-from nif_cli.models.model import Inferred, Instance, Model
+from nif_cli.field import BoundField, BoundSignal
+from nif_cli.metrics.image import decibels
+from nif_cli.models.adaptation import StepSizes, Task, Weights, call_each, descend, in_words, linear_bytes, room, spread
+from nif_cli.models.model import Inferred, Model
+from nif_cli.models.subjects import Pictures, Shapes, every_second
 
 ENOUGH = 2**30  # bytes of a micro-batch's graph
-KEPT = 2048  # points of an observation that a run keeps for each of its instances
 
 
 class MetaSdf(Model):
@@ -51,6 +38,8 @@ class MetaSdf(Model):
     distance). The inner steps minimise the same, or (`inner=squared`) half the squared error over `clamp`: its gradient
     fades where a point is met, so that few steps of a fixed size come closer. context: dense (half of a batch's points),
     surface (points and normals), partial (those in a half space).
+
+    With `channels` (filled in by nif train, from the data) it learns pictures, by the squared error of their colours.
 
     `micro_batch` shapes at a time are adapted, by default as many as `memory` holds; `checkpoint` keeps one inner step's
     graph at a time. Dropout is off: the steps are few and must not be noisy.
@@ -78,6 +67,7 @@ class MetaSdf(Model):
         memory: str | int | None = None,
         checkpoint: bool = False,
         clip: float = 0.5,
+        channels: int | None = None,
     ):
         super().__init__(lr, optimizer, scheduler)
         if steps < 1 or not inner_lr > 0 or not step_lr > 0 or not clamp > 0 or not offset > 0 or not clip > 0:
@@ -87,64 +77,35 @@ class MetaSdf(Model):
             )
         if micro_batch is not None and micro_batch < 1:
             raise ValueError(f"micro_batch={micro_batch}: at least 1")
-        self.network = field(dim=3, out=2 if objective == "two_headed" else 1, code_size=0).eval()
-        self.algorithm, self.steps, self.inner_lr, self.step_lr = algorithm, steps, inner_lr, step_lr
-        self.objective, self.clamp, self.context, self.offset = objective, clamp, context, offset
-        self.inner = inner if objective != "two_headed" else "same"
+        if channels is None:
+            self.subject = Shapes(objective, inner, clamp, context, offset)
+        elif context == "surface" or objective == "two_headed":
+            raise ValueError(f"context={context}, objective={objective}: pictures have neither surfaces nor two heads")
+        else:
+            self.subject = Pictures(channels, context)
+        self.learns, self.observes = self.subject.learns, self.subject.observes
+        self.network = field(dim=self.subject.dim, out=self.subject.out, code_size=0).eval()
+        self.algorithm, self.steps, self.inner_lr, self.step_lr, self.clamp = algorithm, steps, inner_lr, step_lr, clamp
         self.micro_batch, self.memory, self.checkpoint, self.clip = micro_batch, memory, checkpoint, clip
         if memory is not None:
             memory_limit(memory)
-        self.observes = ("oriented", "points", "samples") if context == "surface" else ("samples", "oriented", "points")
-        self.step_size = step_size
-        self.log_sizes = nn.ParameterList()  # [K or 1, ...]
-        if algorithm == "metasdf":
-            tensors = list(self.network.parameters())
-            shapes = {"scalar": [()], "tensor": [(len(tensors),)], "parameter": [tuple(p.shape) for p in tensors]}[step_size]
-            first = steps if per_step else 1
-            self.log_sizes.extend(nn.Parameter(torch.full((first, *shape), math.log(inner_lr))) for shape in shapes)
+        learned = steps if per_step else 1
+        self.log_sizes = StepSizes(self.network, step_size, learned if algorithm == "metasdf" else 0, inner_lr)
         # inner and outer log sigma of the two heads
         self.log_sigma = nn.Parameter(torch.zeros(2, 2)) if objective == "two_headed" else None
         self._fitting: dict[tuple, int] = {}  # shapes at a time that fit in memory
 
     # ---- data ----
 
-    def adopt(self, data: ShapeData) -> None:
-        shapes = data.prepare()
-        data.require("model=metasdf", "distance")
-        if self.context == "surface":
-            data.require("model=metasdf with context=surface", "normals")
-            data.surface_batch_points = data.batch_points // 2
-        rng = np.random.default_rng(0)
-        kept = data.test_shapes(8) or shapes[:8]
-        self.instances = {}
-        for shape in kept:
-            seen = known(shape)
-            shown = (
-                Observation(points=seen.points, normals=seen.normals)
-                if self.context == "surface"
-                else Observation(samples=seen.samples, distance=seen.distance)
-            )
-            self.instances[shape.id] = Instance(shape.id, shape.transform, thin(shown, KEPT, rng))
+    def adopt(self, data: Any) -> None:
+        self.instances = {instance.id: instance for instance in self.subject.instances(data)}
 
     def allocate(self, ids: list[str]) -> None:
         pass
 
-    def tasks(self, batch: ShapeBatch) -> tuple[Task, Task]:
+    def tasks(self, batch: Any) -> tuple[Task, Task]:
         """Context and query of a batch; the query is all of its points."""
-        assert batch.distance is not None
-        query = Task(batch.points, batch.distance)
-        count = batch.points.shape[1] // 2
-        if self.context == "dense":
-            # the first half of a batch's points lies outside, the second inside: every second point has half of both
-            return Task(batch.points[:, ::2].contiguous(), batch.distance[:, ::2].contiguous()), query
-        if self.context == "surface" and batch.surface is not None and batch.normals is not None:
-            return Task(*level_set(batch.surface, batch.normals, self.offset)), query
-        if self.context == "surface":  # a held-out batch brings no surface: the points nearest to it stand in
-            chosen = (-batch.distance.abs()).topk(count, dim=1).indices
-        else:
-            chosen = half_space(batch.points, count)
-        points = batch.points.gather(1, chosen[..., None].expand(-1, -1, batch.points.shape[-1]))
-        return Task(points, batch.distance.gather(1, chosen)), query
+        return self.subject.tasks(batch)
 
     # ---- the two loops ----
 
@@ -155,37 +116,17 @@ class MetaSdf(Model):
 
     def errors(self, weights: Weights, task: Task, outer: bool = False) -> Float[Tensor, "S"]:
         """The objective of each shape: that of the inner steps, or the outer one."""
-        out = call_each(self.network, weights, task.points)
-        if self.log_sigma is not None:
-            return two_headed(out, task.target, self.log_sigma[int(outer)]).mean(1)
-        error = clamped_error(out[..., 0], task.target, self.clamp if self.objective == "clamped_l1" else math.inf)
-        return (error if outer or self.inner == "same" else error.square() / (2 * self.clamp)).mean(1)
+        return self.subject.errors(call_each(self.network, weights, task.points), task.target, outer, self.log_sigma)
 
     def value_errors(self, weights: Weights, task: Task) -> Float[Tensor, "S"]:
-        """The error of each shape's field itself, whatever is minimised: L1, clamped to +-`clamp`."""
-        out = call_each(self.network, weights, task.points)
-        value = out[..., 0] if self.log_sigma is None else signed(out)
-        return (value.clamp(-self.clamp, self.clamp) - task.target.clamp(-self.clamp, self.clamp)).abs().mean(1)
-
-    def sizes(self, steps: int) -> list[list[Tensor | float]]:
-        """The step sizes of each step, one entry for each tensor of the network; steps beyond those learned go on with the
-        last ones."""
-        tensors = len(list(self.network.parameters()))
-        if not len(self.log_sizes):
-            return [[self.inner_lr] * tensors for _ in range(steps)]
-        found = []
-        for k in range(steps):
-            rates = [log[min(k, len(log) - 1)].exp() for log in self.log_sizes]
-            if self.step_size != "parameter":
-                rates = list(rates[0].expand(tensors)) if self.step_size == "scalar" else list(rates[0])
-            found.append(rates)
-        return found
+        """The error of each shape's field itself, whatever is minimised."""
+        return self.subject.value_errors(call_each(self.network, weights, task.points), task.target)
 
     def adapt(
         self, context: Task, steps: int | None = None, graph: bool = False, checkpointed: bool = False
     ) -> tuple[dict[str, Tensor], Float[Tensor, "K S"]]:
         """Each shape's weights after `steps` steps from theta_0, and its context loss before each of them."""
-        sizes = self.sizes(self.steps if steps is None else steps)
+        sizes = self.log_sizes.sizes(self.steps if steps is None else steps)
         if not graph:
             sizes = [[r.detach() if isinstance(r, Tensor) else r for r in rates] for rates in sizes]
         start = spread(self.network, len(context.points))
@@ -201,25 +142,21 @@ class MetaSdf(Model):
             value = self.errors(adapted, query, outer=True).sum()
             return value.detach(), list(torch.autograd.grad(value, outer, materialize_grads=True))
         adapted, _ = self.adapt(context)
-        if self.algorithm == "reptile":
-            moved = {name: (p.detach() - adapted[name]).sum(0) for name, p in self.network.named_parameters()}
-            rest = [p for p in outer if p is self.log_sigma]
-            value = self.errors(adapted, query, outer=True).sum()
-            extra = torch.autograd.grad(value, rest) if rest else ()
-            return value.detach(), self._in_order(moved, rest, extra)
-        leaves = {name: w.detach().requires_grad_() for name, w in adapted.items()}
+        reptile = self.algorithm == "reptile"
+        ends = {name: w.detach().requires_grad_(not reptile) for name, w in adapted.items()}
         rest = [p for p in outer if p is self.log_sigma]
-        value = self.errors(leaves, query, outer=True).sum()
-        found = torch.autograd.grad(value, [*leaves.values(), *rest])
-        moved = {name: g.sum(0) for name, g in zip(leaves, found, strict=False)}
-        return value.detach(), self._in_order(moved, rest, found[len(leaves) :])
+        value = self.errors(ends, query, outer=True).sum()
+        wanted = rest if reptile else [*ends.values(), *rest]
+        found = torch.autograd.grad(value, wanted) if wanted else ()
+        if reptile:
+            moved = {name: (p.detach() - adapted[name]).sum(0) for name, p in self.network.named_parameters()}
+        else:
+            moved = {name: g.sum(0) for name, g in zip(ends, found, strict=False)}
+        of = {id(p): moved[name] for name, p in self.network.named_parameters()}
+        of |= {id(p): g for p, g in zip(rest, found[len(found) - len(rest) :], strict=True)}
+        return value.detach(), [of[id(p)] for p in outer]
 
-    def _in_order(self, by_name: Weights, rest: Sequence[Tensor], theirs: Sequence[Tensor]) -> list[Tensor]:
-        of = {id(p): by_name[name] for name, p in self.network.named_parameters()}
-        of |= {id(p): g for p, g in zip(rest, theirs, strict=True)}
-        return [of[id(p)] for p in self.parameters()]
-
-    def loss(self, batch: ShapeBatch) -> dict[str, Tensor]:
+    def loss(self, batch: Any) -> dict[str, Tensor]:
         context, query = self.tasks(batch)
         shapes = len(query.points)
         learning = torch.is_grad_enabled() and self.training
@@ -253,44 +190,27 @@ class MetaSdf(Model):
         n, k, shapes = context.points.shape[1], query.points.shape[1], len(query.points)
         key = (n, k, context.points.device)
         if key not in self._fitting:
-            one, free = self.bytes_of_a_shape(n, k), self._budget(context.points.device)
+            one, free = self.bytes_of_a_shape(n, k), room(self.memory, context.points.device)
             if one > free:
                 hint = "" if self.checkpoint else ", or set model.checkpoint=true"
                 raise NifError(
-                    f"model.steps={self.steps}: adapting one shape with {n:,} context points takes about {_size(one)} and "
-                    f"{_size(free)} may be used; lower model.steps or data.batch_points{hint}"
+                    f"model.steps={self.steps}: adapting one shape with {n:,} context points takes about {in_words(one)} and "
+                    f"{in_words(free)} may be used; lower model.steps or data.batch_points{hint}"
                 )
             # on a CPU more at a time than this gains nothing
             self._fitting[key] = max(1, int((min(free, ENOUGH) if context.points.device.type == "cpu" else free) // one))
         return min(self.micro_batch or shapes, self._fitting[key], shapes)
 
-    def _budget(self, device: torch.device) -> int:
-        if self.memory is None and device.type == "cuda":
-            return int(0.8 * torch.cuda.mem_get_info(device)[0])
-        return memory_limit(self.memory)
-
     def bytes_of_a_shape(self, context_points: int, query_points: int) -> int:
-        """About what an outer step keeps for one shape, from graphs of few points and steps: it grows linearly with both."""
-        device, dtype = next(self.network.parameters()).device, next(self.network.parameters()).dtype
+        """About what an outer step keeps for one shape."""
+        like, dim, target = next(self.network.parameters()), self.subject.dim, self.subject.target
 
-        def graph(steps: int, n: int, m: int) -> int:
-            def make() -> object:
-                context, query = (
-                    Task(torch.zeros(1, c, 3, device=device, dtype=dtype), torch.zeros(1, c, device=device, dtype=dtype))
-                    for c in (n, m)
-                )
-                adapted, _ = self.adapt(context, steps, graph=True)
-                return self.errors(adapted, query, outer=True)
+        def make(steps: int, n: int, m: int) -> object:
+            context, query = (Task(like.new_zeros(1, c, dim), like.new_zeros(1, c, *target)) for c in (n, m))
+            adapted, _ = self.adapt(context, steps, graph=True)
+            return self.errors(adapted, query, outer=True)
 
-            return graph_bytes(make)
-
-        with torch.enable_grad():
-            few = {(s, n, m): graph(s, n, m) for s, n, m in ((1, 16, 16), (2, 16, 16), (2, 32, 16), (1, 32, 16), (1, 16, 32))}
-        base, step = few[1, 16, 16], few[2, 16, 16] - few[1, 16, 16]
-        step_point = (few[2, 32, 16] - few[1, 32, 16] - step) / 16
-        query_point = (few[1, 16, 32] - base) / 16
-        step_full = step + step_point * (context_points - 16)
-        query_full = max(0, base - step) + query_point * (query_points - 16)
+        step_full, query_full = linear_bytes(make, context_points, query_points)
         weights = sum(p.numel() * p.element_size() for p in self.network.parameters())
         if self.algorithm in ("fomaml", "reptile"):
             return int(1.5 * max(step_full, query_full))
@@ -313,14 +233,22 @@ class MetaSdf(Model):
 
     # ---- fields ----
 
-    def field(self, id: str) -> BoundField:
+    def figures(self, data: Any) -> dict[str, float]:
+        """Of pictures the PSNR at one half of the pixels that the run has kept, once adapted to the other half."""
+        if isinstance(self.subject, Shapes):
+            return {}
+        kept = self.task_of([i.observation for i in self.instances.values() if i.observation])
+        unseen = Task(kept.points[:, 1::2], kept.target[:, 1::2])
+        with torch.no_grad():
+            errors = self.value_errors(self.adapt(every_second(kept))[0], unseen)
+        return {"psnr": float(np.mean([decibels(e) for e in errors.tolist()]))}
+
+    def field(self, id: str) -> BoundField | BoundSignal:
         instance = self.instances.get(id)
         if instance is None or instance.observation is None:
             known_ids = ", ".join(list(self.instances)[:5])
             raise NifError(f"no instance '{id}' in this run; it has {known_ids}; nif reconstruct infers others")
-        field = self.infer([instance.observation])[0].field
-        assert isinstance(field, BoundField)
-        return field
+        return self.infer([instance.observation])[0].field  # type: ignore[return-value]
 
     def infer(
         self, observations: Sequence[Observation], *, steps: int | None = None, seed: int = 0, **options: Any
@@ -358,37 +286,15 @@ class MetaSdf(Model):
             found.append(Inferred(self.bind(state), report, state))
         return found
 
-    def bind(self, weights: Weights) -> BoundField:
+    def bind(self, weights: Weights) -> BoundField | BoundSignal:
         """The field of one shape's weights."""
-        if self.log_sigma is None:
-            return bind(self.network, params=weights, bounds=self.bounds, trust=self.clamp)
-        inside = {f"network.{name}": w for name, w in weights.items()}
-        return bind(Signed(self.network), params=inside, bounds=self.bounds, trust=self.clamp)
+        return self.subject.bind(self.network, weights, self.bounds)
 
     def task_of(self, observations: Sequence[Observation], points: int = 8192, seed: int = 0) -> Task:
         """The contexts of observations, all as long as the longest: shorter ones are repeated."""
         device = next(self.network.parameters()).device
-        pairs = [context_of(seen, self.observes, self.offset, points, seed) for seen in observations]
-        longest = max(len(distance) for _, distance in pairs)
+        pairs = [self.subject.context(seen, points, seed) for seen in observations]
+        longest = max(len(places) for places, _ in pairs)
         where = np.stack([np.resize(p, (longest, p.shape[1])) for p, _ in pairs])
-        target = np.stack([np.resize(d, longest) for _, d in pairs])
+        target = np.stack([np.resize(d, (longest, *d.shape[1:])) for _, d in pairs])
         return Task(torch.from_numpy(where).float().to(device), torch.from_numpy(target).float().to(device))
-
-
-class Signed(nn.Module):
-    """The two heads as one value: sign(logit) * |distance|."""
-
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.network = network
-
-    def forward(self, points: Float[Tensor, "S N D"], code: Tensor | None = None) -> Float[Tensor, "S N 1"]:
-        return signed(self.network(points, code))[..., None]
-
-
-def signed(out: Float[Tensor, "*n 2"]) -> Float[Tensor, "*n"]:
-    return torch.where(out[..., 0] > 0, 1.0, -1.0) * out[..., 1].abs()
-
-
-def _size(n: float) -> str:
-    return f"{n / 2**30:.1f} GiB" if n >= 2**30 else f"{n / 2**20:.0f} MiB"

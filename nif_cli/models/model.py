@@ -40,7 +40,7 @@ class Inferred:
     """A shape that was not trained on: its field, what making it took (loss, steps, seconds, ...: plain values for a JSON
     file), and the tensors that make it again ('code', or adapted weights by name)."""
 
-    field: Field
+    field: Field | Signal
     report: dict[str, Any]
     state: dict[str, Tensor]
 

@@ -140,12 +140,20 @@ def displayed(values: Float[Tensor, "H W C"]) -> UInt8[np.ndarray, "H W C"]:
 
 
 def sheet(pictures: Sequence[Picture], columns: int | None = None) -> UInt8[np.ndarray, "rows columns 3"]:
-    """Pictures of one size side by side, row by row."""
+    """Pictures side by side, row by row; smaller ones on white, in the middle of a place as large as the largest."""
+    height, width = (max(p.shape[axis] for p in pictures) for axis in (0, 1))
+    pictures = [_amid(p, height, width) for p in pictures]
     columns = columns or min(len(pictures), max(1, math.ceil(math.sqrt(2 * len(pictures)))))
     rows = math.ceil(len(pictures) / columns)
     blank = [np.full_like(pictures[0], 255)] * (rows * columns - len(pictures))
     cells = [*pictures, *blank]
     return np.concatenate([np.concatenate(cells[r * columns : (r + 1) * columns], 1) for r in range(rows)], 0)
+
+
+def _amid(image: Picture, height: int, width: int) -> UInt8[np.ndarray, "height width 3"]:
+    top, left = (height - image.shape[0]) // 2, (width - image.shape[1]) // 2
+    margins = ((top, height - top - image.shape[0]), (left, width - left - image.shape[1]), (0, 0))
+    return np.pad(image, margins, constant_values=255)
 
 
 def png_bytes(image: UInt8[np.ndarray, "H W C"]) -> bytes:

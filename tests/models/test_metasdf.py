@@ -210,7 +210,7 @@ class TestTasks:
 class TestSizes:
     def test_at_first_they_are_the_inner_rate(self):
         for options in ({"algorithm": "maml"}, {"step_size": "scalar"}, {"step_size": "tensor"}, {"step_size": "parameter"}):
-            for rates in make(**options).sizes(4):
+            for rates in make(**options).log_sizes.sizes(4):
                 assert all(torch.as_tensor(r).allclose(torch.tensor(0.05)) for r in rates)
                 assert len(rates) == 6
 
@@ -230,7 +230,7 @@ class TestSizes:
         model = make(step_size="tensor")
         with torch.no_grad():
             model.log_sizes[0][:] = torch.arange(3.0)[:, None]
-        rates = [r[0].item() for r in model.sizes(5)]
+        rates = [r[0].item() for r in model.log_sizes.sizes(5)]
         assert rates == pytest.approx([1, np.e, np.e**2, np.e**2, np.e**2])
 
 

@@ -12,6 +12,8 @@ from PIL import Image, ImageFile, ImageOps
 from nif_cli import NifError
 from nif_cli.files import available_memory
 
+READABLE = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".npy")  # what is looked for in folders
+
 Pixels = UInt8[np.ndarray, "H W C"] | UInt16[np.ndarray, "H W C"]
 """sRGB, straight alpha; 1 (grey), 3 or 4 channels; 255 or 65535 is 1."""
 

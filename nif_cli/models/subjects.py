@@ -1,0 +1,164 @@
+"""What weights are learned for that adapt to it: the signed distances of shapes, the colours of pictures."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from nif_cli import NifError
+from nif_cli.data.image import ImageData
+from nif_cli.data.observing import known, thin
+from nif_cli.data.pictures import PicturesBatch
+from nif_cli.data.pool import ShapeBatch
+from nif_cli.data.samples import Observation
+from nif_cli.data.shapes import ShapeData
+from nif_cli.field import BoundField, BoundSignal, bind
+from nif_cli.losses import clamped_error, two_headed
+from nif_cli.models.adaptation import Task, Weights, context_of, half_space, level_set
+from nif_cli.models.model import Instance
+
+
+class Shapes:
+    """Signed distances in space; see MetaSdf for `objective`, `inner` and `context`. The network has `dim` coordinates and
+    `out` channels; what is known at a point has the shape `target`."""
+
+    dim, learns, target = 3, ShapeData, ()
+    kept = 2048  # points of an observation that a run keeps for each of its instances
+
+    def __init__(self, objective: str, inner: str, clamp: float, context: str, offset: float):
+        self.objective, self.clamp, self.seen, self.offset = objective, clamp, context, offset
+        self.inner = inner if objective != "two_headed" else "same"
+        self.out = 2 if objective == "two_headed" else 1
+        self.observes = ("oriented", "points", "samples") if context == "surface" else ("samples", "oriented", "points")
+
+    def instances(self, data: ShapeData) -> list[Instance]:
+        """Those that a run keeps: of the first 8 that are held out (or of the first 8) what is seen."""
+        shapes = data.prepare()
+        data.require("model=metasdf", "distance")
+        if self.seen == "surface":
+            data.require("model=metasdf with context=surface", "normals")
+            data.surface_batch_points = data.batch_points // 2
+        rng = np.random.default_rng(0)
+        found = []
+        for shape in data.test_shapes(8) or shapes[:8]:
+            seen = known(shape)
+            shown = (
+                Observation(points=seen.points, normals=seen.normals)
+                if self.seen == "surface"
+                else Observation(samples=seen.samples, distance=seen.distance)
+            )
+            found.append(Instance(shape.id, shape.transform, thin(shown, self.kept, rng)))
+        return found
+
+    def tasks(self, batch: ShapeBatch) -> tuple[Task, Task]:
+        """Context and query of a batch; the query is all of its points."""
+        assert batch.distance is not None
+        query = Task(batch.points, batch.distance)
+        count = batch.points.shape[1] // 2
+        if self.seen == "dense":
+            # the first half of a batch's points lies outside, the second inside: every second point has half of both
+            return every_second(query), query
+        if self.seen == "surface" and batch.surface is not None and batch.normals is not None:
+            return Task(*level_set(batch.surface, batch.normals, self.offset)), query
+        if self.seen == "surface":  # a held-out batch brings no surface: the points nearest to it stand in
+            chosen = (-batch.distance.abs()).topk(count, dim=1).indices
+        else:
+            chosen = half_space(batch.points, count)
+        return those(query, chosen), query
+
+    def errors(self, out: Tensor, target: Tensor, outer: bool, log_sigma: Tensor | None) -> Float[Tensor, "S"]:
+        """What is minimised of each: by the inner steps, or the outer one."""
+        if log_sigma is not None:
+            return two_headed(out, target, log_sigma[int(outer)]).mean(1)
+        error = clamped_error(out[..., 0], target, self.clamp if self.objective == "clamped_l1" else math.inf)
+        return (error if outer or self.inner == "same" else error.square() / (2 * self.clamp)).mean(1)
+
+    def value_errors(self, out: Tensor, target: Tensor) -> Float[Tensor, "S"]:
+        """The error of each field itself, whatever is minimised: L1, clamped to +-`clamp`."""
+        value = out[..., 0] if self.out == 1 else signed(out)
+        return (value.clamp(-self.clamp, self.clamp) - target.clamp(-self.clamp, self.clamp)).abs().mean(1)
+
+    def context(self, seen: Observation, points: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """What is known of one, [N, D] and [N, ...], to adapt to. NifError where that is nothing."""
+        return context_of(seen, self.observes, self.offset, points, seed)
+
+    def bind(self, network: nn.Module, weights: Weights, bounds: Tensor) -> BoundField:
+        if self.out == 1:
+            return bind(network, params=weights, bounds=bounds, trust=self.clamp)
+        inside = {f"network.{name}": w for name, w in weights.items()}
+        return bind(Signed(network), params=inside, bounds=bounds, trust=self.clamp)
+
+
+class Pictures:
+    """Colours in the plane, 0.5 + 0.5 y of the network's values y; the squared error, inside and outside (Tancik et al. 2021).
+    context: dense (a random half of a batch's pixels), or partial (those in a half plane)."""
+
+    dim, learns, observes = 2, ImageData, ("image",)
+    kept = 8192  # a picture has more to it than a shape
+
+    def __init__(self, channels: int, context: str):
+        if channels not in (1, 3, 4):
+            raise ValueError(f"channels={channels}: 1 (grey), 3 (RGB) or 4 (RGBA), or null for those of the data")
+        self.out, self.target, self.seen = channels, (channels,), context
+
+    def instances(self, data: ImageData) -> list[Instance]:
+        if not data.many:
+            raise NifError("model=metasdf learns from many pictures: give data.path=<folder>; model=image learns a single one")
+        pictures = data.pictures()
+        if self.out != data.channels:
+            raise NifError(f"model.channels={self.out}: the pictures have {data.channels}; leave it out")
+        rng = np.random.default_rng(0)
+        return [Instance(p.id, p.transform, p.observed(self.kept, rng)) for p in data.test_pictures(8) or pictures[:8]]
+
+    def tasks(self, batch: PicturesBatch) -> tuple[Task, Task]:
+        query = Task(batch.points, batch.color)
+        if self.seen == "dense":
+            return every_second(query), query
+        return those(query, half_space(batch.points, batch.points.shape[1] // 2)), query
+
+    def errors(self, out: Tensor, target: Tensor, outer: bool, log_sigma: Tensor | None) -> Float[Tensor, "S"]:
+        return self.value_errors(out, target)
+
+    def value_errors(self, out: Tensor, target: Tensor) -> Float[Tensor, "S"]:
+        """The mean squared error of colours."""
+        return (0.5 + 0.5 * out - target).square().mean((1, 2))
+
+    def context(self, seen: Observation, points: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        if seen.samples is None or seen.colors is None or seen.samples.shape != (len(seen.colors), 2) or not len(seen.colors):
+            raise NifError("nothing is seen of it: this run adapts to the pixels of a picture")
+        if seen.colors.shape[1] != self.out:
+            raise NifError(f"it has {seen.colors.shape[1]} channels, the pictures of this run have {self.out}")
+        return seen.samples, seen.colors
+
+    def bind(self, network: nn.Module, weights: Weights, bounds: Tensor) -> BoundSignal:
+        """Over all of [-1, 1]^2, or those of a picture."""
+        return BoundSignal(network, torch.tensor([[-1.0, -1.0], [1.0, 1.0]]), weights)
+
+
+def every_second(query: Task) -> Task:
+    return Task(query.points[:, ::2].contiguous(), query.target[:, ::2].contiguous())
+
+
+def those(query: Task, chosen: Tensor) -> Task:
+    """The points of these indices [S, N]."""
+    rows = torch.arange(len(chosen), device=chosen.device)[:, None]
+    return Task(query.points[rows, chosen], query.target[rows, chosen])
+
+
+class Signed(nn.Module):
+    """The two heads as one value: sign(logit) * |distance|."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, points: Float[Tensor, "S N D"], code: Tensor | None = None) -> Float[Tensor, "S N 1"]:
+        return signed(self.network(points, code))[..., None]
+
+
+def signed(out: Float[Tensor, "*n 2"]) -> Float[Tensor, "*n"]:
+    return torch.where(out[..., 0] > 0, 1.0, -1.0) * out[..., 1].abs()
