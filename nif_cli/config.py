@@ -89,19 +89,32 @@ class OfRun:
 
 
 @dataclass
-class Extract(OfRun):
-    resolution: int = 128
-    method: str = "sparse"
-    format: str = "ply"
-    frame: str = "original"
-    level: float | None = None
+class OfShapes(OfRun):
+    """What is made of the shapes of one run, or of several (then `run` is a list)."""
+
+    run: Any = None
     interpolate: int | None = None
     sample: int | None = None
     seed: int = 0
+    compose: str | None = None
+    blend: float | None = None
+    share: float | None = None
+    place: Any = None
+    offset: float | None = None
+    shell: float | None = None
+    frame: str = "original"
 
 
 @dataclass
-class Render(OfRun):
+class Extract(OfShapes):
+    resolution: int = 128
+    method: str = "sparse"
+    format: str = "ply"
+    level: float | None = None
+
+
+@dataclass
+class Render(OfShapes):
     camera: str = "turntable"
     frames: int = 8
     size: int | None = None
@@ -109,9 +122,6 @@ class Render(OfRun):
     elevation: float = 20.0
     up: str = "y"
     format: str = "png"
-    interpolate: int | None = None
-    sample: int | None = None
-    seed: int = 0
 
 
 @dataclass

@@ -112,12 +112,21 @@ def evaluate(field: Field, points: Float[Tensor, "N D"], chunk: int = 2**16) -> 
         return torch.cat([field.value(part) for part in points.split(chunk)]) if len(points) else points.new_empty(0)
 
 
-def gradient(field: Field, points: Float[Tensor, "N D"], chunk: int = 2**15) -> Float[Tensor, "N D"]:
-    """The gradient of `field.value` by automatic differentiation; it points inwards (larger is more inside)."""
-    parts = []
+def value_and_gradient(
+    field: Field, points: Float[Tensor, "N D"], chunk: int = 2**15
+) -> tuple[Float[Tensor, "N"], Float[Tensor, "N D"]]:
+    """`field.value` and its gradient by automatic differentiation; it points inwards (larger is more inside)."""
+    values, gradients = [], []
     for part in points.split(chunk):
         with torch.enable_grad():
             x = part.detach().requires_grad_(True)
-            (g,) = torch.autograd.grad(field.value(x).sum(), x)
-        parts.append(g)
-    return torch.cat(parts) if parts else points
+            value = field.value(x)
+            (g,) = torch.autograd.grad(value.sum(), x)
+        values.append(value.detach())
+        gradients.append(g)
+    return (torch.cat(values), torch.cat(gradients)) if values else (points.new_empty(0), points)
+
+
+def gradient(field: Field, points: Float[Tensor, "N D"], chunk: int = 2**15) -> Float[Tensor, "N D"]:
+    """The gradient alone."""
+    return value_and_gradient(field, points, chunk)[1]

@@ -35,7 +35,7 @@ def picture(
     pictures of one field share their `empty` space. Of a field of the plane: `plane_picture`, wherever the camera is."""
     if field.bounds.shape[1] == 2:
         return plane_picture(field, size, device)
-    rays = pinhole_rays(pose, size * antialias, size * antialias)
+    rays = pinhole_rays(framing(pose, field.bounds), size * antialias, size * antialias)
     rays = Rays(rays.origins.to(device), rays.directions.to(device))
     hits = sphere_trace(field, rays, empty)
     paint = None
@@ -45,6 +45,16 @@ def picture(
     colour = shade(hits, rays, pose[:, 0], pose[:, 1], paint)
     image = colour.reshape(size, antialias, size, antialias, 3).mean((1, 3))
     return (image * 255 + 0.5).to(torch.uint8).cpu().numpy()
+
+
+def framing(pose: Float[Tensor, "3 4"], bounds: Float[Tensor, "2 3"]) -> Float[Tensor, "3 4"]:
+    """The camera for what may not fit in the cube [-1, 1]^3 that cameras are made for: farther away, and looking at its
+    centre. What fits is left where it is."""
+    low, high = bounds.cpu()
+    if bool((bounds.abs() <= 1).all()):
+        return pose
+    half = max(1.0, 0.5 * float((high - low).max()))
+    return torch.cat((pose[:, :3], half * pose[:, 3:] + 0.5 * (low + high)[:, None]), 1)
 
 
 def plane_picture(field: Field, size: int, device: torch.device | str = "cpu") -> Picture:

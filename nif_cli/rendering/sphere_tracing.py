@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy.ndimage import binary_dilation, distance_transform_edt
 from torch import Tensor
 
-from nif_cli.field import Field, evaluate, gradient
+from nif_cli.field import Field, evaluate, value_and_gradient
 from nif_cli.rendering.cameras import Rays
 
 
@@ -62,47 +62,56 @@ class EmptySpace:
 
 
 def sphere_trace(field: Field, rays: Rays, empty: EmptySpace | None = None, steps: int = 200, tolerance: float = 2e-4) -> Hits:
-    """March each ray by the distance ahead, never more than `field.trust`, until it is within `tolerance` of the surface.
-    A field whose values are no distances (trust 0) is searched by `ray_march`.
+    """March each ray by the distance ahead, never more than `field.trust`, until it is within `tolerance` of the surface;
+    then a Newton step along the ray, whose gradient is the normal's. A field whose values are no distances (trust 0) is
+    searched by `ray_march`.
 
-    Through `empty` space (made here if not given) rays go without evaluating the network. A step that crosses the surface
-    (networks are only nearly distances) is refined by false position. Only rays still on their way are evaluated.
+    Steps are longer than the distance where the last two values say that the surface recedes, as long as the balls that are
+    free of it overlap; else the ray goes back to where it was sure (Keinert et al. 2014; Ban and Valasek 2023). Through
+    `empty` space (made here if not given) rays go without evaluating the network. A step that crosses the surface (networks
+    are only nearly distances) is refined. Only rays still on their way are evaluated.
     """
     if not field.trust > 0:
         return ray_march(field, rays, empty)
-    count, device = len(rays.origins), rays.origins.device
-    bounds = field.bounds.to(rays.origins)
+    device = rays.origins.device
     empty = empty or EmptySpace(field, device=device)
-    near, far = box_entry(rays, bounds)
-    depth = torch.full((count,), torch.inf, device=device)
+    near, far = box_entry(rays, field.bounds.to(rays.origins))
+    depth = torch.full_like(near, torch.inf)
     active = torch.nonzero(near < far)[:, 0]
     t = near[active]
-    before, ahead = t.clone(), torch.full_like(t, torch.inf)  # the last depth outside, and the distance there
+    sure, free = t.clone(), torch.zeros_like(t)  # the last depth known to be outside, and the distance there
+    slope = torch.full_like(t, -1.0)  # of the distance along the ray
+    brackets = []
     for _ in range(steps):
         if not len(active):
             break
         points = rays.origins[active] + t[:, None] * rays.directions[active]
-        step = empty.at_least(points)
-        close = torch.nonzero(step == 0)[:, 0]
-        distance = torch.full_like(t, torch.inf)
-        distance[close] = field.level - evaluate(field, points[close])  # positive outside
-        inside = distance < 0
-        done = inside | (distance < tolerance)
-        # between the last point outside and this one, where the straight line through both values is zero
-        share = torch.where(torch.isfinite(ahead), ahead / (ahead - distance), 1.0).clamp(0, 1)
-        depth[active[done]] = torch.where(inside, before + (t - before) * share, t)[done]
-        before, ahead = t, distance
-        t = t + torch.where(step > 0, step, distance.clamp(min=tolerance, max=field.trust))
-        keep = ~done & (t < far[active])
-        active, t, before, ahead = active[keep], t[keep], before[keep], ahead[keep]
-    return _hits(field, rays, depth)
+        distance = empty.at_least(points)
+        skipping = distance > 0
+        close = torch.nonzero(~skipping)[:, 0]
+        distance[close] = (field.level - evaluate(field, points[close])).clamp(max=field.trust)  # positive outside
+        inside, gap = distance < 0, t - sure
+        there = ~inside & (distance < tolerance)
+        doubtful = ~inside & ~there & (gap > free + distance)  # something may lie between the two balls
+        brackets.append((active[inside], sure[inside], free[inside], t[inside], distance[inside]))
+        depth[active[there]] = t[there]
+        rate = (distance - free) / gap.clamp(min=1e-6)
+        slope = torch.where(doubtful | skipping | (free == 0), -1.0, 0.3 * slope + 0.7 * rate.clamp(-1.0, 0.9))
+        step = torch.where(skipping, distance, (2 / (1 - slope) * distance).clamp(min=tolerance))
+        ahead = torch.where(doubtful, sure + free, t + step)
+        sure, free = torch.where(doubtful, sure, t), torch.where(doubtful, free, distance)
+        keep = ~(inside | there) & (ahead < far[active])
+        active, t, sure, free, slope = active[keep], ahead[keep], sure[keep], free[keep], slope[keep]
+    index, *bracket = (torch.cat(parts) for parts in zip(*brackets, strict=True)) if brackets else (active, t, free, t, free)
+    depth[index] = _crossing(field, rays, index, *bracket, tolerance)
+    return _hits(field, rays, depth, 2 * tolerance)
 
 
-def ray_march(field: Field, rays: Rays, empty: EmptySpace | None = None, bisections: int = 12) -> Hits:
+def ray_march(field: Field, rays: Rays, empty: EmptySpace | None = None, tolerance: float = 2e-4) -> Hits:
     """Where each ray first goes from outside to inside, for fields of which only the sign is known (occupancy logits).
 
     Steps of half a cell of `empty` space through the cells that may hold the surface, in one go through the others; the
-    step that changes the sign is halved `bisections` times. What is thinner than a step can be missed. A ray that starts
+    step that changes the sign is narrowed to `tolerance`. What is thinner than a step can be missed. A ray that starts
     inside, or enters the bounds there, hits where it starts.
     """
     count, device = len(rays.origins), rays.origins.device
@@ -112,35 +121,67 @@ def ray_march(field: Field, rays: Rays, empty: EmptySpace | None = None, bisecti
     depth = torch.full((count,), torch.inf, device=device)
     active = torch.nonzero(near < far)[:, 0]
     t = near[active]
-    low = t.clone()  # the last depth known to be outside
-    before, after, crossing = [], [], []
+    sure, before = t.clone(), torch.full_like(t, torch.inf)  # the last depth known to be outside; how far below the level
+    brackets = []
     while len(active):
         points = rays.origins[active] + t[:, None] * rays.directions[active]
         free = empty.at_least(points)
         close = torch.nonzero(free == 0)[:, 0]
-        inside = torch.zeros(len(t), dtype=torch.bool, device=device)
-        inside[close] = evaluate(field, points[close]) > field.level
-        crossing.append(active[inside])
-        before.append(low[inside])
-        after.append(t[inside])
+        below = torch.full_like(t, torch.inf)
+        below[close] = field.level - evaluate(field, points[close])
+        inside = below < 0
+        brackets.append((active[inside], sure[inside], before[inside], t[inside], below[inside]))
         ahead = t + torch.where(free > 0, free, step)
         keep = ~inside & (ahead < far[active])
-        active, low, t = active[keep], t[keep], ahead[keep]
-    if crossing:
-        index, a, b = torch.cat(crossing), torch.cat(before), torch.cat(after)
-        for _ in range(bisections):
-            middle = 0.5 * (a + b)
-            inside = evaluate(field, rays.origins[index] + middle[:, None] * rays.directions[index]) > field.level
-            a, b = torch.where(inside, a, middle), torch.where(inside, middle, b)
-        depth[index] = b
-    return _hits(field, rays, depth)
+        active, sure, before, t = active[keep], t[keep], below[keep], ahead[keep]
+    index, *bracket = (torch.cat(parts) for parts in zip(*brackets, strict=True)) if brackets else (active, t, before, t, before)
+    depth[index] = _crossing(field, rays, index, *bracket, tolerance)
+    return _hits(field, rays, depth, 0.0)
 
 
-def _hits(field: Field, rays: Rays, depth: Float[Tensor, "R"]) -> Hits:
+def _crossing(
+    field: Field,
+    rays: Rays,
+    index: Int[Tensor, "K"],
+    a: Float[Tensor, "K"],
+    of_a: Float[Tensor, "K"],
+    b: Float[Tensor, "K"],
+    of_b: Float[Tensor, "K"],
+    tolerance: float,
+) -> Float[Tensor, "K"]:
+    """The depth at which rays `index` go inside, between `a` outside and `b` inside, to `tolerance`; `of_a` > 0 and `of_b` < 0
+    are level - value there (inf: not known). False position, held to the middle half of the bracket on every second step, so
+    that values of any shape are halved at least."""
+    found = b.clone()
+    row = torch.arange(len(index), device=index.device)
+    for k in range(40):
+        wide = (b - a > tolerance) & (of_b < -tolerance)
+        row, index, a, of_a, b, of_b = (x[wide] for x in (row, index, a, of_a, b, of_b))
+        if not len(row):
+            break
+        share = torch.where(torch.isfinite(of_a), of_a / (of_a - of_b), 0.5)
+        middle = a + (b - a) * (share.clamp(0.25, 0.75) if k % 2 else share.clamp(0.02, 0.98))
+        below = field.level - evaluate(field, rays.origins[index] + middle[:, None] * rays.directions[index])
+        inside = below < 0
+        a, of_a = torch.where(inside, a, middle), torch.where(inside, of_a, below)
+        b, of_b = torch.where(inside, middle, b), torch.where(inside, below, of_b)
+        found[row] = b
+    return found
+
+
+def _hits(field: Field, rays: Rays, depth: Float[Tensor, "R"], reach: float) -> Hits:
+    """The points at these depths and their normals, after a Newton step of at most `reach` along the ray."""
     hit = torch.isfinite(depth)
     points, normals = torch.zeros_like(rays.origins), torch.zeros_like(rays.origins)
-    points[hit] = rays.origins[hit] + depth[hit, None] * rays.directions[hit]
-    normals[hit] = -torch.nn.functional.normalize(gradient(field, points[hit]), dim=-1)
+    along = rays.directions[hit]
+    at = rays.origins[hit] + depth[hit, None] * along
+    value, slope = value_and_gradient(field, at)
+    rate = (slope * along).sum(-1)  # positive: the ray goes in
+    steep = rate > 0.2 * slope.norm(dim=-1)  # not along the surface
+    step = torch.where(steep, (field.level - value) / rate, 0.0).clamp(-reach, reach)
+    depth[hit] = depth[hit] + step
+    points[hit] = at + step[:, None] * along
+    normals[hit] = -torch.nn.functional.normalize(slope, dim=-1)
     return Hits(hit, depth, points, normals)
 
 
