@@ -50,7 +50,7 @@ def main(cfg: DictConfig) -> None:
                 level=config["level"],
                 sparse=config["method"] == "sparse",
                 device=run.device,
-                progress=bar.update,
+                progress=lambda done, left: _advance(bar, done, left),  # noqa: B023
             )
         if len(mesh.faces) == 0:
             empty.append(id)
@@ -66,6 +66,11 @@ def main(cfg: DictConfig) -> None:
         print(f"{path}  {len(mesh.vertices):,} vertices, {len(mesh.faces):,} faces, {state}, {time.monotonic() - began:.1f} s")
     if len(empty) == total:
         raise NifError("no surface in any of them: train longer, or another level=")
+
+
+def _advance(bar: tqdm, done: int, left: int) -> None:
+    bar.total = bar.n + done + left
+    bar.update(done)
 
 
 def _curves(run: OpenRun, id: str, field: Field, transform: Transform, folder: Path, config: dict[str, Any]) -> None:
