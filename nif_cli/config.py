@@ -118,6 +118,8 @@ class Render(OfShapes):
     camera: str = "turntable"
     frames: int = 8
     size: int | None = None
+    channels: Any = None
+    shadows: bool = True
     crop: Any = None
     elevation: float = 20.0
     up: str = "y"
