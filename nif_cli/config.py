@@ -109,8 +109,14 @@ class OfShapes(OfRun):
 class Extract(OfShapes):
     resolution: int = 128
     method: str = "sparse"
-    format: str = "ply"
+    coarse: int | None = None
+    bounds: Any = None
     level: float | None = None
+    largest: bool = False
+    faces: int | None = None
+    refine: int = 0
+    normals: bool = False
+    format: str = "ply"
 
 
 @dataclass

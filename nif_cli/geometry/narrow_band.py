@@ -69,12 +69,13 @@ class Grid:
         level: float,
         device: torch.device | str,
         progress: Callable[[int, int], object] | None = None,
+        bounds: Float[Tensor, "2 3"] | None = None,
     ):
         self.field, self.resolution, self.level, self.device, self.progress = field, resolution, level, device, progress
-        low, high = field.bounds.double().cpu()
+        low, high = (field.bounds if bounds is None else bounds).double().cpu()
         shares = torch.arange(resolution, dtype=torch.float64) / (resolution - 1)
         self.axes = (low[:, None] + shares * (high - low)[:, None]).float().to(device)
-        self.step = (high - low) / (resolution - 1)
+        self.low, self.step = low, (high - low) / (resolution - 1)
         self.trust = field.trust - abs(level - field.level)
         self.evaluations = 0
 
@@ -120,19 +121,17 @@ class Grid:
             raise NifError(f"resolution={self.resolution}: about {cells * BYTES / 2**30:.0f} GiB do not fit in memory; lower it")
 
 
-def strides(field: Field, resolution: int, level: float, coarse: int | None = None) -> list[int]:
+def strides(grid: Grid, coarse: int | None = None) -> list[int]:
     """The edges of the cells from the coarsest lattice to the finest (1), in steps.
 
     The coarsest has at least `coarse` cells a side, by default 16 for distances and 32 for other values; for distances, also
     as many as it takes for the value at a corner to vouch for half a cell, no more than 96.
     """
-    trust = field.trust - abs(level - field.level)
+    cells = grid.resolution + 1
     if coarse is None:
-        coarse = 32
-        if trust > 0:
-            half = 0.5 * float((field.bounds[1] - field.bounds[0]).norm()) * (resolution + 1) / (resolution - 1)
-            coarse = min(96, max(16, math.ceil(SLOPE * half / trust)))
-    largest = (resolution + 1) / coarse  # steps 0 to resolution + 1 make so many cells
+        half = 0.5 * cells * float(grid.step.norm())  # of the diagonal
+        coarse = min(96, max(16, math.ceil(SLOPE * half / grid.trust))) if grid.trust > 0 else 32
+    largest = cells / coarse  # an edge of the coarsest
     powers = [2**k for k in range(31)]
     first = max([s for s in powers + [3 * p for p in powers] if s <= largest], default=1)
     found = [first]
@@ -147,7 +146,7 @@ def find_band(grid: Grid, coarse: int | None = None) -> Band:
     Complete are all parts of the surface of which the coarse lattice (see `strides`) shows a trace: a part that lies between
     its vertices is found where the values around it, by their slope, allow for it.
     """
-    sizes = strides(grid.field, grid.resolution, grid.level, coarse)
+    sizes = strides(grid, coarse)
     band = _coarsest(grid, sizes[0])
     for stride in sizes[1:]:
         band = _grown(grid, _refined(grid, band, stride))
@@ -187,7 +186,9 @@ def _refined(grid: Grid, band: Band, stride: int) -> Band:
     weights = torch.where(CORNERS.bool()[:, None], share, 1 - share).prod(-1).to(grid.device)  # [8, inner]
 
     # those on whose corners the interpolation may be on both sides of the level, or inside beside the layer
-    expected = (band.values - grid.level)[band.corners] @ weights
+    values = (band.values - grid.level)[band.corners]
+    grid.check_memory(int(((values.amax(1) > 0) & (values.amin(1) <= 0)).sum()) * band.stride**2)
+    expected = values @ weights
     lowest = band.indices(band.cells) * split
     wanted = []
     for child, corners in zip(children.to(grid.device), rows, strict=True):
