@@ -40,6 +40,8 @@ EXAMPLES = {
     "extract": """\
   nif extract                                        meshes of the latest run
   nif extract run=outputs/sdf-meshes/... resolution=256 format=glb
+  nif extract resolution=1024 largest=true refine=2 faces=200000      as large as you like: work and memory follow the surface
+  nif extract 'bounds=[0,0,0,10,10,5]' resolution=512 normals=true    a part of it, in your units
   nif extract instances=all checkpoint=best
   nif extract 'instances=["chair/*"]' frame=normalised
   nif extract 'instances=[chair/0000,chair/0003]' interpolate=8     shapes between two learned ones

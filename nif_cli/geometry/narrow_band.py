@@ -26,7 +26,7 @@ from nif_cli.files import available_memory
 CORNERS = torch.tensor(list(itertools.product((0, 1), repeat=3)))  # [8, 3]: corner 4 dx + 2 dy + dz of a cell
 SLOPE = 1.2  # what the gradient of a network that is nearly a distance is taken to stay below, where nothing says otherwise
 MARGIN = 2.0  # slopes that are sampled may be exceeded by so much in between
-BYTES = 400  # that a cell of the finest lattice takes, all in all
+BYTES = 800  # that a crossed cell of the finest lattice takes, all in all: measured
 
 
 @dataclass
@@ -113,7 +113,8 @@ class Grid:
             real = self.real(band, band.keys[missing])
             band.values[missing[~real]] = self.level - 1
             missing = missing[real]
-        later = sum(4**k for k in range(1, band.stride.bit_length())) * len(missing)  # a surface is two-dimensional
+        later = sum(4**k for k in range(1, band.stride.bit_length())) * len(missing)  # a surface is two-dimensional,
+        later = min(later, 3 * self.resolution**2)  # and about as large as the faces of the box; the coarsest lattice is not
         band.values[missing] = self.values(band.indices(band.keys[missing]) * band.stride, later)
 
     def check_memory(self, cells: int) -> None:
