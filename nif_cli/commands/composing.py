@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from nif_cli.geometry.compose import (
     difference,
     exact_sides,
     far_reaching,
+    hull,
     intersection,
     morph,
     offset,
@@ -51,6 +53,8 @@ def check_keys(config: dict[str, Any]) -> None:
         raise NifError("compose goes with learned shapes, sample makes new ones: give one of them")
     if how not in (None, "morph") and config["interpolate"] is not None:
         raise NifError(f"compose={how}: there is no way between; interpolate goes with compose=morph")
+    if config["share"] is not None and not 0 <= config["share"] <= 1:
+        raise NifError(f"share={config['share']:g}: must be between 0 (the first shape) and 1 (the second)")
     if config["shell"] is not None and not config["shell"] > 0:
         raise NifError(f"shell={config['shell']:g}: must be positive, the thickness of the wall")
 
@@ -88,12 +92,11 @@ def composed(chosen: Sequence[Operand], config: dict[str, Any], device: torch.de
     name = "--".join(id for id, _ in chosen).replace("/", "_")
     if how == "morph":
         with blame("compose=morph"):
-            a, b = (far_reaching(f, device) for f in fields)
+            a, b = (far_reaching(f, hull(*fields), device) for f in fields)
         steps = config["interpolate"]
         if steps is None:
             share = 0.5 if config["share"] is None else config["share"]
-            with blame("share"):
-                yield f"morph/{name}", edited(morph(a, b, share), config, unit, device), first
+            yield f"morph/{name}", edited(morph(a, b, share), config, unit, device), first
             return
         for k in range(steps):
             yield f"morph/{name}/{k:03d}", edited(morph(a, b, k / (steps - 1)), config, unit, device), first
@@ -113,21 +116,31 @@ def composed(chosen: Sequence[Operand], config: dict[str, Any], device: torch.de
 
 def edited(field: Field, config: dict[str, Any], unit: float, device: torch.device) -> Field:
     """The field with its surface moved by offset= and hollowed by shell=, in lengths of which `unit` makes normalised ones."""
-    outwards = "outside" if (config["offset"] or 0) > 0 else "inside"
-    for key, edit, sides in (("offset", offset, {outwards}), ("shell", shell, {"inside"})):
-        length = config[key]
-        if not length:
-            continue
-        with blame(key):
-            field = _reaching(field, abs(length) * unit, device)
-            if not sides <= exact_sides(field):
-                print(f"{key}: the values of this shape are less than distances here and there; it moves farther there")
-            field = edit(field, length * unit)
+    by, wall = (config["offset"] or 0.0) * unit, (config["shell"] or 0.0) * unit
+    if by:
+        with blame("offset"):
+            box = field.bounds + torch.tensor([[-1.0], [1.0]]).to(field.bounds) * max(by, 0.0)
+            if by > 0 or -by >= 0.9 * field.trust:
+                field = far_reaching(field, box, device)
+            _say_inexact("offset", field, "outside" if by > 0 else "inside")
+            field = replace(offset(field, by), bounds=box)
+    if wall:
+        with blame("shell"):
+            field = _reaching(field, wall, device)
+            _say_inexact("shell", field, "inside")
+            field = shell(field, wall)
     return field
 
 
+def _say_inexact(key: str, field: Field, side: str) -> None:
+    if side not in exact_sides(field):
+        print(
+            f"{key}: {side} of this composed shape values are less than distances here and there; the surface moves farther there"
+        )
+
+
 def _reaching(field: Field, length: float, device: torch.device) -> Field:
-    return field if length < 0.9 * field.trust else far_reaching(field, device)
+    return field if length < 0.9 * field.trust else far_reaching(field, device=device)
 
 
 def _placed(operand: Operand, first: Transform, place: Any, original: bool, device: torch.device) -> Field:

@@ -123,12 +123,16 @@ def _larger(a: Tensor, b: Tensor, blend: float) -> Tensor:
     return torch.maximum(a, b) + (blend - (a - b).abs()).clamp(min=0).square() / (4 * blend)
 
 
+def hull(a: Field, b: Field) -> Float[Tensor, "2 3"]:
+    """The box around the bounds of both."""
+    return torch.stack((torch.minimum(a.bounds[0], b.bounds[0]), torch.maximum(a.bounds[1], b.bounds[1])))
+
+
 def union(a: Field, b: Field, blend: float = 0.0) -> Composed:
     """What is in a or b. `blend`: the width over which both flow into each other, in units of length."""
     if blend:
         _lengths("blend", blend, a, b)
-    box = torch.stack((torch.minimum(a.bounds[0], b.bounds[0]), torch.maximum(a.bounds[1], b.bounds[1])))
-    box = box + torch.tensor([[-0.25 * blend], [0.25 * blend]]).to(box)  # how far the blend can stand out
+    box = hull(a, b) + torch.tensor([[-0.25 * blend], [0.25 * blend]]).to(a.bounds)  # how far the blend can stand out
     exact = exact_sides(a) & exact_sides(b) & {"outside"}
     return _composed((a, b), lambda v: _larger(v[0], v[1], blend), box, min(a.trust, b.trust), frozenset() if blend else exact)
 
@@ -162,7 +166,7 @@ def morph(a: Field, b: Field, share: float) -> Composed:
     for field in (a, b):
         if math.isfinite(field.trust):
             _lengths("morph", math.inf, field)
-    box = torch.stack((torch.minimum(a.bounds[0], b.bounds[0]), torch.maximum(a.bounds[1], b.bounds[1])))
+    box = hull(a, b)
     exact = exact_sides(a) if share == 0 else exact_sides(b) if share == 1 else frozenset()
     return _composed((a, b), lambda v: torch.lerp(v[0], v[1], share), box, math.inf, exact)
 
@@ -213,34 +217,39 @@ def placed(
     return ComposedSignal(value_at, box, grown * field.trust, exact_sides(field), color_at=color_at)
 
 
-def far_reaching(field: Field, device: torch.device | str = "cpu") -> Field:
-    """The field itself where its values are distances everywhere; else one that goes on where `trust` ends, with distances to
-    its own surface: measured exactly from a mesh of it at the nodes of a coarse grid, interpolated between them.
+def far_reaching(field: Field, over: Float[Tensor, "2 3"] | None = None, device: torch.device | str = "cpu") -> Field:
+    """The field itself where its values are distances all `over` a box (by default its bounds); else one that goes on where
+    `trust` or the bounds end, with distances to its own surface: measured exactly from a mesh of it at the nodes of a coarse
+    grid, interpolated between them.
 
     ValueError where the values are no distances at all, or where there is no surface.
     """
-    trust = field.trust
-    if not math.isfinite(trust):
+    trust, bounds = field.trust, field.bounds
+    box = bounds if over is None else torch.stack((torch.minimum(bounds[0], over[0]), torch.maximum(bounds[1], over[1])))
+    if math.isinf(trust) and torch.equal(box, bounds):
         return field
     _lengths("this", 0, field)
-    low, high = (b.double().cpu() for b in field.bounds)
-    cell = min(float((high - low).max()) / 48, trust / 3)
-    shape = [min(97, math.ceil(float(side) / cell) + 1) for side in high - low]
-    mesh = extract_mesh(field, 2 * max(shape), device=device)
+    mesh = extract_mesh(field, 128, device=device)
     if len(mesh.faces) == 0:
         raise ValueError("there is no surface to measure from")
-    axes = [torch.linspace(float(a), float(b), n, dtype=torch.float64) for a, b, n in zip(low, high, shape, strict=True)]
-    distance = MeshDistance(np.asarray(mesh.vertices), mesh.faces).signed(torch.cartesian_prod(*axes).numpy())
-    grid = torch.from_numpy(distance).float().reshape(1, 1, *shape).to(device)
+    low, high = box.double().cpu()
+    cell = min(float((high - low).max()) / 48, trust / 1.5)
+    counts = [min(81, math.ceil(float(side) / cell) + 1) for side in high - low]
+    axes = [torch.linspace(float(a), float(b), n) for a, b, n in zip(low, high, counts, strict=True)]
+    distance = MeshDistance(np.asarray(mesh.vertices), mesh.faces).signed(torch.cartesian_prod(*axes).double().numpy())
+    grid = torch.from_numpy(distance).float().reshape(1, 1, *counts).to(device)
     own, centre, half = _values(field), (0.5 * (low + high)).float(), (0.5 * (high - low)).float()
 
     def value_at(points: Tensor) -> Tensor:
         where = ((points - centre.to(points)) / half.to(points)).flip(-1).reshape(1, -1, 1, 1, 3)
         far = torch.nn.functional.grid_sample(grid.to(points), where, padding_mode="border", align_corners=True)
         far = far.reshape(points.shape[:-1])
-        share = ((0.8 * trust - far.abs()) / (0.4 * trust)).clamp(0, 1)
+        inner, outer = bounds.to(points)
+        share = ((points >= inner) & (points <= outer)).all(-1).to(far)
+        if math.isfinite(trust):
+            share = share * ((0.95 * trust - far.abs()) / (0.25 * trust)).clamp(0, 1)
         return torch.lerp(far, own(points), share)
 
     if isinstance(field, Signal):
-        return ComposedSignal(value_at, field.bounds, math.inf, exact_sides(field), color_at=field.color)
-    return Composed(value_at, field.bounds, math.inf, exact_sides(field))
+        return ComposedSignal(value_at, box, math.inf, exact_sides(field), color_at=field.color)
+    return Composed(value_at, box, math.inf, exact_sides(field))
