@@ -35,8 +35,10 @@ def shadow(
     origins, directions = hits.points[chosen] + 0.5 * start * hits.normals[chosen], light[chosen]
     t, seen = torch.full((len(chosen),), start, device=chosen.device), torch.ones(len(chosen), device=chosen.device)
     for _ in range(steps):
-        distance = empty.distance(origins + t[:, None] * directions)
-        seen = torch.minimum(seen, (sharpness * distance / t).clamp(min=0))
+        points = origins + t[:, None] * directions
+        distance = empty.distance(points)
+        within = ((points >= empty.low) & (points <= empty.high)).all(-1)
+        seen = torch.where(within, torch.minimum(seen, (sharpness * distance / t).clamp(min=0)), seen)
         t = t + distance.clamp(0.5 * start, 4 * start)
     arrives[chosen] = seen * seen * (3 - 2 * seen)
     return arrives
