@@ -46,7 +46,7 @@ class EmptySpace:
         index = torch.arange(resolution, device=device)
         cells = torch.stack(torch.meshgrid(index, index, index, indexing="ij"), -1).reshape(-1, 3)
         value = self._outward(field, cells)
-        outward = value.reshape((resolution,) * 3).cpu().numpy()
+        outward: np.ndarray = value.reshape((resolution,) * 3).cpu().numpy()
         if field.trust > 0:
             corners = torch.tensor([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)], device=device)
             children = (2 * cells[value.abs() < self._reach(field)][:, None] + corners).reshape(-1, 3)
@@ -54,7 +54,7 @@ class EmptySpace:
             outward = outward.repeat(2, 0).repeat(2, 1).repeat(2, 2)
             value = self._outward(field, children)
             outward[tuple(children.T.cpu().numpy())] = value.cpu().numpy()
-            occupied = np.zeros((resolution,) * 3, bool)
+            occupied: np.ndarray = np.zeros((resolution,) * 3, bool)
             occupied[tuple(children[value.abs() < self._reach(field)].T.cpu().numpy())] = True
         else:
             varies = maximum_filter(outward, 3) - minimum_filter(outward, 3)
@@ -128,8 +128,7 @@ def sphere_trace(field: Field, rays: Rays, empty: EmptySpace | None = None, step
         sure, free = torch.where(doubtful, sure, t), torch.where(doubtful, free, distance)
         keep = ~(inside | there) & (ahead < far[active])
         active, t, sure, free, slope = active[keep], ahead[keep], sure[keep], free[keep], slope[keep]
-    index, *bracket = (torch.cat(parts) for parts in zip(*brackets, strict=True)) if brackets else (active, t, free, t, free)
-    depth[index] = _crossing(field, rays, index, *bracket, tolerance)
+    _crossing(field, rays, brackets, depth, tolerance)
     return _hits(field, rays, depth, 2 * tolerance)
 
 
@@ -160,30 +159,22 @@ def ray_march(field: Field, rays: Rays, empty: EmptySpace | None = None, toleran
         ahead = t + torch.where(free > 0, free, step)
         keep = ~inside & (ahead < far[active])
         active, sure, before, t = active[keep], t[keep], below[keep], ahead[keep]
-    index, *bracket = (torch.cat(parts) for parts in zip(*brackets, strict=True)) if brackets else (active, t, before, t, before)
-    depth[index] = _crossing(field, rays, index, *bracket, tolerance)
+    _crossing(field, rays, brackets, depth, tolerance)
     return _hits(field, rays, depth, 0.0)
 
 
-def _crossing(
-    field: Field,
-    rays: Rays,
-    index: Int[Tensor, "K"],
-    a: Float[Tensor, "K"],
-    of_a: Float[Tensor, "K"],
-    b: Float[Tensor, "K"],
-    of_b: Float[Tensor, "K"],
-    tolerance: float,
-) -> Float[Tensor, "K"]:
-    """The depth at which rays `index` go inside, between `a` outside and `b` inside, to `tolerance`; `of_a` > 0 and `of_b` < 0
-    are level - value there (inf: not known). False position, held to the middle half of the bracket on every second step, so
-    that values of any shape are halved at least."""
-    found = b.clone()
-    row = torch.arange(len(index), device=index.device)
+def _crossing(field: Field, rays: Rays, brackets: list[tuple[Tensor, ...]], depth: Float[Tensor, "R"], tolerance: float) -> None:
+    """Put into `depth` where rays go inside, to `tolerance`. A bracket has their numbers, a depth outside and level - value
+    there (> 0; inf: not known), a depth inside and level - value there (< 0). False position, held to the middle half of the
+    bracket on every second step, so that values of any shape are halved at least."""
+    if not brackets:
+        return
+    index, a, of_a, b, of_b = (torch.cat(parts) for parts in zip(*brackets, strict=True))
+    depth[index] = b
     for k in range(40):
         wide = (b - a > tolerance) & (of_b < -tolerance)
-        row, index, a, of_a, b, of_b = (x[wide] for x in (row, index, a, of_a, b, of_b))
-        if not len(row):
+        index, a, of_a, b, of_b = (x[wide] for x in (index, a, of_a, b, of_b))
+        if not len(index):
             break
         share = torch.where(torch.isfinite(of_a), of_a / (of_a - of_b), 0.5)
         middle = a + (b - a) * (share.clamp(0.25, 0.75) if k % 2 else share.clamp(0.02, 0.98))
@@ -191,8 +182,7 @@ def _crossing(
         inside = below < 0
         a, of_a = torch.where(inside, a, middle), torch.where(inside, of_a, below)
         b, of_b = torch.where(inside, middle, b), torch.where(inside, below, of_b)
-        found[row] = b
-    return found
+        depth[index] = b
 
 
 def _hits(field: Field, rays: Rays, depth: Float[Tensor, "R"], reach: float) -> Hits:

@@ -121,7 +121,7 @@ def test_a_morph_and_all_of_its_way(nif, compose, balls):
     assert np.cbrt(volumes) == pytest.approx(np.cbrt([volume(RADIUS * k) for k in (1, 0.75, 0.5)]), rel=0.05)
     film = nif("render", runs, "compose=morph", "interpolate=3", "size=24", "format=gif", "frames=1", "output=film")
     assert film.code == 0, film.err
-    assert Image.open("film/morph/large--small.gif").n_frames == 3
+    assert Image.open("film/morph/large--small.gif").n_frames == 3  # type: ignore[attr-defined]
 
 
 def test_pictures_of_composed_shapes_show_all_of_them(nif, balls):

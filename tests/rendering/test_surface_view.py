@@ -66,7 +66,7 @@ def test_shadows_and_occlusion(trust):
     field = Pair()
     field.trust = trust
     if trust < 1:
-        field.value = lambda p: Pair.value(field, p).clamp(-trust or -1, trust or 1)
+        field.value = lambda points: Pair.value(field, points).clamp(-trust or -1, trust or 1)
     below, aside = torch.tensor([0.0, 0.0999, 0.0]), torch.tensor([-0.354, -0.046, 0.0])
     origins = torch.stack((torch.tensor([0.0, 0.18, 0.0]), torch.tensor([-0.8, 0.4, 0.0])))
     rays = Rays(origins, torch.nn.functional.normalize(torch.stack((below, aside)) - origins, dim=-1))
