@@ -71,6 +71,8 @@ def main(cfg: DictConfig) -> None:
             continue
         if config["crop"] is not None:
             raise NifError(f"crop: is for pictures, and {id} is a shape")
+        if 100 * size**2 > available_memory():
+            raise NifError(f"size={size}: pictures of {size} x {size} pixels do not fit in memory")
         empty = EmptySpace(field, device=run.device)
         bar = tqdm(poses, desc=id, unit=" view", leave=False, disable=not sys.stderr.isatty(), delay=1)
         made: dict[str, list[Any]] = {channel: [] for channel in config["channels"]}

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from nif_cli.field import Field, Signal
-from nif_cli.rendering.cameras import pinhole_rays, rays_through
+from nif_cli.rendering.cameras import rays_through
 from nif_cli.rendering.lighting import studio
 from nif_cli.rendering.sphere_tracing import EmptySpace, Hits, shade, sphere_trace
 
@@ -38,8 +38,8 @@ def surface_view(
     empty = empty or EmptySpace(field, device=device)
     pose = framing(pose, field.bounds).to(device)
 
-    def look(at: Float[Tensor, "R 2"] | None) -> tuple[Float[Tensor, "R 3"], Hits]:
-        rays = pinhole_rays(pose, size, size) if at is None else rays_through(pose, at, size, size)
+    def look(at: Float[Tensor, "R 2"]) -> tuple[Float[Tensor, "R 3"], Hits]:
+        rays = rays_through(pose, at, size, size)
         hits = sphere_trace(field, rays, empty)
         paint = None
         if isinstance(field, Signal):
@@ -49,39 +49,40 @@ def surface_view(
             return studio(hits, rays, pose[:, 0], pose[:, 1], empty, paint), hits
         return shade(hits, rays, pose[:, 0], pose[:, 1], paint), hits
 
-    rgb, hits = look(None)
-    opacity = hits.hit.float()
+    rgb, normal = torch.empty(size * size, 3), torch.empty(size * size, 3)
+    depth = torch.empty(size * size)
+    for part in torch.arange(size * size).split(2**20):
+        at = torch.stack((part % size, part // size), -1).to(device) + 0.5
+        colours, hits = look(at)
+        rgb[part], normal[part], depth[part] = colours.cpu(), hits.normals.cpu(), hits.depth.cpu()
+    opacity = torch.isfinite(depth).float()
     if antialias > 1:
-        pixels = torch.nonzero(_uneven(hits, rgb, size))[:, 0]
-        offset = (torch.arange(antialias, device=device) + 0.5) / antialias
-        corner = torch.stack((pixels % size, pixels // size), -1)[:, None]
-        at = corner + torch.cartesian_prod(offset, offset)
-        for part, where in zip(at.split(2**18), pixels.split(2**18), strict=True):
-            colours, seen = look(part.reshape(-1, 2))
-            rgb[where] = colours.reshape(len(where), -1, 3).mean(1)
-            opacity[where] = seen.hit.float().reshape(len(where), -1).mean(1)
+        offset = (torch.arange(antialias) + 0.5) / antialias
+        within = torch.cartesian_prod(offset, offset)
+        uneven = torch.nonzero(_uneven(depth.reshape(size, size), normal.reshape(size, size, 3), rgb.reshape(size, size, 3)))
+        for part in uneven.split(2**20 // len(within)):
+            at = part.flip(-1)[:, None] + within
+            colours, hits = look(at.reshape(-1, 2).to(device))
+            pixel = part[:, 0] * size + part[:, 1]
+            rgb[pixel] = colours.reshape(len(part), -1, 3).mean(1).cpu()
+            opacity[pixel] = hits.hit.float().reshape(len(part), -1).mean(1).cpu()
     square = (size, size)
-    return SurfaceView(
-        rgb.reshape(*square, 3).cpu(),
-        hits.normals.reshape(*square, 3).cpu(),
-        hits.depth.reshape(square).cpu(),
-        opacity.reshape(square).cpu(),
-    )
+    return SurfaceView(rgb.view(*square, 3), normal.view(*square, 3), depth.view(square), opacity.view(square))
 
 
-def _uneven(hits: Hits, rgb: Float[Tensor, "R 3"], size: int) -> Bool[Tensor, "R"]:
+def _uneven(depth: Float[Tensor, "H W"], normal: Float[Tensor, "H W 3"], colour: Float[Tensor, "H W 3"]) -> Bool[Tensor, "H W"]:
     """Pixels that differ from a neighbour: in what is hit, by ten pixels of depth or more, in the normal or in colour."""
+    size = len(depth)
     pixel = 0.73 / size  # of a camera that sees 40 degrees, at distance 1
-    depth = torch.where(hits.hit, hits.depth, 0.0).reshape(size, size)
-    normal, colour = hits.normals.reshape(size, size, 3), rgb.reshape(size, size, 3)
-    uneven = torch.zeros(size, size, dtype=torch.bool, device=rgb.device)
+    depth = torch.where(torch.isfinite(depth), depth, 0.0)
+    uneven = torch.zeros(size, size, dtype=torch.bool)
     for axis in (0, 1):
         (d, e), (n, m), (c, k) = ((x.narrow(axis, 0, size - 1), x.narrow(axis, 1, size - 1)) for x in (depth, normal, colour))
         differ = ((d - e).abs() > 10 * pixel * torch.maximum(d, e)) | ((n - m).abs().amax(-1) > 0.25)
         differ |= (c - k).abs().amax(-1) > 0.12
         for begin in (0, 1):
             uneven.narrow(axis, begin, size - 1).logical_or_(differ)
-    return uneven.reshape(-1)
+    return uneven
 
 
 def framing(pose: Float[Tensor, "3 4"], bounds: Float[Tensor, "2 3"]) -> Float[Tensor, "3 4"]:
