@@ -26,7 +26,7 @@ from nif_cli.files import available_memory
 CORNERS = torch.tensor(list(itertools.product((0, 1), repeat=3)))  # [8, 3]: corner 4 dx + 2 dy + dz of a cell
 SLOPE = 1.2  # what the gradient of a network that is nearly a distance is taken to stay below, where nothing says otherwise
 MARGIN = 2.0  # slopes that are sampled may be exceeded by so much in between
-BYTES = 800  # that a crossed cell of the finest lattice takes, all in all: measured
+BYTES = 600  # that a crossed cell of the finest lattice takes, all in all: measured
 
 
 @dataclass
@@ -204,7 +204,8 @@ def _refined(grid: Grid, band: Band, stride: int) -> Band:
     side = split * (band.side - 1) + 1
     cells, order = _key(lowest[parent] + children.to(grid.device)[which], side).sort()
     parent, which = parent[order], which[order]
-    keys, corners = torch.unique(_corner_keys(cells, side), return_inverse=True)
+    keys = _vertices(cells, side)
+    corners = torch.searchsorted(keys, _corner_keys(cells, side))
     finer = Band(side, stride, cells, corners, torch.zeros(len(cells), device=grid.device), keys, torch.empty(len(keys)))
     at = torch.empty(len(keys), device=grid.device)
     at[corners] = expected[parent[:, None], rows[which]] + grid.level
@@ -221,14 +222,16 @@ def _grown(grid: Grid, band: Band) -> Band:
     """A band and the cells into which the surface leaves it, and so on until it leaves it nowhere."""
     fresh = torch.arange(len(band.cells), device=grid.device)
     while len(fresh):
-        corners = band.corners[fresh]
-        inside = (band.values[corners] > grid.level) & grid.real(band, band.keys[corners].flatten()).reshape(-1, 8)
         beyond, error = [], []
-        for axis, end in itertools.product(range(3), (0, 1)):
-            face = inside[:, CORNERS[:, axis] == end]
-            crossed = fresh[face.any(1) & ~face.all(1)]
-            beyond.append(band.cells[crossed] + (2 * end - 1) * band.side ** (2 - axis))
-            error.append(band.error[crossed])
+        for part in fresh.split(2**18):
+            corners = band.corners[part]
+            real = grid.real(band, band.keys[corners.flatten()]).reshape(-1, 8)
+            inside = (band.values[corners] > grid.level) & real
+            for axis, end in itertools.product(range(3), (0, 1)):
+                face = inside[:, CORNERS[:, axis] == end]
+                crossed = part[face.any(1) & ~face.all(1)]
+                beyond.append(band.cells[crossed] + (2 * end - 1) * band.side ** (2 - axis))
+                error.append(band.error[crossed])
         cells, which = torch.unique(torch.cat(beyond), return_inverse=True)
         of_cells = torch.zeros(len(cells), device=grid.device).scatter_reduce_(0, which, torch.cat(error), "amax")
         new = ~_find(band.cells, cells)[1]
@@ -240,18 +243,24 @@ def _add(grid: Grid, band: Band, cells: Int[Tensor, "K"], error: Float[Tensor, "
     """Put cells into a band that are not in it; their rows there."""
     if not len(cells):
         return cells
-    corners = _corner_keys(cells, band.side)
-    keys = torch.unique(corners)
+    keys = _vertices(cells, band.side)
     keys = keys[~_find(band.keys, keys)[1]]
     old = band.keys
     band.keys, order = torch.cat((old, keys)).sort()
     band.values = torch.cat((band.values, torch.full((len(keys),), torch.nan, device=grid.device)))[order]
     moved = torch.searchsorted(band.keys, old)
-    corners = torch.cat((moved[band.corners], torch.searchsorted(band.keys, corners)))
+    corners = torch.cat((moved[band.corners], torch.searchsorted(band.keys, _corner_keys(cells, band.side))))
     band.cells, order = torch.cat((band.cells, cells)).sort()
     band.corners, band.error = corners[order], torch.cat((band.error, error))[order]
     grid.fill(band)
     return torch.searchsorted(band.cells, cells)
+
+
+def _vertices(cells: Int[Tensor, "C"], side: int) -> Int[Tensor, "V"]:
+    """The keys of all corners of cells, ascending. Axis by axis: an eighth of the memory of sorting them all."""
+    for step in (1, side, side**2):
+        cells = torch.unique(torch.cat((cells, cells + step)))
+    return cells
 
 
 def _find(keys: Int[Tensor, "V"], wanted: Int[Tensor, "N"]) -> tuple[Int[Tensor, "N"], Bool[Tensor, "N"]]:
