@@ -1,6 +1,6 @@
 """Meshes by the surface against meshes by the volume: time, evaluations, memory, and whether they are the same.
 
-    NIF_DATA=<folder> python tests/benchmarks/bench_extraction.py [random plane spot armadillo small] [quick]
+    NIF_DATA=<folder> python tests/benchmarks/bench_extraction.py [random plane spot armadillo small] [quick] [device=cpu]
 
 The paper's network (8 x 512, code 256) with random weights and trained on three shapes, a 4 x 128 network for 1024^3. Runs and
 dense grids are kept in outputs/bench_extraction, and made where they are missing: a training takes about four minutes on two
@@ -173,7 +173,7 @@ def memory(device: str) -> dict:
 
 
 def main() -> None:
-    device = os.environ.get("DEVICE", "cpu")
+    device = next((word.removeprefix("device=") for word in sys.argv if word.startswith("device=")), "cpu")
     quick = "quick" in sys.argv
     chosen = [name for name in sys.argv[1:] if name in NETWORKS] or list(NETWORKS)
     FOLDER.mkdir(parents=True, exist_ok=True)
