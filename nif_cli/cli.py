@@ -41,15 +41,21 @@ EXAMPLES = {
     "extract": """\
   nif extract                                        meshes of the latest run
   nif extract run=outputs/sdf-meshes/... resolution=256 format=glb
+  nif extract resolution=1024 largest=true refine=2 faces=200000      as large as you like: work and memory follow the surface
+  nif extract 'bounds=[0,0,0,10,10,5]' resolution=512 normals=true    a part of it, in your units
   nif extract instances=all checkpoint=best
   nif extract 'instances=["chair/*"]' frame=normalised
   nif extract 'instances=[chair/0000,chair/0003]' interpolate=8     shapes between two learned ones
-  nif extract sample=5                               new shapes, drawn at random""",
+  nif extract sample=5                               new shapes, drawn at random
+  nif extract run=[outputs/a,outputs/b] compose=smooth_union blend=0.5      a new shape of two; also difference, morph, ...
+  nif extract offset=0.4 shell=1.5                   thicker, and hollow with walls of 1.5 (in the shape's own units)""",
     "render": """\
   nif render                                         one sheet of views for each shape of the latest run
   nif render format=mp4 frames=72 size=512
   nif render size=2000 crop=[100,100,200,150]        a part of a picture (model=image), magnified
   nif render instances=1 up=z elevation=30
+  nif render 'channels=[rgb,normal,depth]'           a file each; format=npy for their values
+  nif render run=[outputs/a,outputs/b] compose=morph interpolate=48 frames=1 format=mp4
   nif render 'instances=[chair/0000,chair/0003]' interpolate=48 format=gif""",
     "reconstruct": """\
   nif reconstruct input=chair.ply                    a mesh or a scan, by the latest run

@@ -89,29 +89,47 @@ class OfRun:
 
 
 @dataclass
-class Extract(OfRun):
-    resolution: int = 128
-    method: str = "sparse"
-    format: str = "ply"
-    frame: str = "original"
-    level: float | None = None
+class OfShapes(OfRun):
+    """What is made of the shapes of one run, or of several (then `run` is a list)."""
+
+    run: Any = None
     interpolate: int | None = None
     sample: int | None = None
     seed: int = 0
+    compose: str | None = None
+    blend: float | None = None
+    share: float | None = None
+    place: Any = None
+    offset: float | None = None
+    shell: float | None = None
+    frame: str = "original"
 
 
 @dataclass
-class Render(OfRun):
+class Extract(OfShapes):
+    resolution: int = 128
+    method: str = "sparse"
+    coarse: int | None = None
+    bounds: Any = None
+    level: float | None = None
+    largest: bool = False
+    faces: int | None = None
+    refine: int = 0
+    normals: bool = False
+    format: str = "ply"
+
+
+@dataclass
+class Render(OfShapes):
     camera: str = "turntable"
     frames: int = 8
     size: int | None = None
+    channels: Any = None
+    shadows: bool = True
     crop: Any = None
     elevation: float = 20.0
     up: str = "y"
     format: str = "png"
-    interpolate: int | None = None
-    sample: int | None = None
-    seed: int = 0
 
 
 @dataclass

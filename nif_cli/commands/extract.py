@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+import trimesh
 from omegaconf import DictConfig
 from tqdm import tqdm
 
@@ -16,21 +18,14 @@ from nif_cli.commands.of_run import OpenRun, open_run
 from nif_cli.config import check, did_you_mean
 from nif_cli.field import Field, Signal
 from nif_cli.geometry.curves import extract_curves, svg
-from nif_cli.geometry.extraction import extract_mesh, vertex_colors
+from nif_cli.geometry.extraction import extract_mesh
+from nif_cli.geometry.finishing import field_normals, largest_part, refined, simplified, vertex_colors
 from nif_cli.geometry.mesh import WRITABLE, Transform, mesh_bytes
 
 
 def main(cfg: DictConfig) -> None:
     config = check(cfg, "extract")
-    format, frame, resolution = config["format"], config["frame"], config["resolution"]
-    if format not in WRITABLE:
-        raise NifError(f"format={format}: no mesh format{did_you_mean(format, WRITABLE)}")
-    if frame not in ("original", "normalised"):
-        raise NifError(f"frame={frame}: must be original or normalised")
-    if config["method"] not in ("sparse", "dense"):
-        raise NifError(f"method={config['method']}: must be sparse or dense")
-    if resolution < 2:
-        raise NifError(f"resolution={resolution}: at least 2 grid points a side are needed (128 or 256 is usual)")
+    box = _check(config)
     run = open_run(config)
     folder = Path(config["output"]).expanduser() if config["output"] else run.path / "meshes"
     empty, total = [], 0
@@ -42,30 +37,95 @@ def main(cfg: DictConfig) -> None:
             _curves(run, id, field, transform, folder, config)
             continue
         began = time.monotonic()
-        bar = tqdm(desc=id, unit=" points", unit_scale=True, leave=False, disable=not sys.stderr.isatty(), delay=1)
-        with bar:
-            mesh = extract_mesh(
-                field,
-                resolution,
-                level=config["level"],
-                sparse=config["method"] == "sparse",
-                device=run.device,
-                progress=bar.update,
-            )
+        bounds = field.bounds if box is None else _part(id, field, transform, box, config)
+        mesh = _surface(id, field, bounds, run, config)
         if len(mesh.faces) == 0:
             empty.append(id)
             print(f"{id}: no surface at this level; nothing written")
             continue
+        remarks = [f"{mesh.metadata['evaluations']:,} evaluations"]
+        if config["largest"]:
+            mesh, parts = largest_part(mesh)
+            remarks.append(f"the largest of {parts} parts")
+        if config["faces"] is not None:
+            mesh = simplified(mesh, config["faces"])
+        if config["refine"]:
+            cell = float((bounds[1] - bounds[0]).max()) / (config["resolution"] - 1)
+            level, steps = config["level"], config["refine"]
+            mesh.vertices = refined(field, mesh.vertices, steps, cell, level=level, device=run.device)
+        normals = field_normals(field, mesh.vertices, run.device) if config["normals"] else None
         if isinstance(field, Signal):
             mesh.visual.vertex_colors = vertex_colors(field, mesh.vertices, run.device)  # type: ignore[union-attr]
-        if frame == "original":
+        if config["frame"] == "original":
             mesh.vertices = transform.to_original(mesh.vertices)
-        path = folder / f"{runs.safe_name(id)}.{format}"
-        runs.write(path, mesh_bytes(mesh, format))
-        state = "closed" if mesh.is_watertight else "open"
-        print(f"{path}  {len(mesh.vertices):,} vertices, {len(mesh.faces):,} faces, {state}, {time.monotonic() - began:.1f} s")
+        if normals is not None:
+            mesh.vertex_normals = normals
+        path = folder / f"{runs.safe_name(id)}.{config['format']}"
+        runs.write(path, mesh_bytes(mesh, config["format"]))
+        counts = f"{len(mesh.vertices):,} vertices, {len(mesh.faces):,} faces, {'closed' if mesh.is_watertight else 'open'}"
+        print(f"{path}  {counts}, {', '.join(remarks)}, {time.monotonic() - began:.1f} s")
     if len(empty) == total:
         raise NifError("no surface in any of them: train longer, or another level=")
+
+
+def _check(config: dict[str, Any]) -> np.ndarray | None:
+    """NifError for values that make no sense; the box of bounds=, [2, 3]."""
+    format = config["format"]
+    if format not in WRITABLE:
+        raise NifError(f"format={format}: no mesh format{did_you_mean(format, WRITABLE)}")
+    if config["frame"] not in ("original", "normalised"):
+        raise NifError(f"frame={config['frame']}: must be original or normalised")
+    if config["method"] not in ("sparse", "dense"):
+        raise NifError(f"method={config['method']}: must be sparse or dense")
+    if config["normals"] and format in ("stl", "off"):
+        raise NifError(f"normals: {format} files hold none at vertices; format=ply, obj or glb do")
+    least = {"resolution": (2, "grid points a side are needed (128 or 256 is usual)"), "coarse": (1, "cell a side")}
+    least |= {"faces": (4, "triangles make a closed surface"), "refine": (0, "steps")}
+    for key, (number, what) in least.items():
+        if config[key] is not None and config[key] < number:
+            raise NifError(f"{key}={config[key]}: at least {number} {what}")
+    if config["bounds"] is None:
+        return None
+    try:
+        box = np.asarray(config["bounds"], np.float64).reshape(2, 3)
+    except (TypeError, ValueError) as error:
+        raise NifError(f"bounds={config['bounds']}: six numbers are needed, [x,y,z,x,y,z], lower and upper corner") from error
+    if not np.isfinite(box).all() or not (box[0] < box[1]).all():
+        raise NifError(f"bounds={config['bounds']}: the lower corner comes first, and must be below the upper one in x, y and z")
+    return box
+
+
+def _part(id: str, field: Field, transform: Transform, box: np.ndarray, config: dict[str, Any]) -> torch.Tensor:
+    """The part of the field's bounds that bounds= leaves, [2, 3] in normalised space."""
+    corners = transform.to_normalised(box) if config["frame"] == "original" else box
+    low, high = field.bounds.cpu().double().numpy()
+    part = np.stack((np.maximum(corners[0], low), np.minimum(corners[1], high)))
+    if not (part[0] < part[1]).all():
+        known = np.stack((low, high))
+        known = (transform.to_original(known) if config["frame"] == "original" else known).ravel()
+        raise NifError(f"bounds: outside of {id}, which lies within [{','.join(f'{x:.4g}' for x in known)}]")
+    return torch.from_numpy(part)
+
+
+def _surface(id: str, field: Field, bounds: torch.Tensor, run: OpenRun, config: dict[str, Any]) -> trimesh.Trimesh:
+    """The mesh of a field, with a bar on a terminal: evaluations done, and about how many are left."""
+    bar = tqdm(desc=id, unit=" points", unit_scale=True, leave=False, disable=not sys.stderr.isatty(), delay=1)
+
+    def advance(done: int, left: int) -> None:
+        bar.total = bar.n + done + left
+        bar.update(done)
+
+    with bar:
+        return extract_mesh(
+            field,
+            config["resolution"],
+            level=config["level"],
+            sparse=config["method"] == "sparse",
+            coarse=config["coarse"],
+            bounds=bounds,
+            device=run.device,
+            progress=advance,
+        )
 
 
 def _curves(run: OpenRun, id: str, field: Field, transform: Transform, folder: Path, config: dict[str, Any]) -> None:

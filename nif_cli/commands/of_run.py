@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from nif_cli import NifError, runs
+from nif_cli.commands import composing
 from nif_cli.field import Field, Signal
 from nif_cli.geometry.mesh import Transform
 from nif_cli.models.model import Model
@@ -22,10 +23,22 @@ class OpenRun:
     device: torch.device
     instances: list[str]
     config: dict[str, Any]
+    composed: list[composing.Operand]  # what compose= puts together, of this run or of several
 
     def fields(self) -> Iterator[tuple[str, Field | Signal, Transform]]:
         """(name, field, transform to the user's units) of the instances; with interpolate= of the shapes between two of
-        them, with sample= of new ones (in normalised space)."""
+        them, with sample= of new ones (in normalised space), with compose= of what they make together."""
+        if self.composed:
+            yield from composing.composed(self.composed, self.config, self.device)
+            return
+        edits = [key for key in ("offset", "shell") if self.config[key]]
+        for name, field, transform in self._learned():
+            if edits and isinstance(field, Field) and field.bounds.shape[1] == 3:
+                unit = transform.scale if self.config["frame"] == "original" else 1.0
+                name, field = f"{'-'.join(edits)}/{name}", composing.edited(field, self.config, unit, self.device)
+            yield name, field, transform
+
+    def _learned(self) -> Iterator[tuple[str, Field | Signal, Transform]]:
         steps, count = self.config["interpolate"], self.config["sample"]
         if steps is not None:
             first, second = self.instances
@@ -51,8 +64,9 @@ def pair_name(first: str, second: str) -> str:
 
 
 def open_run(config: dict[str, Any]) -> OpenRun:
-    """The run, model and instances that a command's keys name; says which, where the user did not."""
+    """The run (or runs), model and instances that a command's keys name; says which, where the user did not."""
     device = runs.device_for(config["device"])
+    composing.check_keys(config)
     steps, count = config["interpolate"], config["sample"]
     if steps is not None and count is not None:
         raise NifError("interpolate and sample: give one of them")
@@ -60,7 +74,15 @@ def open_run(config: dict[str, Any]) -> OpenRun:
         raise NifError(f"interpolate={steps}: at least 2, the two shapes themselves")
     if count is not None and count < 1:
         raise NifError(f"sample={count}: at least 1")
-    path = runs.find(config["run"])
+    if isinstance(config["run"], list) or config["compose"] is not None:
+        named = config["run"] if isinstance(config["run"], list) else [config["run"]]
+        paths = [runs.find(None if run is None else str(run)) for run in named]
+        if config["run"] is None:
+            print(f"run: {paths[0]}")
+        models = [runs.load(path, config["checkpoint"], device) for path in paths]
+        chosen = composing.operands(models, config["instances"], config["compose"])
+        return OpenRun(paths[0], models[0], device, [id for id, _ in chosen], config, chosen)
+    path = runs.find(None if config["run"] is None else str(config["run"]))
     model = runs.load(path, config["checkpoint"], device)
     known = list(model.instances)
     chosen = runs.select(known, config["instances"])
@@ -71,4 +93,4 @@ def open_run(config: dict[str, Any]) -> OpenRun:
     if count is None and steps is None and len(chosen) < len(known):
         more = "" if config["instances"] is not None else "; instances=all takes them all"
         print(f"{len(chosen)} of {len(known)} instances{more}")
-    return OpenRun(path, model, device, chosen, config)
+    return OpenRun(path, model, device, chosen, config, [])

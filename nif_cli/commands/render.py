@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from nif_cli.geometry.mesh import Transform
 from nif_cli.rendering.cameras import turntable
 from nif_cli.rendering.pictures import (
     displayed,
+    drawn,
     gif_bytes,
     image_values,
     picture,
@@ -33,6 +35,9 @@ from nif_cli.rendering.pictures import (
     write_mp4,
 )
 from nif_cli.rendering.sphere_tracing import EmptySpace
+from nif_cli.rendering.surface_view import surface_view
+
+CHANNELS = ("rgb", "normal", "depth", "opacity")
 
 
 def main(cfg: DictConfig) -> None:
@@ -41,7 +46,9 @@ def main(cfg: DictConfig) -> None:
     if config["camera"] != "turntable":
         raise NifError(f"camera={config['camera']}: there is turntable")
     if format not in ("png", "gif", "mp4", "npy"):
-        raise NifError(f"format={format}: must be png, gif or mp4 (or npy, of a picture)")
+        raise NifError(f"format={format}: must be png, gif or mp4 (or npy, for values)")
+    if not isinstance(config["channels"], list) or not config["channels"] or not set(config["channels"]) <= set(CHANNELS):
+        raise NifError(f"channels={config['channels']}: must be a list of {', '.join(CHANNELS)}")
     if not 8 <= size <= 2**17:
         raise NifError(f"size={size}: must be between 8 and 131072 pixels")
     with blame("camera"):
@@ -62,23 +69,54 @@ def main(cfg: DictConfig) -> None:
             runs.write(path, png_bytes(plane_picture(field, size, run.device)))
             print(f"{path}  {size} x {size} pixels, {time.monotonic() - began:.1f} s")
             continue
-        if format == "npy" or config["crop"] is not None:
-            raise NifError(f"{'format=npy' if format == 'npy' else 'crop'}: is for pictures, and {id} is a shape")
+        if config["crop"] is not None:
+            raise NifError(f"crop: is for pictures, and {id} is a shape")
+        if 100 * size**2 > available_memory():
+            raise NifError(f"size={size}: pictures of {size} x {size} pixels do not fit in memory")
         empty = EmptySpace(field, device=run.device)
-        views = tqdm(poses, desc=id, unit=" view", leave=False, disable=not sys.stderr.isatty(), delay=1)
-        frames = [picture(field, pose, size, run.device, empty=empty) for pose in views]
-        path = folder / f"{runs.safe_name(id)}.{format}"
-        if format == "mp4":
-            runs.write(path, lambda temporary, frames=frames: write_mp4(temporary, frames))
-        else:
-            runs.write(path, gif_bytes(frames) if format == "gif" else png_bytes(sheet(frames)))
-        first_views.append(frames[0])
-        note = ", empty: no surface in view" if all((frame == 255).all() for frame in frames) else ""
-        print(f"{path}  {len(frames)} views of {size} x {size}, {time.monotonic() - began:.1f} s{note}")
+        bar = tqdm(poses, desc=id, unit=" view", leave=False, disable=not sys.stderr.isatty(), delay=1)
+        made: dict[str, list[Any]] = {channel: [] for channel in config["channels"]}
+        seen = False
+        for k, pose in enumerate(bar):
+            view = surface_view(field, pose, size, run.device, 3, empty, config["shadows"])
+            seen |= bool(view.opacity.any())
+            first_views += [displayed(view.rgb)] if k == 0 else []
+            for channel, frames in made.items():
+                values = getattr(view, channel)
+                frames.append(values if format == "npy" or channel == "depth" else drawn(values, channel))
+        for channel, frames in made.items():
+            if channel == "depth":
+                frames = _depths(frames, 1.0 if config["frame"] == "normalised" else transform.scale, draw=format != "npy")
+            path = folder / f"{runs.safe_name(id)}{'' if channel == 'rgb' else '_' + channel}.{format}"
+            _write(path, frames)
+            note = "" if seen else ", empty: no surface in view"
+            print(f"{path}  {len(frames)} views of {size} x {size}, {time.monotonic() - began:.1f} s{note}")
     if len(first_views) > 1:
         path = folder / "overview.png"
         runs.write(path, png_bytes(sheet(first_views)))
         print(f"{path}  the first view of each")
+
+
+def _depths(frames: list[torch.Tensor], scale: float, draw: bool) -> list[Any]:
+    """Depths in the user's units, or all of them drawn from one nearest to one farthest."""
+    frames = [depth / scale for depth in frames]
+    if not draw:
+        return frames
+    finite = torch.cat([depth[torch.isfinite(depth)] for depth in frames])
+    nearest, farthest = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
+    return [drawn(depth, "depth", nearest, farthest) for depth in frames]
+
+
+def _write(path: Path, frames: Sequence[Any]) -> None:
+    """Views as what the name of the file ends with: a sheet, a film, or (npy) their values [F, H, W, ...]."""
+    if path.suffix == ".mp4":
+        runs.write(path, lambda temporary: write_mp4(temporary, frames))
+    elif path.suffix == ".npy":
+        buffer = io.BytesIO()
+        np.save(buffer, np.stack([np.asarray(frame) for frame in frames]))
+        runs.write(path, buffer.getvalue())
+    else:
+        runs.write(path, gif_bytes(frames) if path.suffix == ".gif" else png_bytes(sheet(frames)))
 
 
 def _picture(run: OpenRun, id: str, signal: Signal, transform: Transform, folder: Path) -> None:
@@ -117,12 +155,10 @@ def _interpolation(run: OpenRun, folder: Path, poses: torch.Tensor, config: dict
     with bar:
         for (_, field, _), pose in zip(run.fields(), views, strict=True):
             assert isinstance(field, Field)
-            frames.append(picture(field, pose, config["size"] or 256, run.device))
+            frames.append(picture(field, pose, config["size"] or 256, run.device, 3, shadows=config["shadows"]))
             bar.update()
     first, second = run.instances
-    path = folder / "interpolation" / f"{runs.safe_name(pair_name(first, second))}.{config['format']}"
-    if config["format"] == "mp4":
-        runs.write(path, lambda temporary: write_mp4(temporary, frames))
-    else:
-        runs.write(path, gif_bytes(frames) if config["format"] == "gif" else png_bytes(sheet(frames)))
+    kind = config["compose"] or "interpolation"
+    path = folder / kind / f"{runs.safe_name(pair_name(first, second))}.{config['format']}"
+    _write(path, frames)
     print(f"{path}  {steps} shapes from {first} to {second}, {time.monotonic() - began:.1f} s")

@@ -209,7 +209,9 @@ def mesh_bytes(mesh: trimesh.Trimesh, format: str) -> bytes:
         srgb = np.asarray(visual.vertex_colors) / 255
         linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
         linear[:, 3] = srgb[:, 3]
-        mesh = trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_colors=(linear * 255 + 0.5).astype(np.uint8), process=False)
+        normals = mesh.vertex_normals if "vertex_normals" in mesh._cache else None  # only those that somebody gave it
+        colors = (linear * 255 + 0.5).astype(np.uint8)
+        mesh = trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_colors=colors, vertex_normals=normals, process=False)
     data = mesh.export(file_type=format)
     buffer = io.BytesIO(data.encode() if isinstance(data, str) else bytes(data))
     return buffer.getvalue()

@@ -93,7 +93,7 @@ class Model(pl.LightningModule):
 
     def between(self, first: str, second: str, share: float) -> Field:
         """A shape on the way from one known instance (share 0) to another (share 1). NifError where the model has none."""
-        raise NifError(f"interpolate: {type(self).__name__} has no space of shapes to move in; model=deepsdf has")
+        raise NifError(f"interpolate: {type(self).__name__} has no space of shapes to move in; add compose=morph")
 
     def sample(self, count: int, seed: int = 0) -> list[Field]:
         """New shapes, drawn at random. NifError where the model cannot."""

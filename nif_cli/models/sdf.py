@@ -17,6 +17,7 @@ from nif_cli.data.pool import ShapeBatch
 from nif_cli.data.samples import ShapeSamples
 from nif_cli.data.shapes import ShapeData
 from nif_cli.field import BoundField, bind
+from nif_cli.fields.mlp import MLP
 from nif_cli.geometry.sampling import sample_around
 from nif_cli.losses import clamped_l1, eikonal, normal_alignment, off_surface
 from nif_cli.models.model import Instance, Model
@@ -82,7 +83,8 @@ class Sdf(Model):
         pass
 
     def field(self, id: str) -> BoundField:
-        return bind(self.network, bounds=self.bounds, trust=self.clamp if self.objective == "regression" else float("inf"))
+        network = self.network.folded() if isinstance(self.network, MLP) and not self.training else self.network
+        return bind(network, bounds=self.bounds, trust=self.clamp if self.objective == "regression" else float("inf"))
 
     def loss(self, batch: ShapeBatch) -> dict[str, Tensor]:
         if self.objective == "sal":

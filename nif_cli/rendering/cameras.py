@@ -40,8 +40,14 @@ def turntable(frames: int, elevation: float = 20.0, up: str = "y", distance: flo
 
 def pinhole_rays(pose: Float[Tensor, "3 4"], width: int, height: int, fov: float = 40.0) -> Rays:
     """The rays through all pixel centres, row by row from the top left; `fov` is the vertical angle in degrees."""
-    focal = 0.5 * height / math.tan(math.radians(fov) / 2)
     v, u = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
-    local = torch.stack([(u - width / 2) / focal, (height / 2 - v) / focal, -torch.ones_like(u)], -1).reshape(-1, 3)
+    return rays_through(pose, torch.stack((u, v), -1).reshape(-1, 2).to(pose.device), width, height, fov)
+
+
+def rays_through(pose: Float[Tensor, "3 4"], at: Float[Tensor, "R 2"], width: int, height: int, fov: float = 40.0) -> Rays:
+    """The rays through places of the picture, in pixels to the right and down from its top left corner."""
+    focal = 0.5 * height / math.tan(math.radians(fov) / 2)
+    u, v = at.unbind(-1)
+    local = torch.stack([(u - width / 2) / focal, (height / 2 - v) / focal, -torch.ones_like(u)], -1)
     directions = torch.nn.functional.normalize(local @ pose[:, :3].T.to(local), dim=-1)
     return Rays(pose[:, 3].to(local).expand_as(directions), directions)

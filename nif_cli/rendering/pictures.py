@@ -17,8 +17,9 @@ from torch import Tensor
 
 from nif_cli.field import Field, Signal, evaluate
 from nif_cli.geometry.mesh import Transform
-from nif_cli.rendering.cameras import Rays, pinhole_rays
-from nif_cli.rendering.sphere_tracing import EmptySpace, Hits, shade, sphere_trace
+from nif_cli.rendering.cameras import pinhole_rays
+from nif_cli.rendering.sphere_tracing import EmptySpace, Hits, shade
+from nif_cli.rendering.surface_view import surface_view
 
 Picture = UInt8[np.ndarray, "H W 3"]
 
@@ -30,21 +31,22 @@ def picture(
     device: torch.device | str = "cpu",
     antialias: int = 2,
     empty: EmptySpace | None = None,
+    shadows: bool = False,
 ) -> Picture:
-    """The surface of `field` from a camera, size x size, shaded by its normals; antialias^2 rays a pixel. Several
-    pictures of one field share their `empty` space. Of a field of the plane: `plane_picture`, wherever the camera is."""
+    """`surface_view` in colours. Several pictures of one field share their `empty` space. Of a field of the plane:
+    `plane_picture`, wherever the camera is."""
     if field.bounds.shape[1] == 2:
         return plane_picture(field, size, device)
-    rays = pinhole_rays(pose, size * antialias, size * antialias)
-    rays = Rays(rays.origins.to(device), rays.directions.to(device))
-    hits = sphere_trace(field, rays, empty)
-    paint = None
-    if isinstance(field, Signal):
-        with torch.no_grad():
-            paint = torch.cat([field.color(part).clamp(0, 1) for part in hits.points.split(2**16)])
-    colour = shade(hits, rays, pose[:, 0], pose[:, 1], paint)
-    image = colour.reshape(size, antialias, size, antialias, 3).mean((1, 3))
-    return (image * 255 + 0.5).to(torch.uint8).cpu().numpy()
+    return displayed(surface_view(field, pose, size, device, antialias, empty, shadows).rgb)
+
+
+def drawn(values: Float[Tensor, "H W *C"], channel: str, nearest: float = 0.0, farthest: float = 1.0) -> Picture:
+    """A channel of a `surface_view` as a picture: a normal as 0.5 + 0.5 n, depth from white to dark and black where it is inf."""
+    if channel == "depth":
+        values = 1 - 0.8 * (values - nearest) / max(farthest - nearest, 1e-12)
+    elif channel == "normal":
+        values = 0.5 + 0.5 * values
+    return displayed(values if values.dim() == 3 else values[..., None].expand(-1, -1, 3))
 
 
 def plane_picture(field: Field, size: int, device: torch.device | str = "cpu") -> Picture:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
-from scipy.ndimage import binary_dilation, distance_transform_edt
+from jaxtyping import Bool, Float, Int
+from scipy.ndimage import binary_dilation, distance_transform_edt, maximum_filter, minimum_filter
 from torch import Tensor
 
-from nif_cli.field import Field, evaluate, gradient
+from nif_cli.field import Field, evaluate, value_and_gradient
 from nif_cli.rendering.cameras import Rays
 
 
@@ -30,29 +30,49 @@ def box_entry(rays: Rays, bounds: Float[Tensor, "2 3"]) -> tuple[Float[Tensor, "
 
 
 class EmptySpace:
-    """How far the surface is at least, from a coarse grid of `resolution`^3 values of the field: cheap to look up.
+    """How far the surface is at least, from coarse grids of values of the field: cheap to look up.
 
-    A cell may hold the surface when |value - level| at its centre is less than the
-    cell's half diagonal (with a margin of 1.5 for networks that are only nearly distances; for clamped ones at most
-    `trust`). The rest is at least as far from it as from the nearest such cell. Values that are no distances (trust 0) say
-    only on which side a centre is: cells whose centre is inside, and their neighbours, may hold the surface.
+    A cell may hold the surface when |value - level| at its centre is less than the cell's half diagonal (with a margin of 1.5
+    for networks that are only nearly distances; for clamped ones at most `trust`). Such cells of a grid of `resolution`^3 are
+    halved and asked again. The rest is at least as far from the surface as from the nearest cell that may hold it. Values
+    that are no distances (trust 0) say only on which side a centre is, and how much they vary: cells whose centre is inside,
+    those whose value is less than what it changes by around them, and their neighbours may hold the surface.
     """
 
     def __init__(self, field: Field, resolution: int | None = None, device: torch.device | str = "cpu"):
         resolution = resolution or (40 if field.trust > 0 else 64)
-        self.low, high = field.bounds.to(device)
-        self.cell = (high - self.low) / resolution
+        self.low, self.high = field.bounds.to(device)
+        self.cell = (self.high - self.low) / resolution
         index = torch.arange(resolution, device=device)
-        centres = torch.stack(torch.meshgrid(index, index, index, indexing="ij"), -1).reshape(-1, 3) + 0.5
-        value = (evaluate(field, self.low + centres * self.cell) - field.level).reshape((resolution,) * 3)
-        reach = min(1.5 * 0.5 * float(self.cell.norm()), 0.9 * field.trust)
+        cells = torch.stack(torch.meshgrid(index, index, index, indexing="ij"), -1).reshape(-1, 3)
+        value = self._outward(field, cells)
+        outward: np.ndarray = value.reshape((resolution,) * 3).cpu().numpy()
         if field.trust > 0:
-            occupied: np.ndarray = (value.abs() < reach).cpu().numpy()
+            corners = torch.tensor([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)], device=device)
+            children = (2 * cells[value.abs() < self._reach(field)][:, None] + corners).reshape(-1, 3)
+            resolution, self.cell = 2 * resolution, 0.5 * self.cell
+            outward = outward.repeat(2, 0).repeat(2, 1).repeat(2, 2)
+            value = self._outward(field, children)
+            outward[tuple(children.T.cpu().numpy())] = value.cpu().numpy()
+            occupied: np.ndarray = np.zeros((resolution,) * 3, bool)
+            occupied[tuple(children[value.abs() < self._reach(field)].T.cpu().numpy())] = True
         else:
-            occupied = binary_dilation((value > 0).cpu().numpy(), np.ones((3, 3, 3)))  # type: ignore[assignment]
-        far = distance_transform_edt(~occupied, sampling=self.cell.tolist()) if occupied.any() else np.full(occupied.shape, 1e3)
+            varies = maximum_filter(outward, 3) - minimum_filter(outward, 3)
+            occupied = binary_dilation((outward < 0) | (outward < varies), np.ones((3, 3, 3)))  # type: ignore[assignment]
+        sides = self.cell.tolist()
+        far = distance_transform_edt(~occupied, sampling=sides) if occupied.any() else np.full(occupied.shape, 1e3)
         # between any point of this cell and any of that one: two half diagonals less than between the centres
         self.far = torch.from_numpy(np.asarray(far) - float(self.cell.norm())).float().to(device)
+        inside = outward < 0
+        between = distance_transform_edt(~inside, sampling=sides) - distance_transform_edt(inside, sampling=sides)  # type: ignore[operator]
+        near = occupied & (np.abs(outward) < field.trust)
+        self.between = torch.from_numpy(np.where(near, outward, between)).float().to(device)
+
+    def _outward(self, field: Field, cells: Int[Tensor, "N 3"]) -> Float[Tensor, "N"]:
+        return field.level - evaluate(field, self.low + (cells + 0.5) * self.cell)
+
+    def _reach(self, field: Field) -> float:
+        return min(1.5 * 0.5 * float(self.cell.norm()), 0.9 * field.trust)
 
     def at_least(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         """A lower bound of the distance to the surface at points inside the bounds; 0 near it."""
@@ -60,49 +80,63 @@ class EmptySpace:
         far = self.far[i, j, k]
         return torch.where(far > 0.5 * self.cell.min(), far, 0.0)  # steps that are hardly any would never arrive
 
+    def distance(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
+        """About the distance to the surface, positive outside, to about a cell: for light."""
+        where = (2 * (points - self.low) / (self.high - self.low) - 1).flip(-1)[None, :, None, None]
+        grid = self.between[None, None]
+        return torch.nn.functional.grid_sample(grid, where, padding_mode="border", align_corners=False).reshape(-1)
+
 
 def sphere_trace(field: Field, rays: Rays, empty: EmptySpace | None = None, steps: int = 200, tolerance: float = 2e-4) -> Hits:
-    """March each ray by the distance ahead, never more than `field.trust`, until it is within `tolerance` of the surface.
-    A field whose values are no distances (trust 0) is searched by `ray_march`.
+    """March each ray by the distance ahead, never more than `field.trust`, until it is within `tolerance` of the surface;
+    then a Newton step along the ray, whose gradient is the normal's. A field whose values are no distances (trust 0) is
+    searched by `ray_march`.
 
-    Through `empty` space (made here if not given) rays go without evaluating the network. A step that crosses the surface
-    (networks are only nearly distances) is refined by false position. Only rays still on their way are evaluated.
+    Steps are longer than the distance where the last two values say that the surface recedes, as long as the balls that are
+    free of it overlap; else the ray goes back to where it was sure (Keinert et al. 2014; Ban and Valasek 2023). Through
+    `empty` space (made here if not given) rays go without evaluating the network. A step that crosses the surface (networks
+    are only nearly distances) is refined. Only rays still on their way are evaluated.
     """
     if not field.trust > 0:
         return ray_march(field, rays, empty)
-    count, device = len(rays.origins), rays.origins.device
-    bounds = field.bounds.to(rays.origins)
+    device = rays.origins.device
     empty = empty or EmptySpace(field, device=device)
-    near, far = box_entry(rays, bounds)
-    depth = torch.full((count,), torch.inf, device=device)
+    near, far = box_entry(rays, field.bounds.to(rays.origins))
+    depth = torch.full_like(near, torch.inf)
     active = torch.nonzero(near < far)[:, 0]
     t = near[active]
-    before, ahead = t.clone(), torch.full_like(t, torch.inf)  # the last depth outside, and the distance there
+    sure, free = t.clone(), torch.zeros_like(t)  # the last depth known to be outside, and the distance there
+    slope = torch.full_like(t, -1.0)  # of the distance along the ray
+    brackets = []
     for _ in range(steps):
         if not len(active):
             break
         points = rays.origins[active] + t[:, None] * rays.directions[active]
-        step = empty.at_least(points)
-        close = torch.nonzero(step == 0)[:, 0]
-        distance = torch.full_like(t, torch.inf)
-        distance[close] = field.level - evaluate(field, points[close])  # positive outside
-        inside = distance < 0
-        done = inside | (distance < tolerance)
-        # between the last point outside and this one, where the straight line through both values is zero
-        share = torch.where(torch.isfinite(ahead), ahead / (ahead - distance), 1.0).clamp(0, 1)
-        depth[active[done]] = torch.where(inside, before + (t - before) * share, t)[done]
-        before, ahead = t, distance
-        t = t + torch.where(step > 0, step, distance.clamp(min=tolerance, max=field.trust))
-        keep = ~done & (t < far[active])
-        active, t, before, ahead = active[keep], t[keep], before[keep], ahead[keep]
-    return _hits(field, rays, depth)
+        distance = empty.at_least(points)
+        skipping = distance > 0
+        close = torch.nonzero(~skipping)[:, 0]
+        distance[close] = (field.level - evaluate(field, points[close])).clamp(max=field.trust)  # positive outside
+        inside, gap = distance < 0, t - sure
+        there = ~inside & (distance < tolerance)
+        doubtful = ~inside & ~there & (gap > free + distance)  # something may lie between the two balls
+        brackets.append((active[inside], sure[inside], free[inside], t[inside], distance[inside]))
+        depth[active[there]] = t[there]
+        rate = (distance - free) / gap.clamp(min=1e-6)
+        slope = torch.where(doubtful | skipping | (free == 0), -1.0, 0.3 * slope + 0.7 * rate.clamp(-1.0, 0.9))
+        step = torch.where(skipping, distance, (2 / (1 - slope) * distance).clamp(min=tolerance))
+        ahead = torch.where(doubtful, sure + free, t + step)
+        sure, free = torch.where(doubtful, sure, t), torch.where(doubtful, free, distance)
+        keep = ~(inside | there) & (ahead < far[active])
+        active, t, sure, free, slope = active[keep], ahead[keep], sure[keep], free[keep], slope[keep]
+    _crossing(field, rays, brackets, depth, tolerance)
+    return _hits(field, rays, depth, 2 * tolerance)
 
 
-def ray_march(field: Field, rays: Rays, empty: EmptySpace | None = None, bisections: int = 12) -> Hits:
+def ray_march(field: Field, rays: Rays, empty: EmptySpace | None = None, tolerance: float = 2e-4) -> Hits:
     """Where each ray first goes from outside to inside, for fields of which only the sign is known (occupancy logits).
 
     Steps of half a cell of `empty` space through the cells that may hold the surface, in one go through the others; the
-    step that changes the sign is halved `bisections` times. What is thinner than a step can be missed. A ray that starts
+    step that changes the sign is narrowed to `tolerance`. What is thinner than a step can be missed. A ray that starts
     inside, or enters the bounds there, hits where it starts.
     """
     count, device = len(rays.origins), rays.origins.device
@@ -112,35 +146,58 @@ def ray_march(field: Field, rays: Rays, empty: EmptySpace | None = None, bisecti
     depth = torch.full((count,), torch.inf, device=device)
     active = torch.nonzero(near < far)[:, 0]
     t = near[active]
-    low = t.clone()  # the last depth known to be outside
-    before, after, crossing = [], [], []
+    sure, before = t.clone(), torch.full_like(t, torch.inf)  # the last depth known to be outside; how far below the level
+    brackets = []
     while len(active):
         points = rays.origins[active] + t[:, None] * rays.directions[active]
         free = empty.at_least(points)
         close = torch.nonzero(free == 0)[:, 0]
-        inside = torch.zeros(len(t), dtype=torch.bool, device=device)
-        inside[close] = evaluate(field, points[close]) > field.level
-        crossing.append(active[inside])
-        before.append(low[inside])
-        after.append(t[inside])
+        below = torch.full_like(t, torch.inf)
+        below[close] = field.level - evaluate(field, points[close])
+        inside = below < 0
+        brackets.append((active[inside], sure[inside], before[inside], t[inside], below[inside]))
         ahead = t + torch.where(free > 0, free, step)
         keep = ~inside & (ahead < far[active])
-        active, low, t = active[keep], t[keep], ahead[keep]
-    if crossing:
-        index, a, b = torch.cat(crossing), torch.cat(before), torch.cat(after)
-        for _ in range(bisections):
-            middle = 0.5 * (a + b)
-            inside = evaluate(field, rays.origins[index] + middle[:, None] * rays.directions[index]) > field.level
-            a, b = torch.where(inside, a, middle), torch.where(inside, middle, b)
+        active, sure, before, t = active[keep], t[keep], below[keep], ahead[keep]
+    _crossing(field, rays, brackets, depth, tolerance)
+    return _hits(field, rays, depth, 0.0)
+
+
+def _crossing(field: Field, rays: Rays, brackets: list[tuple[Tensor, ...]], depth: Float[Tensor, "R"], tolerance: float) -> None:
+    """Put into `depth` where rays go inside, to `tolerance`. A bracket has their numbers, a depth outside and level - value
+    there (> 0; inf: not known), a depth inside and level - value there (< 0). False position, held to the middle half of the
+    bracket on every second step, so that values of any shape are halved at least."""
+    if not brackets:
+        return
+    index, a, of_a, b, of_b = (torch.cat(parts) for parts in zip(*brackets, strict=True))
+    depth[index] = b
+    for k in range(40):
+        wide = (b - a > tolerance) & (of_b < -tolerance)
+        index, a, of_a, b, of_b = (x[wide] for x in (index, a, of_a, b, of_b))
+        if not len(index):
+            break
+        share = torch.where(torch.isfinite(of_a), of_a / (of_a - of_b), 0.5)
+        middle = a + (b - a) * (share.clamp(0.25, 0.75) if k % 2 else share.clamp(0.02, 0.98))
+        below = field.level - evaluate(field, rays.origins[index] + middle[:, None] * rays.directions[index])
+        inside = below < 0
+        a, of_a = torch.where(inside, a, middle), torch.where(inside, of_a, below)
+        b, of_b = torch.where(inside, middle, b), torch.where(inside, below, of_b)
         depth[index] = b
-    return _hits(field, rays, depth)
 
 
-def _hits(field: Field, rays: Rays, depth: Float[Tensor, "R"]) -> Hits:
+def _hits(field: Field, rays: Rays, depth: Float[Tensor, "R"], reach: float) -> Hits:
+    """The points at these depths and their normals, after a Newton step of at most `reach` along the ray."""
     hit = torch.isfinite(depth)
     points, normals = torch.zeros_like(rays.origins), torch.zeros_like(rays.origins)
-    points[hit] = rays.origins[hit] + depth[hit, None] * rays.directions[hit]
-    normals[hit] = -torch.nn.functional.normalize(gradient(field, points[hit]), dim=-1)
+    along = rays.directions[hit]
+    at = rays.origins[hit] + depth[hit, None] * along
+    value, slope = value_and_gradient(field, at)
+    rate = (slope * along).sum(-1)  # positive: the ray goes in
+    steep = rate > 0.2 * slope.norm(dim=-1)  # not along the surface
+    step = torch.where(steep, (field.level - value) / rate, 0.0).clamp(-reach, reach)
+    depth[hit] = depth[hit] + step
+    points[hit] = at + step[:, None] * along
+    normals[hit] = -torch.nn.functional.normalize(slope, dim=-1)
     return Hits(hit, depth, points, normals)
 
 
