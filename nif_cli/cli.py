@@ -137,7 +137,7 @@ def _help(command: str) -> str:
             inside = True
         elif inside and line.startswith("  - ") and ":" in line:
             group, _, chosen = line[4:].removeprefix("optional ").partition(":")
-            names = sorted(p.stem for p in (conf / group.strip()).glob("*.yaml") if p.stem not in ("batches", "sampling"))
+            names = sorted(p.stem for p in (conf / group.strip()).glob("*.yaml") if p.stem not in ("batches", "sampling", "rays"))
             if group.strip() != "hydra" and names:
                 shown = [f"[{n}]" if n == chosen.strip() else n for n in names]
                 groups.append(f"  {group.strip() + '=':<13} {' '.join(shown)}")

@@ -32,7 +32,7 @@ ALLOWED = (
     "torchmetrics.",
     *(f"pytorch_lightning.{part}." for part in ("trainer", "callbacks", "loggers", "strategies", "profilers")),
 )
-PARTS_OF_GROUPS = ("batches", "sampling")  # files of conf/data that others include: no choices
+PARTS_OF_GROUPS = ("batches", "sampling", "rays")  # files of conf/data that others include: no choices
 FOREIGN = "NIF_ALLOW"  # a user's own prefixes, from their own environment only
 
 

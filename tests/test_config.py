@@ -19,7 +19,7 @@ CHOICES = [
     (group, path.stem)
     for group in GROUPS
     for path in sorted((CONF / group).glob("*.yaml"))
-    if path.stem not in ("sampling", "batches")  # a part of the data groups, no choice
+    if path.stem not in ("sampling", "batches", "rays")  # a part of the data groups, no choice
 ]
 
 
