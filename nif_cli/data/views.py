@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -10,13 +13,16 @@ from torch.utils.data import DataLoader
 
 from nif_cli import NifError
 from nif_cli.data.module import Batches, Data
+from nif_cli.data.posing import cut
 from nif_cli.data.samples import RayBatch
 from nif_cli.data.scene import Background, Scene, View
 from nif_cli.data.spill import memory_limit
 from nif_cli.rendering.cameras import Rays
 from nif_cli.rendering.lenses import Camera as Camera
 from nif_cli.rendering.lenses import Ndc as Ndc
-from nif_cli.rendering.lenses import unproject
+from nif_cli.rendering.lenses import camera_directions, unproject
+
+TABLE = 2**25  # pixels of different lenses whose directions are kept, 12 bytes each; beyond them they are found anew
 
 
 class Views(Data):
@@ -65,7 +71,7 @@ class Views(Data):
                     f"data: its {count} pictures take {needed / 2**30:.1f} GiB, more than data.memory "
                     f"({self.memory / 2**30:.1f} GiB): data.downscale={fitting} would fit"
                 )
-            self.scenes = scenes
+            self.scenes = [_looked_at(scene) for scene in scenes]
         return self.scenes
 
     def summary(self) -> str:
@@ -100,6 +106,30 @@ class Views(Data):
         return pool.draw(count, torch.Generator(device).manual_seed(self.seed))
 
 
+def each(root: str | Sequence[str], file: str, read: Callable[[str, Path], Scene]) -> list[Scene]:
+    """A scene of every root: a folder or a file, or a list of them. They are called by their folders."""
+    paths = [Path(r).expanduser() for r in ([root] if isinstance(root, str) else root)]
+    names = [(p.resolve().parent if p.is_file() else p.resolve()).name or "scene" for p in paths]
+    for path, name in zip(paths, names, strict=True):
+        if not path.exists():
+            raise NifError(f"data.root={path}: no such folder; it is the one that holds {file}")
+        if names.count(name) > 1:
+            raise NifError(f"data.root: two scenes are called '{name}'; rename a folder")
+    if not paths:
+        raise NifError("data.root: an empty list; name the folder of a scene, or several")
+    return [read(name, path) for name, path in zip(names, paths, strict=True)]
+
+
+def _looked_at(scene: Scene) -> Scene:
+    """The scene with a word in its report where its box cuts it off."""
+    ratio = cut(scene)
+    if ratio is None:
+        return scene
+    half = (scene.bounds[1] - scene.bounds[0]).max() / 2 / scene.transform.scale
+    note = f"not all of it lies in the box: one {ratio:g} times as large (+-{ratio * half:.3g}) would hold it"
+    return replace(scene, report=f"{scene.report}; {note}")
+
+
 def view_rays(scene: Scene, view: View) -> Rays:
     """The rays of all pixels of a view, row by row from the top left."""
     return scene.rays(view)
@@ -127,14 +157,22 @@ class RayPool:
             valid = view.valid
             if valid is not None:
                 masked, counts[start : start + size] = True, valid.reshape(-1)
+        if not bool((self.colors[:, 3] > 0).any()):
+            raise NifError("data: all pictures are fully transparent: there is nothing to learn")
         self.allowed = torch.nonzero(counts)[:, 0].to(device) if masked else None
         if self.allowed is not None and not len(self.allowed):
             raise NifError("data: the masks leave no pixel to train on")
         cameras = [v.camera for v, _ in views]
+        kinds = list(dict.fromkeys(cameras))
+        self.tables: Tensor | None = None
+        if sum(c.width * c.height for c in kinds) <= TABLE:  # the lenses undone once for all
+            self.tables = torch.cat([camera_directions(c) for c in kinds]).to(device)
+            sizes = [0, *(c.width * c.height for c in kinds)]
+            begins = torch.tensor(sizes).cumsum(0)
+            self.table = begins[[kinds.index(c) for c in cameras]].to(device)
         self.parameters = torch.stack([c.parameters for c in cameras]).float().to(device)
-        self.distorts = bool((self.parameters[:, 4:] != 0).any())
         self.fisheye = torch.tensor([c.fisheye for c in cameras], device=device)
-        self.kinds = {c.fisheye for c in cameras}
+        self.kinds = sorted({c.fisheye for c in cameras})
         self.widths = torch.tensor([c.width for c in cameras], device=device)
         self.poses = torch.stack([v.pose for v, _ in views]).to(device)
         self.scene = torch.tensor([n for _, n in views], device=device)
@@ -150,9 +188,8 @@ class RayPool:
     def at(self, index: Tensor) -> RayBatch:
         """The rays of these pixels, numbered through all views."""
         view = torch.searchsorted(self.starts, index, right=True) - 1
-        pixel, width = index - self.starts[view], self.widths[view]
-        place = torch.stack((pixel % width, pixel // width), -1) + 0.5
-        local = self._local(self.parameters[view], place, view)
+        pixel = index - self.starts[view]
+        local = self._local(view, pixel)
         valid = torch.isfinite(local).all(1)
         local = torch.where(valid[:, None], local, local.new_tensor([0.0, 0.0, -1.0]))
         pose, scene = self.poses[view], self.scene[view]
@@ -166,9 +203,13 @@ class RayPool:
         near, far = self.limits[scene].unbind(1)
         return RayBatch(rays.origins, rays.directions, rays.views, near, far, self.colors[index].float() / 255, valid, scene)
 
-    def _local(self, parameters: Tensor, place: Tensor, view: Tensor) -> Tensor:
+    def _local(self, view: Tensor, pixel: Tensor) -> Tensor:
         """Directions in the axes of each camera."""
-        made = [unproject(parameters, place, kind, self.distorts) for kind in sorted(self.kinds)]
+        if self.tables is not None:
+            return self.tables[self.table[view] + pixel]
+        width, parameters = self.widths[view], self.parameters[view]
+        place = torch.stack((pixel % width, pixel // width), -1) + 0.5
+        made = [unproject(parameters, place, kind) for kind in self.kinds]
         return made[0] if len(made) == 1 else torch.where(self.fisheye[view][:, None], made[1], made[0])
 
 

@@ -130,12 +130,22 @@ def project(camera: Camera, local: Float[Tensor, "*batch 3"]) -> Float[Tensor, "
     return plane * p[:2] + p[2:4]
 
 
-def camera_rays(pose: Float[Tensor, "3 4"], camera: Camera, ndc: Ndc | None = None) -> Rays:
-    """The rays through all pixel centres of a camera, row by row from the top left, on the pose's device; float32."""
+def camera_directions(camera: Camera) -> Float[Tensor, "R 3"]:
+    """The directions (OpenGL axes of the camera, unit) through all pixel centres, row by row from the top left; float32."""
     v, u = torch.meshgrid(torch.arange(camera.height) + 0.5, torch.arange(camera.width) + 0.5, indexing="ij")
     pixels = torch.stack((u, v), -1).reshape(-1, 2).double()
-    local = unproject(camera.parameters.expand(len(pixels), -1), pixels, camera.fisheye).float().to(pose.device)
-    directions = local @ pose[:, :3].T
+    distorts = bool((camera.parameters[4:] != 0).any())
+    parts = [unproject(camera.parameters.expand(len(p), -1), p, camera.fisheye, distorts) for p in pixels.split(2**18)]
+    return torch.cat(parts).float()
+
+
+def camera_rays(
+    pose: Float[Tensor, "3 4"], camera: Camera, ndc: Ndc | None = None, local: Float[Tensor, "R 3"] | None = None
+) -> Rays:
+    """The rays through all pixel centres of a camera, row by row from the top left, on the pose's device; or those that
+    look to `local` in its axes."""
+    local = camera_directions(camera) if local is None else local
+    directions = local.to(pose) @ pose[:, :3].T
     rays = Rays(pose[:, 3].expand_as(directions), directions)
     return rays if ndc is None else ndc.rays(rays)
 
