@@ -108,10 +108,19 @@ def around_cameras(poses: Float[np.ndarray, "V 3 4"]) -> Transform:
 
 def cube(half: float) -> Float[Tensor, "2 3"]:
     """The box +-half."""
-    return torch.tensor([[-half] * 3, [half] * 3])
+    return torch.tensor([[-half] * 3, [half] * 3], dtype=torch.float32)
 
 
 def farthest(poses: list[Tensor], bounds: Float[Tensor, "2 3"]) -> float:
     """How far the far corner of the box is from the camera that is farthest from it."""
     at = torch.stack([p[:, 3] for p in poses])
     return float(torch.maximum((at - bounds[0]).abs(), (bounds[1] - at).abs()).norm(dim=1).max())
+
+
+def mean_pose(poses: Float[np.ndarray, "V 3 4"]) -> Float[np.ndarray, "3 4"]:
+    """The camera in the middle: the mean place, looking the mean way (LLFF's poses_avg)."""
+    back = poses[:, :, 2].sum(0)
+    back = back / np.linalg.norm(back)
+    right = np.cross(poses[:, :, 1].sum(0), back)
+    right = right / np.linalg.norm(right)
+    return np.stack((right, np.cross(back, right), back, poses[:, :, 3].mean(0)), 1)

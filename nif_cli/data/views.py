@@ -22,7 +22,7 @@ from nif_cli.rendering.lenses import Camera as Camera
 from nif_cli.rendering.lenses import Ndc as Ndc
 from nif_cli.rendering.lenses import camera_directions, unproject
 
-TABLE = 2**25  # pixels of different lenses whose directions are kept, 12 bytes each; beyond them they are found anew
+TABLE = 2**22  # pixels of different lenses whose directions are kept, 12 bytes each; beyond them they are found anew
 
 
 class Views(Data):

@@ -16,7 +16,7 @@ from torch import Tensor
 from nif_cli.rendering.cameras import Rays
 
 PARAMETERS = 12
-NEWTON_STEPS = 8  # quadratic convergence: real lenses need three or four
+NEWTON_STEPS = 8  # at most: convergence is quadratic, real lenses need three or four
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,8 @@ def unproject(
         for _ in range(NEWTON_STEPS):
             to, ((a, b), (c, d)) = _parts(parameters, xy)
             ex, ey = (to - goal).unbind(-1)
+            if not xy.is_cuda and bool(((to - goal).abs() <= 4 * torch.finfo(xy.dtype).eps * (1 + goal.abs())).all()):
+                break  # on a GPU the question would cost more than the steps
             det = a * d - b * c
             xy = xy - torch.stack(((d * ex - b * ey) / det, (a * ey - c * ex) / det), -1)
         to, ((a, b), (c, d)) = _parts(parameters, xy)
