@@ -4,17 +4,18 @@
 from __future__ import annotations
 
 import functools
-import inspect
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numba
 import numpy as np
 import torch
 
+from nif_cli.compiled import compiled
+
 if TYPE_CHECKING:
     from nif_cli.fields.grids import Levels
 
+BLOCK = 16  # rows of a lazy gradient that are marked together
 CHUNK = 1024  # points that a thread takes at a time: their features stay in its cache
 
 
@@ -34,28 +35,39 @@ def backward(x: np.ndarray, grad: np.ndarray, levels: Levels, shape: tuple[int, 
     return out
 
 
+def backward_lazy(x: np.ndarray, grad: np.ndarray, levels: Levels, into: np.ndarray, touched: np.ndarray) -> None:
+    """The same added to `into`, and the blocks of rows marked that it touches."""
+    sizes = (0,) * levels.dim, (0,) * into.shape[1]
+    arrays = _arrays(levels, x.dtype)
+    _backward_lazy(np.ascontiguousarray(x), grad, *arrays, *sizes, into, touched, torch.get_num_threads())
+
+
+def clear(values: np.ndarray, touched: np.ndarray) -> None:
+    """Zero again, in the touched blocks."""
+    _clear(values, touched, torch.get_num_threads())
+
+
+def adam(
+    table: np.ndarray, grad: np.ndarray, touched: np.ndarray, mean: np.ndarray, square: np.ndarray,
+    lr: float, betas: tuple[float, float], eps: float, step: int, decay: float,
+) -> None:  # fmt: skip
+    """A step of Adam for the entries whose gradient is not zero, which lie in touched blocks; the others stay where they
+    are. Their gradient is zero afterwards. `step` counts from 1, for the bias correction."""
+    beta1, beta2 = betas
+    numbers = (lr / (1 - beta1**step), beta1, beta2, eps, (1 - beta2**step) ** -0.5, decay)
+    _adam(table, grad, touched, mean, square, *(table.dtype.type(n) for n in numbers), torch.get_num_threads())
+
+
 @functools.lru_cache(64)
 def _arrays(levels: Levels, dtype: np.dtype) -> tuple[Any, ...]:
     columns = (levels.resolution, levels.rows, levels.start, levels.hashed)
     return dtype.type(levels.shift), np.array(levels.scale, dtype), *(np.array(c, np.int64) for c in columns)
 
 
-def _compiled(**options: Any) -> Callable[[Callable], Any]:
-    """numba.njit of the bare function (under pytest jaxtyping has wrapped it)."""
-
-    def compiled(function: Callable) -> Any:
-        try:
-            return numba.njit(nogil=True, cache=True, **options)(inspect.unwrap(function))
-        except RuntimeError:  # no folder to keep it in
-            return numba.njit(nogil=True, **options)(inspect.unwrap(function))
-
-    return compiled
-
-
 # dims and features are tuples whose lengths, D and F, are part of their type: the compiler unrolls what runs over them
 
 
-@_compiled()
+@compiled()
 def _place(x, n, level, shift, scale, resolution, rows, start, hashed, dims, weight, row):
     """The weights and rows of the 2^D corners around point n on a level."""
     size = rows[level]
@@ -81,7 +93,7 @@ def _place(x, n, level, shift, scale, resolution, rows, start, hashed, dims, wei
             row[c] = start[level] + (linear if 0 <= linear < size else 0)  # NaN is nowhere
 
 
-@_compiled(parallel=True)
+@compiled(parallel=True)
 def _forward(x, table, shift, scale, resolution, rows, start, hashed, dims, features, out, threads):
     chunks = (len(x) + CHUNK - 1) // CHUNK
     for thread in numba.prange(threads):
@@ -97,7 +109,7 @@ def _forward(x, table, shift, scale, resolution, rows, start, hashed, dims, feat
                         out[n, level * len(features) + f] = total
 
 
-@_compiled(parallel=True)
+@compiled(parallel=True)
 def _backward(x, grad, shift, scale, resolution, rows, start, hashed, dims, features, out, threads):
     for thread in numba.prange(threads):
         weight, row = np.empty(1 << len(dims), x.dtype), np.empty(1 << len(dims), np.int64)
@@ -107,3 +119,45 @@ def _backward(x, grad, shift, scale, resolution, rows, start, hashed, dims, feat
                 for c in range(1 << len(dims)):
                     for f in range(len(features)):
                         out[row[c], f] += weight[c] * grad[n, level * len(features) + f]
+
+
+@compiled(parallel=True)
+def _backward_lazy(x, grad, shift, scale, resolution, rows, start, hashed, dims, features, out, touched, threads):
+    for thread in numba.prange(threads):
+        weight, row = np.empty(1 << len(dims), x.dtype), np.empty(1 << len(dims), np.int64)
+        for level in range(thread, len(rows), threads):
+            for n in range(len(x)):
+                _place(x, n, level, shift, scale, resolution, rows, start, hashed, dims, weight, row)
+                for c in range(1 << len(dims)):
+                    touched[row[c] // BLOCK] = 1
+                    for f in range(len(features)):
+                        out[row[c], f] += weight[c] * grad[n, level * len(features) + f]
+
+
+@compiled(parallel=True)
+def _clear(values, touched, threads):
+    for thread in numba.prange(threads):
+        for block in range(len(touched) * thread // threads, len(touched) * (thread + 1) // threads):
+            if touched[block]:
+                values[block * BLOCK : (block + 1) * BLOCK] = 0
+                touched[block] = 0
+
+
+@compiled(parallel=True)
+def _adam(table, grad, touched, mean, square, rate, beta1, beta2, eps, correction, decay, threads):
+    one = rate / rate
+    for thread in numba.prange(threads):
+        for block in range(len(touched) * thread // threads, len(touched) * (thread + 1) // threads):
+            if touched[block] == 0:
+                continue
+            touched[block] = 0
+            for row in range(block * BLOCK, min((block + 1) * BLOCK, len(table))):
+                for f in range(table.shape[1]):
+                    g = grad[row, f]
+                    if g == 0:
+                        continue
+                    g += decay * table[row, f]
+                    m = beta1 * mean[row, f] + (one - beta1) * g
+                    v = beta2 * square[row, f] + (one - beta2) * g * g
+                    mean[row, f], square[row, f], grad[row, f] = m, v, 0
+                    table[row, f] -= rate * m / (np.sqrt(v) * correction + eps)
