@@ -13,7 +13,6 @@ from nif_cli.data.scene import View
 from nif_cli.rendering.lenses import project
 from nif_cli.rendering.occupancy import OccupancyGrid
 
-
 COARSER = 4  # cells along a side of those that are looked at first
 
 

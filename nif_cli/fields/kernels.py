@@ -48,14 +48,21 @@ def clear(values: np.ndarray, touched: np.ndarray) -> None:
 
 
 def adam(
-    table: np.ndarray, grad: np.ndarray, touched: np.ndarray, mean: np.ndarray, square: np.ndarray,
-    lr: float, betas: tuple[float, float], eps: float, step: int, decay: float,
-) -> None:  # fmt: skip
+    table: np.ndarray,
+    grad: np.ndarray,
+    touched: np.ndarray,
+    moments: tuple[np.ndarray, np.ndarray],
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+    step: int,
+    decay: float,
+) -> None:
     """A step of Adam for the entries whose gradient is not zero, which lie in touched blocks; the others stay where they
     are. Their gradient is zero afterwards. `step` counts from 1, for the bias correction."""
     beta1, beta2 = betas
     numbers = (lr / (1 - beta1**step), beta1, beta2, eps, (1 - beta2**step) ** -0.5, decay)
-    _adam(table, grad, touched, mean, square, *(table.dtype.type(n) for n in numbers), torch.get_num_threads())
+    _adam(table, grad, touched, *moments, *(table.dtype.type(n) for n in numbers), torch.get_num_threads())
 
 
 @functools.lru_cache(64)

@@ -8,6 +8,7 @@ same kind, or by a grid of occupied cells.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -100,7 +101,7 @@ class Ngp(nn.Module):
         super().__init__()
         if width < 1 or features < 1:
             raise ValueError(f"width={width}, features={features}: at least 1")
-        self.extent, self.half = 1.0, half
+        self.extent, self.computes_in_half = 1.0, half
         self.grid = HashGrid(3, levels, level_features, log2_table, base, finest, lazy=True)
         given = self.grid.features + shape_code
         self.geometry = _small(given, width, 1 + features, hidden=1)
@@ -108,8 +109,8 @@ class Ngp(nn.Module):
         self.colours = _small(seen, width, 3, hidden=2)
 
     def _half(self, device: torch.device) -> bool:
-        if self.half is not None:
-            return self.half
+        if self.computes_in_half is not None:
+            return self.computes_in_half
         return device.type == "cuda" or (device.type == "cpu" and torch.cpu._is_avx512_bf16_supported())
 
     def _geometry(self, points: Tensor, shape: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -139,7 +140,7 @@ class Ngp(nn.Module):
 
 def _small(given: int, width: int, out: int, hidden: int) -> nn.ModuleList:
     widths = [given] + [width] * hidden + [out]
-    return nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in zip(widths, widths[1:], strict=False))
+    return nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in pairwise(widths))
 
 
 def run(layers: nn.ModuleList, x: Float[Tensor, "N F"]) -> Float[Tensor, "N C"]:

@@ -19,7 +19,7 @@ from nif_cli.models.model import Instance, Model
 from nif_cli.models.radiance import BoundRadiance, Hierarchical, Marching
 from nif_cli.rendering.cameras import Rays
 from nif_cli.rendering.occupancy import OccupancyGrid
-from nif_cli.rendering.volume import Light, composite, dense, through
+from nif_cli.rendering.volume import Light, composite, dense, intervals, through
 
 TRAINED_TO = 1e-3  # the transmittance at which rays end while training
 
@@ -92,6 +92,7 @@ class Nerf(Model):
         self.grid: OccupancyGrid | None = None
         self.codes = nn.ModuleDict()
         self.names: dict[str, list[str]] = {}
+        self.per_ray: Tensor
         self.register_buffer("per_ray", torch.tensor(32.0))  # samples that a ray takes, lately
 
     # scenes
@@ -226,20 +227,23 @@ class Nerf(Model):
         generator = self.generator if self.training else None
         return through(radiance, marching.march(rays, batch.near, batch.far, generator), rays, 16, TRAINED_TO)
 
-    def _hierarchical(self, rays: Rays, batch: RayBatch) -> list[Light]:
+    def _hierarchical(self, rays: Rays, batch: RayBatch) -> tuple[Light, Light]:
         """What the coarse network sees, and the fine one."""
         assert self.coarse_network is not None
         codes = [self.code(k, batch.scene) for k in ("shape", "appearance")]
         generator = self.generator if self.training else None
-        lights, samples = [], None
         sampling = Hierarchical(self.coarse_network, codes[0], self.coarse, self.fine)
-        for network in (self.coarse_network, self.network):
-            t = sampling.first(batch.near, batch.far, generator) if samples is None else sampling.second(t, weights, generator)  # noqa: F821
-            samples = sampling.samples(t, rays)
-            here = [None if c is None else c[samples.ray] for c in codes]
-            light, weights = composite(*network(*samples.points(rays), *here), samples, len(rays))
-            lights.append(light)
-        return lights
+
+        def look(network: nn.Module, t: Tensor) -> tuple[Light, Tensor]:
+            samples = intervals(t, rays)
+            here = (None if c is None else c[samples.ray] for c in codes)
+            density, rgb = network(*samples.points(rays), *here)
+            return composite(density, rgb, samples, len(rays))
+
+        t = sampling.first(batch.near, batch.far, generator)
+        first, weights = look(self.coarse_network, t)
+        last, _ = look(self.network, sampling.second(t, weights, generator))
+        return first, last
 
     def _behind(self, batch: RayBatch) -> Tensor:
         """The background of each ray: a random one while training where the data wants it, or where pictures are opaque, so
@@ -305,7 +309,8 @@ class Nerf(Model):
         self._marching(0.0).march(rays, near, near + 1).next(torch.arange(2), 4)
         samples = dense(near[:, None] + 0.5, near[:, None] + 0.1)
         codes = [self.code(k, torch.zeros(2, dtype=torch.long)) for k in ("shape", "appearance")]
-        light, _ = composite(*self.network(*samples.points(rays), *codes), samples, 2)
+        density, rgb = self.network(*samples.points(rays), *codes)
+        light, _ = composite(density, rgb, samples, 2)
         light.color.sum().backward()
         for p in self.parameters():
             p.grad = None

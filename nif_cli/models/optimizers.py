@@ -46,8 +46,10 @@ class Adam(torch.optim.Adam):
             state["step"] = torch.zeros(())
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
         state["step"] += 1
-        given = (x.detach().numpy() for x in (p, grad, p.touched, state["exp_avg"], state["exp_avg_sq"]))  # type: ignore[attr-defined]
-        kernels.adam(*given, group["lr"], group["betas"], group["eps"], int(state["step"]), group["weight_decay"])
+        table, values, touched = p.detach().numpy(), grad.numpy(), p.touched.numpy()  # type: ignore[attr-defined]
+        moments = state["exp_avg"].numpy(), state["exp_avg_sq"].numpy()
+        how = group["lr"], group["betas"], group["eps"], int(state["step"]), group["weight_decay"]
+        kernels.adam(table, values, touched, moments, *how)
 
     def _step_rows(self, group: dict, p: Tensor, grad: Tensor) -> None:
         row, g = grad.indices()[0], grad.values()

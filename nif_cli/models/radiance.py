@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from nif_cli.data.scene import Scene
 from nif_cli.rendering.cameras import Rays
 from nif_cli.rendering.occupancy import GridMarch, OccupancyGrid
-from nif_cli.rendering.volume import March, Once, Samples, composite, importance, intervals, stratified, through
+from nif_cli.rendering.volume import March, Once, composite, importance, intervals, stratified, through
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Hierarchical:
     """Where a coarse network sees something (Mildenhall et al. 2020, section 5.2)."""
 
     network: nn.Module
-    shape: Tensor | None  # its code: [Z], or [R, Z]
+    shape: Tensor | None  # its code [Z]; only for `march`
     coarse: int
     fine: int
 
@@ -47,17 +47,14 @@ class Hierarchical:
         more = importance(middle, weights.detach().view(t.shape)[:, 1:-1], self.fine, generator)
         return torch.cat((t, more), 1).sort(1).values
 
-    def samples(self, t: Float[Tensor, "R T"], rays: Rays) -> Samples:
-        return intervals(t, rays)
-
     def march(self, rays: Rays, near: Tensor, far: Tensor, generator: torch.Generator | None = None) -> March:
         t = self.first(near, far, generator)
-        samples = self.samples(t, rays)
+        samples = intervals(t, rays)
         points, _ = samples.points(rays)
         code = None if self.shape is None else self.shape.expand(len(points), -1)
         density = self.network.density(points, code)  # type: ignore[operator]
         _, weights = composite(density, torch.zeros_like(points), samples, len(rays))
-        return Once(self.samples(self.second(t, weights, generator), rays))
+        return Once(intervals(self.second(t, weights, generator), rays))
 
 
 @dataclass

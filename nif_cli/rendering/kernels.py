@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numba
@@ -26,15 +27,13 @@ def composite(
     return out
 
 
-def composite_backward(
-    density: Tensor, rgb: Tensor, t: Tensor, delta: Tensor, ray: Tensor, color: Tensor, depth: Tensor,
-    transmittance: Tensor, weights: Tensor, of_color: Tensor, of_depth: Tensor, of_transmittance: Tensor,
-    of_weights: Tensor, opaque: float,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """The gradients of density [N] and colour [N, 3], from those of the four results."""
+def composite_backward(saved: Sequence[Tensor], of: Sequence[Tensor], opaque: float) -> tuple[Tensor, Tensor]:
+    """The gradients of density [N] and colour [N, 3] from those `of` the four results; `saved` is what went in (density,
+    rgb, t, delta, ray) and what came out (colour, depth, transmittance, weights)."""
+    density, rgb, t, delta, ray, color, _, transmittance, weights = saved
     out = torch.empty_like(density), torch.empty_like(rgb, memory_format=torch.contiguous_format)
     given = (x.contiguous().numpy() for x in (density, rgb, t, delta, transmittance, weights))
-    grads = (x.contiguous().numpy() for x in (of_color, of_depth, of_transmittance, of_weights))
+    grads = (x.contiguous().numpy() for x in of)
     starts = _starts(ray.numpy(), len(color))
     _composite_backward(*given, starts, *grads, np.float32(opaque), *(x.numpy() for x in out), torch.get_num_threads())
     return out
@@ -166,13 +165,13 @@ def _march(
                     k += 1
                     continue
                 ux, uy, uz = half * x / extent + half, half * y / extent + half, half * z / extent + half
-                i, j, l = _cell(ux, blocks), _cell(uy, blocks), _cell(uz, blocks)
+                i, j, m = _cell(ux, blocks), _cell(uy, blocks), _cell(uz, blocks)
                 side = blocks
-                empty = coarse[cascade, i, j, l] == 0
+                empty = coarse[cascade, i, j, m] == 0
                 if not empty:
-                    i, j, l = _cell(ux, cells), _cell(uy, cells), _cell(uz, cells)
+                    i, j, m = _cell(ux, cells), _cell(uy, cells), _cell(uz, cells)
                     side = cells
-                    empty = fine[cascade, i, j, l] == 0
+                    empty = fine[cascade, i, j, m] == 0
                 if not empty:
                     t_out[a, number] = t
                     delta_out[a, number] = _unwarp(s + half, step, cone, growth) - _unwarp(s - half, step, cone, growth)
@@ -181,7 +180,7 @@ def _march(
                     continue
                 # on to where the ray leaves the cell, or the first step beyond
                 leave = np.float32(1e30)
-                for u, index, d in ((ux, i, dx), (uy, j, dy), (uz, l, dz)):
+                for u, index, d in ((ux, i, dx), (uy, j, dy), (uz, m, dz)):
                     if d > 0:
                         leave = min(leave, ((index + 1) / np.float32(side) - u) / d)
                     elif d < 0:

@@ -127,7 +127,8 @@ class _Composite(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, of_color, of_depth, of_transmittance, of_weights):  # type: ignore[override]
         assert kernels is not None
-        grads = kernels.composite_backward(*ctx.saved_tensors, of_color, of_depth, of_transmittance, of_weights, OPAQUE)
+        of = (of_color, of_depth, of_transmittance, of_weights)
+        grads = kernels.composite_backward(ctx.saved_tensors, of, OPAQUE)
         return *grads, None, None, None, None
 
 

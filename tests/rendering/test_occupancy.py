@@ -138,5 +138,5 @@ def test_an_empty_field_does_not_close_the_grid_at_once():
 
 @pytest.mark.parametrize("wrong", [{"resolution": 100}, {"cascades": 0}, {"threshold": 0.0}, {"decay": 1.0}])
 def test_grids_that_cannot_be(wrong):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
         OccupancyGrid(**wrong)
