@@ -49,6 +49,8 @@ EXAMPLES = {
   nif render format=mp4 frames=72 size=512
   nif render size=2000 crop=[100,100,200,150]        a part of a picture (model=image), magnified
   nif render instances=1 up=z elevation=30
+  nif render camera=spiral frames=60 format=mp4      a scene (model=nerf); camera=test: its held-out views
+  nif render channels=[rgb,depth,normal] frames=4    depth, normals and opacity beside the colours
   nif render 'instances=[chair/0000,chair/0003]' interpolate=48 format=gif""",
     "reconstruct": """\
   nif reconstruct input=chair.ply                    a mesh or a scan, by the latest run

@@ -102,9 +102,13 @@ class Extract(OfRun):
 
 @dataclass
 class Render(OfRun):
-    camera: str = "turntable"
+    camera: str | None = None
+    path: str | None = None
     frames: int = 8
     size: int | None = None
+    channels: Any = None
+    shape: str | None = None
+    appearance: str | None = None
     crop: Any = None
     elevation: float = 20.0
     up: str = "y"

@@ -14,6 +14,7 @@ from nif_cli import NifError
 from nif_cli.data.scene import Scene, View
 from nif_cli.geometry.mesh import Transform
 from nif_cli.rendering.lenses import camera_rays, unproject
+from nif_cli.rendering.paths import focus
 
 
 def rigid(matrix: Any, name: str) -> Float[np.ndarray, "3 4"]:
@@ -89,15 +90,6 @@ def cut(scene: Scene, share: float = 0.002, count: int = 1000) -> float | None:
     return math.ceil(100 * float(outside.quantile(0.99))) / 100 if len(outside) > share * max(seen, 1) else None
 
 
-def focus(poses: Float[np.ndarray, "V 3 4"]) -> Float[np.ndarray, "3"]:
-    """The point closest to all optical axes (least squares); the middle of the cameras where these are almost parallel."""
-    along, at = poses[:, :, 2], poses[:, :, 3]
-    across = np.eye(3) - along[:, :, None] * along[:, None, :]
-    if np.linalg.eigvalsh(across.mean(0))[0] < 1e-3:
-        return at.mean(0)
-    return np.linalg.solve(across.sum(0), (across @ at[:, :, None]).sum(0))[:, 0]
-
-
 def around_cameras(poses: Float[np.ndarray, "V 3 4"]) -> Transform:
     """The point that all cameras look at becomes the centre, the distance of the farthest camera 1."""
     centre = focus(poses)
@@ -115,12 +107,3 @@ def farthest(poses: list[Tensor], bounds: Float[Tensor, "2 3"]) -> float:
     """How far the far corner of the box is from the camera that is farthest from it."""
     at = torch.stack([p[:, 3] for p in poses])
     return float(torch.maximum((at - bounds[0]).abs(), (bounds[1] - at).abs()).norm(dim=1).max())
-
-
-def mean_pose(poses: Float[np.ndarray, "V 3 4"]) -> Float[np.ndarray, "3 4"]:
-    """The camera in the middle: the mean place, looking the mean way (LLFF's poses_avg)."""
-    back = poses[:, :, 2].sum(0)
-    back = back / np.linalg.norm(back)
-    right = np.cross(poses[:, :, 1].sum(0), back)
-    right = right / np.linalg.norm(right)
-    return np.stack((right, np.cross(back, right), back, poses[:, :, 3].mean(0)), 1)

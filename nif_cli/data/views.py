@@ -121,7 +121,9 @@ def each(root: str | Sequence[str], file: str, read: Callable[[str, Path], Scene
 
 
 def _looked_at(scene: Scene) -> Scene:
-    """The scene with a word in its report where its box cuts it off."""
+    """The scene without a background where its pictures are opaque, with a word in its report where its box cuts it off."""
+    if scene.train and scene.train[0].pixels.shape[2] == 3:
+        return replace(scene, background=None)
     ratio = cut(scene)
     if ratio is None:
         return scene

@@ -14,12 +14,13 @@ from torch import Tensor
 from nif_cli import NifError
 from nif_cli.data.formats.photos import SUFFIXES, view
 from nif_cli.data.formats.transforms import describe
-from nif_cli.data.posing import around_cameras, cube, every_eighth, mean_pose, mean_up, normalised, rigid
+from nif_cli.data.posing import around_cameras, cube, every_eighth, mean_up, normalised, rigid
 from nif_cli.data.scene import Background, Scene, View
 from nif_cli.data.views import Views, each
 from nif_cli.files import check_array
 from nif_cli.geometry.mesh import Transform
 from nif_cli.rendering.lenses import Camera, Ndc, camera_rays
+from nif_cli.rendering.paths import mean_pose
 
 BD_FACTOR = 0.75  # the nearest bound comes to 1 / this
 
