@@ -116,10 +116,11 @@ class Ngp(nn.Module):
     def _geometry(self, points: Tensor, shape: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Density in float32, the features that colours see, those of the grid."""
         local = self.grid(points / self.extent)
-        local = local.to(torch.bfloat16) if self._half(points.device) else local
-        given = local if shape is None else torch.cat((local, shape.to(local)), -1)
+        if self._half(points.device):
+            local = _padded(local.to(torch.bfloat16))
+        given = local if shape is None else torch.cat((local, _padded(shape.to(local), len(local))), -1)
         out = run(self.geometry, given)
-        return torch.exp(out[:, 0].float().clamp(-DENSEST, DENSEST)), out[:, 1:], local
+        return torch.exp(out[: len(points), 0].float().clamp(-DENSEST, DENSEST)), out[:, 1:], local
 
     def density(self, points: Float[Tensor, "N 3"], shape: Tensor | None = None) -> Float[Tensor, "N"]:
         return self._geometry(points, shape)[0]
@@ -132,15 +133,25 @@ class Ngp(nn.Module):
         appearance: Tensor | None = None,
     ) -> tuple[Float[Tensor, "N"], Float[Tensor, "N 3"]]:
         density, features, local = self._geometry(points, shape)
-        seen = [features, spherical_harmonics(directions).to(features)]
+        seen = [features, _padded(spherical_harmonics(directions).to(features), len(features))]
         if appearance is not None:
-            seen += [local, appearance.to(features)]
-        return density, torch.sigmoid(run(self.colours, torch.cat(seen, -1)).float())
+            seen += [local, _padded(appearance.to(features), len(features))]
+        return density, torch.sigmoid(run(self.colours, torch.cat(seen, -1))[: len(points)].float())
 
 
 def _small(given: int, width: int, out: int, hidden: int) -> nn.ModuleList:
     widths = [given] + [width] * hidden + [out]
     return nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in pairwise(widths))
+
+
+def _padded(x: Float[Tensor, "N F"], rows: int | None = None) -> Float[Tensor, "M F"]:
+    """With rows of zeros at the end, to `rows`, or to one of eight numbers in each octave: oneDNN compiles its products anew
+    for every size that it has not met, which takes longer than they do."""
+    count = len(x)
+    if rows is None:
+        unit = max(256, 1 << max(0, count.bit_length() - 4))
+        rows = -(-count // unit) * unit
+    return x if rows == count else torch.nn.functional.pad(x, (0, 0, 0, rows - count))
 
 
 def run(layers: nn.ModuleList, x: Float[Tensor, "N F"]) -> Float[Tensor, "N C"]:
