@@ -61,6 +61,7 @@ EXAMPLES = {
     "evaluate": """\
   nif evaluate                                       the shapes that the latest run knows, against their truth
   nif evaluate protocol=[deepsdf,convonet] split=test instances=16
+  nif evaluate protocol=blender                      a run of model=nerf: its test views, as PNGs beside the truth
   nif evaluate run=outputs/... +data.path=more_chairs/ split=all observe=points points=300 noise=0.005
   nif evaluate split=test curve=[0,1,2,5,20,100] instances=8  a run of model=metasdf against Adam from elsewhere
   nif evaluate mesh=a.ply reference=b.ply protocol=[onet,srb,two_way]""",
