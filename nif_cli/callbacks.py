@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytorch_lightning as pl
@@ -21,12 +21,15 @@ from pytorch_lightning.utilities import rank_zero_only
 from tqdm import tqdm
 
 from nif_cli import NifError, runs
+from nif_cli.data.scene import Scene
 from nif_cli.field import Field
 from nif_cli.geometry.extraction import extract_mesh
 from nif_cli.models.model import Model
 from nif_cli.rendering.cameras import turntable
-from nif_cli.rendering.pictures import overview, picture, png_bytes, sheet
+from nif_cli.rendering.photographs import photograph
+from nif_cli.rendering.pictures import Picture, overview, picture, png_bytes, scaled, sheet
 from nif_cli.rendering.sphere_tracing import EmptySpace
+from nif_cli.rendering.volume import RadianceField
 
 
 class Checkpoints(pl.Callback):
@@ -199,6 +202,10 @@ class Preview(pl.Callback):
         pose = turntable(1)[0]
         for id in list(model.instances)[: self.shapes]:
             field = model.field(id)
+            scene = model.instances[id].scene
+            if scene is not None:
+                pictures.append(glance(cast("RadianceField", field), scene, self.size, model.device))
+                continue
             if not isinstance(field, Field):
                 pictures.append(overview(field, model.instances[id].transform, 256, model.device))
                 continue
@@ -215,11 +222,28 @@ class Preview(pl.Callback):
                     faces = torch.from_numpy(np.asarray(mesh.faces, np.int32))[None]
                     board.add_mesh(f"mesh/{id}", vertices, faces=faces, global_step=trainer.global_step)
         model.train()
+        pictures = [p for p in pictures if p.shape == pictures[0].shape]  # of scenes, each has its own proportions
         if pictures:
             image = sheet(pictures, min(len(pictures), 4))
             if board is not None:
                 board.add_image("surfaces", image, trainer.global_step, dataformats="HWC")
             runs.write(Path(trainer.default_root_dir) / "preview.png", png_bytes(image))
+
+
+def glance(field: RadianceField, scene: Scene, size: int, device: torch.device) -> Picture:
+    """The first held-out view of a scene, `size` pixels along its longest side."""
+    view = (scene.test or scene.train)[0]
+    camera = view.camera.resized(*scaled(view.camera.width, view.camera.height, size))
+    keys: dict[str, Any] = {"ndc": scene.ndc, "background": scene.background, "device": device}
+    return photograph(field, view.pose, camera, scene.near, scene.far, **keys).picture("rgb")
+
+
+def _first_view(field: Any, scene: Scene, size: int, device: torch.device) -> np.ndarray:
+    """A scene as its first held-out camera sees it, `size` pixels along the longest side."""
+    view = (scene.test or scene.train)[0]
+    camera = view.camera.resized(*scaled(view.camera.width, view.camera.height, size))
+    seen = photograph(field, view.pose, camera, scene.near, scene.far, ndc=scene.ndc, background=scene.background, device=device)
+    return seen.picture("rgb")
 
 
 class CsvLogger(Logger):
