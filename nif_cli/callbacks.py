@@ -21,13 +21,11 @@ from pytorch_lightning.utilities import rank_zero_only
 from tqdm import tqdm
 
 from nif_cli import NifError, runs
-from nif_cli.data.scene import Scene
 from nif_cli.field import Field
 from nif_cli.geometry.extraction import extract_mesh
 from nif_cli.models.model import Model
 from nif_cli.rendering.cameras import turntable
-from nif_cli.rendering.photographs import photograph
-from nif_cli.rendering.pictures import Picture, overview, picture, png_bytes, scaled, sheet
+from nif_cli.rendering.pictures import overview, picture, png_bytes, sheet
 from nif_cli.rendering.sphere_tracing import EmptySpace
 from nif_cli.rendering.volume import RadianceField
 
@@ -204,7 +202,8 @@ class Preview(pl.Callback):
             field = model.field(id)
             scene = model.instances[id].scene
             if scene is not None:
-                pictures.append(glance(cast("RadianceField", field), scene, self.size, model.device))
+                view = (scene.test or scene.train)[0].resized(self.size)
+                pictures.append(scene.photograph(cast("RadianceField", field), view, model.device).picture("rgb"))
                 continue
             if not isinstance(field, Field):
                 pictures.append(overview(field, model.instances[id].transform, 256, model.device))
@@ -228,22 +227,6 @@ class Preview(pl.Callback):
             if board is not None:
                 board.add_image("surfaces", image, trainer.global_step, dataformats="HWC")
             runs.write(Path(trainer.default_root_dir) / "preview.png", png_bytes(image))
-
-
-def glance(field: RadianceField, scene: Scene, size: int, device: torch.device) -> Picture:
-    """The first held-out view of a scene, `size` pixels along its longest side."""
-    view = (scene.test or scene.train)[0]
-    camera = view.camera.resized(*scaled(view.camera.width, view.camera.height, size))
-    keys: dict[str, Any] = {"ndc": scene.ndc, "background": scene.background, "device": device}
-    return photograph(field, view.pose, camera, scene.near, scene.far, **keys).picture("rgb")
-
-
-def _first_view(field: Any, scene: Scene, size: int, device: torch.device) -> np.ndarray:
-    """A scene as its first held-out camera sees it, `size` pixels along the longest side."""
-    view = (scene.test or scene.train)[0]
-    camera = view.camera.resized(*scaled(view.camera.width, view.camera.height, size))
-    seen = photograph(field, view.pose, camera, scene.near, scene.far, ndc=scene.ndc, background=scene.background, device=device)
-    return seen.picture("rgb")
 
 
 class CsvLogger(Logger):

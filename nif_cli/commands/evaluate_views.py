@@ -16,7 +16,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from nif_cli import NifError, __version__, runs
-from nif_cli.commands.render_views import taken
 from nif_cli.data.posing import normalised
 from nif_cli.data.scene import Scene, View
 from nif_cli.data.views import Views
@@ -98,7 +97,7 @@ def _scene(
     for view in tqdm(views, desc=known.id, unit=" view", leave=False, disable=not sys.stderr.isatty(), delay=1):
         truth, valid = true_picture(view, known.background)
         moved = replace(view, pose=_moved(view, read, known))
-        made = displayed(taken(field, known, moved, known.near, device).color)
+        made = displayed(known.photograph(field, moved, device).color)
         write(place / f"{safe_name(view.name)}.png", png_bytes(made))
         write(place / f"{safe_name(view.name)}_truth.png", png_bytes(truth))
         pictures += [made, truth]

@@ -21,9 +21,8 @@ from nif_cli.data.posing import normalised, rigid
 from nif_cli.data.scene import Scene, View
 from nif_cli.rendering.lenses import Camera
 from nif_cli.rendering.paths import focus, mean_pose, one_sided, orbit, spiral, through
-from nif_cli.rendering.photographs import CHANNELS, Photograph, photograph
+from nif_cli.rendering.photographs import CHANNELS, Photograph
 from nif_cli.rendering.pictures import gif_bytes, png_bytes, scaled, sheet, write_mp4
-from nif_cli.rendering.volume import RadianceField
 
 CAMERAS = ("turntable", "spiral", "test", "train", "path")
 LARGEST = 400  # pixels along the longest side, where the user does not say
@@ -43,7 +42,7 @@ def render_views(run: OpenRun, folder: Path) -> None:
         camera, views, near = _views(scene, config)
         frames: list[Photograph] = []
         for view in tqdm(views, desc=id, unit=" view", leave=False, disable=not sys.stderr.isatty(), delay=1):
-            frames.append(taken(field, scene, view, near, run.device, "normal" in channels))
+            frames.append(scene.photograph(field, view, run.device, near=near, normals="normal" in channels))
         seconds = time.monotonic() - began
         size = f"{views[0].camera.width} x {views[0].camera.height}"
         note = ", empty: nothing in view" if all(float(f.opacity.max()) < 0.01 for f in frames) else ""
@@ -57,12 +56,6 @@ def render_views(run: OpenRun, folder: Path) -> None:
                 path = folder / f"{name}{suffix}.{config['format']}"
                 write_frames(path, frames, channel, config["format"])
             print(f"{path}  {channel}: {len(frames)} views ({camera}) of {size}, {seconds:.1f} s{note}")
-
-
-def taken(field: RadianceField, scene: Scene, view: View, near: float, device: torch.device, normals: bool = False) -> Photograph:
-    """A view of a scene, in the scene's own units and on its background."""
-    keys: dict[str, Any] = {"ndc": scene.ndc, "background": scene.background, "scale": scene.transform.scale}
-    return photograph(field, view.pose, view.camera, near, scene.far, **keys, normals=normals, device=device)
 
 
 def write_frames(path: Path, frames: list[Photograph], channel: str, format: str) -> None:
@@ -109,7 +102,7 @@ def _views(scene: Scene, config: dict[str, Any]) -> tuple[str, list[View], float
         views = scene.test if camera == "test" else scene.train
         if not views:
             raise NifError(f"camera=test: {scene.id} has no held-out views; camera=train has the {len(scene.train)} others")
-        return camera, [_resized(v, config["size"]) for v in views], scene.near
+        return camera, [v.resized(config["size"]) for v in views], scene.near
     lens = _pinhole(training[0].camera, config["size"])
     frames, near = config["frames"], scene.near
     with blame("camera"):
@@ -125,12 +118,6 @@ def _views(scene: Scene, config: dict[str, Any]) -> tuple[str, list[View], float
             # LLFF's mean of disparities, a quarter of it that of the near bound (1 / 0.75), the rest at infinity
             made = spiral(poses, frames, 4 * 0.9 / 0.75 if scene.ndc is not None else depth if depth > 0 else 1.0)
     return camera, [View(f"{k:03d}", torch.from_numpy(p).float(), lens) for k, p in enumerate(made)], near
-
-
-def _resized(view: View, size: int | None) -> View:
-    if size is None:
-        return view
-    return View(view.name, view.pose, view.camera.resized(*scaled(view.camera.width, view.camera.height, size)))
 
 
 def _pinhole(camera: Camera, size: int | None) -> Camera:

@@ -15,6 +15,9 @@ from nif_cli import NifError
 from nif_cli.geometry.mesh import Transform
 from nif_cli.rendering.cameras import Rays
 from nif_cli.rendering.lenses import Camera, Ndc, camera_rays
+from nif_cli.rendering.photographs import Photograph, photograph
+from nif_cli.rendering.pictures import scaled
+from nif_cli.rendering.volume import RadianceField
 
 Background = Literal["white", "black", "random"]
 
@@ -30,6 +33,12 @@ class View:
     """Gives uint8 [H, W, 3 or 4]; None in a run, which keeps no pictures."""
     read_mask: Callable[[], np.ndarray] | None = None
     """Gives bool [H, W]: which pixels count. None: all."""
+
+    def resized(self, longest: int | None) -> View:
+        """The same camera with so many pixels along its longest side; None: as it is. Without the picture."""
+        width, height = self.camera.width, self.camera.height
+        camera = self.camera if longest is None else self.camera.resized(*scaled(width, height, longest))
+        return View(self.name, self.pose, camera)
 
     @property
     def pixels(self) -> UInt8[Tensor, "H W C"]:
@@ -76,6 +85,29 @@ class Scene:
     def rays(self, view: View) -> Rays:
         """The rays of all pixels of a view, row by row from the top left."""
         return camera_rays(view.pose, view.camera, self.ndc)
+
+    def photograph(
+        self,
+        field: RadianceField,
+        view: View,
+        device: torch.device | str = "cpu",
+        *,
+        near: float | None = None,
+        normals: bool = False,
+    ) -> Photograph:
+        """What a field of this scene shows from a view's camera: in the user's units, on the scene's background."""
+        return photograph(
+            field,
+            view.pose,
+            view.camera,
+            self.near if near is None else near,
+            self.far,
+            ndc=self.ndc,
+            background=self.background,
+            scale=self.transform.scale,
+            normals=normals,
+            device=device,
+        )
 
     def state(self) -> dict[str, Any]:
         """What a run keeps: all but the pictures; plain data and tensors."""
