@@ -95,6 +95,7 @@ class Extract(OfRun):
     format: str = "ply"
     frame: str = "original"
     level: float | None = None
+    largest: bool = False
     interpolate: int | None = None
     sample: int | None = None
     seed: int = 0

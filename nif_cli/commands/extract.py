@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from omegaconf import DictConfig
 from tqdm import tqdm
 
@@ -18,6 +19,7 @@ from nif_cli.field import Field, Signal
 from nif_cli.geometry.curves import extract_curves, svg
 from nif_cli.geometry.extraction import extract_mesh, vertex_colors
 from nif_cli.geometry.mesh import WRITABLE, Transform, mesh_bytes
+from nif_cli.rendering.volume import RadianceField, surface_colors
 
 
 def main(cfg: DictConfig) -> None:
@@ -56,9 +58,17 @@ def main(cfg: DictConfig) -> None:
             empty.append(id)
             print(f"{id}: no surface at this level; nothing written")
             continue
-        if isinstance(field, Signal):
+        if config["largest"]:
+            mesh = max(mesh.split(only_watertight=False), key=lambda part: part.area)
+        if isinstance(field, RadianceField):
+            print(f"{id}: surface at density {field.level if config['level'] is None else config['level']:.4g}")
+            mesh.visual.vertex_colors = surface_colors(field, mesh, run.device)  # type: ignore[union-attr]
+        elif isinstance(field, Signal):
             mesh.visual.vertex_colors = vertex_colors(field, mesh.vertices, run.device)  # type: ignore[union-attr]
         if frame == "original":
+            scene = run.model.instances[id].scene
+            if scene is not None and scene.ndc is not None:
+                mesh.vertices = scene.ndc.to_world(torch.from_numpy(mesh.vertices)).numpy()
             mesh.vertices = transform.to_original(mesh.vertices)
         path = folder / f"{runs.safe_name(id)}.{format}"
         runs.write(path, mesh_bytes(mesh, format))

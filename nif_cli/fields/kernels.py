@@ -15,7 +15,7 @@ from nif_cli.compiled import compiled
 if TYPE_CHECKING:
     from nif_cli.fields.grids import Levels
 
-BLOCK = 16  # rows of a lazy gradient that are marked together
+BLOCK = 4  # rows of a lazy gradient that are marked together: one line of the cache, of four features each
 CHUNK = 1024  # points that a thread takes at a time: their features stay in its cache
 
 

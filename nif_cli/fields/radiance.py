@@ -79,7 +79,7 @@ class Ngp(nn.Module):
     from those and the spherical harmonics of the direction, colour. No biases. The grid spans [-`extent`, `extent`]^3.
 
     With an appearance code, the colours see the grid's features too: patterns are made of more than geometry.
-    `half`: the networks compute in bfloat16; null where the CPU has instructions for that, and on a GPU.
+    The table learns `table_rate` times as fast as the networks. `half`: the networks compute in bfloat16; null where the CPU has instructions for that, and on a GPU.
     """
 
     hierarchical: ClassVar = False
@@ -96,6 +96,7 @@ class Ngp(nn.Module):
         log2_table: int = 19,
         base: int = 16,
         finest: float = 512,
+        table_rate: float = 10.0,
         half: bool | None = None,
     ):
         super().__init__()
@@ -103,6 +104,7 @@ class Ngp(nn.Module):
             raise ValueError(f"width={width}, features={features}: at least 1")
         self.extent, self.computes_in_half = 1.0, half
         self.grid = HashGrid(3, levels, level_features, log2_table, base, finest, lazy=True)
+        self.grid.table_rate = table_rate
         given = self.grid.features + shape_code
         self.geometry = _small(given, width, 1 + features, hidden=1)
         seen = features + 16 + (appearance_code + self.grid.features if appearance_code else 0)

@@ -266,7 +266,7 @@ class Nerf(Model):
         return each[batch.valid].mean() if not batch.valid.all() else each.mean()
 
     def training_step(self, batch: RayBatch, index: int) -> Tensor:
-        if self.grid is not None and self.global_step % self.update == 0:
+        if self.grid is not None and self.global_step and self.global_step % self.update == 0:
             self._look()
         total = super().training_step(batch, index)
         if total.device.type == "cpu" and not torch.isfinite(total):

@@ -43,7 +43,7 @@ class OccupancyGrid(nn.Module):
             raise ValueError(f"threshold={threshold}, decay={decay}: above 0, and between 0 and 1")
         self.resolution, self.cascades, self.threshold, self.decay = resolution, cascades, threshold, decay
         cells = (cascades, resolution, resolution, resolution)
-        self.register_buffer("density", torch.full(cells, 2 * threshold))
+        self.register_buffer("density", torch.full(cells, 1.05 * threshold))  # closed by one look that finds nothing
         self.register_buffer("occupied", torch.ones(cells, dtype=torch.uint8))
         self.register_buffer("allowed", torch.ones(cells, dtype=torch.uint8))
 

@@ -12,8 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
+import trimesh
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from nif_cli.field import Field, Signal
@@ -25,6 +27,7 @@ except ImportError:  # no numba here
     kernels = None
 
 OPAQUE = 60.0  # an optical depth at which float32 has nothing left of the light: more is not told apart, and has no gradient
+REACH = 0.02  # how far in front of a surface one looks at it, in normalised space
 STOP = 1e-4  # the transmittance at which a ray ends (Mueller et al. 2022)
 
 
@@ -288,13 +291,11 @@ def _normals(field: RadianceField, rays: Rays, depth: Float[Tensor, "R"], width:
     return found
 
 
-@torch.no_grad()
-def inward_colors(
-    field: RadianceField, points: Float[Tensor, "V 3"], normals: Float[Tensor, "V 3"], reach: float, chunk: int = 2**14
-) -> Float[Tensor, "V 3"]:
-    """sRGB of a surface, each point seen from `reach` in front of it along its (outward) normal, as far as `reach` behind:
-    what a camera sees that looks straight at it. In front of grey where the field is thin."""
-    rays = Rays(points + reach * normals, -normals)
+def surface_colors(field: RadianceField, mesh: trimesh.Trimesh, device: torch.device | str) -> UInt8[np.ndarray, "V 3"]:
+    """sRGB of a mesh's vertices (normalised space), as bytes: what a camera sees that looks straight at each from REACH in
+    front of it, to as far behind it."""
+    points, normals = (torch.from_numpy(np.array(a, np.float32)).to(device) for a in (mesh.vertices, mesh.vertex_normals))
     near = torch.zeros_like(points[:, 0])
-    image = volume_render(field, rays, near, near + 2 * reach, None, chunk=chunk)
-    return image.color / image.opacity.clamp(min=1e-3)[:, None]
+    image = volume_render(field, Rays(points + REACH * normals, -normals), near, near + 2 * REACH)
+    seen = image.color / image.opacity.clamp(min=1e-3)[:, None]
+    return (seen.clamp(0, 1) * 255 + 0.5).to(torch.uint8).cpu().numpy()
