@@ -148,13 +148,13 @@ class _EncodeLazy(torch.autograd.Function):
 
 
 class LazyGradient:
-    """The gradient of a large table of which a step touches few rows: a buffer that is zero but for the blocks of rows that
-    `touched` names. It becomes the table's `grad`, as `models.optimizers.Adam` knows, which moves the touched rows only."""
+    """The gradient of a large table of which a step touches few rows: a buffer that is zero but for the rows that
+    `touched` marks. It becomes the table's `grad`, as `models.optimizers.Adam` knows, which moves the touched rows only."""
 
     def __init__(self, table: Tensor):
         assert kernels is not None
         self.values = torch.zeros_like(table)
-        self.touched = torch.zeros(-(-len(table) // kernels.BLOCK), dtype=torch.uint8)
+        self.touched = torch.zeros(-(-len(table) // 8) * 8, dtype=torch.uint8)
 
     def add(self, table: Tensor, x: Tensor, grad: Tensor, levels: Levels) -> None:
         assert kernels is not None

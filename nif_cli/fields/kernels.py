@@ -15,7 +15,6 @@ from nif_cli.compiled import compiled
 if TYPE_CHECKING:
     from nif_cli.fields.grids import Levels
 
-BLOCK = 4  # rows of a lazy gradient that are marked together: one line of the cache, of four features each
 CHUNK = 1024  # points that a thread takes at a time: their features stay in its cache
 
 
@@ -36,14 +35,14 @@ def backward(x: np.ndarray, grad: np.ndarray, levels: Levels, shape: tuple[int, 
 
 
 def backward_lazy(x: np.ndarray, grad: np.ndarray, levels: Levels, into: np.ndarray, touched: np.ndarray) -> None:
-    """The same added to `into`, and the blocks of rows marked that it touches."""
+    """The same added to `into`, and the rows marked that it touches."""
     sizes = (0,) * levels.dim, (0,) * into.shape[1]
     arrays = _arrays(levels, x.dtype)
     _backward_lazy(np.ascontiguousarray(x), grad, *arrays, *sizes, into, touched, torch.get_num_threads())
 
 
 def clear(values: np.ndarray, touched: np.ndarray) -> None:
-    """Zero again, in the touched blocks."""
+    """Zero again, in the touched rows."""
     _clear(values, touched, torch.get_num_threads())
 
 
@@ -58,11 +57,11 @@ def adam(
     step: int,
     decay: float,
 ) -> None:
-    """A step of Adam for the entries whose gradient is not zero, which lie in touched blocks; the others stay where they
-    are. Their gradient is zero afterwards. `step` counts from 1, for the bias correction."""
+    """A step of Adam for the touched rows; the others stay where they are. The gradient is zero afterwards. `step` counts
+    from 1, for the bias correction."""
     beta1, beta2 = betas
     numbers = (lr / (1 - beta1**step), beta1, beta2, eps, (1 - beta2**step) ** -0.5, decay)
-    _adam(table, grad, touched, *moments, *(table.dtype.type(n) for n in numbers), torch.get_num_threads())
+    _adam(table, grad, touched, *moments, (0,) * table.shape[1], *(table.dtype.type(n) for n in numbers), torch.get_num_threads())
 
 
 @functools.lru_cache(64)
@@ -136,35 +135,35 @@ def _backward_lazy(x, grad, shift, scale, resolution, rows, start, hashed, dims,
             for n in range(len(x)):
                 _place(x, n, level, shift, scale, resolution, rows, start, hashed, dims, weight, row)
                 for c in range(1 << len(dims)):
-                    touched[row[c] // BLOCK] = 1
+                    touched[row[c]] = 1
                     for f in range(len(features)):
                         out[row[c], f] += weight[c] * grad[n, level * len(features) + f]
 
 
 @compiled(parallel=True)
 def _clear(values, touched, threads):
+    eights = touched.view(np.uint64)
     for thread in numba.prange(threads):
-        for block in range(len(touched) * thread // threads, len(touched) * (thread + 1) // threads):
-            if touched[block]:
-                values[block * BLOCK : (block + 1) * BLOCK] = 0
-                touched[block] = 0
+        for eight in range(len(eights) * thread // threads, len(eights) * (thread + 1) // threads):
+            if eights[eight]:
+                eights[eight] = 0
+                values[eight * 8 : eight * 8 + 8] = 0
 
 
 @compiled(parallel=True)
-def _adam(table, grad, touched, mean, square, rate, beta1, beta2, eps, correction, decay, threads):
-    one = rate / rate
+def _adam(table, grad, touched, mean, square, features, rate, beta1, beta2, eps, correction, decay, threads):
+    eights = touched.view(np.uint64)
+    new1, new2 = rate / rate - beta1, rate / rate - beta2
     for thread in numba.prange(threads):
-        for block in range(len(touched) * thread // threads, len(touched) * (thread + 1) // threads):
-            if touched[block] == 0:
+        for eight in range(len(eights) * thread // threads, len(eights) * (thread + 1) // threads):
+            if eights[eight] == 0:
                 continue
-            touched[block] = 0
-            for row in range(block * BLOCK, min((block + 1) * BLOCK, len(table))):
-                for f in range(table.shape[1]):
-                    g = grad[row, f]
-                    if g == 0:
-                        continue
-                    g += decay * table[row, f]
-                    m = beta1 * mean[row, f] + (one - beta1) * g
-                    v = beta2 * square[row, f] + (one - beta2) * g * g
-                    mean[row, f], square[row, f], grad[row, f] = m, v, 0
-                    table[row, f] -= rate * m / (np.sqrt(v) * correction + eps)
+            for row in range(eight * 8, min(eight * 8 + 8, len(table))):
+                if touched[row]:
+                    for f in range(len(features)):
+                        g = grad[row, f] + decay * table[row, f]
+                        m = beta1 * mean[row, f] + new1 * g
+                        v = beta2 * square[row, f] + new2 * g * g
+                        mean[row, f], square[row, f], grad[row, f] = m, v, 0
+                        table[row, f] -= rate * m / (np.sqrt(v) * correction + eps)
+            eights[eight] = 0

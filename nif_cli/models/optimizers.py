@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 class Adam(torch.optim.Adam):
     """torch's Adam; for a parameter whose gradient is sparse (an embedding's), each row has its own moments and its own
     count of steps, and rows without a gradient stay where they are. Plain Adam goes on moving every code by its momentum.
-    Of tables with a lazy gradient the touched entries move, and the gradient is empty afterwards.
+    Of tables with a lazy gradient the touched rows move, and the gradient is empty afterwards.
     """
 
     @torch.no_grad()
@@ -38,7 +38,7 @@ class Adam(torch.optim.Adam):
         return loss
 
     def _step_touched(self, group: dict, p: Tensor, grad: Tensor) -> None:
-        """A large table (fields.grids.LazyGradient): entries without a gradient keep still; steps are counted for all."""
+        """A large table (fields.grids.LazyGradient): rows without a gradient keep still; steps are counted for all."""
         from nif_cli.fields import kernels
 
         state = self.state[p]

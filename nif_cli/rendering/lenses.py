@@ -106,6 +106,7 @@ def unproject(
             xy = xy - torch.stack(((d * ex - b * ey) / det, (a * ey - c * ex) / det), -1)
         to, ((a, b), (c, d)) = _parts(parameters, xy)
         found = ((to - goal).norm(dim=-1) < 1e-4 * (1 + goal.norm(dim=-1))) & (a * d - b * c > 0)
+        found &= (xy * goal).sum(-1) > -1e-3  # far out a folded polynomial comes back on the other side
         xy = torch.where(found[..., None], xy, math.nan)
     local = torch.cat((xy * xy.new_tensor([1.0, -1.0]), -torch.ones_like(xy[..., :1])), -1)
     return torch.nn.functional.normalize(local, dim=-1)
