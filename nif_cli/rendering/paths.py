@@ -13,6 +13,7 @@ from scipy.interpolate import CubicSpline
 from scipy.spatial.transform import Rotation, RotationSpline
 
 Poses = Float[np.ndarray, "V 3 4"]
+Frames = Float[np.ndarray, "F 3 4"]
 Vector = Float[np.ndarray, "3"]
 ONE_SIDE = 0.4  # the length of the mean level viewing direction, above which a scene counts as seen from one side
 
@@ -48,7 +49,7 @@ def one_sided(poses: Poses) -> bool:
     return float(np.linalg.norm(level.mean(0))) > ONE_SIDE * float(np.linalg.norm(level, axis=1).mean())
 
 
-def orbit(poses: Poses, frames: int, elevation: float, up: Vector) -> Poses:
+def orbit(poses: Poses, frames: int, elevation: float, up: Vector) -> Frames:
     """Around what the cameras look at, as far away as they are on average, `elevation` degrees above the horizon."""
     if frames < 1 or not -89 <= elevation <= 89:
         raise ValueError(f"frames={frames}, elevation={elevation}: frames >= 1, elevation within +-89")
@@ -64,7 +65,7 @@ def orbit(poses: Poses, frames: int, elevation: float, up: Vector) -> Poses:
     return np.stack(made)
 
 
-def spiral(poses: Poses, frames: int, depth: float, turns: int = 2, rate: float = 0.5) -> Poses:
+def spiral(poses: Poses, frames: int, depth: float, turns: int = 2, rate: float = 0.5) -> Frames:
     """LLFF's render_path_spiral: around the mean camera, as wide as nine in ten cameras stray from it, looking at a point
     `depth` before it. Of cameras all around a scene: up and down around it, between their own heights."""
     if frames < 1:
@@ -81,7 +82,7 @@ def spiral(poses: Poses, frames: int, depth: float, turns: int = 2, rate: float 
     return np.stack(made)
 
 
-def _helix(poses: Poses, frames: int, turns: int) -> Poses:
+def _helix(poses: Poses, frames: int, turns: int) -> Frames:
     centre, up = focus(poses), poses[:, :, 1].mean(0)
     up = up / np.linalg.norm(up)
     away = poses[:, :, 3] - centre
@@ -95,7 +96,7 @@ def _helix(poses: Poses, frames: int, turns: int) -> Poses:
     return np.stack(made)
 
 
-def through(poses: Poses, frames: int) -> Poses:
+def through(poses: Poses, frames: int) -> Frames:
     """`frames` poses along a smooth way through the given ones, its ends included; the poses themselves where there are as
     many."""
     if frames < 1:
