@@ -76,7 +76,7 @@ class Nerf(nn.Module):
 
 class Ngp(nn.Module):
     """A hash grid and two small networks (Mueller et al. 2022, section 5.4): one gives log density and `features`, the other,
-    from those and the spherical harmonics of the direction, colour. No biases. The grid spans [-`extent`, `extent`]^3.
+    from those and the spherical harmonics of the direction, colour. No biases. The grid spans [-1, 1]^3, or what `span` says.
 
     With an appearance code, the colours see the grid's features too: patterns are made of more than geometry.
     The table learns `table_rate` times as fast as the networks. `half`: the networks compute in bfloat16; null where the CPU has instructions for that, and on a GPU.
@@ -103,12 +103,18 @@ class Ngp(nn.Module):
         if width < 1 or features < 1:
             raise ValueError(f"width={width}, features={features}: at least 1")
         self.extent, self.computes_in_half = 1.0, half
-        self.grid = HashGrid(3, levels, level_features, log2_table, base, finest, lazy=True)
-        self.grid.table_rate = table_rate
+        self._grid = (3, levels, level_features, log2_table, base), finest, table_rate
+        self.span(1.0)
         given = self.grid.features + shape_code
         self.geometry = _small(given, width, 1 + features, hidden=1)
         seen = features + 16 + (appearance_code + self.grid.features if appearance_code else 0)
         self.colours = _small(seen, width, 3, hidden=2)
+
+    def span(self, extent: float) -> None:
+        """A new grid, over [-extent, extent]^3; its finest cells stay as small as they are."""
+        given, finest, table_rate = self._grid
+        self.extent, self.grid = extent, HashGrid(*given, finest * extent, lazy=True)
+        self.grid.table_rate = table_rate
 
     def _half(self, device: torch.device) -> bool:
         if self.computes_in_half is not None:

@@ -150,9 +150,11 @@ class Nerf(Model):
         if not largest <= 128:
             raise ValueError(f"a scene that reaches {largest:g} units from the origin of normalised space: 128 at most")
         cascades = 1 + max(0, math.ceil(math.log2(max(largest - 1e-4, 1e-9))))
+        self.even = cascades == 1 or any(s.ndc is not None for s in scenes)
         if not self.hierarchical:
             self.grid = OccupancyGrid(self.resolution, cascades, self.threshold)
-            self.network.extent = self.grid.extent  # type: ignore[assignment]
+            if self.grid.extent > 1:
+                self.network.span(self.grid.extent)  # type: ignore[operator]
 
     def code(self, kind: str, scene: Tensor) -> Tensor | None:
         """The codes of scenes, by their numbers."""
@@ -182,7 +184,7 @@ class Nerf(Model):
         assert self.grid is not None
         grown = min(1.0, progress / max(self.growth, 1e-6))
         steps = self.first_steps * (self.steps / self.first_steps) ** grown
-        return Marching(self.grid, 2 / steps, self.cone if self.grid.cascades > 1 else 0.0)
+        return Marching(self.grid, 2 / steps, 0.0 if self.even else self.cone)
 
     # training
 
