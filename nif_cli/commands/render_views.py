@@ -102,8 +102,10 @@ def _views(scene: Scene, config: dict[str, Any]) -> tuple[str, list[View], float
         views = scene.test if camera == "test" else scene.train
         if not views:
             raise NifError(f"camera=test: {scene.id} has no held-out views; camera=train has the {len(scene.train)} others")
-        return camera, [v.resized(config["size"]) for v in views], scene.near
-    lens = _pinhole(training[0].camera, config["size"])
+        with blame("size"):
+            return camera, [v.resized(config["size"]) for v in views], scene.near
+    with blame("size"):
+        lens = _pinhole(training[0].camera, config["size"])
     frames, near = config["frames"], scene.near
     with blame("camera"):
         if camera == "path":

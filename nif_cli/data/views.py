@@ -63,6 +63,9 @@ class Views(Data):
     def prepare(self) -> list[Scene]:
         if not self.scenes:
             scenes = self.read()
+            for scene in scenes:
+                if not 0 <= scene.near < scene.far:
+                    raise NifError(f"data.near={scene.near:g}: {scene.id} ends at {scene.far:g}; near must lie before that")
             needed = sum(4 * v.camera.width * v.camera.height for s in scenes for v in s.train)
             if needed > self.memory:
                 fitting = next(n for n in range(2, 1000) if needed / n**2 <= self.memory)

@@ -41,7 +41,7 @@ class Camera:
 
     def __post_init__(self) -> None:
         if not 1 <= self.width <= 2**16 or not 1 <= self.height <= 2**16:
-            raise ValueError(f"a picture of {self.width} x {self.height} pixels")
+            raise ValueError(f"a picture of {self.width} x {self.height} pixels: 1 to 65536 a side")
         if not (self.fx > 0 and self.fy > 0) or not all(math.isfinite(v) for v in astuple(self)):
             raise ValueError(f"a focal length of {self.fx:g}, {self.fy:g} pixels: must be positive, and all parameters finite")
 

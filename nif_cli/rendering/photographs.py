@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from nif_cli import NifError
+from nif_cli.files import available_memory
 from nif_cli.rendering.lenses import Camera, Ndc, camera_rays
 from nif_cli.rendering.pictures import displayed
 from nif_cli.rendering.volume import RadianceField, volume_render
@@ -71,7 +73,9 @@ def photograph(
     progress: Callable[[int], object] | None = None,
 ) -> Photograph:
     """`near` and `far` are in units of normalised space, of which the user's units are 1 / `scale`. A pixel that the lens
-    sees nothing through is background."""
+    sees nothing through is background. NifError for more pixels than fit in memory."""
+    if 200 * camera.width * camera.height > available_memory():
+        raise NifError(f"size: {camera.width} x {camera.height} pixels do not fit in memory; give a smaller size=")
     rays = camera_rays(pose, camera, ndc)
     seen = torch.isfinite(rays.directions).all(1)
     lit = (rays if bool(seen.all()) else rays[seen]).to(device)

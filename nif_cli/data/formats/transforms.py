@@ -73,7 +73,7 @@ class TransformsViews(Views):
         moved = [normalised(pose, transform) for pose in poses]
         views, missing = read_frames(file, frames, path, moved, self.downscale)
         train, test = split(file, views, self.hold_out)
-        bounds = cube(half)
+        bounds, side = cube(half), 2 * half / transform.scale
         lost = f", {missing} of {len(frames)} frames without a picture" if missing else ""
         return Scene(
             id,
@@ -86,7 +86,7 @@ class TransformsViews(Views):
             background=self.background,
             up=mean_up(poses),
             protocol="llff",
-            report=f"{describe(views)}{lost}; box +-{half:g} ({2 * half / transform.scale:.3g} of the file's units)",
+            report=f"{describe(views)}{lost}; box +-{half:g} ({side:.3g} of the file's units), near {self.near:g}",
         )
 
 
