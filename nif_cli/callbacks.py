@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytorch_lightning as pl
@@ -27,6 +27,7 @@ from nif_cli.models.model import Model
 from nif_cli.rendering.cameras import turntable
 from nif_cli.rendering.pictures import overview, picture, png_bytes, sheet
 from nif_cli.rendering.sphere_tracing import EmptySpace
+from nif_cli.rendering.volume import RadianceField
 
 
 class Checkpoints(pl.Callback):
@@ -199,6 +200,11 @@ class Preview(pl.Callback):
         pose = turntable(1)[0]
         for id in list(model.instances)[: self.shapes]:
             field = model.field(id)
+            scene = model.instances[id].scene
+            if scene is not None:
+                view = (scene.test or scene.train)[0].resized(self.size)
+                pictures.append(scene.photograph(cast("RadianceField", field), view, model.device).picture("rgb"))
+                continue
             if not isinstance(field, Field):
                 pictures.append(overview(field, model.instances[id].transform, 256, model.device))
                 continue
@@ -215,6 +221,7 @@ class Preview(pl.Callback):
                     faces = torch.from_numpy(np.asarray(mesh.faces, np.int32))[None]
                     board.add_mesh(f"mesh/{id}", vertices, faces=faces, global_step=trainer.global_step)
         model.train()
+        pictures = [p for p in pictures if p.shape == pictures[0].shape]  # of scenes, each has its own proportions
         if pictures:
             image = sheet(pictures, min(len(pictures), 4))
             if board is not None:

@@ -56,6 +56,8 @@ EXAMPLES = {
   nif render instances=1 up=z elevation=30
   nif render 'channels=[rgb,normal,depth]'           a file each; format=npy for their values
   nif render run=[outputs/a,outputs/b] compose=morph interpolate=48 frames=1 format=mp4
+  nif render camera=spiral frames=60 format=mp4      a scene (model=nerf); camera=test: its held-out views
+  nif render channels=[rgb,depth,normal] frames=4    depth, normals and opacity beside the colours
   nif render 'instances=[chair/0000,chair/0003]' interpolate=48 format=gif""",
     "reconstruct": """\
   nif reconstruct input=chair.ply                    a mesh or a scan, by the latest run
@@ -67,6 +69,7 @@ EXAMPLES = {
     "evaluate": """\
   nif evaluate                                       the shapes that the latest run knows, against their truth
   nif evaluate protocol=[deepsdf,convonet] split=test instances=16
+  nif evaluate protocol=blender                      a run of model=nerf: its test views, as PNGs beside the truth
   nif evaluate run=outputs/... +data.path=more_chairs/ split=all observe=points points=300 noise=0.005
   nif evaluate split=test curve=[0,1,2,5,20,100] instances=8  a run of model=metasdf against Adam from elsewhere
   nif evaluate mesh=a.ply reference=b.ply protocol=[onet,srb,two_way]""",
@@ -145,7 +148,7 @@ def _help(command: str) -> str:
             inside = True
         elif inside and line.startswith("  - ") and ":" in line:
             group, _, chosen = line[4:].removeprefix("optional ").partition(":")
-            names = sorted(p.stem for p in (conf / group.strip()).glob("*.yaml") if p.stem not in ("batches", "sampling"))
+            names = sorted(p.stem for p in (conf / group.strip()).glob("*.yaml") if p.stem not in ("batches", "sampling", "rays"))
             if group.strip() != "hydra" and names:
                 shown = [f"[{n}]" if n == chosen.strip() else n for n in names]
                 groups.append(f"  {group.strip() + '=':<13} {' '.join(shown)}")

@@ -32,7 +32,7 @@ ALLOWED = (
     "torchmetrics.",
     *(f"pytorch_lightning.{part}." for part in ("trainer", "callbacks", "loggers", "strategies", "profilers")),
 )
-PARTS_OF_GROUPS = ("batches", "sampling")  # files of conf/data that others include: no choices
+PARTS_OF_GROUPS = ("batches", "sampling", "rays")  # files of conf/data that others include: no choices
 FOREIGN = "NIF_ALLOW"  # a user's own prefixes, from their own environment only
 
 
@@ -121,11 +121,14 @@ class Extract(OfShapes):
 
 @dataclass
 class Render(OfShapes):
-    camera: str = "turntable"
+    camera: str | None = None
+    path: str | None = None
     frames: int = 8
     size: int | None = None
     channels: Any = None
     shadows: bool = True
+    shape: str | None = None
+    appearance: str | None = None
     crop: Any = None
     elevation: float = 20.0
     up: str = "y"

@@ -19,11 +19,11 @@ CHOICES = [
     (group, path.stem)
     for group in GROUPS
     for path in sorted((CONF / group).glob("*.yaml"))
-    if path.stem not in ("sampling", "batches")  # a part of the data groups, no choice
+    if path.stem not in ("sampling", "batches", "rays")  # a part of the data groups, no choice
 ]
 
 
-ONE_SHAPE = (("field", "igr"), ("field", "voxel"))  # these hold no codes
+ONE_SHAPE = (("field", "igr"), ("field", "voxel"), ("field", "spline"))  # these hold no codes
 
 
 def composed(command: str, *overrides: str) -> dict:
@@ -57,7 +57,14 @@ def test_every_network_can_be_made_and_run(group, choice):
         overrides.insert(0, "field=mlp")
     if group == "encoder" or choice == "local":
         overrides.insert(0, "model=occupancy")
+    if group == "field" and choice in ("nerf", "ngp"):
+        overrides.insert(0, "model=nerf")
     model = make_model(composed("train", *overrides))
+    if choice in ("nerf", "ngp"):
+        density, rgb = model.network(torch.rand(5, 3), torch.nn.functional.normalize(torch.rand(5, 3), dim=-1))
+        assert torch.isfinite(density).all()
+        assert torch.isfinite(rgb).all()
+        return
     code = torch.zeros(1, model.code_size) if getattr(model, "code_size", 0) else None
     if getattr(model.network, "local", False):
         code = torch.zeros(1, 3, model.code_size, 8, 8)

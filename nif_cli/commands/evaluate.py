@@ -19,6 +19,7 @@ from tqdm import tqdm
 from nif_cli import NifError, __version__, runs
 from nif_cli.commands import of_new_pictures
 from nif_cli.commands.adaptation_curve import compare, compare_pictures, steps_of
+from nif_cli.commands.evaluate_views import VIEW_PROTOCOLS, evaluate_views
 from nif_cli.commands.of_new_shapes import check_keys, check_kind, infer, shown
 from nif_cli.config import build, check, check_node, did_you_mean
 from nif_cli.data.image import ImageData
@@ -26,6 +27,7 @@ from nif_cli.data.inputs import read_inputs
 from nif_cli.data.module import Data
 from nif_cli.data.observing import known
 from nif_cli.data.shapes import ShapeData
+from nif_cli.data.views import Views
 from nif_cli.field import Field
 from nif_cli.field import evaluate as values_of
 from nif_cli.files import write
@@ -42,11 +44,15 @@ Results = dict[str, dict[str, Metrics]]  # protocol -> instance -> metric -> val
 def main(cfg: DictConfig) -> None:
     config = check(cfg, "evaluate")
     check_keys(config)
-    asked = config["protocol"] if isinstance(config["protocol"], list) else [config["protocol"]]
+    asked = config["protocol"]
+    asked = asked if isinstance(asked, list) else ["onet"] if asked is None else [asked]
     for name in asked:
-        if name not in PROTOCOLS:
-            raise NifError(f"protocol={name}: no such protocol{did_you_mean(str(name), PROTOCOLS)}")
-    protocols = {name: PROTOCOLS[name] for name in dict.fromkeys(asked)}
+        if name not in {**PROTOCOLS, **VIEW_PROTOCOLS}:
+            raise NifError(f"protocol={name}: no such protocol{did_you_mean(str(name), [*PROTOCOLS, *VIEW_PROTOCOLS])}")
+    of_views = [name for name in asked if name in VIEW_PROTOCOLS]
+    protocols = {name: PROTOCOLS[name] for name in dict.fromkeys(asked) if name not in of_views}
+    if of_views and (config["mesh"] or config["reference"]):
+        raise NifError(f"protocol={of_views[0]}: it compares pictures; for meshes there are {', '.join(PROTOCOLS)}")
     if config["mesh"] or config["reference"]:
         _two_meshes(config, protocols)
         return
@@ -55,6 +61,15 @@ def main(cfg: DictConfig) -> None:
     model = runs.load(run, config["checkpoint"], device)
     if config["run"] is None:
         print(f"run: {run}")
+    if issubclass(model.learns, Views):
+        if protocols and config["protocol"] is not None:
+            raise NifError(f"protocol={next(iter(protocols))}: for shapes; this run is of views: {', '.join(VIEW_PROTOCOLS)}")
+        data = _data({**config, "split": None}, model)
+        assert isinstance(data, Views)
+        evaluate_views({**config, "protocol": of_views or None}, run, model, data)
+        return
+    if of_views:
+        raise NifError(f"protocol={of_views[0]}: for views; this run is of {model.learns.holds}: {', '.join(PROTOCOLS)}")
     data = _data(config, model)
     if isinstance(data, ImageData) and isinstance(model, MetaSdf):
         if config["curve"] is None:

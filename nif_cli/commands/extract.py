@@ -21,6 +21,7 @@ from nif_cli.geometry.curves import extract_curves, svg
 from nif_cli.geometry.extraction import extract_mesh
 from nif_cli.geometry.finishing import field_normals, largest_part, refined, simplified, vertex_colors
 from nif_cli.geometry.mesh import WRITABLE, Transform, mesh_bytes
+from nif_cli.rendering.volume import RadianceField, surface_colors
 
 
 def main(cfg: DictConfig) -> None:
@@ -54,9 +55,15 @@ def main(cfg: DictConfig) -> None:
             level, steps = config["level"], config["refine"]
             mesh.vertices = refined(field, mesh.vertices, steps, cell, level=level, device=run.device)
         normals = field_normals(field, mesh.vertices, run.device) if config["normals"] else None
-        if isinstance(field, Signal):
+        if isinstance(field, RadianceField):
+            remarks.append(f"surface at density {field.level if config['level'] is None else config['level']:.4g}")
+            mesh.visual.vertex_colors = surface_colors(field, mesh, run.device)  # type: ignore[union-attr]
+        elif isinstance(field, Signal):
             mesh.visual.vertex_colors = vertex_colors(field, mesh.vertices, run.device)  # type: ignore[union-attr]
         if config["frame"] == "original":
+            scene = run.model.instances[id].scene if id in run.model.instances else None
+            if scene is not None and scene.ndc is not None:
+                mesh.vertices = scene.ndc.to_world(torch.from_numpy(mesh.vertices)).numpy()
             mesh.vertices = transform.to_original(mesh.vertices)
         if normals is not None:
             mesh.vertex_normals = normals

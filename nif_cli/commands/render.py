@@ -1,4 +1,4 @@
-"""nif render: pictures of the surfaces of a run."""
+"""nif render: pictures of the surfaces of a run, and views of its scenes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from nif_cli import NifError, runs
 from nif_cli.commands.of_run import OpenRun, open_run, pair_name
+from nif_cli.commands.render_views import render_views
 from nif_cli.config import blame, check
 from nif_cli.field import Field, Signal
 from nif_cli.files import available_memory
@@ -43,18 +44,24 @@ CHANNELS = ("rgb", "normal", "depth", "opacity")
 def main(cfg: DictConfig) -> None:
     config = check(cfg, "render")
     format, size = config["format"], 256 if config["size"] is None else config["size"]
-    if config["camera"] != "turntable":
-        raise NifError(f"camera={config['camera']}: there is turntable")
     if format not in ("png", "gif", "mp4", "npy"):
         raise NifError(f"format={format}: must be png, gif or mp4 (or npy, for values)")
     if not isinstance(config["channels"], list) or not config["channels"] or not set(config["channels"]) <= set(CHANNELS):
         raise NifError(f"channels={config['channels']}: must be a list of {', '.join(CHANNELS)}")
     if not 8 <= size <= 2**17:
         raise NifError(f"size={size}: must be between 8 and 131072 pixels")
-    with blame("camera"):
-        poses = turntable(config["frames"], config["elevation"], config["up"])
     run = open_run(config)
     folder = Path(config["output"]).expanduser() if config["output"] else run.path / "renders"
+    if any(i.scene is not None for i in run.model.instances.values()):
+        render_views(run, folder)
+        return
+    if config["camera"] not in (None, "turntable"):
+        raise NifError(f"camera={config['camera']}: there is turntable; the others are for scenes learned from views")
+    for key in ("shape", "appearance", "path"):
+        if config[key] is not None:
+            raise NifError(f"{key}: is for scenes learned from views")
+    with blame("camera"):
+        poses = turntable(config["frames"], config["elevation"], config["up"])
     if config["interpolate"] is not None:
         _interpolation(run, folder, poses, config)
         return

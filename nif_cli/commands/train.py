@@ -27,6 +27,7 @@ from nif_cli.callbacks import Checkpoints, CsvLogger, write_summary
 from nif_cli.config import blame, build, check, locate
 from nif_cli.data.module import Data
 from nif_cli.data.shapes import ShapeData
+from nif_cli.data.views import Views
 from nif_cli.field import Field
 from nif_cli.models.model import Model
 
@@ -127,7 +128,8 @@ def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides
         try:
             trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         except torch.cuda.OutOfMemoryError as error:
-            raise NifError(f"out of memory on {device}: lower data.batch_points (it is {data.batch_points})") from error
+            key = "batch_rays" if isinstance(data, Views) else "batch_points"
+            raise NifError(f"out of memory on {device}: lower data.{key} (it is {getattr(data, key)})") from error
     value = float(trainer.callback_metrics.get("val/loss", float("nan")))
     if not math.isfinite(value):
         raise NifError(
@@ -281,7 +283,7 @@ def _check_time(text: Any) -> None:
 
 def _introduce(model: Model, data: Data, folder: Path, device: torch.device, seconds: float) -> None:
     shapes = data.prepare()
-    doubts = ("not watertight", "no point is inside", "dropped", "no normalisation")
+    doubts = ("not all of it lies", "without a picture", "not watertight", "no point is inside", "dropped", "no normalisation")
     doubtful = [s for s in shapes if any(doubt in s.report for doubt in doubts)]
     for shape in shapes if len(shapes) <= 3 else doubtful[:10]:
         print(f"{shape.id}: {shape.report}")

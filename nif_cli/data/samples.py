@@ -1,4 +1,4 @@
-"""What a shape is in memory, whatever file it came from: arrays only, nothing of torch."""
+"""What a shape is in memory, whatever file it came from: arrays; and the rays of a batch, which are tensors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+import torch
+from jaxtyping import Bool, Float, Int64, UInt8
+from torch import Tensor
 
 from nif_cli.geometry.mesh import Transform
 
@@ -99,3 +101,23 @@ class ShapeSamples:
     def nbytes(self) -> int:
         """The bytes that a pool keeps of it."""
         return 16 * len(self.points) + (24 * len(self.surface) if self.surface is not None else 0)
+
+
+@dataclass
+class RayBatch:
+    """Rays of the training views, in normalised space, and the colours that are seen along them."""
+
+    origins: Float[Tensor, "R 3"]
+    directions: Float[Tensor, "R 3"]  # unit, except in NDC
+    views: Float[Tensor, "R 3"]  # unit directions in the world: what colours may depend on; `directions`, except in NDC
+    near: Float[Tensor, "R"]  # along the ray
+    far: Float[Tensor, "R"]
+    colors: Float[Tensor, "R 4"]  # sRGB and straight alpha (1 where the pictures have none), in [0, 1]
+    valid: Bool[Tensor, "R"]  # whether the colour counts
+    scene: Int64[Tensor, "R"]  # which of the data's scenes
+
+    def __len__(self) -> int:
+        return len(self.origins)
+
+    def to(self, device: torch.device | str) -> RayBatch:
+        return RayBatch(*(getattr(self, f.name).to(device) for f in fields(self)))

@@ -148,15 +148,65 @@ def warm_up(table: Tensor, dim: int, taps: int = 2) -> None:
             encode(x, table[: taps**dim].detach().requires_grad_(), levels).sum().backward()
 
 
+class _EncodeLazy(torch.autograd.Function):
+    """As _Encode, but the table's gradient goes into a buffer that is kept (see LazyGradient)."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, table: Tensor, levels: Levels, lazy: LazyGradient) -> Tensor:  # type: ignore[override]
+        ctx.levels, ctx.lazy = levels, lazy
+        ctx.save_for_backward(x, table)
+        assert kernels is not None
+        return torch.from_numpy(kernels.forward(x.detach().numpy(), table.detach().numpy(), levels))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor):  # type: ignore[override]
+        x, table = ctx.saved_tensors
+        ctx.lazy.add(table, x, grad, ctx.levels)
+        return None, None, None, None
+
+
+class LazyGradient:
+    """The gradient of a large table of which a step touches few rows: a buffer that is zero but for the rows that
+    `touched` marks. It becomes the table's `grad`, as `models.optimizers.Adam` knows, which moves the touched rows only."""
+
+    def __init__(self, table: Tensor):
+        assert kernels is not None
+        self.values = torch.zeros_like(table)
+        self.touched = torch.zeros(-(-len(table) // 8) * 8, dtype=torch.uint8)
+
+    def add(self, table: Tensor, x: Tensor, grad: Tensor, levels: Levels) -> None:
+        assert kernels is not None
+        if table.grad is None:  # zero_grad lets go of it, and does not empty it
+            self.clear()
+            table.grad = self.values
+            table.touched = self.touched  # type: ignore[attr-defined]
+        kernels.backward_lazy(x.numpy(), grad.contiguous().numpy(), levels, self.values.numpy(), self.touched.numpy())
+
+    def clear(self) -> None:
+        assert kernels is not None
+        kernels.clear(self.values.numpy(), self.touched.numpy())
+
+
 class HashGrid(nn.Module):
     """The multi-resolution hash grid of Instant-NGP (Mueller et al. 2022): levels from `base` to `finest` corners a side,
     `features` of each, tables of at most 2^log2_table rows. Rows start uniform in +-1e-4.
+
+    `lazy`: on a CPU the table's gradient is kept and emptied row by row, which large tables need; there are no derivatives
+    by the coordinates, then.
     """
 
     table_rate = TABLE_RATE
 
     def __init__(
-        self, dim: int, levels: int = 8, features: int = 2, log2_table: int | None = 15, base: int = 16, finest: float = 256
+        self,
+        dim: int,
+        levels: int = 8,
+        features: int = 2,
+        log2_table: int | None = 15,
+        base: int = 16,
+        finest: float = 256,
+        lazy: bool = False,
     ):
         super().__init__()
         if not 1 <= levels <= 32 or not 1 <= features <= 16:
@@ -170,11 +220,16 @@ class HashGrid(nn.Module):
             raise ValueError(f"levels={levels}, finest={finest}: {sum(self.levels.rows):,} rows are too many")
         self.table = nn.Parameter(torch.empty(sum(self.levels.rows), features).uniform_(-1e-4, 1e-4))
         self.features = levels * features
+        self.lazy, self._lazy = lazy, None
         warm_up(self.table, dim)
 
     def forward(self, x: Float[Tensor, "*n D"]) -> Float[Tensor, "*n F"]:
-        inner = (0.5 + 0.5 * x).clamp(0, 1)
-        return encode(inner.reshape(-1, x.shape[-1]), self.table, self.levels).unflatten(0, x.shape[:-1])
+        inner = (0.5 + 0.5 * x).clamp(0, 1).reshape(-1, x.shape[-1])
+        if self.lazy and kernels is not None and self.table.device.type == "cpu" and x.dtype == self.table.dtype:
+            if self._lazy is None and torch.is_grad_enabled():
+                self._lazy = LazyGradient(self.table)
+            return _EncodeLazy.apply(inner, self.table, self.levels, self._lazy).unflatten(0, x.shape[:-1])  # type: ignore
+        return encode(inner, self.table, self.levels).unflatten(0, x.shape[:-1])
 
 
 class DenseGrid(HashGrid):

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import functools
-import inspect
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numba
 import numpy as np
 import torch
+
+from nif_cli.compiled import compiled
 
 if TYPE_CHECKING:
     from nif_cli.fields.grids import Levels
@@ -34,29 +34,47 @@ def backward(x: np.ndarray, grad: np.ndarray, levels: Levels, shape: tuple[int, 
     return out
 
 
+def backward_lazy(x: np.ndarray, grad: np.ndarray, levels: Levels, into: np.ndarray, touched: np.ndarray) -> None:
+    """The same added to `into`, and the rows marked that it touches."""
+    sizes = (0,) * levels.dim, (0,) * levels.taps, (0,) * into.shape[1]
+    arrays = _arrays(levels, x.dtype)
+    _backward_lazy(np.ascontiguousarray(x), grad, *arrays, *sizes, into, touched, torch.get_num_threads())
+
+
+def clear(values: np.ndarray, touched: np.ndarray) -> None:
+    """Zero again, in the touched rows."""
+    _clear(values, touched, torch.get_num_threads())
+
+
+def adam(
+    table: np.ndarray,
+    grad: np.ndarray,
+    touched: np.ndarray,
+    moments: tuple[np.ndarray, np.ndarray],
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+    step: int,
+    decay: float,
+) -> None:
+    """A step of Adam for the touched rows; the others stay where they are. The gradient is zero afterwards. `step` counts
+    from 1, for the bias correction."""
+    beta1, beta2 = betas
+    numbers = (lr / (1 - beta1**step), beta1, beta2, eps, (1 - beta2**step) ** -0.5, decay)
+    _adam(table, grad, touched, *moments, (0,) * table.shape[1], *(table.dtype.type(n) for n in numbers), torch.get_num_threads())
+
+
 @functools.lru_cache(64)
 def _arrays(levels: Levels, dtype: np.dtype) -> tuple[Any, ...]:
     columns = (levels.resolution, levels.rows, levels.start, levels.hashed)
     return dtype.type(levels.shift), np.array(levels.scale, dtype), *(np.array(c, np.int64) for c in columns)
 
 
-def _compiled(**options: Any) -> Callable[[Callable], Any]:
-    """numba.njit of the bare function (under pytest jaxtyping has wrapped it)."""
-
-    def compiled(function: Callable) -> Any:
-        try:
-            return numba.njit(nogil=True, cache=True, **options)(inspect.unwrap(function))
-        except RuntimeError:  # no folder to keep it in
-            return numba.njit(nogil=True, **options)(inspect.unwrap(function))
-
-    return compiled
-
-
 # dims, taps and features are tuples whose lengths (D, 2 or 4, F) are part of their type: the compiler unrolls what runs
 # over them
 
 
-@_compiled()
+@compiled()
 def _place(x, n, level, shift, scale, resolution, rows, start, hashed, dims, taps, weight, row):
     """The weights and rows of the taps^D corners around point n on a level."""
     size = rows[level]
@@ -87,7 +105,7 @@ def _place(x, n, level, shift, scale, resolution, rows, start, hashed, dims, tap
             row[c] = start[level] + (linear if 0 <= linear < size else 0)  # NaN is nowhere
 
 
-@_compiled(parallel=True)
+@compiled(parallel=True)
 def _forward(x, table, shift, scale, resolution, rows, start, hashed, dims, taps, features, out, threads):
     chunks = (len(x) + CHUNK - 1) // CHUNK
     for thread in numba.prange(threads):
@@ -103,7 +121,7 @@ def _forward(x, table, shift, scale, resolution, rows, start, hashed, dims, taps
                         out[n, level * len(features) + f] = total
 
 
-@_compiled(parallel=True)
+@compiled(parallel=True)
 def _backward(x, grad, shift, scale, resolution, rows, start, hashed, dims, taps, features, out, threads):
     for thread in numba.prange(threads):
         weight, row = np.empty(len(taps) ** len(dims), x.dtype), np.empty(len(taps) ** len(dims), np.int64)
@@ -113,3 +131,45 @@ def _backward(x, grad, shift, scale, resolution, rows, start, hashed, dims, taps
                 for c in range(len(taps) ** len(dims)):
                     for f in range(len(features)):
                         out[row[c], f] += weight[c] * grad[n, level * len(features) + f]
+
+
+@compiled(parallel=True)
+def _backward_lazy(x, grad, shift, scale, resolution, rows, start, hashed, dims, taps, features, out, touched, threads):
+    for thread in numba.prange(threads):
+        weight, row = np.empty(len(taps) ** len(dims), x.dtype), np.empty(len(taps) ** len(dims), np.int64)
+        for level in range(thread, len(rows), threads):
+            for n in range(len(x)):
+                _place(x, n, level, shift, scale, resolution, rows, start, hashed, dims, taps, weight, row)
+                for c in range(len(taps) ** len(dims)):
+                    touched[row[c]] = 1
+                    for f in range(len(features)):
+                        out[row[c], f] += weight[c] * grad[n, level * len(features) + f]
+
+
+@compiled(parallel=True)
+def _clear(values, touched, threads):
+    eights = touched.view(np.uint64)
+    for thread in numba.prange(threads):
+        for eight in range(len(eights) * thread // threads, len(eights) * (thread + 1) // threads):
+            if eights[eight]:
+                eights[eight] = 0
+                values[eight * 8 : eight * 8 + 8] = 0
+
+
+@compiled(parallel=True)
+def _adam(table, grad, touched, mean, square, features, rate, beta1, beta2, eps, correction, decay, threads):
+    eights = touched.view(np.uint64)
+    new1, new2 = rate / rate - beta1, rate / rate - beta2
+    for thread in numba.prange(threads):
+        for eight in range(len(eights) * thread // threads, len(eights) * (thread + 1) // threads):
+            if eights[eight] == 0:
+                continue
+            for row in range(eight * 8, min(eight * 8 + 8, len(table))):
+                if touched[row]:
+                    for f in range(len(features)):
+                        g = grad[row, f] + decay * table[row, f]
+                        m = beta1 * mean[row, f] + new1 * g
+                        v = beta2 * square[row, f] + new2 * g * g
+                        mean[row, f], square[row, f], grad[row, f] = m, v, 0
+                        table[row, f] -= rate * m / (np.sqrt(v) * correction + eps)
+            eights[eight] = 0

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from nif_cli import NifError, __version__
 from nif_cli.data.module import Data
 from nif_cli.data.samples import Look, Observation
+from nif_cli.data.scene import Scene
 from nif_cli.data.shapes import ShapeData
 from nif_cli.field import Field, Signal
 from nif_cli.geometry.mesh import SPACES, Transform
@@ -33,6 +34,7 @@ class Instance:
     id: str
     transform: Transform
     observation: Observation | None = None  # for models that make a field from what is seen of it
+    scene: Scene | None = None  # of a radiance field: its cameras and limits, without the pictures
 
 
 @dataclass
@@ -248,10 +250,13 @@ def _saved(instance: Instance) -> dict[str, Any]:
         "id": instance.id,
         **instance.transform.as_dict(),
         **({"observation": {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in seen.items()}} if seen else {}),
+        **({"scene": instance.scene.state()} if instance.scene else {}),
     }
 
 
 def _restored(saved: dict[str, Any]) -> Instance:
     seen = saved.get("observation")
     observation = Observation(**{name: tensor.numpy() for name, tensor in seen.items()}) if seen else None
-    return Instance(saved["id"], Transform(tuple(saved["offset"]), saved["scale"]), observation)
+    transform = Transform(tuple(saved["offset"]), saved["scale"])
+    scene = Scene.restored(saved["id"], transform, saved["scene"]) if "scene" in saved else None
+    return Instance(saved["id"], transform, observation, scene)

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 class Adam(torch.optim.Adam):
     """torch's Adam; for a parameter whose gradient is sparse (an embedding's), each row has its own moments and its own
     count of steps, and rows without a gradient stay where they are. Plain Adam goes on moving every code by its momentum.
+    Of tables with a lazy gradient the touched rows move, and the gradient is empty afterwards.
     """
 
     @torch.no_grad()
@@ -22,14 +23,33 @@ class Adam(torch.optim.Adam):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        sparse = [(g, p, p.grad) for g in self.param_groups for p in g["params"] if p.grad is not None and p.grad.is_sparse]
-        for _, p, _ in sparse:
+        given = [(g, p, p.grad) for g in self.param_groups for p in g["params"] if p.grad is not None]
+        sparse = [x for x in given if x[2].is_sparse]
+        lazy = [x for x in given if getattr(x[1], "touched", None) is not None]
+        for _, p, _ in sparse + lazy:
             p.grad = None
         super().step()
+        for group, p, grad in lazy:
+            self._step_touched(group, p, grad)
+            p.grad = grad
         for group, p, grad in sparse:
             self._step_rows(group, p, grad.coalesce())
             p.grad = grad
         return loss
+
+    def _step_touched(self, group: dict, p: Tensor, grad: Tensor) -> None:
+        """A large table (fields.grids.LazyGradient): rows without a gradient keep still; steps are counted for all."""
+        from nif_cli.fields import kernels
+
+        state = self.state[p]
+        if not state:
+            state["step"] = torch.zeros(())
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
+        state["step"] += 1
+        table, values, touched = p.detach().numpy(), grad.numpy(), p.touched.numpy()  # type: ignore[attr-defined]
+        moments = state["exp_avg"].numpy(), state["exp_avg_sq"].numpy()
+        how = group["lr"], group["betas"], group["eps"], int(state["step"]), group["weight_decay"]
+        kernels.adam(table, values, touched, moments, *how)
 
     def _step_rows(self, group: dict, p: Tensor, grad: Tensor) -> None:
         row, g = grad.indices()[0], grad.values()

@@ -139,8 +139,8 @@ class Pictures:
         return BoundSignal(network, torch.tensor([[-1.0, -1.0], [1.0, 1.0]]), weights)
 
 
-def every_second(query: Task) -> Task:
-    return Task(query.points[:, ::2].contiguous(), query.target[:, ::2].contiguous())
+def every_second(query: Task, first: int = 0) -> Task:
+    return Task(query.points[:, first::2].contiguous(), query.target[:, first::2].contiguous())
 
 
 def those(query: Task, chosen: Tensor) -> Task:

@@ -13,7 +13,22 @@ from torch import Tensor
 @dataclass(frozen=True)
 class Rays:
     origins: Float[Tensor, "R 3"]
-    directions: Float[Tensor, "R 3"]  # unit length
+    directions: Float[Tensor, "R 3"]  # unit length, except in NDC
+    views: Float[Tensor, "R 3"] = None  # type: ignore[assignment]
+    """Where the rays look, in the world: unit length. The directions themselves, unless given (NDC)."""
+
+    def __post_init__(self) -> None:
+        if self.views is None:
+            object.__setattr__(self, "views", self.directions)
+
+    def __len__(self) -> int:
+        return len(self.origins)
+
+    def to(self, device: torch.device | str) -> Rays:
+        return Rays(self.origins.to(device), self.directions.to(device), self.views.to(device))
+
+    def __getitem__(self, part: slice | Tensor) -> Rays:
+        return Rays(self.origins[part], self.directions[part], self.views[part])
 
 
 def look_from(position: Float[Tensor, "3"], up: Float[Tensor, "3"]) -> Float[Tensor, "3 4"]:

@@ -1,0 +1,163 @@
+"""nif evaluate, of radiance fields: held-out pictures against what the run sees from their cameras."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from tqdm import tqdm
+
+from nif_cli import NifError, __version__, runs
+from nif_cli.data.posing import normalised
+from nif_cli.data.scene import Scene, View
+from nif_cli.data.views import Views
+from nif_cli.files import safe_name, write
+from nif_cli.metrics.image import psnr, ssim
+from nif_cli.models.model import Model
+from nif_cli.rendering.pictures import displayed, png_bytes, sheet
+from nif_cli.rendering.volume import RadianceField
+
+
+@dataclass(frozen=True)
+class ViewProtocol:
+    """Pictures are compared as 8-bit PNGs (mean over views of each one's PSNR; SSIM by an 11 x 11 Gaussian window, sigma
+    1.5, valid padding); `background` is what transparent ones lie on, None: what the run was trained with. `published` is
+    what the published numbers were measured on, beside which other sizes are named."""
+
+    published: str
+    sizes: tuple[tuple[int, int], ...] = ()
+    background: str | None = None
+
+
+VIEW_PROTOCOLS = {
+    "blender": ViewProtocol("200 test views of 800 x 800 pixels, white background", ((800, 800),), "white"),
+    "llff": ViewProtocol("every 8th picture, 1008 x 756 pixels (images_4)", ((1008, 756),)),
+    "mip360": ViewProtocol("every 8th picture in the order of names, a quarter of the size outdoors, half indoors"),
+}
+UNITS = {"psnr": "dB, mean over views", "ssim": "of 1, mean over views"}
+
+
+def evaluate_views(config: dict[str, Any], run: Path, model: Model, data: Views) -> None:
+    device, began = runs.device_for(config["device"]), time.monotonic()
+    pairs = _pairs(model, data.prepare())
+    if config["instances"] is not None:
+        chosen = runs.select([known.id for known, _ in pairs], config["instances"])
+        pairs = [p for p in pairs if p[0].id in chosen]
+    split = config["split"] or "test"
+    if split not in ("train", "test"):
+        raise NifError(f"split={split}: a scene has train and test views")
+    names = list(dict.fromkeys(config["protocol"] or [known.protocol for known, _ in pairs]))
+    folder = Path(config["output"]).expanduser().with_suffix("") if config["output"] else run / "evaluation"
+    report: dict[str, Any] = {}
+    for name in names:
+        protocol, scenes = VIEW_PROTOCOLS[name], {}
+        for known, read in pairs:
+            if config["protocol"] is None and known.protocol != name:
+                continue
+            shown = replace(known, background=protocol.background or known.background) if known.background else known
+            scenes[known.id] = _scene(model, shown, read, split, folder, device)
+        report[name] = _summary(name, protocol, scenes)
+        _print(report[name])
+    path = Path(config["output"]).expanduser() if config["output"] else run / "evaluation.json"
+    about = {"run": str(run), "checkpoint": config["checkpoint"], "split": split, "pictures": str(folder)}
+    seconds = round(time.monotonic() - began, 1)
+    write(path, json.dumps({"protocol": report, **about, "seconds": seconds, "version": __version__}, indent=1))
+    print(f"\npictures beside the truth: {folder}\n{path}")
+
+
+def _pairs(model: Model, scenes: list[Scene]) -> list[tuple[Scene, Scene]]:
+    """The run's scenes, each with that of the data: by id, or the one with the one."""
+    known = [i.scene for i in model.instances.values() if i.scene is not None]
+    if len(known) == len(scenes) == 1:
+        return [(known[0], scenes[0])]
+    by_id = {s.id: s for s in scenes}
+    pairs = [(k, by_id[k.id]) for k in known if k.id in by_id]
+    if not pairs:
+        raise NifError(f"no scene of the run ({known[0].id}, ...) is in its data ({scenes[0].id}, ...): give data=")
+    return pairs
+
+
+def _scene(
+    model: Model, known: Scene, read: Scene, split: str, folder: Path, device: torch.device
+) -> dict[str, dict[str, float | list[int]]]:
+    """PSNR and SSIM of each view; the pictures are written beside their truth."""
+    views = getattr(read, split)
+    if not views:
+        raise NifError(f"{read.id}: it has no {split} views" + ("; split=train has the others" if split == "test" else ""))
+    field, found, pictures = cast("RadianceField", model.field(known.id)), {}, []
+    place = folder / safe_name(known.id)
+    for view in tqdm(views, desc=known.id, unit=" view", leave=False, disable=not sys.stderr.isatty(), delay=1):
+        truth, valid = true_picture(view, known.background)
+        moved = replace(view, pose=_moved(view, read, known))
+        made = displayed(known.photograph(field, moved, device).color)
+        write(place / f"{safe_name(view.name)}.png", png_bytes(made))
+        write(place / f"{safe_name(view.name)}_truth.png", png_bytes(truth))
+        pictures += [made, truth]
+        a, b = (torch.from_numpy(x).float() / 255 for x in (made, truth))
+        metrics: dict[str, Any] = {"psnr": psnr(a, b) if valid is None else psnr(a[valid], b[valid])}
+        if min(made.shape[:2]) >= 11:
+            metrics["ssim"] = ssim(a, b, valid)
+        found[view.name] = metrics | {"size": [view.camera.width, view.camera.height]}
+    if len({p.shape for p in pictures}) == 1:
+        few = [2 * i + j for i in np.linspace(0, len(views) - 1, min(6, len(views))).round().astype(int) for j in (0, 1)]
+        write(place / "overview.png", png_bytes(sheet([pictures[i] for i in few], 4 if len(few) > 2 else 2)))
+    return found
+
+
+def true_picture(view: View, background: str | None) -> tuple[np.ndarray, Bool[Tensor, "H W"] | None]:
+    """The picture on the background, as bytes [H, W, 3], and which pixels count."""
+    pixels = view.pixels.float() / 255
+    color: Float[Tensor, "H W 3"] = pixels[..., :3]
+    if pixels.shape[2] == 4:
+        behind = 0.0 if background in (None, "black") else 1.0
+        color = color * pixels[..., 3:] + behind * (1 - pixels[..., 3:])
+    return displayed(color), view.valid
+
+
+def _moved(view: View, read: Scene, known: Scene) -> Float[Tensor, "3 4"]:
+    """The pose of a view of the data in the run's normalised space: the user's world is the same."""
+    if read.transform == known.transform:
+        return view.pose
+    pose = view.pose.double().numpy()
+    world = np.concatenate([pose[:, :3], read.transform.to_original(pose[:, 3])[:, None]], 1)
+    return normalised(world, known.transform)
+
+
+def _summary(name: str, protocol: ViewProtocol, scenes: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Means over the views of each scene, and over scenes."""
+    sizes = sorted({tuple(m.pop("size")) for views in scenes.values() for m in views.values()})
+    instances: dict[str, dict[str, float]] = {}
+    for id, views in scenes.items():
+        each = [m for m in UNITS if all(m in v for v in views.values())]
+        instances[id] = {m: float(np.mean([v[m] for v in views.values()])) for m in each}
+    metrics = [m for m in UNITS if all(m in i for i in instances.values())]
+    columns = {m: [i[m] for i in instances.values()] for m in metrics}
+    other = "" if set(sizes) <= set(protocol.sizes) else "@" + ",".join(f"{w}x{h}" for w, h in sizes[:3])
+    return {
+        "mean": {m: float(np.mean(v)) for m, v in columns.items()},
+        "median": {m: float(np.median(v)) for m, v in columns.items()},
+        "instances": instances,
+        "views": scenes,
+        "measured": f"{name}{other}, {sum(map(len, scenes.values()))} views, on {protocol.background or 'their own'} background",
+        "published": protocol.published,
+        "units": UNITS,
+        "left_out": ["lpips"],
+    }
+
+
+def _print(part: dict[str, Any]) -> None:
+    print(f"\n{part['measured']} (published numbers: {part['published']})")
+    several = len(part["instances"]) > 1
+    for id, metrics in [*part["instances"].items(), *([("mean", part["mean"])] if several else [])]:
+        psnrs = {name: v["psnr"] for name, v in part["views"].get(id, {}).items()}
+        worst = f"  worst {min(psnrs.values()):.2f} {min(psnrs, key=lambda n: psnrs[n])}" if psnrs else ""
+        print(f"  {id:<20}  psnr {metrics['psnr']:.2f}  ssim {metrics.get('ssim', float('nan')):.4f}{worst}")
+    print("  left out: lpips (it needs the weights of a network, which nif does not bring)")

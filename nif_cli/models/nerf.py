@@ -1,0 +1,330 @@
+"""NeRF: scenes from pictures with cameras."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from nif_cli import NifError
+from nif_cli.data.hull import visual_hull
+from nif_cli.data.samples import RayBatch
+from nif_cli.data.scene import Scene
+from nif_cli.data.views import Views
+from nif_cli.models.model import Instance, Model
+from nif_cli.models.radiance import BoundRadiance, Hierarchical, Marching
+from nif_cli.rendering.cameras import Rays
+from nif_cli.rendering.occupancy import OccupancyGrid
+from nif_cli.rendering.volume import Light, composite, dense, intervals, through
+
+TRAINED_TO = 1e-3  # the transmittance at which rays end while training
+
+
+class Nerf(Model):
+    """Squared error (or Huber's, where `huber` is positive) of rendered colours. Rays are sampled by a coarse network
+    (field=nerf: `coarse` stratified samples, `fine` from their weights, one loss for each network), or by a grid of
+    occupied cells (field=ngp).
+
+    With a grid: a step takes as many rays as need about `samples` samples; it starts from `first_samples`, and with steps of
+    1/`first_steps` of the scene's cube, which end as 1/`steps`; both are there after `growth` of the training. Every
+    `update` steps the grid looks at the densities, at all cells in the first tenth of the training, later at a quarter.
+    Far from the cameras of an unbounded scene steps grow, by `cone` times the distance. Transparent pictures carve the
+    scene's `hull` before training.
+
+    Scenes that share shapes or appearances get `shape_code` and `appearance_code` numbers each; 0: none.
+    """
+
+    learns = Views
+    units: ClassVar = {"psnr held-out": "dB"}
+
+    def __init__(
+        self,
+        field: Callable[..., nn.Module],
+        optimizer: Callable[..., Any],
+        scheduler: Callable[..., Any] | None = None,
+        *,
+        lr: float = 1e-3,
+        huber: float = 0.0,
+        coarse: int = 64,
+        fine: int = 128,
+        resolution: int = 128,
+        threshold: float = 0.01,
+        samples: int = 65536,
+        first_samples: int = 8192,
+        steps: int = 320,
+        first_steps: int = 128,
+        growth: float = 0.4,
+        update: int = 16,
+        cone: float = 1 / 256,
+        hull: bool = True,
+        shape_code: int = 0,
+        appearance_code: int = 0,
+        code_lr: float = 1e-3,
+    ):
+        super().__init__(lr, optimizer, scheduler)
+        numbers = {"coarse": coarse, "fine": fine, "samples": samples, "first_samples": first_samples, "update": update}
+        for name, value in numbers.items():
+            if value < 1 + (name == "coarse") * 2:
+                raise ValueError(f"{name}={value}: at least {3 if name == 'coarse' else 1}")
+        if min(steps, first_steps) < 8 or not 0 <= growth <= 1 or cone < 0 or huber < 0:
+            raise ValueError(
+                f"steps={steps}, first_steps={first_steps}, growth={growth}, cone={cone}, huber={huber}: steps at least 8, "
+                "growth a fraction, cone and huber not negative"
+            )
+        if min(shape_code, appearance_code) < 0 or not code_lr > 0:
+            raise ValueError(f"shape_code={shape_code}, appearance_code={appearance_code}, code_lr={code_lr}: not negative")
+        sizes = {"shape_code": shape_code, "appearance_code": appearance_code}
+        try:
+            self.network = field(**sizes)
+        except TypeError as error:
+            raise ValueError("this field has no colours seen from a direction: choose field=nerf or field=ngp") from error
+        self.hierarchical = bool(getattr(self.network, "hierarchical", False))
+        self.coarse_network = field(**sizes) if self.hierarchical else None
+        self.huber, self.coarse, self.fine = huber, coarse, fine
+        self.resolution, self.threshold, self.hull = resolution, threshold, hull
+        self.samples, self.first_samples, self.steps, self.first_steps = samples, first_samples, steps, first_steps
+        self.growth, self.update, self.cone = growth, update, cone
+        self.code_sizes, self.code_lr = sizes, code_lr
+        self.grid: OccupancyGrid | None = None
+        self.codes = nn.ModuleDict()
+        self.names: dict[str, list[str]] = {}
+        self.per_ray: Tensor
+        self.register_buffer("per_ray", torch.tensor(32.0))  # samples that a ray takes, lately
+
+    # scenes
+
+    def adopt(self, data: Views) -> None:
+        scenes = data.prepare()
+        if len(scenes) > 1 and not any(self.code_sizes.values()):
+            raise NifError(
+                f"data: {len(scenes)} scenes in one network: give model.shape_code= and model.appearance_code= (16, say), "
+                "or train them one by one"
+            )
+        self.instances = {s.id: Instance(s.id, s.transform, scene=s) for s in scenes}
+        self._make(scenes)
+        self.backgrounds = [None if data.background == "random" else s.background for s in scenes]
+        if self.grid is None:
+            return
+        inside = torch.zeros_like(self.grid.allowed, dtype=torch.bool)
+        cells = self.grid.centres(torch.arange(inside.numel()))
+        size = 2 / self.resolution * 2.0 ** (torch.arange(inside.numel()) // self.resolution**3)[:, None]
+        for scene in scenes:
+            low, high = scene.bounds
+            here = ((cells + size / 2 > low) & (cells - size / 2 < high)).all(1).view(inside.shape)
+            if self.hull and scene.background is not None and scene.ndc is None:
+                here &= visual_hull(self.grid, scene.train)
+            inside |= here
+        if not inside.any():
+            raise NifError(
+                "the outlines in the pictures leave nothing in the scene's box: are its poses, and its alpha, right? "
+                "model.hull=false trains without them"
+            )
+        self.grid.allow(inside)
+        self._warm_up()
+
+    def allocate(self, ids: list[str]) -> None:
+        pass  # with the scenes, in restore_instances
+
+    def restore_instances(self, saved: list[dict]) -> None:
+        super().restore_instances(saved)
+        self._make([i.scene for i in self.instances.values() if i.scene is not None])
+
+    def _make(self, scenes: Sequence[Scene]) -> None:
+        """What depends on the scenes: codes, and the grid over the largest of them."""
+        if not scenes:
+            raise ValueError("a run of model=nerf without scenes")
+        self.names = {
+            "shape": list(dict.fromkeys(s.shape or s.id for s in scenes)),
+            "appearance": list(dict.fromkeys(s.appearance or s.id for s in scenes)),
+        }
+        for kind, names in self.names.items():
+            size = self.code_sizes[f"{kind}_code"]
+            if size:
+                self.codes[kind] = nn.Embedding(len(names), size)
+                nn.init.normal_(self.codes[kind].weight, std=1 / math.sqrt(size))  # type: ignore[arg-type]
+        largest = max(float(s.bounds.abs().max()) for s in scenes)
+        if not largest <= 128:
+            raise ValueError(f"a scene that reaches {largest:g} units from the origin of normalised space: 128 at most")
+        cascades = 1 + max(0, math.ceil(math.log2(max(largest - 1e-4, 1e-9))))
+        self.even = cascades == 1 or any(s.ndc is not None for s in scenes)
+        if not self.hierarchical:
+            self.grid = OccupancyGrid(self.resolution, cascades, self.threshold)
+            if self.grid.extent > 1:
+                self.network.span(self.grid.extent)  # type: ignore[operator]
+
+    def code(self, kind: str, scene: Tensor) -> Tensor | None:
+        """The codes of scenes, by their numbers."""
+        if kind not in self.codes:
+            return None
+        scenes = [i.scene for i in self.instances.values()]
+        of = [self.names[kind].index(getattr(s, kind) or s.id) for s in scenes if s is not None]
+        return self.codes[kind](torch.tensor(of, device=scene.device)[scene])
+
+    def field(self, id: str, shape: str | None = None, appearance: str | None = None) -> BoundRadiance:
+        """A known scene; its geometry or its materials those of other instances, where these are given."""
+        known = list(self.instances)
+        scene = self.instances[shape or id].scene
+        assert scene is not None
+        for kind, other in (("shape", shape), ("appearance", appearance)):
+            if other not in (None, id) and kind not in self.codes:
+                raise NifError(f"{kind}={other}: this run has no {kind} codes; train with model.{kind}_code=16")
+        codes = []
+        for kind, other in (("shape", shape), ("appearance", appearance)):
+            code = self.code(kind, torch.tensor([known.index(other or id)], device=self.device))
+            codes.append(None if code is None else code[0].detach())
+        coarse = self.coarse_network
+        sampling = self._marching(1.0) if coarse is None else Hierarchical(coarse, codes[0], self.coarse, self.fine)
+        return BoundRadiance(self.network, sampling, scene, codes[0], codes[1])
+
+    def _marching(self, progress: float) -> Marching:
+        assert self.grid is not None
+        grown = min(1.0, progress / max(self.growth, 1e-6))
+        steps = self.first_steps * (self.steps / self.first_steps) ** grown
+        return Marching(self.grid, 2 / steps, 0.0 if self.even else self.cone)
+
+    # training
+
+    def parameter_groups(self) -> list[dict]:
+        """Weights decay by the optimizer's `weight_decay`, tables and codes do not."""
+        networks = [n for n in (self.network, self.coarse_network) if n is not None]
+        groups = [g for n in networks for g in self.groups_of(n)]
+        for group in groups:
+            if "eps" in group:  # a table
+                group["weight_decay"] = 0.0
+        if len(self.codes):
+            groups.append({"params": list(self.codes.parameters()), "lr": self.code_lr, "weight_decay": 0.0})
+        return groups
+
+    @cached_property
+    def generator(self) -> torch.Generator:
+        device = self.device
+        return torch.cuda.default_generators[device.index or 0] if device.type == "cuda" else torch.default_generator
+
+    def loss(self, batch: RayBatch) -> dict[str, Tensor]:
+        rays = Rays(batch.origins, batch.directions, batch.views)
+        behind = self._behind(batch)
+        alpha = batch.colors[:, 3:]
+        truth = batch.colors[:, :3] * alpha + behind * (1 - alpha)
+        if self.coarse_network is not None:
+            first, last = self._hierarchical(rays, batch)
+            return {"coarse": self._error(first, truth, behind, batch), "fine": self._error(last, truth, behind, batch)}
+        light, taken = self._through(rays, batch, self._marching(self.progress() if self.training else 1.0))
+        if self.training:
+            assert self.grid is not None
+            if not taken:  # nothing is left to learn from: everything is open again
+                self.grid.occupied = self.grid.allowed.clone()
+                light.color = light.color + 0 * sum(p.sum() for p in self.network.parameters())
+            self.per_ray.lerp_(torch.tensor(max(1.0, taken / max(1, len(rays))), device=self.device), 0.1)
+        return {"color": self._error(light, truth, behind, batch)}
+
+    def _through(self, rays: Rays, batch: RayBatch, marching: Marching) -> tuple[Light, int]:
+        def radiance(points: Tensor, directions: Tensor, ray: Tensor) -> tuple[Tensor, Tensor]:
+            codes = (self.code(k, batch.scene[ray]) if k in self.codes else None for k in ("shape", "appearance"))
+            return self.network(points, directions, *codes)
+
+        generator = self.generator if self.training else None
+        return through(radiance, marching.march(rays, batch.near, batch.far, generator), rays, 16, TRAINED_TO)
+
+    def _hierarchical(self, rays: Rays, batch: RayBatch) -> tuple[Light, Light]:
+        """What the coarse network sees, and the fine one."""
+        assert self.coarse_network is not None
+        codes = [self.code(k, batch.scene) for k in ("shape", "appearance")]
+        generator = self.generator if self.training else None
+        sampling = Hierarchical(self.coarse_network, codes[0], self.coarse, self.fine)
+
+        def look(network: nn.Module, t: Tensor) -> tuple[Light, Tensor]:
+            samples = intervals(t, rays)
+            here = (None if c is None else c[samples.ray] for c in codes)
+            density, rgb = network(*samples.points(rays), *here)
+            return composite(density, rgb, samples, len(rays))
+
+        t = sampling.first(batch.near, batch.far, generator)
+        first, weights = look(self.coarse_network, t)
+        last, _ = look(self.network, sampling.second(t, weights, generator))
+        return first, last
+
+    def _behind(self, batch: RayBatch) -> Tensor:
+        """The background of each ray: a random one while training where the data wants it, or where pictures are opaque, so
+        that nothing can hide in it."""
+        fixed = torch.ones(len(batch), 3, device=self.device)
+        if not self.training:
+            return fixed
+        shade = torch.rand(len(batch), 3, device=self.device)
+        for n, background in enumerate(self.backgrounds):
+            if background in ("white", "black"):
+                here = (batch.scene == n)[:, None]
+                shade = torch.where(here, 1.0 if background == "white" else 0.0, shade)
+        return shade
+
+    def _error(self, light: Light, truth: Tensor, behind: Tensor, batch: RayBatch) -> Tensor:
+        made = light.over(behind)
+        each = (
+            torch.nn.functional.huber_loss(made, truth, reduction="none", delta=self.huber) if self.huber else (made - truth) ** 2
+        )
+        return each[batch.valid].mean() if not batch.valid.all() else each.mean()
+
+    def training_step(self, batch: RayBatch, index: int) -> Tensor:
+        if self.grid is not None and self.global_step and self.global_step % self.update == 0:
+            self._look()
+        total = super().training_step(batch, index)
+        if total.device.type == "cpu" and not torch.isfinite(total):
+            raise NifError(f"the loss is not finite after {self.global_step} steps: try a smaller model.lr (it is {self.lr:g})")
+        self._budget()
+        return total
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        self._budget()
+
+    def _budget(self) -> None:
+        """How many rays the next batch has: as many as take this step's samples."""
+        if self.grid is not None:
+            grown = min(1.0, self.progress() / max(self.growth, 1e-6))
+            samples = self.first_samples * (self.samples / self.first_samples) ** grown
+            self.trainer.datamodule.batch_rays = int(min(max(samples / float(self.per_ray), 64), 4 * samples))  # type: ignore[attr-defined]
+
+    @torch.no_grad()
+    def _look(self) -> None:
+        """Update the grid; where there are several shapes, by each in turn."""
+        assert self.grid is not None
+        number = self.global_step // self.update
+
+        def density(points: Tensor) -> Tensor:
+            code = None
+            if "shape" in self.codes:
+                which = torch.tensor([number % len(self.names["shape"])], device=points.device)
+                code = self.codes["shape"](which).expand(len(points), -1)
+            return self.network.density(points, code)  # type: ignore[operator]
+
+        self.grid.update(density, 0.5 if self.progress() < 0.1 else 0.1, self.generator)
+
+    def _warm_up(self) -> None:
+        """Compile what training needs, before any clock runs."""
+        if self.device.type != "cpu":
+            return
+        points = torch.zeros(2, 3)
+        rays, near = Rays(points, points + 3**-0.5), torch.zeros(2)
+        self._marching(0.0).march(rays, near, near + 1).next(torch.arange(2), 4)
+        samples = dense(near[:, None] + 0.5, near[:, None] + 0.1)
+        codes = [self.code(k, torch.zeros(2, dtype=torch.long)) for k in ("shape", "appearance")]
+        density, rgb = self.network(*samples.points(rays), *codes)
+        light, _ = composite(density, rgb, samples, 2)
+        light.color.sum().backward()
+        for p in self.parameters():
+            p.grad = None
+
+    def watched(self, batch: RayBatch) -> dict[str, Tensor]:
+        """The squared error of held-out rays on white, and their PSNR."""
+        terms = self.loss(batch)
+        error = terms["fine" if self.hierarchical else "color"]
+        return {"val/loss": error, "val/psnr": -10 * torch.log10(error)}
+
+    def figures(self, data: Views) -> dict[str, float]:
+        """PSNR of rays of the held-out views; nif evaluate renders them whole."""
+        with torch.no_grad():
+            error = float(self.watched(data.watched(self.device))["val/loss"])
+        return {"psnr held-out": -10 * math.log10(error) if error > 0 else math.inf}

@@ -1,0 +1,128 @@
+"""A radiance network bound to one scene, and how its rays are sampled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from nif_cli.data.scene import Scene
+from nif_cli.rendering.cameras import Rays
+from nif_cli.rendering.occupancy import GridMarch, OccupancyGrid
+from nif_cli.rendering.volume import March, Once, composite, importance, intervals, stratified, through
+
+
+@dataclass(frozen=True)
+class Marching:
+    """In the occupied cells of a grid, at steps of `step` (lengths of normalised space), growing by `cone`."""
+
+    grid: OccupancyGrid
+    step: float
+    cone: float
+
+    def march(self, rays: Rays, near: Tensor, far: Tensor, generator: torch.Generator | None = None) -> March:
+        return GridMarch(self.grid, rays, near, far, self.step, self.cone, generator)
+
+
+@dataclass(frozen=True)
+class Hierarchical:
+    """Where a coarse network sees something (Mildenhall et al. 2020, section 5.2)."""
+
+    network: nn.Module
+    shape: Tensor | None  # its code [Z]; only for `march`
+    coarse: int
+    fine: int
+
+    def first(self, near: Tensor, far: Tensor, generator: torch.Generator | None) -> Float[Tensor, "R T"]:
+        return stratified(near, far, self.coarse, generator)
+
+    def second(
+        self, t: Float[Tensor, "R T"], weights: Float[Tensor, "N"], generator: torch.Generator | None
+    ) -> Float[Tensor, "R U"]:
+        """The first places, and as many as `fine` where their weights are."""
+        middle = 0.5 * (t[:, 1:] + t[:, :-1])
+        more = importance(middle, weights.detach().view(t.shape)[:, 1:-1], self.fine, generator)
+        return torch.cat((t, more), 1).sort(1).values
+
+    def march(self, rays: Rays, near: Tensor, far: Tensor, generator: torch.Generator | None = None) -> March:
+        t = self.first(near, far, generator)
+        samples = intervals(t, rays)
+        points, _ = samples.points(rays)
+        code = None if self.shape is None else self.shape.expand(len(points), -1)
+        density = self.network.density(points, code)  # type: ignore[operator]
+        _, weights = composite(density, torch.zeros_like(points), samples, len(rays))
+        return Once(intervals(self.second(t, weights, generator), rays))
+
+
+@dataclass
+class BoundRadiance:
+    """A RadianceField: a network with its sampling and its codes, in the box of a scene."""
+
+    network: nn.Module
+    sampling: Marching | Hierarchical
+    scene: Scene
+    shape: Tensor | None = None
+    appearance: Tensor | None = None
+    trust = 0.0
+
+    def _codes(self, count: int) -> list[Tensor | None]:
+        return [None if c is None else c.expand(count, -1) for c in (self.shape, self.appearance)]
+
+    def radiance(self, points: Float[Tensor, "N 3"], directions: Float[Tensor, "N 3"]) -> tuple[Tensor, Tensor]:
+        return self.network(points, directions, *self._codes(len(points)))
+
+    def march(self, rays: Rays, near: Tensor, far: Tensor, generator: torch.Generator | None = None) -> March:
+        return self.sampling.march(rays, near, far, generator)
+
+    def value(self, points: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n"]:
+        """The density; 0 where rays do not look."""
+        flat = points.reshape(-1, 3)
+        if isinstance(self.sampling, Hierarchical):
+            return self.network.density(flat, self._codes(len(flat))[0]).view(points.shape[:-1])  # type: ignore[operator]
+        grid = self.sampling.grid
+        cell = grid.at(flat)
+        full = ((cell >= 0) & (grid.occupied.view(-1)[cell.clamp(min=0)] > 0)).nonzero()[:, 0]
+        found = self.network.density(flat[full], self._codes(len(full))[0])  # type: ignore[operator]
+        return torch.zeros_like(flat[:, 0]).index_copy(0, full, found).view(points.shape[:-1])
+
+    def color(self, points: Float[Tensor, "*n 3"], directions: Tensor | None = None) -> Float[Tensor, "*n 3"]:
+        """Seen along `directions`; without them from the outside, towards the origin."""
+        flat = points.reshape(-1, 3)
+        seen = -flat if directions is None else directions.reshape(-1, 3)
+        return self.radiance(flat, torch.nn.functional.normalize(seen, dim=-1))[1].view(points.shape)
+
+    @cached_property
+    def level(self) -> float:
+        """The density of the surface: what is found at the places where half of the light is gone, the median over rays of
+        the training cameras. Where a surface is sharp, that is half way up its slope."""
+        found = self._half_gone()
+        return float(found.median()) if len(found) else 1.0
+
+    @cached_property
+    def bounds(self) -> Float[Tensor, "2 3"]:
+        """The box of what is occupied, within that of the scene."""
+        low, high = self.scene.bounds
+        if isinstance(self.sampling, Marching):
+            a, b = self.sampling.grid.bounds().to(low)
+            low, high = torch.maximum(low, a), torch.minimum(high, b)
+        return torch.stack((low, high))
+
+    @torch.no_grad()
+    def _half_gone(self, count: int = 4096) -> Float[Tensor, "M"]:
+        """The densities there, of those of `count` rays that anything stops."""
+        device = next(self.network.parameters()).device
+        views = self.scene.train or self.scene.test
+        chosen = views[:: max(1, len(views) // 32)]
+        parts = [self.scene.rays(v) for v in chosen]
+        some = torch.Generator().manual_seed(0)
+        parts = [r[torch.randint(len(r), (count // len(parts),), generator=some)] for r in parts]
+        rays = Rays(*(torch.cat([getattr(r, n) for r in parts]) for n in ("origins", "directions", "views"))).to(device)
+        near, far = (torch.full_like(rays.origins[:, 0], x) for x in (self.scene.near, self.scene.far))
+        light, _ = through(lambda x, d, _: self.radiance(x, d), self.march(rays, near, far), rays)
+        stopped = light.transmittance < 0.5
+        depth = light.depth / light.opacity.clamp(min=1e-3)
+        points = rays.origins + depth[:, None] * rays.directions
+        return self.value(points[stopped])

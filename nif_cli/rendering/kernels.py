@@ -1,0 +1,202 @@
+"""The loops of volume.py and occupancy.py for a CPU, compiled by numba; what they compute is said there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+from nif_cli.compiled import compiled
+
+if TYPE_CHECKING:
+    from nif_cli.rendering.occupancy import GridMarch
+
+
+def composite(
+    density: Tensor, rgb: Tensor, t: Tensor, delta: Tensor, ray: Tensor, rays: int, opaque: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Colour [R, 3], depth [R], transmittance [R], weights [N]: volume.reference."""
+    out = torch.zeros(rays, 3), torch.zeros(rays), torch.ones(rays), torch.empty(len(t))
+    given = (x.contiguous().numpy() for x in (density, rgb, t, delta))
+    _composite(*given, _starts(ray.numpy(), rays), np.float32(opaque), *(x.numpy() for x in out), torch.get_num_threads())
+    return out
+
+
+def composite_backward(saved: Sequence[Tensor], of: Sequence[Tensor], opaque: float) -> tuple[Tensor, Tensor]:
+    """The gradients of density [N] and colour [N, 3] from those `of` the four results; `saved` is what went in (density,
+    rgb, t, delta, ray) and what came out (colour, depth, transmittance, weights)."""
+    density, rgb, t, delta, ray, color, _, transmittance, weights = saved
+    out = torch.empty_like(density), torch.empty_like(rgb, memory_format=torch.contiguous_format)
+    given = (x.contiguous().numpy() for x in (density, rgb, t, delta, transmittance, weights))
+    grads = (x.contiguous().numpy() for x in of)
+    starts = _starts(ray.numpy(), len(color))
+    _composite_backward(*given, starts, *grads, np.float32(opaque), *(x.numpy() for x in out), torch.get_num_threads())
+    return out
+
+
+def march(state: GridMarch, alive: Tensor, limit: int) -> tuple:
+    """The next samples of some rays of a march, and which of them go on."""
+    from nif_cli.rendering.volume import Samples
+
+    count = len(alive)
+    t, delta = np.empty((count, limit), np.float32), np.empty((count, limit), np.float32)
+    found, going = np.zeros(count, np.int64), np.zeros(count, np.bool_)
+    growth = math.log1p(state.cone) if state.cone else 0.0
+    threads = torch.get_num_threads()
+    _march(
+        state.fine.numpy(), state.coarse.numpy(), state.rays.origins.contiguous().numpy(),
+        state.rays.directions.contiguous().numpy(), state.speed.numpy(), state.first.numpy(), state.far.numpy(),
+        state.taken.numpy(), alive.numpy(), np.float32(state.step), np.float32(state.cone), np.float32(growth),
+        t, delta, found, going, threads,
+    )  # fmt: skip
+    starts = np.zeros(count + 1, np.int64)
+    np.cumsum(found, out=starts[1:])
+    total = int(starts[-1])
+    packed = torch.empty(total, dtype=torch.int64), torch.empty(total), torch.empty(total)
+    _pack(t, delta, starts, *(p.numpy() for p in packed), threads)
+    return Samples(*packed), torch.from_numpy(going)
+
+
+def _starts(ray: np.ndarray, rays: int) -> np.ndarray:
+    """Where each ray's samples begin, and the end: [R + 1]."""
+    return np.searchsorted(ray, np.arange(rays + 1))
+
+
+@compiled(parallel=True)
+def _composite(density, rgb, t, delta, starts, opaque, color, depth, transmittance, weights, threads):
+    rays = len(starts) - 1
+    for thread in numba.prange(threads):
+        for r in range(rays * thread // threads, rays * (thread + 1) // threads):
+            left = np.float32(1)
+            red, green, blue, far = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+            for n in range(starts[r], starts[r + 1]):
+                optical = min(density[n] * delta[n], opaque)
+                through = np.exp(-optical)
+                weight = left * -np.expm1(-optical)
+                weights[n] = weight
+                red += weight * rgb[n, 0]
+                green += weight * rgb[n, 1]
+                blue += weight * rgb[n, 2]
+                far += weight * t[n]
+                left *= through
+            color[r, 0], color[r, 1], color[r, 2] = red, green, blue
+            depth[r], transmittance[r] = far, left
+
+
+@compiled(parallel=True)
+def _composite_backward(
+    density, rgb, t, delta, transmittance, weights, starts,
+    of_color, of_depth, of_transmittance, of_weights, opaque, to_density, to_rgb, threads,
+):  # fmt: skip
+    """With w_n = T_n (1 - exp(-o_n)): d/d o_n of sum_m w_m c_m + B T_end is T_(n+1) c_n - sum_(m>n) w_m c_m - B T_end."""
+    rays = len(starts) - 1
+    for thread in numba.prange(threads):
+        for r in range(rays * thread // threads, rays * (thread + 1) // threads):
+            behind = of_transmittance[r] * transmittance[r]
+            # T after sample n is that of the end divided by what lies between; from the front it loses no digits
+            left = np.float32(1)
+            for n in range(starts[r], starts[r + 1]):
+                left -= weights[n]
+                to_density[n] = left  # for the second loop
+            for n in range(starts[r + 1] - 1, starts[r] - 1, -1):
+                after = max(to_density[n], np.float32(0))
+                value = of_weights[n] + of_depth[r] * t[n]
+                for c in range(3):
+                    value += of_color[r, c] * rgb[n, c]
+                    to_rgb[n, c] = weights[n] * of_color[r, c]
+                saturated = density[n] * delta[n] >= opaque
+                to_density[n] = np.float32(0) if saturated else delta[n] * (after * value - behind)
+                behind += weights[n] * value
+
+
+@compiled()
+def _warp(distance, step, cone, growth):
+    even = distance / step
+    if cone == 0 or even * cone < 1:
+        return even
+    return 1 / cone + np.log(even * cone) / growth
+
+
+@compiled()
+def _unwarp(s, step, cone, growth):
+    if cone == 0 or s * cone < 1:
+        return s * step
+    return np.exp((s - 1 / cone) * growth) / cone * step
+
+
+@compiled()
+def _cell(unit, side):
+    return min(max(int(unit * side), 0), side - 1)
+
+
+@compiled(parallel=True)
+def _march(
+    fine, coarse, origins, directions, speed, first, far, taken, alive, step, cone, growth, t_out, delta_out, found, going,
+    threads,
+):  # fmt: skip
+    cascades, cells, blocks = fine.shape[0], fine.shape[1], coarse.shape[1]
+    limit = t_out.shape[1]
+    half = np.float32(0.5)
+    for thread in numba.prange(threads):
+        for a in range(len(alive) * thread // threads, len(alive) * (thread + 1) // threads):
+            ray = alive[a]
+            number, k = 0, taken[ray]
+            ox, oy, oz = origins[ray, 0], origins[ray, 1], origins[ray, 2]
+            dx, dy, dz = directions[ray, 0], directions[ray, 1], directions[ray, 2]
+            while True:
+                s = first[ray] + np.float32(k)
+                t = _unwarp(s, step, cone, growth) / speed[ray]
+                if not t < far[ray]:
+                    break
+                if number == limit:
+                    going[a] = True
+                    break
+                x, y, z = ox + t * dx, oy + t * dy, oz + t * dz
+                size, cascade, extent = max(abs(x), abs(y), abs(z)), 0, np.float32(1)
+                while size > extent and cascade < cascades:
+                    cascade += 1
+                    extent *= np.float32(2)
+                if cascade == cascades:  # only by rounding: the ray is inside up to far
+                    k += 1
+                    continue
+                ux, uy, uz = half * x / extent + half, half * y / extent + half, half * z / extent + half
+                i, j, m = _cell(ux, blocks), _cell(uy, blocks), _cell(uz, blocks)
+                side = blocks
+                empty = coarse[cascade, i, j, m] == 0
+                if not empty:
+                    i, j, m = _cell(ux, cells), _cell(uy, cells), _cell(uz, cells)
+                    side = cells
+                    empty = fine[cascade, i, j, m] == 0
+                if not empty:
+                    t_out[a, number] = t
+                    delta_out[a, number] = _unwarp(s + half, step, cone, growth) - _unwarp(s - half, step, cone, growth)
+                    number += 1
+                    k += 1
+                    continue
+                # on to where the ray leaves the cell, or the first step beyond
+                leave = np.float32(1e30)
+                for u, index, d in ((ux, i, dx), (uy, j, dy), (uz, m, dz)):
+                    if d > 0:
+                        leave = min(leave, ((index + 1) / np.float32(side) - u) / d)
+                    elif d < 0:
+                        leave = min(leave, (index / np.float32(side) - u) / d)
+                beyond = _warp((t + max(leave, np.float32(0)) * 2 * extent) * speed[ray], step, cone, growth)
+                k = max(k + 1, int(np.ceil(beyond - first[ray] - np.float32(1e-3))))
+            taken[ray] = k
+            found[a] = number
+
+
+@compiled(parallel=True)
+def _pack(t, delta, starts, ray_out, t_out, delta_out, threads):
+    rays = len(starts) - 1
+    for thread in numba.prange(threads):
+        for r in range(rays * thread // threads, rays * (thread + 1) // threads):
+            for n in range(starts[r + 1] - starts[r]):
+                ray_out[starts[r] + n] = r
+                t_out[starts[r] + n] = t[r, n]
+                delta_out[starts[r] + n] = delta[r, n]

@@ -1,0 +1,183 @@
+"""What a lens does to a ray: calibrated cameras with distortion, undone exactly; normalised device coordinates (NDC).
+
+A camera's parameters are fx, fy, cx, cy (pixels; the corner of the picture is (0, 0), the first pixel's centre (0.5, 0.5)),
+k1..k6, p1, p2 of OpenCV's model, or k1..k4 of its fisheye model (Kannala and Brandt 2006).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import astuple, dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from nif_cli.rendering.cameras import Rays
+
+PARAMETERS = 12
+NEWTON_STEPS = 8  # at most: convergence is quadratic, real lenses need three or four
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A calibrated camera. `ValueError` for what no camera can be."""
+
+    width: int
+    height: int
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    k1: float = 0.0
+    k2: float = 0.0
+    k3: float = 0.0
+    k4: float = 0.0
+    k5: float = 0.0
+    k6: float = 0.0
+    p1: float = 0.0
+    p2: float = 0.0
+    fisheye: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.width <= 2**16 or not 1 <= self.height <= 2**16:
+            raise ValueError(f"a picture of {self.width} x {self.height} pixels: 1 to 65536 a side")
+        if not (self.fx > 0 and self.fy > 0) or not all(math.isfinite(v) for v in astuple(self)):
+            raise ValueError(f"a focal length of {self.fx:g}, {self.fy:g} pixels: must be positive, and all parameters finite")
+
+    @property
+    def parameters(self) -> Float[Tensor, "12"]:
+        """fx, fy, cx, cy, k1..k6, p1, p2, float64."""
+        return torch.tensor(astuple(self)[2:14], dtype=torch.float64)
+
+    def resized(self, width: int, height: int) -> Camera:
+        """The same lens before a picture of another size."""
+        x, y = width / self.width, height / self.height
+        return replace(self, width=width, height=height, fx=self.fx * x, fy=self.fy * y, cx=self.cx * x, cy=self.cy * y)
+
+
+def distorted(
+    parameters: Float[Tensor, "*batch 12"], xy: Float[Tensor, "*batch 2"]
+) -> tuple[Float[Tensor, "*batch 2"], Float[Tensor, "*batch 2 2"]]:
+    """Where OpenCV's lens puts the point xy of the plane z = 1, and the Jacobian of that."""
+    k1, k2, k3, k4, k5, k6, p1, p2 = parameters[..., 4:].unbind(-1)
+    x, y = xy.unbind(-1)
+    r = x * x + y * y
+    over, under = 1 + r * (k1 + r * (k2 + r * k3)), 1 + r * (k4 + r * (k5 + r * k6))
+    radial = over / under
+    slope = (k1 + r * (2 * k2 + 3 * r * k3) - radial * (k4 + r * (2 * k5 + 3 * r * k6))) / under  # d radial / d r^2
+    to = torch.stack((x * radial + 2 * p1 * x * y + p2 * (r + 2 * x * x), y * radial + p1 * (r + 2 * y * y) + 2 * p2 * x * y), -1)
+    across = 2 * (x * y * slope + p1 * x + p2 * y)
+    rows = (
+        radial + 2 * x * x * slope + 2 * p1 * y + 6 * p2 * x,
+        across,
+        across,
+        radial + 2 * y * y * slope + 6 * p1 * y + 2 * p2 * x,
+    )
+    return to, torch.stack(rows, -1).unflatten(-1, (2, 2))
+
+
+def unproject(
+    parameters: Float[Tensor, "*batch 12"], pixels: Float[Tensor, "*batch 2"], fisheye: bool = False, distorts: bool = True
+) -> Float[Tensor, "*batch 3"]:
+    """The unit direction (OpenGL axes of the camera) that the lens sends to `pixels`; Newton's method, in the precision of
+    the arguments. NaN where no direction does (beyond the reach of a fisheye, or of a polynomial that turns back). Without
+    `distorts` all k and p are known to be 0."""
+    goal = (pixels - parameters[..., 2:4]) / parameters[..., :2]
+    if fisheye:
+        k1, k2, k3, k4 = parameters[..., 4:8].unbind(-1)
+        radius = goal.norm(dim=-1)
+        angle = radius.clone()
+        for _ in range(NEWTON_STEPS):
+            s = angle * angle
+            value = angle * (1 + s * (k1 + s * (k2 + s * (k3 + s * k4)))) - radius
+            angle = angle - value / (1 + s * (3 * k1 + s * (5 * k2 + s * (7 * k3 + s * 9 * k4))))
+        angle = torch.where((angle >= 0) & (angle <= math.pi), angle, math.nan)
+        side = goal * (angle.sin() / radius.clamp(min=torch.finfo(radius.dtype).tiny))[..., None]
+        return torch.cat((side * side.new_tensor([1.0, -1.0]), -angle.cos()[..., None]), -1)
+    xy = goal
+    if distorts:
+        for _ in range(NEWTON_STEPS):
+            to, ((a, b), (c, d)) = _parts(parameters, xy)
+            ex, ey = (to - goal).unbind(-1)
+            if not xy.is_cuda and bool(((to - goal).abs() <= 4 * torch.finfo(xy.dtype).eps * (1 + goal.abs())).all()):
+                break  # on a GPU the question would cost more than the steps
+            det = a * d - b * c
+            xy = xy - torch.stack(((d * ex - b * ey) / det, (a * ey - c * ex) / det), -1)
+        to, ((a, b), (c, d)) = _parts(parameters, xy)
+        found = ((to - goal).norm(dim=-1) < 1e-4 * (1 + goal.norm(dim=-1))) & (a * d - b * c > 0)
+        found &= (xy * goal).sum(-1) > -1e-3  # far out a folded polynomial comes back on the other side
+        xy = torch.where(found[..., None], xy, math.nan)
+    local = torch.cat((xy * xy.new_tensor([1.0, -1.0]), -torch.ones_like(xy[..., :1])), -1)
+    return torch.nn.functional.normalize(local, dim=-1)
+
+
+def _parts(parameters: Tensor, xy: Tensor) -> tuple[Tensor, tuple[tuple[Tensor, ...], ...]]:
+    to, jacobian = distorted(parameters, xy)
+    return to, tuple(row.unbind(-1) for row in jacobian.unbind(-2))
+
+
+def project(camera: Camera, local: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 2"]:
+    """The pixel where a point (OpenGL axes of the camera) is seen; NaN behind a camera that is no fisheye."""
+    p = camera.parameters.to(local)
+    x, y, ahead = local[..., 0], -local[..., 1], -local[..., 2]
+    if camera.fisheye:
+        side = torch.hypot(x, y)
+        angle = torch.atan2(side, ahead)
+        s = angle * angle
+        radius = angle * (1 + s * (p[4] + s * (p[5] + s * (p[6] + s * p[7]))))
+        plane = torch.stack((x, y), -1) * (radius / side.clamp(min=1e-30))[..., None]
+    else:
+        ahead = torch.where(ahead > 0, ahead, math.nan)
+        plane, _ = distorted(p.expand(*local.shape[:-1], PARAMETERS), torch.stack((x / ahead, y / ahead), -1))
+    return plane * p[:2] + p[2:4]
+
+
+def camera_directions(camera: Camera) -> Float[Tensor, "R 3"]:
+    """The directions (OpenGL axes of the camera, unit) through all pixel centres, row by row from the top left; float32."""
+    v, u = torch.meshgrid(torch.arange(camera.height) + 0.5, torch.arange(camera.width) + 0.5, indexing="ij")
+    pixels = torch.stack((u, v), -1).reshape(-1, 2).double()
+    distorts = bool((camera.parameters[4:] != 0).any())
+    parts = [unproject(camera.parameters.expand(len(p), -1), p, camera.fisheye, distorts) for p in pixels.split(2**18)]
+    return torch.cat(parts).float()
+
+
+def camera_rays(
+    pose: Float[Tensor, "3 4"], camera: Camera, ndc: Ndc | None = None, local: Float[Tensor, "R 3"] | None = None
+) -> Rays:
+    """The rays through all pixel centres of a camera, row by row from the top left, on the pose's device; or those that
+    look to `local` in its axes."""
+    local = camera_directions(camera) if local is None else local
+    directions = local.to(pose) @ pose[:, :3].T
+    rays = Rays(pose[:, 3].expand_as(directions), directions)
+    return rays if ndc is None else ndc.rays(rays)
+
+
+@dataclass(frozen=True)
+class Ndc:
+    """Normalised device coordinates of a forward-facing scene (Mildenhall et al. 2020, appendix C): what the camera `frame`
+    [3, 4] (camera to world) sees beyond the plane z = -near, out to infinity, becomes the cube [-1, 1]^3; straight lines
+    stay straight. `slope` are the tangents of half its angles of view, across and up."""
+
+    frame: Float[Tensor, "3 4"]
+    slope: tuple[float, float]
+    near: float = 1.0
+
+    def rays(self, rays: Rays) -> Rays:
+        """The same rays in NDC, from the near plane (t = 0) to infinity (t = 1); directions keep their length, `views` stays
+        as it was, in the world."""
+        frame = self.frame.to(rays.origins)
+        o, d = (rays.origins - frame[:, 3]) @ frame[:, :3], rays.directions @ frame[:, :3]
+        o = o - ((self.near + o[:, 2:]) / d[:, 2:]) * d
+        scale = o.new_tensor(self.slope)
+        at, along = o[:, :2] / o[:, 2:], d[:, :2] / d[:, 2:]
+        start = torch.cat((-at / scale, 1 + 2 * self.near / o[:, 2:]), -1)
+        step = torch.cat((-(along - at) / scale, -2 * self.near / o[:, 2:]), -1)
+        return Rays(start, step, rays.views)
+
+    def to_world(self, points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+        """Points of NDC in the world; infinitely far ones (z = 1) are not finite."""
+        z = 2 * self.near / (points[..., 2:] - 1)
+        side = -points[..., :2] * z * points.new_tensor(self.slope)
+        frame = self.frame.to(points)
+        return torch.cat((side, z), -1) @ frame[:, :3].T + frame[:, 3]

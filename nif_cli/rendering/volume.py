@@ -1,0 +1,301 @@
+"""The light along rays through a density: where to look along a ray, and what is seen there (Mildenhall et al. 2020).
+
+Letters: R rays, N samples of all of them in one row, ray after ray (packed), T samples of each ray (dense). t is the ray's
+parameter (point = origin + t direction; a distance where directions are unit), delta the length of the interval that a
+sample stands for, in normalised space, so that sigma * delta is its optical depth. Colours are sRGB; a sum of weights
+times colours is premultiplied by opacity until a background is put behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+import trimesh
+from jaxtyping import Bool, Float, Int64, UInt8
+from torch import Tensor
+
+from nif_cli.field import Field, Signal
+from nif_cli.rendering.cameras import Rays
+
+try:
+    from nif_cli.rendering import kernels
+except ImportError:  # no numba here
+    kernels = None
+
+OPAQUE = 60.0  # an optical depth at which float32 has nothing left of the light: more is not told apart, and has no gradient
+REACH = 0.02  # how far in front of a surface one looks at it, in normalised space
+STOP = 1e-4  # the transmittance at which a ray ends (Mueller et al. 2022)
+
+
+@dataclass
+class Samples:
+    """Places along rays, packed: `ray` is never decreasing, `t` increases along a ray."""
+
+    ray: Int64[Tensor, "N"]
+    t: Float[Tensor, "N"]
+    delta: Float[Tensor, "N"]
+
+    def __len__(self) -> int:
+        return len(self.t)
+
+    def points(self, rays: Rays) -> tuple[Float[Tensor, "N 3"], Float[Tensor, "N 3"]]:
+        """Their places, and the unit directions in which they are seen."""
+        return rays.origins[self.ray] + self.t[:, None] * rays.directions[self.ray], rays.views[self.ray]
+
+
+@runtime_checkable
+class March(Protocol):
+    """Rays on their way: samples are taken a few at a time from the front, until a ray ends or nothing of it is left."""
+
+    def next(self, alive: Int64[Tensor, "A"], limit: int) -> tuple[Samples, Bool[Tensor, "A"]]:
+        """At most about `limit` further samples of each of these rays (`ray` counts within `alive`), and which go on."""
+        ...
+
+
+@runtime_checkable
+class RadianceField(Field, Signal, Protocol):
+    """Density and colour in normalised space; `value` is the density, whose surface is where it is `level`."""
+
+    def radiance(self, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """[N, 3], unit [N, 3] -> density [N] (1 / length, at least 0), sRGB [N, 3]."""
+        ...
+
+    def march(self, rays: Rays, near: Tensor, far: Tensor, generator: torch.Generator | None = None) -> March:
+        """How it wants to be sampled between near [R] and far [R]; at random where there is a `generator`."""
+        ...
+
+
+@dataclass
+class Light:
+    """What reaches the start of each ray."""
+
+    color: Float[Tensor, "R 3"]  # sRGB, premultiplied by opacity
+    depth: Float[Tensor, "R"]  # the sum of weights times t
+    transmittance: Float[Tensor, "R"]  # of what lies behind, this part is seen
+
+    @property
+    def opacity(self) -> Float[Tensor, "R"]:
+        return 1 - self.transmittance
+
+    def over(self, background: Tensor | None) -> Float[Tensor, "R 3"]:
+        """In front of a colour ([3] or [R, 3]); None is black."""
+        return self.color if background is None else self.color + self.transmittance[:, None] * background
+
+
+def composite(
+    density: Float[Tensor, "N"], rgb: Float[Tensor, "N 3"], samples: Samples, rays: int
+) -> tuple[Light, Float[Tensor, "N"]]:
+    """Eq. 3 of Mildenhall et al. 2020 for packed samples of `rays` rays, and each sample's weight.
+
+    On a CPU one compiled loop, with its backward; elsewhere, and for float64, `reference`.
+    """
+    if kernels is not None and density.device.type == "cpu" and density.dtype == torch.float32:
+        color, depth, transmittance, weights = _Composite.apply(density, rgb, samples.t, samples.delta, samples.ray, rays)
+        return Light(color, depth, transmittance), weights
+    return reference(density, rgb, samples, rays)
+
+
+def reference(
+    density: Float[Tensor, "N"], rgb: Float[Tensor, "N 3"], samples: Samples, rays: int
+) -> tuple[Light, Float[Tensor, "N"]]:
+    """`composite` in plain torch."""
+    ray, optical = samples.ray, (density * samples.delta).clamp(max=OPAQUE)
+    total = optical.double().cumsum(0)  # of all rays: what was before a ray is taken off, which costs digits
+    before = total - optical
+    first = torch.searchsorted(ray, torch.arange(rays, device=ray.device)).clamp(max=max(0, len(ray) - 1))
+    before = before - before[first][ray] if len(ray) else before
+    weights = torch.exp(-before).to(density.dtype) * -torch.expm1(-optical)
+    zero = torch.zeros((), dtype=density.dtype, device=ray.device)
+    color = zero.expand(rays, 3).index_add(0, ray, weights[:, None] * rgb)
+    depth = zero.expand(rays).index_add(0, ray, weights * samples.t)
+    transmittance = torch.exp(-zero.expand(rays).index_add(0, ray, optical))
+    return Light(color, depth, transmittance), weights
+
+
+class _Composite(torch.autograd.Function):
+    """The compiled loop and its derivative, once, by density and colour."""
+
+    @staticmethod
+    def forward(ctx, density, rgb, t, delta, ray, rays):  # type: ignore[override]
+        assert kernels is not None
+        out = kernels.composite(density.detach(), rgb.detach(), t, delta, ray, rays, OPAQUE)
+        ctx.save_for_backward(density, rgb, t, delta, ray, *out)
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, of_color, of_depth, of_transmittance, of_weights):  # type: ignore[override]
+        assert kernels is not None
+        of = (of_color, of_depth, of_transmittance, of_weights)
+        grads = kernels.composite_backward(ctx.saved_tensors, of, OPAQUE)
+        return *grads, None, None, None, None
+
+
+def dense(t: Float[Tensor, "R T"], delta: Float[Tensor, "R T"]) -> Samples:
+    """The same number of samples of each ray, packed."""
+    count, each = t.shape
+    return Samples(torch.arange(count, device=t.device).repeat_interleave(each), t.reshape(-1), delta.reshape(-1))
+
+
+def stratified(
+    near: Float[Tensor, "R"],
+    far: Float[Tensor, "R"],
+    count: int,
+    generator: torch.Generator | None = None,
+    disparity: bool = False,
+) -> Float[Tensor, "R T"]:
+    """`count` places between near and far: one drawn in each of as many equal intervals (eq. 2); without a generator their
+    borders, both ends included, as the published code. `disparity`: equal in 1 / t (near > 0)."""
+    share = torch.linspace(0, 1, count, device=near.device, dtype=near.dtype)
+    if disparity:
+        t = 1 / ((1 - share) / near[:, None] + share / far[:, None])
+    else:
+        t = near[:, None] * (1 - share) + far[:, None] * share
+    if generator is None:
+        return t
+    middle = 0.5 * (t[:, 1:] + t[:, :-1])
+    low, high = torch.cat((t[:, :1], middle), 1), torch.cat((middle, t[:, -1:]), 1)
+    return low + (high - low) * torch.rand(t.shape, generator=generator, device=t.device, dtype=t.dtype)
+
+
+def importance(
+    edges: Float[Tensor, "R E"], weights: Float[Tensor, "R W"], count: int, generator: torch.Generator | None = None
+) -> Float[Tensor, "R T"]:
+    """`count` places drawn from the density that is constant between `edges`, in proportion to the `weights` of those
+    E - 1 intervals (section 5.2); without a generator its even quantiles. 1e-5 is added to each weight."""
+    pdf = weights + 1e-5
+    cdf = (pdf / pdf.sum(-1, keepdim=True)).cumsum(-1)
+    cdf = torch.cat((torch.zeros_like(cdf[:, :1]), cdf), -1)
+    if generator is None:
+        u = torch.linspace(0, 1, count, device=edges.device, dtype=edges.dtype).expand(len(edges), count)
+    else:
+        u = torch.rand((len(edges), count), generator=generator, device=edges.device, dtype=edges.dtype)
+    above = torch.searchsorted(cdf, u.contiguous(), right=True).clamp(1, cdf.shape[-1] - 1)
+    (low, high), (a, b) = ((x.gather(1, above - 1), x.gather(1, above)) for x in (cdf, edges))
+    span = high - low
+    share = (u - low) / torch.where(span < 1e-5, torch.ones_like(span), span)
+    return a + share * (b - a)
+
+
+def intervals(t: Float[Tensor, "R T"], rays: Rays) -> Samples:
+    """Places along rays as the published code weighs them: each stands for what lies up to the next, the last for all
+    that is behind it."""
+    delta = torch.cat((t[:, 1:] - t[:, :-1], torch.full_like(t[:, :1], 1e10)), 1)
+    return dense(t, delta * rays.directions.norm(dim=-1, keepdim=True))
+
+
+@dataclass
+class Once:
+    """The march of a field that takes all its samples together."""
+
+    samples: Samples
+
+    def next(self, alive: Int64[Tensor, "A"], limit: int) -> tuple[Samples, Bool[Tensor, "A"]]:
+        return self.samples, torch.zeros_like(alive, dtype=torch.bool)
+
+
+Radiance = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def through(radiance: Radiance, march: March, rays: Rays, first: int = 32, stop: float = STOP) -> tuple[Light, int]:
+    """What is seen along rays, and how many samples that took: rounds from the front, of `first` samples of each ray, then
+    twice as many, and so on; a ray ends where its transmittance falls below `stop`.
+
+    `radiance(points, directions, ray)` also gets the ray that each sample is of; all is differentiable by what it depends
+    on.
+    """
+    count, device = len(rays), rays.origins.device
+    color, depth = rays.origins.new_zeros(count, 3), rays.origins.new_zeros(count)
+    transmittance = rays.origins.new_ones(count)
+    alive, taken, limit = torch.arange(count, device=device), 0, first
+    while len(alive):
+        samples, going = march.next(alive, limit)
+        if len(samples):
+            taken += len(samples)
+            here = rays if len(alive) == count else rays[alive]
+            density, rgb = radiance(*samples.points(here), alive[samples.ray])
+            light, _ = composite(density, rgb, samples, len(alive))
+            reach = transmittance[alive]
+            color = color.index_add(0, alive, reach[:, None] * light.color)
+            depth = depth.index_add(0, alive, reach * light.depth)
+            transmittance = transmittance.index_copy(0, alive, reach * light.transmittance)
+        going = going & (transmittance.detach()[alive] > stop)
+        alive, limit = alive[going], 2 * limit
+    return Light(color, depth, transmittance), taken
+
+
+@dataclass
+class Image:
+    """What a camera sees, ray by ray."""
+
+    color: Float[Tensor, "R 3"]  # sRGB, in front of the background
+    depth: Float[Tensor, "R"]  # the mean of t as light reaches it; inf where next to nothing is there
+    opacity: Float[Tensor, "R"]
+    normals: Float[Tensor, "R 3"] | None = None  # unit, outward, where the depth is; zero where there is none
+
+
+def backdrop(background: str | Tensor | None, device: torch.device | str = "cpu") -> Float[Tensor, "*r 3"]:
+    """A background's colour: white, black (also None and random, which is for training) or a tensor."""
+    if isinstance(background, Tensor):
+        return background.to(device)
+    return torch.full((3,), 1.0 if background == "white" else 0.0, device=device)
+
+
+@torch.no_grad()
+def volume_render(
+    field: RadianceField,
+    rays: Rays,
+    near: Float[Tensor, "R"],
+    far: Float[Tensor, "R"],
+    background: str | Tensor | None = None,
+    *,
+    normals: bool = False,
+    chunk: int = 2**14,
+    generator: torch.Generator | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> Image:
+    """Pictures of a radiance field, `chunk` rays at a time; `progress(n)` is called after each n rays.
+
+    Normals are those of the density at the mean depth, by central differences over 1/128 of the unit.
+    """
+    parts = []
+    behind = backdrop(background, rays.origins.device)
+    for start in range(0, len(rays), chunk):
+        part = slice(start, start + chunk)
+        some = rays[part]
+        light, _ = through(lambda x, d, _: field.radiance(x, d), field.march(some, near[part], far[part], generator), some)
+        color = light.over(behind if behind.ndim == 1 else behind[part])
+        depth = torch.where(light.opacity > 1e-3, light.depth / light.opacity.clamp(min=1e-3), torch.inf)
+        parts.append((color, depth, light.opacity, *((_normals(field, some, depth),) if normals else ())))
+        if progress:
+            progress(len(some))
+    if not parts:
+        zero = rays.origins[:, 0]
+        return Image(rays.origins, zero, zero, rays.origins if normals else None)
+    return Image(*(torch.cat(p) for p in zip(*parts, strict=True)))
+
+
+def _normals(field: RadianceField, rays: Rays, depth: Float[Tensor, "R"], width: float = 1 / 128) -> Float[Tensor, "R 3"]:
+    found = torch.zeros_like(rays.origins)
+    hit = torch.isfinite(depth).nonzero()[:, 0]
+    points = rays.origins[hit] + depth[hit, None] * rays.directions[hit]
+    step = 0.5 * width * torch.eye(3, device=points.device, dtype=points.dtype)
+    ahead, behind = (torch.stack([field.value(points + sign * s) for s in step], -1) for sign in (1, -1))
+    # of the optical depth, not of the density, which has hardly a slope where it is vast
+    slope = torch.log1p(ahead) - torch.log1p(behind)
+    found[hit] = -torch.nn.functional.normalize(slope, dim=-1)
+    return found
+
+
+def surface_colors(field: RadianceField, mesh: trimesh.Trimesh, device: torch.device | str) -> UInt8[np.ndarray, "V 3"]:
+    """sRGB of a mesh's vertices (normalised space), as bytes: what a camera sees that looks straight at each from REACH in
+    front of it, to as far behind it."""
+    points, normals = (torch.from_numpy(np.array(a, np.float32)).to(device) for a in (mesh.vertices, mesh.vertex_normals))
+    near = torch.zeros_like(points[:, 0])
+    image = volume_render(field, Rays(points + REACH * normals, -normals), near, near + 2 * REACH)
+    seen = image.color / image.opacity.clamp(min=1e-3)[:, None]
+    return (seen.clamp(0, 1) * 255 + 0.5).to(torch.uint8).cpu().numpy()

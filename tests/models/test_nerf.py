@@ -1,0 +1,158 @@
+"""NeRF as a model: what it takes, what it learns of a toy scene, and what a run keeps."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+import torch
+
+from nif_cli import NifError
+from nif_cli.data.toy_views import ToyViews
+from nif_cli.fields.radiance import Nerf as PublishedNetwork
+from nif_cli.fields.radiance import Ngp
+from nif_cli.models.nerf import Nerf
+from nif_cli.models.optimizers import Adam
+from nif_cli.rendering.volume import RadianceField, volume_render
+
+NGP = functools.partial(Ngp, log2_table=14, levels=6, level_features=4, finest=128, half=False)
+PUBLISHED = functools.partial(PublishedNetwork, width=32, layers=3, skip=1, frequencies=5, view_frequencies=2)
+
+
+def toy(**options) -> ToyViews:
+    return ToyViews(**{"views": 12, "test": 2, "size": 40, **options})
+
+
+def adam(groups):
+    return Adam(groups, lr=1e-3, betas=(0.9, 0.99), eps=1e-15)
+
+
+def model(field=NGP, **options) -> Nerf:
+    torch.manual_seed(0)
+    return Nerf(field, adam, **{"lr": 2e-3, "resolution": 32, "first_steps": 64, "steps": 64, **options})
+
+
+def train(made: Nerf, data: ToyViews, steps: int, rays: int = 512) -> list[float]:
+    """By hand, without Lightning: the losses."""
+    made.train()
+    optimizer = made.configure_optimizers()
+    pool, generator = data.make_pool(torch.device("cpu")), torch.Generator().manual_seed(0)
+    losses = []
+    for step in range(steps):
+        if made.grid is not None and step % 16 == 0:
+            made._look()
+        optimizer.zero_grad()
+        total = torch.stack(list(made.loss(pool.draw(rays, generator)).values())).sum()
+        total.backward()
+        optimizer.step()
+        losses.append(float(total.detach()))
+    return losses
+
+
+@pytest.fixture(scope="module")
+def learned():
+    data = toy()
+    made = model()
+    made.adopt(data)
+    return made, data, train(made, data, 150)
+
+
+def test_a_toy_scene_is_learned(learned):
+    made, data, losses = learned
+    assert losses[-1] < 0.2 * losses[0]
+    figures = made.figures(data)
+    assert figures["psnr held-out"] > 20
+
+
+def test_the_field_renders_its_views(learned):
+    made, data, _ = learned
+    scene = data.scenes[0]
+    field = made.eval().field(scene.id)
+    assert isinstance(field, RadianceField)
+    view = scene.test[0]
+    rays = scene.rays(view)
+    near, far = (torch.full((len(rays),), x) for x in (scene.near, scene.far))
+    image = volume_render(field, rays, near, far, "white")
+    pixels = view.pixels.float().reshape(-1, 4) / 255
+    truth = pixels[:, :3] * pixels[:, 3:] + 1 - pixels[:, 3:]
+    assert float((image.color - truth).square().mean()) < 0.02
+    assert float((image.opacity - pixels[:, 3]).abs().mean()) < 0.1
+
+
+def test_density_is_zero_where_no_ray_looks(learned):
+    made, data, _ = learned
+    field = made.field(data.scenes[0].id)
+    points = 2 * torch.rand(500, 3) - 1
+    cell = made.grid.at(points)
+    empty = made.grid.occupied.view(-1)[cell] == 0
+    assert empty.any()
+    assert not field.value(points)[empty].any()
+    assert field.level > 0
+    low, high = field.bounds
+    assert (low < high).all()
+
+
+def test_the_published_network_learns_too():
+    data = toy(views=8)
+    made = model(PUBLISHED, coarse=16, fine=16)
+    made.adopt(data)
+    assert made.grid is None
+    losses = train(made, data, 60, rays=256)
+    assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
+    scene = data.scenes[0]
+    rays = scene.rays(scene.test[0])[:50]
+    near, far = (torch.full((50,), x) for x in (scene.near, scene.far))
+    first, again = (volume_render(made.eval().field(scene.id), rays, near, far, "white").color for _ in range(2))
+    assert torch.equal(first, again)  # no random places outside of training
+
+
+def test_scenes_that_share_need_codes():
+    with pytest.raises(NifError, match="shape_code"):
+        model().adopt(toy(shapes=2, materials=2, views=4))
+
+
+def test_codes_set_shape_and_appearance_apart():
+    data = toy(shapes=2, materials=2, views=6)
+    made = model(shape_code=4, appearance_code=4)
+    made.adopt(data)
+    assert {k: len(v) for k, v in made.names.items()} == {"shape": 2, "appearance": 2}
+    train(made, data, 30)
+    ids = list(made.instances)
+    scenes = {i.scene.id: i.scene for i in made.instances.values()}
+    a = ids[0]
+    b = next(i for i in ids if scenes[i].shape != scenes[a].shape and scenes[i].appearance != scenes[a].appearance)
+    made.eval()
+    points, directions = torch.rand(64, 3) - 0.5, torch.nn.functional.normalize(torch.randn(64, 3), dim=-1)
+    of_a, mixed, of_b = made.field(a), made.field(a, appearance=b), made.field(b)
+    assert torch.equal(mixed.radiance(points, directions)[0], of_a.radiance(points, directions)[0])
+    assert not torch.equal(mixed.radiance(points, directions)[1], of_a.radiance(points, directions)[1])
+    assert not torch.equal(of_b.radiance(points, directions)[0], of_a.radiance(points, directions)[0])
+    alone = model(shape_code=4)
+    alone.adopt(data)
+    with pytest.raises(NifError, match="no appearance codes"):
+        alone.field(a, appearance=b)
+
+
+def test_nothing_to_see_opens_the_grid_again():
+    """White collapse: the step after the last cell has closed, all are open again."""
+    data = toy(views=4)
+    made = model()
+    made.adopt(data)
+    made.train()
+    made.grid.occupied.zero_()
+    batch = data.make_pool(torch.device("cpu")).draw(64, torch.Generator().manual_seed(0))
+    made.loss(batch)["color"].backward()
+    assert torch.equal(made.grid.occupied, made.grid.allowed)
+
+
+def test_fields_without_directions_are_refused():
+    from nif_cli.fields.mlp import MLP
+
+    with pytest.raises(ValueError, match="field=ngp"):
+        Nerf(functools.partial(MLP, dim=3), adam)
+
+
+@pytest.mark.parametrize("wrong", [{"coarse": 1}, {"samples": 0}, {"steps": 2}, {"huber": -1.0}, {"shape_code": -1}])
+def test_models_that_cannot_be(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        model(**wrong)

@@ -1,0 +1,225 @@
+"""Light along rays, against what is known in closed form and against float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from nif_cli.rendering import volume
+from nif_cli.rendering.cameras import Rays
+from nif_cli.rendering.volume import Once, composite, dense, importance, intervals, stratified, through, volume_render
+
+
+def packed(counts: list[int], seed: int = 0, dtype=torch.float32):
+    """Random samples of rays that have this many each."""
+    generator = torch.Generator().manual_seed(seed)
+    total = sum(counts)
+    ray = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    delta = 0.01 + 0.05 * torch.rand(total, generator=generator, dtype=torch.float64)
+    t = torch.cat([d.cumsum(0) for d in delta.split(counts)]) if total else delta
+    density = 20 * torch.rand(total, generator=generator, dtype=torch.float64)
+    rgb = torch.rand(total, 3, generator=generator, dtype=torch.float64)
+    return density.to(dtype), rgb.to(dtype), volume.Samples(ray, t.to(dtype), delta.to(dtype))
+
+
+def straightforward(density, rgb, samples, rays):
+    """Eq. 3 of Mildenhall et al. 2020, one ray and one sample after the other, in float64."""
+    color, depth, left = (torch.zeros(rays, n, dtype=torch.float64) for n in (3, 1, 1))
+    left += 1
+    for n in range(len(samples)):
+        r = samples.ray[n]
+        alpha = 1 - torch.exp(-density[n].double() * samples.delta[n].double())
+        color[r] += left[r] * alpha * rgb[n].double()
+        depth[r] += left[r] * alpha * samples.t[n].double()
+        left[r] *= 1 - alpha
+    return color, depth[:, 0], left[:, 0]
+
+
+@pytest.mark.parametrize("how", [composite, volume.reference])
+def test_compositing_is_the_sum_over_samples(how):
+    density, rgb, samples = packed([5, 0, 17, 1, 0])
+    light, weights = how(density, rgb, samples, 5)
+    color, depth, left = straightforward(density, rgb, samples, 5)
+    torch.testing.assert_close(light.color.double(), color, atol=1e-6, rtol=0)
+    torch.testing.assert_close(light.depth.double(), depth, atol=1e-6, rtol=0)
+    torch.testing.assert_close(light.transmittance.double(), left, atol=1e-6, rtol=0)
+    sums = torch.zeros(5).index_add(0, samples.ray, weights)
+    torch.testing.assert_close(sums, light.opacity, atol=1e-6, rtol=0)  # the weights of a ray are its opacity
+
+
+def test_compiled_compositing_has_the_gradients_of_the_reference():
+    density, rgb, samples = packed([9, 0, 30, 3], dtype=torch.float32)
+    found = []
+    for how, dtype in ((composite, torch.float32), (volume.reference, torch.float64)):
+        leaves = [x.detach().to(dtype).requires_grad_() for x in (density, rgb)]
+        there = volume.Samples(samples.ray, samples.t.to(dtype), samples.delta.to(dtype))
+        light, weights = how(*leaves, there, 4)
+        loss = (light.color * torch.tensor([1.0, -2.0, 0.5], dtype=dtype)).sum() + (light.depth**2).sum()
+        loss = loss + (light.transmittance**2).sum() * 3 + (weights**2).sum()
+        found.append(torch.autograd.grad(loss, leaves))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours.double(), theirs, atol=2e-5, rtol=1e-4)
+
+
+def test_reference_gradients_are_those_of_finite_differences():
+    density, rgb, samples = packed([4, 0, 3], dtype=torch.float64)
+    there = volume.Samples(samples.ray, samples.t, samples.delta)
+
+    def everything(density, rgb):
+        light, weights = volume.reference(density, rgb, there, 3)
+        return light.color, light.depth, light.transmittance, weights
+
+    assert torch.autograd.gradcheck(everything, (density.requires_grad_(), rgb.requires_grad_()))
+
+
+@pytest.mark.parametrize("how", [composite, volume.reference])
+def test_constant_density_gives_the_analytic_transmittance(how):
+    sigma, length, count = 3.7, 1.3, 64
+    edges = torch.linspace(0, length, count + 1)
+    samples = dense(((edges[1:] + edges[:-1]) / 2)[None], (edges[1:] - edges[:-1])[None])
+    light, _ = how(torch.full((count,), sigma), torch.ones(count, 3), samples, 1)
+    expected = torch.exp(torch.tensor(-sigma * length, dtype=torch.float64))
+    assert abs(float(light.transmittance) - float(expected)) < 1e-6
+    assert abs(float(light.color[0, 0]) - (1 - float(expected))) < 1e-6
+
+
+@pytest.mark.parametrize("how", [composite, volume.reference])
+def test_huge_densities_are_opaque_and_finite(how):
+    density = torch.tensor([1e30, 1e30]).requires_grad_()
+    light, weights = how(density, torch.ones(2, 3), dense(torch.ones(1, 2), torch.full((1, 2), 1e10)), 1)
+    light.color.sum().backward()
+    assert density.grad is not None
+    assert torch.isfinite(density.grad).all()
+    torch.testing.assert_close(weights.detach(), torch.tensor([1.0, 0.0]))
+
+
+def test_packed_equals_dense():
+    density, rgb, samples = packed([6, 6, 6])
+    light, weights = composite(density, rgb, samples, 3)
+    again, _ = composite(density, rgb, dense(samples.t.view(3, 6), samples.delta.view(3, 6)), 3)
+    optical = density.view(3, 6) * samples.delta.view(3, 6)
+    transmittance = torch.exp(-torch.cat((torch.zeros(3, 1), optical.cumsum(1)[:, :-1]), 1))
+    expected = (transmittance * (1 - torch.exp(-optical)))[..., None] * rgb.view(3, 6, 3)
+    torch.testing.assert_close(light.color, expected.sum(1), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(again.color, light.color)
+    torch.testing.assert_close(weights.view(3, 6), expected.sum(-1) / rgb.view(3, 6, 3).sum(-1), atol=1e-6, rtol=1e-5)
+
+
+def test_stratified_places_lie_one_in_each_interval():
+    near, far = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 8.0])
+    even = stratified(near, far, 9)
+    torch.testing.assert_close(even[1], torch.linspace(2, 8, 9))
+    drawn = stratified(near, far, 9, torch.Generator().manual_seed(1))
+    borders = (even[:, 1:] + even[:, :-1]) / 2
+    assert (drawn[:, 1:] >= borders).all()
+    assert (drawn[:, :-1] <= borders).all()
+    assert not torch.equal(drawn, even)
+    inverse = stratified(near, far, 5, disparity=True)
+    torch.testing.assert_close(1 / inverse[0], torch.linspace(1, 1 / 3, 5))
+
+
+def test_importance_sampling_inverts_the_distribution():
+    """Against the inverse of the cumulative distribution, by interpolation in float64."""
+    generator = torch.Generator().manual_seed(3)
+    edges = torch.rand(7, 33, generator=generator).cumsum(1)
+    weights = torch.rand(7, 32, generator=generator) * (torch.rand(7, 32, generator=generator) > 0.5)
+    found = importance(edges, weights, 50)
+    pdf = weights.double() + 1e-5
+    cdf = torch.cat((torch.zeros(7, 1, dtype=torch.float64), (pdf / pdf.sum(1, keepdim=True)).cumsum(1)), 1)
+    for row in range(7):
+        # going back through the distribution gives the even quantiles
+        back = torch.from_numpy(np.interp(found[row].double(), edges[row].double(), cdf[row]))
+        torch.testing.assert_close(back, torch.linspace(0, 1, 50, dtype=torch.float64), atol=2e-5, rtol=0)
+
+
+def test_importance_samples_follow_the_weights():
+    edges = torch.linspace(0, 4, 5)[None]
+    drawn = importance(edges, torch.tensor([[0.1, 0.0, 0.6, 0.3]]), 20000, torch.Generator().manual_seed(0))
+    share = torch.histc(drawn, 4, 0, 4) / drawn.numel()
+    torch.testing.assert_close(share, torch.tensor([0.1, 0.0, 0.6, 0.3]), atol=0.01, rtol=0)
+
+
+class Fog:
+    """A field of constant density and colour: its samples are even."""
+
+    level, trust = 1.0, 0.0
+    bounds = torch.tensor([[-1.0] * 3, [1.0] * 3])
+
+    def __init__(self, sigma: float, count: int = 200):
+        self.sigma, self.count = sigma, count
+
+    def value(self, points):
+        return torch.full(points.shape[:-1], self.sigma)
+
+    def color(self, points, directions=None):
+        return torch.ones_like(points) * torch.tensor([1.0, 0.5, 0.0])
+
+    def radiance(self, points, directions):
+        return self.value(points), self.color(points)
+
+    def march(self, rays, near, far, generator=None):
+        edges = near[:, None] + (far - near)[:, None] * torch.linspace(0, 1, self.count + 1)
+        return Once(dense((edges[:, 1:] + edges[:, :-1]) / 2, edges[:, 1:] - edges[:, :-1]))
+
+
+def test_pictures_of_fog():
+    rays = Rays(torch.zeros(3, 3), torch.eye(3))
+    near, far = torch.full((3,), 1.0), torch.full((3,), 2.0)
+    image = volume_render(Fog(2.0), rays, near, far, "white", chunk=2)
+    left = torch.exp(torch.tensor(-2.0))
+    torch.testing.assert_close(image.opacity, (1 - left).expand(3), atol=1e-5, rtol=0)
+    expected = (1 - left) * torch.tensor([1.0, 0.5, 0.0]) + left
+    torch.testing.assert_close(image.color, expected.expand(3, 3), atol=1e-5, rtol=0)
+    mean = 1 + 0.5 - 1 / (torch.exp(torch.tensor(2.0)) - 1)  # of an exponential distribution cut at 1
+    torch.testing.assert_close(image.depth, mean.expand(3), atol=1e-4, rtol=0)
+    nothing = volume_render(Fog(0.0), rays, near, far, "black")
+    assert torch.isinf(nothing.depth).all()
+    assert float(nothing.color.abs().max()) == 0
+
+
+class Wall(Fog):
+    """Dense behind the plane x = 0.5: its surface looks towards -x."""
+
+    def value(self, points):
+        return 200 * torch.sigmoid(100 * (points[..., 0] - 0.5))
+
+
+def test_depth_and_normals_of_a_wall():
+    rays = Rays(torch.zeros(1, 3), torch.tensor([[1.0, 0.0, 0.0]]))
+    image = volume_render(Wall(0.0, 1000), rays, torch.zeros(1), torch.ones(1), None, normals=True)
+    assert abs(float(image.depth) - 0.5) < 0.02
+    torch.testing.assert_close(image.normals, torch.tensor([[-1.0, 0.0, 0.0]]))
+
+
+def test_rounds_are_one_sum():
+    """Taking samples a few at a time, from the front, changes nothing but where rays end."""
+
+    class InTwo(Once):
+        def next(self, alive, limit):
+            samples = self.samples
+            part = samples.t < 1.5 if not getattr(self, "half", False) else samples.t >= 1.5
+            going = torch.full_like(alive, not getattr(self, "half", False), dtype=torch.bool)
+            self.half = True
+            place = torch.full((3,), -1)
+            place[alive] = torch.arange(len(alive))
+            part = part & (place[samples.ray] >= 0)
+            return volume.Samples(place[samples.ray[part]], samples.t[part], samples.delta[part]), going
+
+    field, rays = Fog(2.0), Rays(torch.zeros(3, 3), torch.eye(3))
+    near, far = torch.ones(3), torch.full((3,), 2.0)
+    samples = field.march(rays, near, far).samples
+    whole, _ = through(lambda x, d, r: field.radiance(x, d), Once(samples), rays)
+    parts, taken = through(lambda x, d, r: field.radiance(x, d), InTwo(samples), rays)
+    assert taken == len(samples)
+    for name in ("color", "depth", "transmittance"):
+        torch.testing.assert_close(getattr(parts, name), getattr(whole, name), atol=1e-5, rtol=0)
+    _, early = through(lambda x, d, r: field.radiance(x, d), InTwo(samples), rays, stop=0.9)
+    assert early < taken
+
+
+def test_the_last_interval_holds_all_that_is_behind():
+    rays = Rays(torch.zeros(1, 3), torch.tensor([[0.0, 0.0, 2.0]]))  # as in NDC
+    samples = intervals(torch.tensor([[0.1, 0.3, 0.6]]), rays)
+    torch.testing.assert_close(samples.delta[:2], torch.tensor([0.4, 0.6]))
+    assert samples.delta[2] > 1e9
