@@ -126,6 +126,7 @@ class Render(OfShapes):
     size: int | None = None
     channels: Any = None
     shadows: bool = True
+    antialias: int = 2
     crop: Any = None
     elevation: float = 20.0
     up: str = "y"

@@ -67,7 +67,7 @@ def figures(field: Field, device: torch.device, trust: float | None = None, reso
         tracing.append(time.perf_counter() - began)
         asked += counting.asked
         began = time.perf_counter()
-        surface_view(counting, pose, SIZE, device, 3, empty, shadows=True)
+        surface_view(counting, pose, SIZE, device, 2, empty, shadows=True)
         pictures.append(time.perf_counter() - began)
     seen = torch.cat(points)
     result = {
