@@ -129,6 +129,7 @@ class Render(OfShapes):
     shadows: bool = True
     shape: str | None = None
     appearance: str | None = None
+    antialias: int = 2
     crop: Any = None
     elevation: float = 20.0
     up: str = "y"

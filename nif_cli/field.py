@@ -24,7 +24,8 @@ class Field(Protocol):
     bounds: Tensor
     """[2, D]: the box (lower corner, upper corner) outside which there is no surface."""
     trust: float
-    """|value - level| is a distance up to here: inf (true distance), 0.1 (clamped there), 0 (logit, density)."""
+    """|value - level| is a distance up to here: inf (true distance), 0.1 (clamped there), 0 (logit, density). Of composed
+    fields it may be less than the distance, never more (geometry/compose.py)."""
 
     def value(self, points: Tensor) -> Tensor:
         """[..., D] -> [...]"""

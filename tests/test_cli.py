@@ -246,6 +246,22 @@ class TestRender:
         assert path.name == f"ball.{format}"
         assert path.stat().st_size > 100
 
+    def test_channels(self, nif, ball_run):
+        """A file each; depths are lengths along the ray in the user's units."""
+        sets = ["frames=2", "size=24", "output=out", "elevation=0"]
+        done = nif("render", f"run={ball_run}", *sets, "channels=[normal,depth,opacity]")
+        assert done.code == 0, done.err
+        assert sorted(p.name for p in Path("out").iterdir()) == ["ball_depth.png", "ball_normal.png", "ball_opacity.png"]
+        done = nif("render", f"run={ball_run}", *sets, "channels=[depth]", "format=npy")
+        assert done.code == 0, done.err
+        depth = np.load("out/ball_depth.npy")
+        assert depth.shape == (2, 24, 24)
+        assert np.isinf(depth[0, 0, 0])
+        unit = 20.0 / BALL_RADIUS
+        assert depth[:, 12, 12] == pytest.approx([2.45 * unit] * 2, rel=0.05)
+        assert "rgb, normal" in nif("render", f"run={ball_run}", "channels=[rbg]").error
+        assert "do not fit" in nif("render", f"run={ball_run}", "size=131072").error
+
     def test_the_ball_is_seen(self, nif, ball_run):
         nif("render", f"run={ball_run}", "frames=1", "size=32", "output=out")
         image = np.asarray(Image.open("out/ball.png"))

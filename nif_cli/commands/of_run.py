@@ -33,7 +33,9 @@ class OpenRun:
             return
         edits = [key for key in ("offset", "shell") if self.config[key]]
         for name, field, transform in self._learned():
-            if edits and isinstance(field, Field) and field.bounds.shape[1] == 3:
+            if edits:
+                if not isinstance(field, Field) or field.bounds.shape[1] != 3:
+                    raise NifError(f"{edits[0]}: is for shapes in space, and {name} is none")
                 unit = transform.scale if self.config["frame"] == "original" else 1.0
                 name, field = f"{'-'.join(edits)}/{name}", composing.edited(field, self.config, unit, self.device)
             yield name, field, transform

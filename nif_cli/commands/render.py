@@ -48,6 +48,8 @@ def main(cfg: DictConfig) -> None:
         raise NifError(f"format={format}: must be png, gif or mp4 (or npy, for values)")
     if not isinstance(config["channels"], list) or not config["channels"] or not set(config["channels"]) <= set(CHANNELS):
         raise NifError(f"channels={config['channels']}: must be a list of {', '.join(CHANNELS)}")
+    if not 1 <= config["antialias"] <= 16:
+        raise NifError(f"antialias={config['antialias']}: must be between 1 and 16")
     if not 8 <= size <= 2**17:
         raise NifError(f"size={size}: must be between 8 and 131072 pixels")
     run = open_run(config)
@@ -85,7 +87,7 @@ def main(cfg: DictConfig) -> None:
         made: dict[str, list[Any]] = {channel: [] for channel in config["channels"]}
         seen = False
         for k, pose in enumerate(bar):
-            view = surface_view(field, pose, size, run.device, 3, empty, config["shadows"])
+            view = surface_view(field, pose, size, run.device, config["antialias"], empty, config["shadows"])
             seen |= bool(view.opacity.any())
             first_views += [displayed(view.rgb)] if k == 0 else []
             for channel, frames in made.items():
@@ -162,7 +164,7 @@ def _interpolation(run: OpenRun, folder: Path, poses: torch.Tensor, config: dict
     with bar:
         for (_, field, _), pose in zip(run.fields(), views, strict=True):
             assert isinstance(field, Field)
-            frames.append(picture(field, pose, config["size"] or 256, run.device, 3, shadows=config["shadows"]))
+            frames.append(picture(field, pose, config["size"] or 256, run.device, config["antialias"], shadows=config["shadows"]))
             bar.update()
     first, second = run.instances
     kind = config["compose"] or "interpolation"

@@ -20,6 +20,7 @@ class Hits:
     depth: Float[Tensor, "R"]  # along the ray; inf where nothing is hit
     points: Float[Tensor, "R 3"]  # zero where nothing is hit
     normals: Float[Tensor, "R 3"]  # outward, unit; zero where nothing is hit
+    closest: Float[Tensor, "R"] | None = None  # the smallest distance to the surface that was met, where distances are known
 
 
 def box_entry(rays: Rays, bounds: Float[Tensor, "2 3"]) -> tuple[Float[Tensor, "R"], Float[Tensor, "R"]]:
@@ -107,7 +108,7 @@ def sphere_trace(field: Field, rays: Rays, empty: EmptySpace | None = None, step
     t = near[active]
     sure, free = t.clone(), torch.zeros_like(t)  # the last depth known to be outside, and the distance there
     slope = torch.full_like(t, -1.0)  # of the distance along the ray
-    brackets = []
+    brackets, closest = [], torch.full_like(near, torch.inf)
     for _ in range(steps):
         if not len(active):
             break
@@ -116,6 +117,7 @@ def sphere_trace(field: Field, rays: Rays, empty: EmptySpace | None = None, step
         skipping = distance > 0
         close = torch.nonzero(~skipping)[:, 0]
         distance[close] = (field.level - evaluate(field, points[close])).clamp(max=field.trust)  # positive outside
+        closest[active[close]] = torch.minimum(closest[active[close]], distance[close])
         inside, gap = distance < 0, t - sure
         there = ~inside & (distance < tolerance)
         doubtful = ~inside & ~there & (gap > free + distance)  # something may lie between the two balls
@@ -129,7 +131,9 @@ def sphere_trace(field: Field, rays: Rays, empty: EmptySpace | None = None, step
         keep = ~(inside | there) & (ahead < far[active])
         active, t, sure, free, slope = active[keep], ahead[keep], sure[keep], free[keep], slope[keep]
     _crossing(field, rays, brackets, depth, tolerance)
-    return _hits(field, rays, depth, 2 * tolerance)
+    hits = _hits(field, rays, depth, 2 * tolerance)
+    hits.closest = closest
+    return hits
 
 
 def ray_march(field: Field, rays: Rays, empty: EmptySpace | None = None, tolerance: float = 2e-4) -> Hits:

@@ -34,7 +34,7 @@ def surface_view(
     shadows: bool = False,
 ) -> SurfaceView:
     """The surface of `field` from a camera, size x size: one ray through each pixel's centre, and antialias^2 through those
-    where it ends, turns or changes colour. With `shadows`: those, and ambient occlusion."""
+    where it ends, turns, changes colour or is closely missed. With `shadows`: those, and ambient occlusion."""
     empty = empty or EmptySpace(field, device=device)
     pose = framing(pose, field.bounds).to(device)
 
@@ -50,16 +50,20 @@ def surface_view(
         return shade(hits, rays, pose[:, 0], pose[:, 1], paint), hits
 
     rgb, normal = torch.empty(size * size, 3), torch.empty(size * size, 3)
-    depth = torch.empty(size * size)
+    depth, missed = torch.empty(size * size), torch.zeros(size * size, dtype=torch.bool)
+    pixel = 0.73 / size * float(pose[:, 3].norm())  # about, where the surface is
     for part in torch.arange(size * size).split(2**20):
         at = torch.stack((part % size, part // size), -1).to(device) + 0.5
         colours, hits = look(at)
         rgb[part], normal[part], depth[part] = colours.cpu(), hits.normals.cpu(), hits.depth.cpu()
+        if hits.closest is not None:  # what is thinner than a pixel can lie between its centre and the next
+            missed[part] = (~hits.hit & (hits.closest < pixel)).cpu()
     opacity = torch.isfinite(depth).float()
     if antialias > 1:
         offset = (torch.arange(antialias) + 0.5) / antialias
         within = torch.cartesian_prod(offset, offset)
-        uneven = torch.nonzero(_uneven(depth.reshape(size, size), normal.reshape(size, size, 3), rgb.reshape(size, size, 3)))
+        uneven = _uneven(depth.reshape(size, size), normal.reshape(size, size, 3), rgb.reshape(size, size, 3))
+        uneven = torch.nonzero(uneven | missed.reshape(size, size))
         for part in uneven.split(2**20 // len(within)):
             at = part.flip(-1)[:, None] + within
             colours, hits = look(at.reshape(-1, 2).to(device))

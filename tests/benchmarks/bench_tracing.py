@@ -3,9 +3,9 @@
     NIF_DATA=<folder> python tests/benchmarks/bench_tracing.py [run=<folder> ...] [device=cuda]
 
 Each run given, and a 4 x 256 network of armadillo, spot and rocker-arm (model=sdf, Fourier features, 90 seconds each), seen by
-four cameras of a turntable at 512 x 512: evaluations (values along the rays and the gradients at hits) for each ray that
+two cameras of a turntable at 512 x 512: evaluations (values along the rays and the gradients at hits) for each ray that
 enters the bounds, with and without the coarse grids that are made once a shape; seconds of tracing one ray a pixel, and of the
-whole picture with smooth edges, shadows and occlusion; the distance of hits to the mesh extracted at 512^3 (its own error,
+whole picture with smooth edges, shadows and occlusion; the distance of hits to the mesh extracted at 256^3 (its own error,
 about the square of a cell, included). The occupancy line reads the first network's sign alone, as ray_march does.
 """
 
@@ -30,7 +30,7 @@ from nif_cli.rendering.cameras import Rays, pinhole_rays, turntable
 from nif_cli.rendering.sphere_tracing import EmptySpace, box_entry, sphere_trace
 from nif_cli.rendering.surface_view import surface_view
 
-SIZE, VIEWS = 512, 4
+SIZE, VIEWS = 512, 2
 SHAPES = ("armadillo", "spot", "rocker-arm")
 TRAINING = ["model=sdf", "field=mlp", "field.width=256", "field.layers=4", "encoding=fourier", "encoding.scale=1"]
 TRAINING += ["trainer.max_time=00:00:01:30", "callbacks=quiet", "logger=csv"]
@@ -49,7 +49,7 @@ class Counting:
         return self.field.value(points)
 
 
-def figures(field: Field, device: torch.device, trust: float | None = None, resolution: int = 512) -> dict:
+def figures(field: Field, device: torch.device, trust: float | None = None, resolution: int = 256) -> dict:
     counting = Counting(field, trust)
     began = time.perf_counter()
     empty = EmptySpace(counting, device=device)
@@ -67,7 +67,7 @@ def figures(field: Field, device: torch.device, trust: float | None = None, reso
         tracing.append(time.perf_counter() - began)
         asked += counting.asked
         began = time.perf_counter()
-        surface_view(counting, pose, SIZE, device, 3, empty, shadows=True)
+        surface_view(counting, pose, SIZE, device, 2, empty, shadows=True)
         pictures.append(time.perf_counter() - began)
     seen = torch.cat(points)
     result = {

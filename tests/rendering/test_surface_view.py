@@ -34,6 +34,24 @@ def test_smooth_edges_are_those_of_many_rays(ball):
     assert (few - many.reshape(24, 3, 24, 3, 3).mean((1, 3))).abs().max() < 0.03
 
 
+class Wire:
+    """A rod along (1, 0.2, 0), a third of a pixel thick."""
+
+    level, trust = 0.0, math.inf
+    bounds = torch.tensor([[-1.0] * 3, [1.0] * 3])
+
+    def value(self, points):
+        axis = torch.nn.functional.normalize(torch.tensor([1.0, 0.2, 0.0]), dim=0)
+        along = (points @ axis).clamp(-0.7, 0.7)
+        return 0.006 - (points - along[..., None] * axis).norm(dim=-1)
+
+
+def test_what_is_thinner_than_a_pixel_has_no_gaps():
+    pose = look_from(torch.tensor([0.0, 0.0, 3.0]), torch.tensor([0.0, 1.0, 0.0]))
+    seen = surface_view(Wire(), pose, 64, antialias=4).opacity
+    assert (seen[:, 14:50].sum(0) > 0.2).all()
+
+
 def test_rays_through_places_are_those_of_pixels():
     pose = turntable(3)[1]
     whole = pinhole_rays(pose, 5, 4)
