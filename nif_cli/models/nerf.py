@@ -47,7 +47,7 @@ class Nerf(Model):
         optimizer: Callable[..., Any],
         scheduler: Callable[..., Any] | None = None,
         *,
-        lr: float = 1e-3,
+        lr: float | None = None,
         huber: float = 0.0,
         coarse: int = 64,
         fine: int = 128,
@@ -65,7 +65,8 @@ class Nerf(Model):
         appearance_code: int = 0,
         code_lr: float = 1e-3,
     ):
-        super().__init__(lr, optimizer, scheduler)
+        rate = getattr(getattr(field, "func", field), "rate", 1e-3)  # the network's own
+        super().__init__(rate if lr is None else lr, optimizer, scheduler)
         numbers = {"coarse": coarse, "fine": fine, "samples": samples, "first_samples": first_samples, "update": update}
         for name, value in numbers.items():
             if value < 1 + (name == "coarse") * 2:

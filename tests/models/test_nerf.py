@@ -129,9 +129,9 @@ def test_codes_set_shape_and_appearance_apart():
     assert torch.equal(mixed.radiance(points, directions)[0], of_a.radiance(points, directions)[0])
     assert not torch.equal(mixed.radiance(points, directions)[1], of_a.radiance(points, directions)[1])
     assert not torch.equal(of_b.radiance(points, directions)[0], of_a.radiance(points, directions)[0])
+    alone = model(shape_code=4)
+    alone.adopt(data)
     with pytest.raises(NifError, match="no appearance codes"):
-        alone = model(shape_code=4)
-        alone.adopt(data)
         alone.field(a, appearance=b)
 
 
