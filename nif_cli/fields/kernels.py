@@ -156,16 +156,25 @@ def _adam(table, rows, touched, features, rate, beta1, beta2, eps, correction, d
     eights = touched.view(np.uint64)
     new1, new2 = rate / rate - beta1, rate / rate - beta2
     mean, square = len(features), 2 * len(features)
+    chunks = (len(eights) + CHUNK - 1) // CHUNK
     for thread in numba.prange(threads):
-        for eight in range(len(eights) * thread // threads, len(eights) * (thread + 1) // threads):
-            if eights[eight] == 0:
-                continue
-            for row in range(eight * 8, min(eight * 8 + 8, len(table))):
-                if touched[row]:
-                    for f in range(len(features)):
-                        g = rows[row, f] + decay * table[row, f]
-                        m = beta1 * rows[row, mean + f] + new1 * g
-                        v = beta2 * rows[row, square + f] + new2 * g * g
-                        rows[row, f], rows[row, mean + f], rows[row, square + f] = 0, m, v
-                        table[row, f] -= rate * m / (np.sqrt(v) * correction + eps)
-            eights[eight] = 0
+        chosen, sink = np.empty(8 * CHUNK, np.int64), np.zeros(1, table.dtype)
+        for chunk in range(thread, chunks, threads):
+            # first which; then one number of each is read, which fetches them all together; that halves the time
+            count = 0
+            for eight in range(chunk * CHUNK, min(len(eights), (chunk + 1) * CHUNK)):
+                if eights[eight]:
+                    for row in range(eight * 8, eight * 8 + 8):
+                        chosen[count] = row
+                        count += np.int64(touched[row])
+                    eights[eight] = 0
+            for n in range(count):
+                sink[0] += rows[chosen[n], 0] + table[chosen[n], 0]
+            for n in range(count):
+                row = chosen[n]
+                for f in range(len(features)):
+                    g = rows[row, f] + decay * table[row, f]
+                    m = beta1 * rows[row, mean + f] + new1 * g
+                    v = beta2 * rows[row, square + f] + new2 * g * g
+                    rows[row, f], rows[row, mean + f], rows[row, square + f] = 0, m, v
+                    table[row, f] -= rate * m / (np.sqrt(v) * correction + eps)
