@@ -33,6 +33,7 @@ EXAMPLES = {
   nif train experiment=sdf_fast data.path=bunny.obj            one shape in a minute; sdf_sal data=points from a scan
   nif train model=image data.path=photo.jpg                    a picture; model=texture a coloured mesh
   nif train -m experiment=frequencies field=relu,siren,hash data.path=photo.jpg   fields side by side
+  nif train model=nerf data=transforms data.root=fox/ data.downscale=2     a scene from photographs; also blender, llff, colmap
   nif train model=occupancy data=meshes data.path=chairs/ data.test=20     shapes from point clouds
   nif train model=occupancy encoder=image data=onet data.root=shapenet/    shapes from pictures
   nif train -m model=sdf field=mlp,siren data.path=bunny.obj   a sweep; hydra/launcher=joblib runs it in parallel

@@ -11,12 +11,13 @@ import numba
 
 
 def compiled(**options: Any) -> Callable[[Callable], Any]:
-    """numba.njit of the bare function (under pytest jaxtyping has wrapped it), free of Python's lock."""
+    """numba.njit of the bare function (under pytest jaxtyping has wrapped it), free of Python's lock; dividing by zero
+    is what it is for arrays, not an error."""
 
     def decorate(function: Callable) -> Any:
         try:
-            return numba.njit(nogil=True, cache=True, **options)(inspect.unwrap(function))
+            return numba.njit(nogil=True, cache=True, error_model="numpy", **options)(inspect.unwrap(function))
         except RuntimeError:  # no folder to keep it in
-            return numba.njit(nogil=True, **options)(inspect.unwrap(function))
+            return numba.njit(nogil=True, error_model="numpy", **options)(inspect.unwrap(function))
 
     return decorate

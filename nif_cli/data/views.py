@@ -198,7 +198,7 @@ class RayPool:
         valid = torch.isfinite(local).all(1)
         local = torch.where(valid[:, None], local, local.new_tensor([0.0, 0.0, -1.0]))
         pose, scene = self.poses[view], self.scene[view]
-        directions = (pose[:, :, :3] @ local[:, :, None])[:, :, 0]
+        directions = (pose[:, :, :3] * local[:, None]).sum(-1)  # no matmul: on a GPU that may have 10 bits, half a pixel
         rays = Rays(pose[:, :, 3], directions)
         for n, ndc in self.ndc:
             mapped, here = ndc.rays(rays), (scene == n)[:, None]

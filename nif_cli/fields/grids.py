@@ -167,25 +167,23 @@ class _EncodeLazy(torch.autograd.Function):
 
 
 class LazyGradient:
-    """The gradient of a large table of which a step touches few rows: a buffer that is zero but for the rows that
-    `touched` marks. It becomes the table's `grad`, as `models.optimizers.Adam` knows, which moves the touched rows only."""
+    """The gradient of a large table of which a step touches few rows: it is kept from step to step, and zero but in the rows
+    that `touched` marks. `rows` has it beside the two moments of Adam (see kernels.adam), which moves the touched rows only.
+    """
 
     def __init__(self, table: Tensor):
-        assert kernels is not None
-        self.values = torch.zeros_like(table)
-        self.touched = torch.zeros(-(-len(table) // 8) * 8, dtype=torch.uint8)
+        count, features = table.shape
+        self.rows = torch.zeros(count, 4 * features)
+        self.touched = torch.zeros(-(-count // 8) * 8, dtype=torch.uint8)
+        self.gradient, self.mean, self.square, _ = self.rows.chunk(4, 1)
 
     def add(self, table: Tensor, x: Tensor, grad: Tensor, levels: Levels) -> None:
         assert kernels is not None
         if table.grad is None:  # zero_grad lets go of it, and does not empty it
-            self.clear()
-            table.grad = self.values
-            table.touched = self.touched  # type: ignore[attr-defined]
-        kernels.backward_lazy(x.numpy(), grad.contiguous().numpy(), levels, self.values.numpy(), self.touched.numpy())
-
-    def clear(self) -> None:
-        assert kernels is not None
-        kernels.clear(self.values.numpy(), self.touched.numpy())
+            kernels.clear(self.rows.numpy(), self.touched.numpy())
+            table.grad = self.gradient
+            table.lazy = self  # type: ignore[attr-defined]
+        kernels.backward_lazy(x.numpy(), grad.contiguous().numpy(), levels, self.rows.numpy(), self.touched.numpy())
 
 
 class HashGrid(nn.Module):

@@ -34,34 +34,35 @@ def backward(x: np.ndarray, grad: np.ndarray, levels: Levels, shape: tuple[int, 
     return out
 
 
-def backward_lazy(x: np.ndarray, grad: np.ndarray, levels: Levels, into: np.ndarray, touched: np.ndarray) -> None:
-    """The same added to `into`, and the rows marked that it touches."""
-    sizes = (0,) * levels.dim, (0,) * levels.taps, (0,) * into.shape[1]
+def backward_lazy(x: np.ndarray, grad: np.ndarray, levels: Levels, rows: np.ndarray, touched: np.ndarray) -> None:
+    """The same added to the first quarter of `rows` [R, 4 F], and the rows marked that it touches."""
+    sizes = (0,) * levels.dim, (0,) * levels.taps, (0,) * (rows.shape[1] // 4)
     arrays = _arrays(levels, x.dtype)
-    _backward_lazy(np.ascontiguousarray(x), grad, *arrays, *sizes, into, touched, torch.get_num_threads())
+    _backward_lazy(np.ascontiguousarray(x), grad, *arrays, *sizes, rows, touched, torch.get_num_threads())
 
 
-def clear(values: np.ndarray, touched: np.ndarray) -> None:
-    """Zero again, in the touched rows."""
-    _clear(values, touched, torch.get_num_threads())
+def clear(rows: np.ndarray, touched: np.ndarray) -> None:
+    """The gradient zero again, in the touched rows."""
+    _clear(rows, touched, torch.get_num_threads())
 
 
 def adam(
     table: np.ndarray,
-    grad: np.ndarray,
+    rows: np.ndarray,
     touched: np.ndarray,
-    moments: tuple[np.ndarray, np.ndarray],
     lr: float,
     betas: tuple[float, float],
     eps: float,
     step: int,
     decay: float,
 ) -> None:
-    """A step of Adam for the touched rows; the others stay where they are. The gradient is zero afterwards. `step` counts
-    from 1, for the bias correction."""
+    """A step of Adam for the touched rows; the others stay where they are. The quarters of `rows` [R, 4 F] are gradient,
+    its mean and that of its square, and nothing: all that a row needs is in one line of the cache. The gradient is zero
+    afterwards. `step` counts from 1, for the bias correction."""
     beta1, beta2 = betas
     numbers = (lr / (1 - beta1**step), beta1, beta2, eps, (1 - beta2**step) ** -0.5, decay)
-    _adam(table, grad, touched, *moments, (0,) * table.shape[1], *(table.dtype.type(n) for n in numbers), torch.get_num_threads())
+    sizes = (0,) * table.shape[1]
+    _adam(table, rows, touched, sizes, *(table.dtype.type(n) for n in numbers), torch.get_num_threads())
 
 
 @functools.lru_cache(64)
@@ -147,29 +148,39 @@ def _backward_lazy(x, grad, shift, scale, resolution, rows, start, hashed, dims,
 
 
 @compiled(parallel=True)
-def _clear(values, touched, threads):
-    eights = touched.view(np.uint64)
+def _clear(rows, touched, threads):
+    eights, quarter = touched.view(np.uint64), rows.shape[1] // 4
     for thread in numba.prange(threads):
         for eight in range(len(eights) * thread // threads, len(eights) * (thread + 1) // threads):
             if eights[eight]:
                 eights[eight] = 0
-                values[eight * 8 : eight * 8 + 8] = 0
+                rows[eight * 8 : eight * 8 + 8, :quarter] = 0
 
 
 @compiled(parallel=True)
-def _adam(table, grad, touched, mean, square, features, rate, beta1, beta2, eps, correction, decay, threads):
+def _adam(table, rows, touched, features, rate, beta1, beta2, eps, correction, decay, threads):
     eights = touched.view(np.uint64)
     new1, new2 = rate / rate - beta1, rate / rate - beta2
+    mean, square = len(features), 2 * len(features)
+    chunks = (len(eights) + CHUNK - 1) // CHUNK
     for thread in numba.prange(threads):
-        for eight in range(len(eights) * thread // threads, len(eights) * (thread + 1) // threads):
-            if eights[eight] == 0:
-                continue
-            for row in range(eight * 8, min(eight * 8 + 8, len(table))):
-                if touched[row]:
-                    for f in range(len(features)):
-                        g = grad[row, f] + decay * table[row, f]
-                        m = beta1 * mean[row, f] + new1 * g
-                        v = beta2 * square[row, f] + new2 * g * g
-                        mean[row, f], square[row, f], grad[row, f] = m, v, 0
-                        table[row, f] -= rate * m / (np.sqrt(v) * correction + eps)
-            eights[eight] = 0
+        chosen, sink = np.empty(8 * CHUNK, np.int64), np.zeros(1, table.dtype)
+        for chunk in range(thread, chunks, threads):
+            # first which; then one number of each is read, which fetches them all together; that halves the time
+            count = 0
+            for eight in range(chunk * CHUNK, min(len(eights), (chunk + 1) * CHUNK)):
+                if eights[eight]:
+                    for row in range(eight * 8, eight * 8 + 8):
+                        chosen[count] = row
+                        count += np.int64(touched[row])
+                    eights[eight] = 0
+            for n in range(count):
+                sink[0] += rows[chosen[n], 0] + table[chosen[n], 0]
+            for n in range(count):
+                row = chosen[n]
+                for f in range(len(features)):
+                    g = rows[row, f] + decay * table[row, f]
+                    m = beta1 * rows[row, mean + f] + new1 * g
+                    v = beta2 * rows[row, square + f] + new2 * g * g
+                    rows[row, f], rows[row, mean + f], rows[row, square + f] = 0, m, v
+                    table[row, f] -= rate * m / (np.sqrt(v) * correction + eps)

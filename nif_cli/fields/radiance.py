@@ -25,6 +25,7 @@ class Nerf(nn.Module):
     """The published network (Mildenhall et al. 2020, figure 7): 595,844 parameters as it stands there."""
 
     hierarchical: ClassVar = True
+    rate: ClassVar = 5e-4  # that it learns at
 
     def __init__(
         self,
@@ -79,11 +80,12 @@ class Ngp(nn.Module):
     from those and the spherical harmonics of the direction, colour. No biases. The grid spans [-1, 1]^3, or what `span` says.
 
     With an appearance code, the colours see the grid's features too: patterns are made of more than geometry.
-    The table learns `table_rate` times as fast as the networks. `half`: the networks compute in
-    bfloat16; null where the CPU has instructions for that, and on a GPU.
+    The table learns `table_rate` times as fast as the networks. `half`: those compute in bfloat16; null where the CPU has
+    instructions for that, and on a GPU.
     """
 
     hierarchical: ClassVar = False
+    rate: ClassVar = 1e-2
 
     def __init__(
         self,
@@ -97,7 +99,7 @@ class Ngp(nn.Module):
         log2_table: int = 19,
         base: int = 16,
         finest: float = 512,
-        table_rate: float = 10.0,
+        table_rate: float = 2.0,
         half: bool | None = None,
     ):
         super().__init__()

@@ -47,7 +47,7 @@ class Nerf(Model):
         optimizer: Callable[..., Any],
         scheduler: Callable[..., Any] | None = None,
         *,
-        lr: float = 1e-3,
+        lr: float | None = None,
         huber: float = 0.0,
         coarse: int = 64,
         fine: int = 128,
@@ -65,7 +65,8 @@ class Nerf(Model):
         appearance_code: int = 0,
         code_lr: float = 1e-3,
     ):
-        super().__init__(lr, optimizer, scheduler)
+        rate = getattr(getattr(field, "func", field), "rate", 1e-3)  # the network's own
+        super().__init__(rate if lr is None else lr, optimizer, scheduler)
         numbers = {"coarse": coarse, "fine": fine, "samples": samples, "first_samples": first_samples, "update": update}
         for name, value in numbers.items():
             if value < 1 + (name == "coarse") * 2:
@@ -89,6 +90,8 @@ class Nerf(Model):
         self.samples, self.first_samples, self.steps, self.first_steps = samples, first_samples, steps, first_steps
         self.growth, self.update, self.cone = growth, update, cone
         self.code_sizes, self.code_lr = sizes, code_lr
+        if not self.hierarchical:
+            OccupancyGrid(resolution, threshold=threshold)  # refuses what cannot be, before any data is read
         self.grid: OccupancyGrid | None = None
         self.codes = nn.ModuleDict()
         self.names: dict[str, list[str]] = {}
@@ -152,7 +155,10 @@ class Nerf(Model):
         cascades = 1 + max(0, math.ceil(math.log2(max(largest - 1e-4, 1e-9))))
         self.even = cascades == 1 or any(s.ndc is not None for s in scenes)
         if not self.hierarchical:
-            self.grid = OccupancyGrid(self.resolution, cascades, self.threshold)
+            try:
+                self.grid = OccupancyGrid(self.resolution, cascades, self.threshold)
+            except ValueError as error:  # by this scene's cascades
+                raise NifError(f"model: {error}") from error
             if self.grid.extent > 1:
                 self.network.span(self.grid.extent)  # type: ignore[operator]
 
@@ -273,8 +279,10 @@ class Nerf(Model):
         total = super().training_step(batch, index)
         if total.device.type == "cpu" and not torch.isfinite(total):
             raise NifError(f"the loss is not finite after {self.global_step} steps: try a smaller model.lr (it is {self.lr:g})")
-        self._budget()
         return total
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self._budget()
 
     def on_train_start(self) -> None:
         super().on_train_start()

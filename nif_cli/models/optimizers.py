@@ -25,31 +25,31 @@ class Adam(torch.optim.Adam):
                 loss = closure()
         given = [(g, p, p.grad) for g in self.param_groups for p in g["params"] if p.grad is not None]
         sparse = [x for x in given if x[2].is_sparse]
-        lazy = [x for x in given if getattr(x[1], "touched", None) is not None]
+        lazy = [x for x in given if getattr(x[1], "lazy", None) is not None]
         for _, p, _ in sparse + lazy:
             p.grad = None
         super().step()
         for group, p, grad in lazy:
-            self._step_touched(group, p, grad)
+            self._step_touched(group, p)
             p.grad = grad
         for group, p, grad in sparse:
             self._step_rows(group, p, grad.coalesce())
             p.grad = grad
         return loss
 
-    def _step_touched(self, group: dict, p: Tensor, grad: Tensor) -> None:
+    def _step_touched(self, group: dict, p: Tensor) -> None:
         """A large table (fields.grids.LazyGradient): rows without a gradient keep still; steps are counted for all."""
         from nif_cli.fields import kernels
 
-        state = self.state[p]
-        if not state:
-            state["step"] = torch.zeros(())
-            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
+        state, lazy = self.state[p], p.lazy  # type: ignore[attr-defined]
+        state.setdefault("step", torch.zeros(()))
+        for name, own in (("exp_avg", lazy.mean), ("exp_avg_sq", lazy.square)):
+            if state.setdefault(name, own) is not own:  # those of a run that goes on
+                own.copy_(state[name])
+                state[name] = own
         state["step"] += 1
-        table, values, touched = p.detach().numpy(), grad.numpy(), p.touched.numpy()  # type: ignore[attr-defined]
-        moments = state["exp_avg"].numpy(), state["exp_avg_sq"].numpy()
         how = group["lr"], group["betas"], group["eps"], int(state["step"]), group["weight_decay"]
-        kernels.adam(table, values, touched, moments, *how)
+        kernels.adam(p.detach().numpy(), lazy.rows.numpy(), lazy.touched.numpy(), *how)
 
     def _step_rows(self, group: dict, p: Tensor, grad: Tensor) -> None:
         row, g = grad.indices()[0], grad.values()

@@ -134,13 +134,23 @@ def _cell(unit, side):
     return min(max(int(unit * side), 0), side - 1)
 
 
+@compiled()
+def _leave(unit, index, direction, side):
+    """How far it is to the end of a cell, along one axis."""
+    if direction > 0:
+        return ((index + 1) / side - unit) / direction
+    if direction < 0:
+        return (index / side - unit) / direction
+    return np.float32(1e30)
+
+
 @compiled(parallel=True)
 def _march(
     fine, coarse, origins, directions, speed, first, far, taken, alive, step, cone, growth, t_out, delta_out, found, going,
     threads,
 ):  # fmt: skip
     cascades, cells, blocks = fine.shape[0], fine.shape[1], coarse.shape[1]
-    limit = t_out.shape[1]
+    each, limit = cells // blocks, t_out.shape[1]
     half = np.float32(0.5)
     for thread in numba.prange(threads):
         for a in range(len(alive) * thread // threads, len(alive) * (thread + 1) // threads):
@@ -148,10 +158,11 @@ def _march(
             number, k = 0, taken[ray]
             ox, oy, oz = origins[ray, 0], origins[ray, 1], origins[ray, 2]
             dx, dy, dz = directions[ray, 0], directions[ray, 1], directions[ray, 2]
+            start, end, pace = first[ray], far[ray], np.float32(1) / speed[ray]
             while True:
-                s = first[ray] + np.float32(k)
-                t = _unwarp(s, step, cone, growth) / speed[ray]
-                if not t < far[ray]:
+                s = start + np.float32(k)
+                t = _unwarp(s, step, cone, growth) * pace
+                if not t < end:
                     break
                 if number == limit:
                     going[a] = True
@@ -164,29 +175,23 @@ def _march(
                 if cascade == cascades:  # only by rounding: the ray is inside up to far
                     k += 1
                     continue
-                ux, uy, uz = half * x / extent + half, half * y / extent + half, half * z / extent + half
-                i, j, m = _cell(ux, blocks), _cell(uy, blocks), _cell(uz, blocks)
-                side = blocks
-                empty = coarse[cascade, i, j, m] == 0
-                if not empty:
-                    i, j, m = _cell(ux, cells), _cell(uy, cells), _cell(uz, cells)
-                    side = cells
-                    empty = fine[cascade, i, j, m] == 0
-                if not empty:
+                to_unit = half / extent
+                ux, uy, uz = x * to_unit + half, y * to_unit + half, z * to_unit + half
+                i, j, m = _cell(ux, cells), _cell(uy, cells), _cell(uz, cells)
+                if fine[cascade, i, j, m]:
                     t_out[a, number] = t
                     delta_out[a, number] = _unwarp(s + half, step, cone, growth) - _unwarp(s - half, step, cone, growth)
                     number += 1
                     k += 1
                     continue
-                # on to where the ray leaves the cell, or the first step beyond
-                leave = np.float32(1e30)
-                for u, index, d in ((ux, i, dx), (uy, j, dy), (uz, m, dz)):
-                    if d > 0:
-                        leave = min(leave, ((index + 1) / np.float32(side) - u) / d)
-                    elif d < 0:
-                        leave = min(leave, (index / np.float32(side) - u) / d)
+                # on to where the ray leaves the cell, or the block of cells, or the first step beyond
+                side = np.float32(cells)
+                i8, j8, m8 = i // each, j // each, m // each
+                if coarse[cascade, i8, j8, m8] == 0:
+                    i, j, m, side = i8, j8, m8, np.float32(blocks)
+                leave = min(_leave(ux, i, dx, side), _leave(uy, j, dy, side), _leave(uz, m, dz, side))
                 beyond = _warp((t + max(leave, np.float32(0)) * 2 * extent) * speed[ray], step, cone, growth)
-                k = max(k + 1, int(np.ceil(beyond - first[ray] - np.float32(1e-3))))
+                k = max(k + 1, int(np.ceil(beyond - start - np.float32(1e-3))))
             taken[ray] = k
             found[a] = number
 

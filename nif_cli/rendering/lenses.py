@@ -148,7 +148,7 @@ def camera_rays(
     """The rays through all pixel centres of a camera, row by row from the top left, on the pose's device; or those that
     look to `local` in its axes."""
     local = camera_directions(camera) if local is None else local
-    directions = local.to(pose) @ pose[:, :3].T
+    directions = _turned(local.to(pose), pose[:, :3])
     rays = Rays(pose[:, 3].expand_as(directions), directions)
     return rays if ndc is None else ndc.rays(rays)
 
@@ -167,7 +167,7 @@ class Ndc:
         """The same rays in NDC, from the near plane (t = 0) to infinity (t = 1); directions keep their length, `views` stays
         as it was, in the world."""
         frame = self.frame.to(rays.origins)
-        o, d = (rays.origins - frame[:, 3]) @ frame[:, :3], rays.directions @ frame[:, :3]
+        o, d = _turned(rays.origins - frame[:, 3], frame[:, :3].T), _turned(rays.directions, frame[:, :3].T)
         o = o - ((self.near + o[:, 2:]) / d[:, 2:]) * d
         scale = o.new_tensor(self.slope)
         at, along = o[:, :2] / o[:, 2:], d[:, :2] / d[:, 2:]
@@ -180,4 +180,9 @@ class Ndc:
         z = 2 * self.near / (points[..., 2:] - 1)
         side = -points[..., :2] * z * points.new_tensor(self.slope)
         frame = self.frame.to(points)
-        return torch.cat((side, z), -1) @ frame[:, :3].T + frame[:, 3]
+        return _turned(torch.cat((side, z), -1), frame[:, :3]) + frame[:, 3]
+
+
+def _turned(points: Float[Tensor, "*batch 3"], rotation: Float[Tensor, "3 3"]) -> Float[Tensor, "*batch 3"]:
+    """Without a matmul, which on a GPU may have 10 bits: a pixel of a large picture needs more."""
+    return (points[..., None, :] * rotation).sum(-1)

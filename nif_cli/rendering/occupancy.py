@@ -42,6 +42,7 @@ class OccupancyGrid(nn.Module):
         if not threshold > 0 or not 0 < decay < 1:
             raise ValueError(f"threshold={threshold}, decay={decay}: above 0, and between 0 and 1")
         self.resolution, self.cascades, self.threshold, self.decay = resolution, cascades, threshold, decay
+        self._blocks: tuple[Tensor, Tensor] | None = None  # of these cells
         cells = (cascades, resolution, resolution, resolution)
         self.register_buffer("density", torch.full(cells, 1.05 * threshold))  # closed by one look that finds nothing
         self.register_buffer("occupied", torch.ones(cells, dtype=torch.uint8))
@@ -106,7 +107,10 @@ class OccupancyGrid(nn.Module):
 
     def blocks(self) -> Tensor:
         """[C, G/8, G/8, G/8] uint8: which blocks of cells have anything occupied."""
-        return nn.functional.max_pool3d(self.occupied[:, None].float(), BLOCK)[:, 0].to(torch.uint8)
+        if self._blocks is None or self._blocks[0] is not self.occupied:
+            found = nn.functional.max_pool3d(self.occupied[:, None].float(), BLOCK)[:, 0].to(torch.uint8)
+            self._blocks = self.occupied, found
+        return self._blocks[1]
 
     def bounds(self, margin: int = 1) -> Float[Tensor, "2 3"]:
         """The box of what is occupied, `margin` cells more on each side; everything where nothing is."""

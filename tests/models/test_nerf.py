@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -156,3 +158,85 @@ def test_fields_without_directions_are_refused():
 def test_models_that_cannot_be(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         model(**wrong)
+
+
+TINY = [
+    "train",
+    "model=nerf",
+    "trainer.max_time=null",
+    "callbacks=quiet",
+    "logger=csv",
+    "device=cpu",
+    "data.size=24",
+    "data.views=6",
+    "data.test=2",
+    "field.log2_table=11",
+    "field.levels=4",
+    "field.finest=64",
+    "field.half=false",
+    "model.resolution=32",
+    "model.samples=4096",
+    "model.first_samples=1024",
+]
+
+
+def weights(run: str) -> dict:
+    return torch.load(f"{run}/checkpoints/last.ckpt", weights_only=True)
+
+
+def test_from_the_shell_a_scene_becomes_a_coloured_mesh(nif):
+    made = nif(*TINY, "trainer.max_steps=60", "model.lr=3e-3", "output_dir=run")
+    assert made.code == 0, made.err
+    assert "psnr held-out" in made.out
+    assert "nif extract run=run" in made.out
+    extracted = nif("extract", "run=run", "resolution=40", "largest=true")
+    assert extracted.code == 0, extracted.err
+    assert "surface at density" in extracted.out
+    import trimesh
+
+    mesh = trimesh.load(next(Path("run/meshes").rglob("*.ply")))
+    assert len(np.unique(mesh.visual.vertex_colors[:, :3], axis=0)) > 20
+    assert np.abs(mesh.vertices).max() < 1.1
+    assert len(mesh.split(only_watertight=False)) == 1
+
+
+def test_a_stopped_run_goes_on_bit_for_bit(nif, monkeypatch):
+    from nif_cli.data.views import Views
+
+    monkeypatch.setattr(Views, "epoch_batches", 8)
+    assert nif(*TINY, "trainer.max_steps=20", "scheduler=constant", "model.growth=0", "output_dir=part").code == 0
+    assert nif(*TINY, "trainer.max_steps=40", "scheduler=constant", "model.growth=0", "output_dir=all").code == 0
+    assert nif("train", "resume=part", "trainer.max_steps=40").code == 0
+    a, b = weights("part"), weights("all")
+    assert a["global_step"] == b["global_step"] == 40
+    for name, value in a["state_dict"].items():
+        assert torch.equal(value, b["state_dict"][name]), name
+
+
+def test_a_loss_that_is_not_finite_ends_in_a_line(nif, monkeypatch):
+    real = Nerf.loss
+
+    def breaks(self, batch):
+        terms = real(self, batch)
+        return {k: v * float("nan") for k, v in terms.items()} if self.global_step >= 3 else terms
+
+    monkeypatch.setattr(Nerf, "loss", breaks)
+    error = nif(*TINY, "trainer.max_steps=60", "output_dir=run").error
+    assert "not finite after 3 steps" in error
+    assert "model.lr" in error
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (["field=relu"], "field=ngp"),
+        (["data=toy_shapes"], "model=nerf learns from views"),
+        (["model.resolution=50"], "resolution=50"),
+        (["data.shapes=2"], "shape_code"),
+        (["model.coarse=1"], "coarse"),
+    ],
+)
+def test_wrong_input(nif, wrong, says):
+    made = [o for o in TINY if not (o.startswith("field.") and "field=relu" in wrong)]
+    made = [o for o in made if not (o.startswith("data.") and "data=toy_shapes" in wrong)]
+    assert says in nif(*made, "trainer.max_steps=2", *wrong).error
