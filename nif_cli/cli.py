@@ -28,7 +28,7 @@ EXAMPLES = {
   nif train model=sdf data.path=bunny.obj                      one shape, one network
   nif train model=deepsdf data=meshes data.path=chairs/        a folder of meshes, a code for each
   nif train model=metasdf data=voxels data.path=chairs.npz data.test=100     weights that become any chair in a few steps
-  nif train model=metasdf data=image data.path=photos/ data.test=20         ... and any picture
+  nif train model=metasdf data=image data.path=photos/ data.test=20 field.first_omega=30   ... or any picture
   nif train model=sdf field=fourier data.path=bunny.obj model.lr=5e-4 trainer.max_time=00:00:10:00
   nif train experiment=sdf_fast data.path=bunny.obj            one shape in a minute; sdf_sal data=points from a scan
   nif train model=image data.path=photo.jpg                    a picture; model=texture a coloured mesh
