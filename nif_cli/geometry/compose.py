@@ -229,12 +229,12 @@ def far_reaching(field: Field, over: Float[Tensor, "2 3"] | None = None, device:
     if math.isinf(trust) and torch.equal(box, bounds):
         return field
     _lengths("this", 0, field)
-    mesh = extract_mesh(field, 128, device=device)
+    mesh = extract_mesh(field, 96, device=device)
     if len(mesh.faces) == 0:
         raise ValueError("there is no surface to measure from")
     low, high = box.double().cpu()
-    cell = min(float((high - low).max()) / 48, trust / 1.5)
-    counts = [min(81, math.ceil(float(side) / cell) + 1) for side in high - low]
+    cell = min(float((high - low).max()) / 40, trust / 1.5)
+    counts = [min(65, math.ceil(float(side) / cell) + 1) for side in high - low]
     axes = [torch.linspace(float(a), float(b), n) for a, b, n in zip(low, high, counts, strict=True)]
     distance = MeshDistance(np.asarray(mesh.vertices), mesh.faces).signed(torch.cartesian_prod(*axes).double().numpy())
     grid = torch.from_numpy(distance).float().reshape(1, 1, *counts).to(device)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nif_cli import NifError
 from nif_cli.field import Field
+from nif_cli.files import available_memory
 from nif_cli.geometry.marching_cubes import marching_cubes
 from nif_cli.geometry.narrow_band import Grid, find_band
 
@@ -63,10 +64,9 @@ def _mesh(grid: Grid, vertices: Float[np.ndarray, "V 3"], faces: np.ndarray) -> 
 def dense_values(grid: Grid) -> Float[np.ndarray, "X Y Z"]:
     """The field's values at all points of the grid, float32."""
     n = grid.resolution
-    try:
-        values = np.empty((n,) * 3, np.float32)
-    except (MemoryError, ValueError) as error:
-        raise NifError(f"resolution={n}: a grid of {n**3 * 4 / 2**30:.0f} GiB does not fit in memory; lower it") from error
+    if n**3 * 8 > available_memory():  # once more with the layer around it
+        raise NifError(f"resolution={n}: a grid of {n**3 * 8 / 2**30:.0f} GiB does not fit in memory; lower it, or method=sparse")
+    values = np.empty((n,) * 3, np.float32)
     slab = max(1, 2**18 // n**2)
     for start in range(0, n, slab):
         i, j, k = torch.meshgrid(

@@ -83,9 +83,10 @@ def test_too_small_a_grid_is_refused(ball, resolution):
         extract_mesh(ball(), resolution)
 
 
-def test_a_grid_beyond_memory_is_refused(ball):
+@pytest.mark.parametrize("sparse", [True, False])
+def test_a_grid_beyond_memory_is_refused(ball, sparse):
     with pytest.raises(NifError, match=r"resolution=200000.*memory"):
-        extract_mesh(ball(), 200_000)
+        extract_mesh(ball(), 200_000, sparse=sparse)
 
 
 def test_a_diverged_field_is_refused(ball):
