@@ -16,6 +16,7 @@ from nif_cli.data.samples import RayBatch
 from nif_cli.data.scene import Scene
 from nif_cli.data.views import Views
 from nif_cli.models.model import Instance, Model
+from nif_cli.models.optimizers import Adam
 from nif_cli.models.radiance import BoundRadiance, Hierarchical, Marching
 from nif_cli.rendering.cameras import Rays
 from nif_cli.rendering.occupancy import OccupancyGrid
@@ -322,8 +323,9 @@ class Nerf(Model):
         density, rgb = self.network(*samples.points(rays), *codes)
         light, _ = composite(density, rgb, samples, 2)
         light.color.sum().backward()
-        for p in self.parameters():
-            p.grad = None
+        Adam(self.network.parameters(), lr=0.0).step()
+        self.zero_grad()
+        self.network.grid.forget()  # type: ignore[union-attr]
 
     def watched(self, batch: RayBatch) -> dict[str, Tensor]:
         """The squared error of held-out rays on white, and their PSNR."""
