@@ -215,3 +215,11 @@ def test_pictures_of_other_proportions(nif, photographs):
     (photographs / "transforms.json").write_text(json.dumps({**file, "w": 12, "h": 8}))
     said = nif("train", *TINY, "data=transforms", f"data.root={photographs}").error
     assert "3.png: 9 x 9 pixels, but its camera has 12 x 8" in said
+
+
+def test_a_damaged_picture_leaves_no_run_behind(nif, photographs):
+    path = photographs / "images" / "5.png"
+    path.write_bytes(path.read_bytes()[:-30])
+    said = nif("train", *TINY, "data=transforms", f"data.root={photographs}", "output_dir=run").error
+    assert "5.png: cannot be read as a picture" in said
+    assert not Path("run").exists()
