@@ -109,6 +109,11 @@ def test_a_step_of_adam_moves_touched_rows_as_adam_does_and_no_others():
         theirs.step()
         assert not table.grad.any()  # empty again
     torch.testing.assert_close(table, plain)
+    before = table.detach().clone()
+    network(points, directions)[1].sum().backward()
+    ours.param_groups[0]["lr"] = 0.0
+    ours.step()
+    assert torch.equal(table, before)
     assert len(ours.state_dict()["state"]) == 1  # a run that goes on needs the moments
 
 
