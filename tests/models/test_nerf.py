@@ -31,7 +31,7 @@ def adam(groups):
 
 def model(field=NGP, **options) -> Nerf:
     torch.manual_seed(0)
-    return Nerf(field, adam, **{"lr": 2e-3, "resolution": 32, "first_steps": 64, "steps": 64, **options})
+    return Nerf(field, adam, **{"resolution": 32, "first_steps": 64, "steps": 64, **options})
 
 
 def train(made: Nerf, data: ToyViews, steps: int, rays: int = 512) -> list[float]:
