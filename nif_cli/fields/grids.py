@@ -213,6 +213,7 @@ class HashGrid(nn.Module):
     def forget(self) -> None:
         """Let go of the lazy gradient, and of the moments beside it."""
         self._lazy = None
+        self.table.__dict__.pop("lazy", None)
 
 
 class DenseGrid(HashGrid):
