@@ -223,3 +223,10 @@ def test_a_damaged_picture_leaves_no_run_behind(nif, photographs):
     said = nif("train", *TINY, "data=transforms", f"data.root={photographs}", "output_dir=run").error
     assert "5.png: cannot be read as a picture" in said
     assert not Path("run").exists()
+
+
+def test_the_preview_is_a_held_out_view(nif):
+    keys = [k for k in TINY if k != "callbacks=quiet"]
+    out = nif("train", *keys, *TOY, "callbacks.preview.size=12", "output_dir=run")
+    assert out.code == 0, out.err
+    assert Image.open("run/preview.png").size == (12, 12)
