@@ -96,8 +96,6 @@ def _views(scene: Scene, config: dict[str, Any]) -> tuple[str, list[View], float
     camera = config["camera"]
     if camera is None:
         camera = "spiral" if one_sided(poses) else "turntable"
-    if camera not in CAMERAS:
-        raise NifError(f"camera={camera}: there is {', '.join(CAMERAS)}")
     if camera in ("test", "train"):
         views = scene.test if camera == "test" else scene.train
         if not views:
