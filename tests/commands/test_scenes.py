@@ -138,6 +138,7 @@ def test_evaluation_on_training_views_of_some_scenes(nif, scenes):
         (["render", "camera=orbit"], "camera=orbit: there is turntable, spiral, test"),
         (["render", "channels=[rbg]"], "did you mean 'rgb'"),
         (["render", "frames=0"], "frames=0"),
+        (["render", "crop=[0,0,8,8]"], "crop: is for shapes and pictures"),
         (["render", "size=131072"], "size: a picture of 131072 x 131072 pixels"),
         (["render", "size=60000"], "60000 x 60000 pixels do not fit in memory"),
         (["render", "camera=spiral", "frames=0"], "frames=0"),
