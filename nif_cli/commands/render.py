@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from nif_cli import NifError, runs
 from nif_cli.commands.of_run import OpenRun, open_run, pair_name
-from nif_cli.commands.render_views import render_views
+from nif_cli.commands.render_views import CAMERAS, render_views
 from nif_cli.config import blame, check
 from nif_cli.field import Field, Signal
 from nif_cli.files import available_memory
@@ -52,6 +52,10 @@ def main(cfg: DictConfig) -> None:
         raise NifError(f"antialias={config['antialias']}: must be between 1 and 16")
     if not 8 <= size <= 2**17:
         raise NifError(f"size={size}: must be between 8 and 131072 pixels")
+    if config["camera"] not in (None, *CAMERAS):
+        raise NifError(f"camera={config['camera']}: there is {', '.join(CAMERAS)}")
+    with blame("camera"):
+        poses = turntable(config["frames"], config["elevation"], config["up"])
     run = open_run(config)
     folder = Path(config["output"]).expanduser() if config["output"] else run.path / "renders"
     if any(i.scene is not None for i in run.model.instances.values()):
@@ -62,8 +66,6 @@ def main(cfg: DictConfig) -> None:
     for key in ("shape", "appearance", "path"):
         if config[key] is not None:
             raise NifError(f"{key}: is for scenes learned from views")
-    with blame("camera"):
-        poses = turntable(config["frames"], config["elevation"], config["up"])
     if config["interpolate"] is not None:
         _interpolation(run, folder, poses, config)
         return

@@ -30,6 +30,9 @@ LARGEST = 400  # pixels along the longest side, where the user does not say
 
 def render_views(run: OpenRun, folder: Path) -> None:
     config, channels = run.config, _channels(run.config["channels"])
+    for key in ("interpolate", "sample", "crop"):
+        if config[key] is not None:
+            raise NifError(f"{key}: is for shapes and pictures; this run is of scenes learned from views")
     shape, appearance = (_known(run, config[key], key) for key in ("shape", "appearance"))
     mixed = shape is not None or appearance is not None
     for id in run.instances[:1] if mixed else run.instances:
@@ -96,8 +99,6 @@ def _views(scene: Scene, config: dict[str, Any]) -> tuple[str, list[View], float
     camera = config["camera"]
     if camera is None:
         camera = "spiral" if one_sided(poses) else "turntable"
-    if camera not in CAMERAS:
-        raise NifError(f"camera={camera}: there is {', '.join(CAMERAS)}")
     if camera in ("test", "train"):
         views = scene.test if camera == "test" else scene.train
         if not views:

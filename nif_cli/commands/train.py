@@ -102,6 +102,8 @@ def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides
         shapes = data.prepare()
         model.space = data.space
         model.adopt(data)
+        if isinstance(data, Views):  # now, before there is a run: a picture may be damaged, and no clock should count reading
+            data.make_pool(torch.device("cuda", device.index or 0) if device.type == "cuda" else device)
         made = time.monotonic() - began
         if device.type == "cpu":
             _keep_memory()  # not before: what reading the data took goes back

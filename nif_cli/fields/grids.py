@@ -229,6 +229,11 @@ class HashGrid(nn.Module):
             return _EncodeLazy.apply(inner, self.table, self.levels, self._lazy).unflatten(0, x.shape[:-1])  # type: ignore
         return encode(inner, self.table, self.levels).unflatten(0, x.shape[:-1])
 
+    def forget(self) -> None:
+        """Let go of the lazy gradient, and of the moments beside it."""
+        self._lazy = None
+        self.table.__dict__.pop("lazy", None)
+
 
 class DenseGrid(HashGrid):
     """Multi-resolution dense grids: the hash grid whose levels all have a row for every corner."""

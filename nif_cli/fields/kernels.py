@@ -60,7 +60,7 @@ def adam(
     its mean and that of its square, and nothing: all that a row needs is in one line of the cache. The gradient is zero
     afterwards. `step` counts from 1, for the bias correction."""
     beta1, beta2 = betas
-    numbers = (lr / (1 - beta1**step), beta1, beta2, eps, (1 - beta2**step) ** -0.5, decay)
+    numbers = (lr / (1 - beta1**step), beta1, 1 - beta1, beta2, 1 - beta2, eps, (1 - beta2**step) ** -0.5, decay)
     sizes = (0,) * table.shape[1]
     _adam(table, rows, touched, sizes, *(table.dtype.type(n) for n in numbers), torch.get_num_threads())
 
@@ -158,9 +158,8 @@ def _clear(rows, touched, threads):
 
 
 @compiled(parallel=True)
-def _adam(table, rows, touched, features, rate, beta1, beta2, eps, correction, decay, threads):
+def _adam(table, rows, touched, features, rate, beta1, new1, beta2, new2, eps, correction, decay, threads):
     eights = touched.view(np.uint64)
-    new1, new2 = rate / rate - beta1, rate / rate - beta2
     mean, square = len(features), 2 * len(features)
     chunks = (len(eights) + CHUNK - 1) // CHUNK
     for thread in numba.prange(threads):

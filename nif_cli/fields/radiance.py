@@ -21,6 +21,21 @@ from nif_cli.fields.grids import HashGrid
 DENSEST = 15.0  # exp is cut here (and so is its gradient): exp(15) is opaque within any step
 
 
+class _Density(torch.autograd.Function):
+    """ReLU; but where it is 0, a gradient that asks for more passes. Else a network that is negative everywhere, as some
+    are at first, stays so: an empty (on white: a white) scene that nothing changes."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(x)
+        return torch.relu(x)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:  # type: ignore[override]
+        (x,) = ctx.saved_tensors
+        return grad * ((x > 0) | (grad < 0))
+
+
 class Nerf(nn.Module):
     """The published network (Mildenhall et al. 2020, figure 7): 595,844 parameters as it stands there."""
 
@@ -60,7 +75,7 @@ class Nerf(nn.Module):
         return h
 
     def density(self, points: Float[Tensor, "N 3"], shape: Tensor | None = None) -> Float[Tensor, "N"]:
-        return torch.relu(self.sigma(self._trunk(points, shape)))[:, 0]
+        return _Density.apply(self.sigma(self._trunk(points, shape))[:, 0])  # type: ignore[return-value]
 
     def forward(
         self,
@@ -72,7 +87,7 @@ class Nerf(nn.Module):
         h = self._trunk(points, shape)
         seen = [self.bottleneck(h), self.views(directions)] + ([] if appearance is None else [appearance])
         rgb = torch.sigmoid(self.rgb(torch.relu(self.branch(torch.cat(seen, -1)))))
-        return torch.relu(self.sigma(h))[:, 0], rgb
+        return _Density.apply(self.sigma(h)[:, 0]), rgb  # type: ignore[return-value]
 
 
 class Ngp(nn.Module):

@@ -16,10 +16,11 @@ from nif_cli.data.samples import RayBatch
 from nif_cli.data.scene import Scene
 from nif_cli.data.views import Views
 from nif_cli.models.model import Instance, Model
-from nif_cli.models.radiance import BoundRadiance, Hierarchical, Marching
+from nif_cli.models.radiance import BoundRadiance, Codes, Hierarchical, Marching, warm_up
 from nif_cli.rendering.cameras import Rays
 from nif_cli.rendering.occupancy import OccupancyGrid
-from nif_cli.rendering.volume import Light, composite, dense, intervals, through
+from nif_cli.rendering.sampling import intervals
+from nif_cli.rendering.volume import Light, composite, through
 
 TRAINED_TO = 1e-3  # the transmittance at which rays end while training
 
@@ -69,8 +70,9 @@ class Nerf(Model):
         super().__init__(rate if lr is None else lr, optimizer, scheduler)
         numbers = {"coarse": coarse, "fine": fine, "samples": samples, "first_samples": first_samples, "update": update}
         for name, value in numbers.items():
-            if value < 1 + (name == "coarse") * 2:
-                raise ValueError(f"{name}={value}: at least {3 if name == 'coarse' else 1}")
+            least = 3 if name == "coarse" else 1
+            if value < least:
+                raise ValueError(f"{name}={value}: at least {least}")
         if min(steps, first_steps) < 8 or not 0 <= growth <= 1 or cone < 0 or huber < 0:
             raise ValueError(
                 f"steps={steps}, first_steps={first_steps}, growth={growth}, cone={cone}, huber={huber}: steps at least 8, "
@@ -93,8 +95,7 @@ class Nerf(Model):
         if not self.hierarchical:
             OccupancyGrid(resolution, threshold=threshold)  # refuses what cannot be, before any data is read
         self.grid: OccupancyGrid | None = None
-        self.codes = nn.ModuleDict()
-        self.names: dict[str, list[str]] = {}
+        self.codes = Codes([], 0, 0)
         self.per_ray: Tensor
         self.register_buffer("per_ray", torch.tensor(32.0))  # samples that a ray takes, lately
 
@@ -113,11 +114,8 @@ class Nerf(Model):
         if self.grid is None:
             return
         inside = torch.zeros_like(self.grid.allowed, dtype=torch.bool)
-        cells = self.grid.centres(torch.arange(inside.numel()))
-        size = 2 / self.resolution * 2.0 ** (torch.arange(inside.numel()) // self.resolution**3)[:, None]
         for scene in scenes:
-            low, high = scene.bounds
-            here = ((cells + size / 2 > low) & (cells - size / 2 < high)).all(1).view(inside.shape)
+            here = self.grid.within(scene.bounds)
             if self.hull and scene.background is not None and scene.ndc is None:
                 here &= visual_hull(self.grid, scene.train)
             inside |= here
@@ -127,7 +125,8 @@ class Nerf(Model):
                 "model.hull=false trains without them"
             )
         self.grid.allow(inside)
-        self._warm_up()
+        if self.device.type == "cpu":
+            warm_up(self.network, self._marching(0.0), self.codes(torch.zeros(2, dtype=torch.long)))
 
     def allocate(self, ids: list[str]) -> None:
         pass  # with the scenes, in restore_instances
@@ -140,15 +139,7 @@ class Nerf(Model):
         """What depends on the scenes: codes, and the grid over the largest of them."""
         if not scenes:
             raise ValueError("a run of model=nerf without scenes")
-        self.names = {
-            "shape": list(dict.fromkeys(s.shape or s.id for s in scenes)),
-            "appearance": list(dict.fromkeys(s.appearance or s.id for s in scenes)),
-        }
-        for kind, names in self.names.items():
-            size = self.code_sizes[f"{kind}_code"]
-            if size:
-                self.codes[kind] = nn.Embedding(len(names), size)
-                nn.init.normal_(self.codes[kind].weight, std=1 / math.sqrt(size))  # type: ignore[arg-type]
+        self.codes = Codes(scenes, **self.code_sizes)
         largest = max(float(s.bounds.abs().max()) for s in scenes)
         if not largest <= 128:
             raise ValueError(f"a scene that reaches {largest:g} units from the origin of normalised space: 128 at most")
@@ -162,25 +153,16 @@ class Nerf(Model):
             if self.grid.extent > 1:
                 self.network.span(self.grid.extent)  # type: ignore[operator]
 
-    def code(self, kind: str, scene: Tensor) -> Tensor | None:
-        """The codes of scenes, by their numbers."""
-        if kind not in self.codes:
-            return None
-        scenes = [i.scene for i in self.instances.values()]
-        of = [self.names[kind].index(getattr(s, kind) or s.id) for s in scenes if s is not None]
-        return self.codes[kind](torch.tensor(of, device=scene.device)[scene])
-
     def field(self, id: str, shape: str | None = None, appearance: str | None = None) -> BoundRadiance:
         """A known scene; its geometry or its materials those of other instances, where these are given."""
         known = list(self.instances)
         scene = self.instances[shape or id].scene
         assert scene is not None
+        codes = []
         for kind, other in (("shape", shape), ("appearance", appearance)):
             if other not in (None, id) and kind not in self.codes:
                 raise NifError(f"{kind}={other}: this run has no {kind} codes; train with model.{kind}_code=16")
-        codes = []
-        for kind, other in (("shape", shape), ("appearance", appearance)):
-            code = self.code(kind, torch.tensor([known.index(other or id)], device=self.device))
+            code = self.codes.of(kind, torch.tensor([known.index(other or id)], device=self.device))
             codes.append(None if code is None else code[0].detach())
         coarse = self.coarse_network
         sampling = self._marching(1.0) if coarse is None else Hierarchical(coarse, codes[0], self.coarse, self.fine)
@@ -201,7 +183,7 @@ class Nerf(Model):
         for group in groups:
             if "eps" in group:  # a table
                 group["weight_decay"] = 0.0
-        if len(self.codes):
+        if list(self.codes.parameters()):
             groups.append({"params": list(self.codes.parameters()), "lr": self.code_lr, "weight_decay": 0.0})
         return groups
 
@@ -229,8 +211,7 @@ class Nerf(Model):
 
     def _through(self, rays: Rays, batch: RayBatch, marching: Marching) -> tuple[Light, int]:
         def radiance(points: Tensor, directions: Tensor, ray: Tensor) -> tuple[Tensor, Tensor]:
-            codes = (self.code(k, batch.scene[ray]) if k in self.codes else None for k in ("shape", "appearance"))
-            return self.network(points, directions, *codes)
+            return self.network(points, directions, *self.codes(batch.scene[ray]))
 
         generator = self.generator if self.training else None
         return through(radiance, marching.march(rays, batch.near, batch.far, generator), rays, 16, TRAINED_TO)
@@ -238,7 +219,7 @@ class Nerf(Model):
     def _hierarchical(self, rays: Rays, batch: RayBatch) -> tuple[Light, Light]:
         """What the coarse network sees, and the fine one."""
         assert self.coarse_network is not None
-        codes = [self.code(k, batch.scene) for k in ("shape", "appearance")]
+        codes = self.codes(batch.scene)
         generator = self.generator if self.training else None
         sampling = Hierarchical(self.coarse_network, codes[0], self.coarse, self.fine)
 
@@ -299,31 +280,12 @@ class Nerf(Model):
     def _look(self) -> None:
         """Update the grid; where there are several shapes, by each in turn."""
         assert self.grid is not None
-        number = self.global_step // self.update
+        code = self.codes.turn("shape", self.global_step // self.update)
 
         def density(points: Tensor) -> Tensor:
-            code = None
-            if "shape" in self.codes:
-                which = torch.tensor([number % len(self.names["shape"])], device=points.device)
-                code = self.codes["shape"](which).expand(len(points), -1)
-            return self.network.density(points, code)  # type: ignore[operator]
+            return self.network.density(points, None if code is None else code.expand(len(points), -1))  # type: ignore
 
         self.grid.update(density, 0.5 if self.progress() < 0.1 else 0.1, self.generator)
-
-    def _warm_up(self) -> None:
-        """Compile what training needs, before any clock runs."""
-        if self.device.type != "cpu":
-            return
-        points = torch.zeros(2, 3)
-        rays, near = Rays(points, points + 3**-0.5), torch.zeros(2)
-        self._marching(0.0).march(rays, near, near + 1).next(torch.arange(2), 4)
-        samples = dense(near[:, None] + 0.5, near[:, None] + 0.1)
-        codes = [self.code(k, torch.zeros(2, dtype=torch.long)) for k in ("shape", "appearance")]
-        density, rgb = self.network(*samples.points(rays), *codes)
-        light, _ = composite(density, rgb, samples, 2)
-        light.color.sum().backward()
-        for p in self.parameters():
-            p.grad = None
 
     def watched(self, batch: RayBatch) -> dict[str, Tensor]:
         """The squared error of held-out rays on white, and their PSNR."""

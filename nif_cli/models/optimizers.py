@@ -25,7 +25,7 @@ class Adam(torch.optim.Adam):
                 loss = closure()
         given = [(g, p, p.grad) for g in self.param_groups for p in g["params"] if p.grad is not None]
         sparse = [x for x in given if x[2].is_sparse]
-        lazy = [x for x in given if getattr(x[1], "lazy", None) is not None]
+        lazy = [x for x in given if x[2] is getattr(getattr(x[1], "lazy", None), "gradient", None)]
         for _, p, _ in sparse + lazy:
             p.grad = None
         super().step()
@@ -36,6 +36,15 @@ class Adam(torch.optim.Adam):
             self._step_rows(group, p, grad.coalesce())
             p.grad = grad
         return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """torch's; the moments of large tables without what lies between them in memory."""
+        found = super().state_dict()
+        state = {
+            key: {name: x.contiguous() if isinstance(x, Tensor) else x for name, x in of.items()}
+            for key, of in found["state"].items()
+        }
+        return found | {"state": state}
 
     def _step_touched(self, group: dict, p: Tensor) -> None:
         """A large table (fields.grids.LazyGradient): rows without a gradient keep still; steps are counted for all."""

@@ -1,18 +1,56 @@
-"""A radiance network bound to one scene, and how its rays are sampled."""
+"""A radiance network bound to one scene: its codes, and how its rays are sampled."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from nif_cli.data.scene import Scene
+from nif_cli.models.optimizers import Adam
 from nif_cli.rendering.cameras import Rays
 from nif_cli.rendering.occupancy import GridMarch, OccupancyGrid
-from nif_cli.rendering.volume import March, Once, composite, importance, intervals, stratified, through
+from nif_cli.rendering.sampling import dense, importance, intervals, stratified
+from nif_cli.rendering.volume import March, Once, composite, through
+
+
+class Codes(nn.Module):
+    """A code for each shape and each appearance of some scenes; 0 numbers: none. They start from N(0, 1 / size)."""
+
+    def __init__(self, scenes: Sequence[Scene], shape_code: int, appearance_code: int):
+        super().__init__()
+        self.tables, self.rows = nn.ModuleDict(), dict[str, list[int]]()
+        for kind, size in (("shape", shape_code), ("appearance", appearance_code)):
+            names = [getattr(s, kind) or s.id for s in scenes]
+            known = list(dict.fromkeys(names))
+            if size and known:
+                self.tables[kind] = table = nn.Embedding(len(known), size)
+                nn.init.normal_(table.weight, std=1 / math.sqrt(size))
+                self.rows[kind] = [known.index(name) for name in names]
+
+    def __contains__(self, kind: str) -> bool:
+        return kind in self.tables
+
+    def of(self, kind: str, scene: Int64[Tensor, "N"]) -> Float[Tensor, "N Z"] | None:
+        """The codes of scenes, by their numbers."""
+        if kind not in self.tables:
+            return None
+        return self.tables[kind](torch.tensor(self.rows[kind], device=scene.device)[scene])
+
+    def forward(self, scene: Int64[Tensor, "N"]) -> tuple[Float[Tensor, "N Z"] | None, Float[Tensor, "N A"] | None]:
+        return self.of("shape", scene), self.of("appearance", scene)
+
+    def turn(self, kind: str, number: int) -> Float[Tensor, "Z"] | None:
+        """One code after the other, round and round."""
+        if kind not in self.tables:
+            return None
+        table: Tensor = self.tables[kind].weight  # type: ignore[assignment]
+        return table[number % len(table)]
 
 
 @dataclass(frozen=True)
@@ -126,3 +164,17 @@ class BoundRadiance:
         depth = light.depth / light.opacity.clamp(min=1e-3)
         points = rays.origins + depth[:, None] * rays.directions
         return self.value(points[stopped])
+
+
+def warm_up(network: nn.Module, marching: Marching, codes: Sequence[Tensor | None]) -> None:
+    """Compile what a training on the CPU needs, before any clock runs; nothing is learned. `codes` are those of two rays."""
+    points, near = torch.zeros(2, 3), torch.zeros(2)
+    rays = Rays(points, points + 3**-0.5)
+    marching.march(rays, near, near + 1).next(torch.arange(2), 4)
+    samples = dense(near[:, None] + 0.5, near[:, None] + 0.1)
+    density, rgb = network(*samples.points(rays), *(None if c is None else c.detach() for c in codes))
+    light, _ = composite(density, rgb, samples, 2)
+    light.color.sum().backward()
+    Adam(network.parameters(), lr=0.0).step()
+    network.zero_grad()
+    network.grid.forget()  # type: ignore[union-attr]

@@ -41,7 +41,7 @@ def composite_backward(saved: Sequence[Tensor], of: Sequence[Tensor], opaque: fl
 
 def march(state: GridMarch, alive: Tensor, limit: int) -> tuple:
     """The next samples of some rays of a march, and which of them go on."""
-    from nif_cli.rendering.volume import Samples
+    from nif_cli.rendering.sampling import Samples
 
     count = len(alive)
     t, delta = np.empty((count, limit), np.float32), np.empty((count, limit), np.float32)

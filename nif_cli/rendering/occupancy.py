@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from nif_cli.rendering.cameras import Rays
-from nif_cli.rendering.volume import Samples
+from nif_cli.rendering.sampling import Samples
 
 try:
     from nif_cli.rendering import kernels
@@ -69,6 +69,12 @@ class OccupancyGrid(nn.Module):
         unit = 0.5 * points * 2.0 ** -cascade.to(points.dtype)[..., None] + 0.5
         i, j, k = (unit * g).long().clamp(0, g - 1).unbind(-1)
         return torch.where(outside, -1, ((cascade * g + i) * g + j) * g + k)
+
+    def within(self, box: Float[Tensor, "2 3"]) -> Bool[Tensor, "C G G G"]:
+        """Which cells a box touches."""
+        cells = torch.arange(self.density.numel(), device=box.device)
+        centres, half = self.centres(cells), (2.0 ** (cells // self.resolution**3) / self.resolution)[:, None]
+        return ((centres + half > box[0]) & (centres - half < box[1])).all(1).view(self.density.shape)
 
     def allow(self, cells: Bool[Tensor, "C G G G"]) -> None:
         """From now on only these can be occupied."""

@@ -138,6 +138,7 @@ def test_evaluation_on_training_views_of_some_scenes(nif, scenes):
         (["render", "camera=orbit"], "camera=orbit: there is turntable, spiral, test"),
         (["render", "channels=[rbg]"], "did you mean 'rgb'"),
         (["render", "frames=0"], "frames=0"),
+        (["render", "crop=[0,0,8,8]"], "crop: is for shapes and pictures"),
         (["render", "size=131072"], "size: a picture of 131072 x 131072 pixels"),
         (["render", "size=60000"], "60000 x 60000 pixels do not fit in memory"),
         (["render", "camera=spiral", "frames=0"], "frames=0"),
@@ -215,3 +216,18 @@ def test_pictures_of_other_proportions(nif, photographs):
     (photographs / "transforms.json").write_text(json.dumps({**file, "w": 12, "h": 8}))
     said = nif("train", *TINY, "data=transforms", f"data.root={photographs}").error
     assert "3.png: 9 x 9 pixels, but its camera has 12 x 8" in said
+
+
+def test_a_damaged_picture_leaves_no_run_behind(nif, photographs):
+    path = photographs / "images" / "5.png"
+    path.write_bytes(path.read_bytes()[:-30])
+    said = nif("train", *TINY, "data=transforms", f"data.root={photographs}", "output_dir=run").error
+    assert "5.png: cannot be read as a picture" in said
+    assert not Path("run").exists()
+
+
+def test_the_preview_is_a_held_out_view(nif):
+    keys = [k for k in TINY if k != "callbacks=quiet"]
+    out = nif("train", *keys, *TOY, "callbacks.preview.size=12", "output_dir=run")
+    assert out.code == 0, out.err
+    assert Image.open("run/preview.png").size == (12, 12)

@@ -73,6 +73,22 @@ def test_densities_are_cut_before_they_overflow():
         assert density.max() <= 3.3e6  # exp(15)
 
 
+def test_a_density_that_is_zero_everywhere_comes_back():
+    """White collapse: a ReLU that is dead has no gradient; this one lets through what asks for more, and nothing else."""
+    network = Nerf(width=16, layers=2, skip=0)
+    torch.nn.init.constant_(network.sigma.bias, -1.0)
+    torch.nn.init.zeros_(network.sigma.weight)
+    points, directions = places(8)
+    density, _ = network(points, directions)
+    assert not density.any()
+    (-density.sum()).backward()
+    assert network.sigma.bias.grad is not None
+    assert network.sigma.bias.grad.item() == -8
+    network.zero_grad()
+    network.density(points).sum().backward()
+    assert network.sigma.bias.grad.item() == 0
+
+
 def test_the_lazy_gradient_is_the_gradient(monkeypatch):
     """The buffer that is emptied row by row holds what autograd finds, also over several steps."""
     torch.manual_seed(0)
@@ -109,7 +125,13 @@ def test_a_step_of_adam_moves_touched_rows_as_adam_does_and_no_others():
         theirs.step()
         assert not table.grad.any()  # empty again
     torch.testing.assert_close(table, plain)
-    assert len(ours.state_dict()["state"]) == 1  # a run that goes on needs the moments
+    before = table.detach().clone()
+    network(points, directions)[1].sum().backward()
+    ours.param_groups[0]["lr"] = 0.0
+    ours.step()
+    assert torch.equal(table, before)
+    (state,) = ours.state_dict()["state"].values()
+    assert state["exp_avg"].untyped_storage().nbytes() == table.nbytes  # no more than itself
 
 
 @pytest.mark.parametrize("wrong", [{"width": 0}, {"log2_table": 40}, {"levels": 0}])

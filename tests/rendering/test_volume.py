@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 
 from nif_cli.rendering import volume
 from nif_cli.rendering.cameras import Rays
-from nif_cli.rendering.volume import Once, composite, dense, importance, intervals, stratified, through, volume_render
+from nif_cli.rendering.sampling import Samples, dense
+from nif_cli.rendering.volume import Once, composite, through, volume_render
 
 
 def packed(counts: list[int], seed: int = 0, dtype=torch.float32):
@@ -20,7 +20,7 @@ def packed(counts: list[int], seed: int = 0, dtype=torch.float32):
     t = torch.cat([d.cumsum(0) for d in delta.split(counts)]) if total else delta
     density = 20 * torch.rand(total, generator=generator, dtype=torch.float64)
     rgb = torch.rand(total, 3, generator=generator, dtype=torch.float64)
-    return density.to(dtype), rgb.to(dtype), volume.Samples(ray, t.to(dtype), delta.to(dtype))
+    return density.to(dtype), rgb.to(dtype), Samples(ray, t.to(dtype), delta.to(dtype))
 
 
 def straightforward(density, rgb, samples, rays):
@@ -53,7 +53,7 @@ def test_compiled_compositing_has_the_gradients_of_the_reference():
     found = []
     for how, dtype in ((composite, torch.float32), (volume.reference, torch.float64)):
         leaves = [x.detach().to(dtype).requires_grad_() for x in (density, rgb)]
-        there = volume.Samples(samples.ray, samples.t.to(dtype), samples.delta.to(dtype))
+        there = Samples(samples.ray, samples.t.to(dtype), samples.delta.to(dtype))
         light, weights = how(*leaves, there, 4)
         loss = (light.color * torch.tensor([1.0, -2.0, 0.5], dtype=dtype)).sum() + (light.depth**2).sum()
         loss = loss + (light.transmittance**2).sum() * 3 + (weights**2).sum()
@@ -64,7 +64,7 @@ def test_compiled_compositing_has_the_gradients_of_the_reference():
 
 def test_reference_gradients_are_those_of_finite_differences():
     density, rgb, samples = packed([4, 0, 3], dtype=torch.float64)
-    there = volume.Samples(samples.ray, samples.t, samples.delta)
+    there = Samples(samples.ray, samples.t, samples.delta)
 
     def everything(density, rgb):
         light, weights = volume.reference(density, rgb, there, 3)
@@ -104,40 +104,6 @@ def test_packed_equals_dense():
     torch.testing.assert_close(light.color, expected.sum(1), atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(again.color, light.color)
     torch.testing.assert_close(weights.view(3, 6), expected.sum(-1) / rgb.view(3, 6, 3).sum(-1), atol=1e-6, rtol=1e-5)
-
-
-def test_stratified_places_lie_one_in_each_interval():
-    near, far = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 8.0])
-    even = stratified(near, far, 9)
-    torch.testing.assert_close(even[1], torch.linspace(2, 8, 9))
-    drawn = stratified(near, far, 9, torch.Generator().manual_seed(1))
-    borders = (even[:, 1:] + even[:, :-1]) / 2
-    assert (drawn[:, 1:] >= borders).all()
-    assert (drawn[:, :-1] <= borders).all()
-    assert not torch.equal(drawn, even)
-    inverse = stratified(near, far, 5, disparity=True)
-    torch.testing.assert_close(1 / inverse[0], torch.linspace(1, 1 / 3, 5))
-
-
-def test_importance_sampling_inverts_the_distribution():
-    """Against the inverse of the cumulative distribution, by interpolation in float64."""
-    generator = torch.Generator().manual_seed(3)
-    edges = torch.rand(7, 33, generator=generator).cumsum(1)
-    weights = torch.rand(7, 32, generator=generator) * (torch.rand(7, 32, generator=generator) > 0.5)
-    found = importance(edges, weights, 50)
-    pdf = weights.double() + 1e-5
-    cdf = torch.cat((torch.zeros(7, 1, dtype=torch.float64), (pdf / pdf.sum(1, keepdim=True)).cumsum(1)), 1)
-    for row in range(7):
-        # going back through the distribution gives the even quantiles
-        back = torch.from_numpy(np.interp(found[row].double(), edges[row].double(), cdf[row]))
-        torch.testing.assert_close(back, torch.linspace(0, 1, 50, dtype=torch.float64), atol=2e-5, rtol=0)
-
-
-def test_importance_samples_follow_the_weights():
-    edges = torch.linspace(0, 4, 5)[None]
-    drawn = importance(edges, torch.tensor([[0.1, 0.0, 0.6, 0.3]]), 20000, torch.Generator().manual_seed(0))
-    share = torch.histc(drawn, 4, 0, 4) / drawn.numel()
-    torch.testing.assert_close(share, torch.tensor([0.1, 0.0, 0.6, 0.3]), atol=0.01, rtol=0)
 
 
 class Fog:
@@ -204,7 +170,7 @@ def test_rounds_are_one_sum():
             place = torch.full((3,), -1)
             place[alive] = torch.arange(len(alive))
             part = part & (place[samples.ray] >= 0)
-            return volume.Samples(place[samples.ray[part]], samples.t[part], samples.delta[part]), going
+            return Samples(place[samples.ray[part]], samples.t[part], samples.delta[part]), going
 
     field, rays = Fog(2.0), Rays(torch.zeros(3, 3), torch.eye(3))
     near, far = torch.ones(3), torch.full((3,), 2.0)
@@ -216,10 +182,3 @@ def test_rounds_are_one_sum():
         torch.testing.assert_close(getattr(parts, name), getattr(whole, name), atol=1e-5, rtol=0)
     _, early = through(lambda x, d, r: field.radiance(x, d), InTwo(samples), rays, stop=0.9)
     assert early < taken
-
-
-def test_the_last_interval_holds_all_that_is_behind():
-    rays = Rays(torch.zeros(1, 3), torch.tensor([[0.0, 0.0, 2.0]]))  # as in NDC
-    samples = intervals(torch.tensor([[0.1, 0.3, 0.6]]), rays)
-    torch.testing.assert_close(samples.delta[:2], torch.tensor([0.4, 0.6]))
-    assert samples.delta[2] > 1e9
