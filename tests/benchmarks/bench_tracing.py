@@ -5,8 +5,9 @@
 Each run given, and a 4 x 256 network of armadillo, spot and rocker-arm (model=sdf, Fourier features, 90 seconds each), seen by
 the cameras of a turntable at 512 x 512: evaluations (values along the rays and the gradients at hits) for each ray that
 enters the bounds, with and without the coarse grids that are made once a shape; seconds of tracing one ray a pixel, and of the
-whole picture with smooth edges, shadows and occlusion; the distance of hits to the mesh extracted at 256^3 (its own error,
-about the square of a cell, included). The occupancy line reads the first network's sign alone, as ray_march does.
+whole picture with smooth edges, shadows and occlusion; |value - level| / |gradient| at hits; their distance to the mesh
+extracted at 512^3 (large networks: 256^3), its own error, about the square of a cell, included. The occupancy line reads the
+first network's sign alone, as ray_march does. `make bench` trains; run= without NIF_DATA does not.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from nif_cli import runs
 from nif_cli.cli import main
-from nif_cli.field import Field
+from nif_cli.field import Field, value_and_gradient
 from nif_cli.geometry.distance import MeshDistance
 from nif_cli.geometry.extraction import extract_mesh
 from nif_cli.rendering.cameras import Rays, pinhole_rays, turntable
@@ -49,7 +50,7 @@ class Counting:
         return self.field.value(points)
 
 
-def figures(field: Field, device: torch.device, views: int, trust: float | None = None, resolution: int = 256) -> dict:
+def figures(field: Field, device: torch.device, views: int, resolution: int, trust: float | None = None) -> dict:
     counting = Counting(field, trust)
     began = time.perf_counter()
     empty = EmptySpace(counting, device=device)
@@ -80,6 +81,9 @@ def figures(field: Field, device: torch.device, views: int, trust: float | None 
         "seconds: tracing a view, one ray a pixel": round(sum(tracing) / views, 2),
         "seconds: picture with smooth edges and shadows": round(sum(pictures) / views, 2),
     }
+    value, slope = value_and_gradient(field, seen.to(device))
+    off = (value - field.level).abs() / slope.norm(dim=-1)
+    result["hits from the level set to first order, largest"] = float(f"{off.max():.2e}")
     if resolution:
         mesh = extract_mesh(field, resolution, device=device)
         distance = MeshDistance(mesh.vertices, mesh.faces).distance(seen[::17].numpy())
@@ -112,7 +116,7 @@ def bench(arguments: list[str]) -> None:
             field = model.field(id)
             assert isinstance(field, Field)
             of = sum(p.numel() for p in model.network.parameters())  # type: ignore[union-attr]
-            result[f"{run.name} ({of:,} parameters)"] = figures(field, device, views)
+            result[f"{run.name} ({of:,} parameters)"] = figures(field, device, views, resolution=512 if of < 500_000 else 256)
             if k == 0:
                 result[f"{run.name} as an occupancy"] = figures(field, device, views, trust=0.0, resolution=0)
             record("tracing", result)  # after each run: large networks take minutes
