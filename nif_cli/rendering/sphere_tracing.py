@@ -131,7 +131,7 @@ def sphere_trace(field: Field, rays: Rays, empty: EmptySpace | None = None, step
         keep = ~(inside | there) & (ahead < far[active])
         active, t, sure, free, slope = active[keep], ahead[keep], sure[keep], free[keep], slope[keep]
     _crossing(field, rays, brackets, depth, tolerance)
-    hits = _hits(field, rays, depth, 2 * tolerance)
+    hits = _hits(field, rays, depth, tolerance)
     hits.closest = closest
     return hits
 
@@ -189,19 +189,25 @@ def _crossing(field: Field, rays: Rays, brackets: list[tuple[Tensor, ...]], dept
         depth[index] = b
 
 
-def _hits(field: Field, rays: Rays, depth: Float[Tensor, "R"], reach: float) -> Hits:
-    """The points at these depths and their normals, after a Newton step of at most `reach` along the ray."""
+def _hits(field: Field, rays: Rays, depth: Float[Tensor, "R"], tolerance: float) -> Hits:
+    """The points at these depths and their normals, after Newton steps along the ray: one, and for the few that this moves by
+    more than `tolerance` (where the field is flat, or met at a small angle) up to two more. 0: no steps."""
     hit = torch.isfinite(depth)
     points, normals = torch.zeros_like(rays.origins), torch.zeros_like(rays.origins)
-    along = rays.directions[hit]
-    at = rays.origins[hit] + depth[hit, None] * along
-    value, slope = value_and_gradient(field, at)
-    rate = (slope * along).sum(-1)  # positive: the ray goes in
-    steep = rate > 0.2 * slope.norm(dim=-1)  # not along the surface
-    step = torch.where(steep, (field.level - value) / rate, 0.0).clamp(-reach, reach)
-    depth[hit] = depth[hit] + step
-    points[hit] = at + step[:, None] * along
-    normals[hit] = -torch.nn.functional.normalize(slope, dim=-1)
+    row = torch.nonzero(hit)[:, 0]
+    for _ in range(3):
+        along = rays.directions[row]
+        at = rays.origins[row] + depth[row, None] * along
+        value, slope = value_and_gradient(field, at)
+        rate = (slope * along).sum(-1)  # positive: the ray goes in
+        steep = rate > 0.1 * slope.norm(dim=-1)  # not along the surface
+        step = torch.where(steep, (field.level - value) / rate, 0.0).clamp(-5 * tolerance, 5 * tolerance)
+        depth[row] += step
+        points[row] = at + step[:, None] * along
+        normals[row] = -torch.nn.functional.normalize(slope, dim=-1)
+        row = row[step.abs() > tolerance]
+        if not len(row):
+            break
     return Hits(hit, depth, points, normals)
 
 

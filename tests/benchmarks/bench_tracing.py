@@ -1,12 +1,13 @@
 """Sphere tracing: evaluations of the network for each ray, seconds a picture, and how far hits are from the extracted surface.
 
-    NIF_DATA=<folder> python tests/benchmarks/bench_tracing.py [run=<folder> ...] [device=cuda]
+    NIF_DATA=<folder> python tests/benchmarks/bench_tracing.py [run=<folder> ...] [views=2] [device=cuda]
 
 Each run given, and a 4 x 256 network of armadillo, spot and rocker-arm (model=sdf, Fourier features, 90 seconds each), seen by
-two cameras of a turntable at 512 x 512: evaluations (values along the rays and the gradients at hits) for each ray that
+the cameras of a turntable at 512 x 512: evaluations (values along the rays and the gradients at hits) for each ray that
 enters the bounds, with and without the coarse grids that are made once a shape; seconds of tracing one ray a pixel, and of the
-whole picture with smooth edges, shadows and occlusion; the distance of hits to the mesh extracted at 256^3 (its own error,
-about the square of a cell, included). The occupancy line reads the first network's sign alone, as ray_march does.
+whole picture with smooth edges, shadows and occlusion; |value - level| / |gradient| at hits; their distance to the mesh
+extracted at 512^3 (large networks: 256^3), its own error, about the square of a cell, included. The occupancy line reads the
+first network's sign alone, as ray_march does. `make bench` trains; run= without NIF_DATA does not.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from torch import Tensor
 
 from nif_cli import runs
 from nif_cli.cli import main
-from nif_cli.field import Field
+from nif_cli.field import Field, value_and_gradient
 from nif_cli.geometry.distance import MeshDistance
 from nif_cli.geometry.extraction import extract_mesh
 from nif_cli.rendering.cameras import Rays, pinhole_rays, turntable
 from nif_cli.rendering.sphere_tracing import EmptySpace, box_entry, sphere_trace
 from nif_cli.rendering.surface_view import surface_view
 
-SIZE, VIEWS = 512, 2
+SIZE = 512
 SHAPES = ("armadillo", "spot", "rocker-arm")
 TRAINING = ["model=sdf", "field=mlp", "field.width=256", "field.layers=4", "encoding=fourier", "encoding.scale=1"]
 TRAINING += ["trainer.max_time=00:00:01:30", "callbacks=quiet", "logger=csv"]
@@ -49,14 +50,14 @@ class Counting:
         return self.field.value(points)
 
 
-def figures(field: Field, device: torch.device, trust: float | None = None, resolution: int = 256) -> dict:
+def figures(field: Field, device: torch.device, views: int, resolution: int, trust: float | None = None) -> dict:
     counting = Counting(field, trust)
     began = time.perf_counter()
     empty = EmptySpace(counting, device=device)
     grids, of_grids = counting.asked, time.perf_counter() - began
     entering = asked = 0
     tracing, pictures, points = [], [], []
-    for pose in turntable(VIEWS):
+    for pose in turntable(views):
         rays = pinhole_rays(pose, SIZE, SIZE)
         rays = Rays(rays.origins.to(device), rays.directions.to(device))
         near, far = box_entry(rays, field.bounds.to(device))
@@ -71,15 +72,18 @@ def figures(field: Field, device: torch.device, trust: float | None = None, reso
         pictures.append(time.perf_counter() - began)
     seen = torch.cat(points)
     result = {
-        "rays that enter the bounds, a view": entering // VIEWS,
-        "hits, a view": len(seen) // VIEWS,
+        "rays that enter the bounds, a view": entering // views,
+        "hits, a view": len(seen) // views,
         "evaluations of the coarse grids": grids,
         "evaluations a ray": round(asked / entering, 2),
-        "evaluations a ray, grids included": round((asked + VIEWS * grids) / entering, 2),
+        "evaluations a ray, grids included": round((asked + views * grids) / entering, 2),
         "seconds: grids": round(of_grids, 2),
-        "seconds: tracing a view, one ray a pixel": round(sum(tracing) / VIEWS, 2),
-        "seconds: picture with smooth edges and shadows": round(sum(pictures) / VIEWS, 2),
+        "seconds: tracing a view, one ray a pixel": round(sum(tracing) / views, 2),
+        "seconds: picture with smooth edges and shadows": round(sum(pictures) / views, 2),
     }
+    value, slope = value_and_gradient(field, seen.to(device))
+    off = (value - field.level).abs() / slope.norm(dim=-1)
+    result["hits from the level set to first order, largest"] = float(f"{off.max():.2e}")
     if resolution:
         mesh = extract_mesh(field, resolution, device=device)
         distance = MeshDistance(mesh.vertices, mesh.faces).distance(seen[::17].numpy())
@@ -90,10 +94,11 @@ def figures(field: Field, device: torch.device, trust: float | None = None, reso
     return result
 
 
-def bench(arguments: list[str]) -> dict:
+def bench(arguments: list[str]) -> None:
     device = runs.device_for(next((a[7:] for a in arguments if a.startswith("device=")), "cpu"))
+    views = int(next((a[6:] for a in arguments if a.startswith("views=")), 2))
     named = [Path(a[4:]) for a in arguments if a.startswith("run=")]
-    result: dict = {"threads": torch.get_num_threads(), "device": str(device), "size": SIZE, "views": VIEWS}
+    result: dict = {"threads": torch.get_num_threads(), "device": str(device), "size": SIZE, "views": views}
     with tempfile.TemporaryDirectory() as folder:
         data = os.environ.get("NIF_DATA")
         if data is None and not named:
@@ -111,11 +116,11 @@ def bench(arguments: list[str]) -> dict:
             field = model.field(id)
             assert isinstance(field, Field)
             of = sum(p.numel() for p in model.network.parameters())  # type: ignore[union-attr]
-            result[f"{run.name} ({of:,} parameters)"] = figures(field, device)
+            result[f"{run.name} ({of:,} parameters)"] = figures(field, device, views, resolution=512 if of < 500_000 else 256)
             if k == 0:
-                result[f"{run.name} as an occupancy"] = figures(field, device, trust=0.0, resolution=0)
-    return result
+                result[f"{run.name} as an occupancy"] = figures(field, device, views, trust=0.0, resolution=0)
+            record("tracing", result)  # after each run: large networks take minutes
 
 
 if __name__ == "__main__":
-    record("tracing", bench(sys.argv[1:]))
+    bench(sys.argv[1:])
