@@ -134,36 +134,41 @@ class BoundRadiance:
 
     @cached_property
     def level(self) -> float:
-        """The density of the surface: what is found at the places where half of the light is gone, the median over rays of
-        the training cameras. Where a surface is sharp, that is half way up its slope."""
-        found = self._half_gone()
+        """The density of the surface: what is found at the mean depth of rays of the training cameras that lose more than half
+        of their light, the median over them."""
+        _, found = self._stopped
         return float(found.median()) if len(found) else 1.0
 
     @cached_property
     def bounds(self) -> Float[Tensor, "2 3"]:
-        """The box of what is occupied, within that of the scene."""
+        """The box of what is occupied, within that of the scene; in NDC, which go on to infinity, up to
+        where the farthest twentieth of the surface begins."""
         low, high = self.scene.bounds
         if isinstance(self.sampling, Marching):
             a, b = self.sampling.grid.bounds().to(low)
             low, high = torch.maximum(low, a), torch.minimum(high, b)
+        points, _ = self._stopped
+        if self.scene.ndc is not None and len(points):
+            high = torch.cat((high[:2], torch.minimum(high[2:], points[:, 2:].quantile(0.95).to(high))))
         return torch.stack((low, high))
 
+    @cached_property
     @torch.no_grad()
-    def _half_gone(self, count: int = 4096) -> Float[Tensor, "M"]:
-        """The densities there, of those of `count` rays that anything stops."""
+    def _stopped(self) -> tuple[Float[Tensor, "M 3"], Float[Tensor, "M"]]:
+        """Where rays of the training cameras are stopped (their mean depth), and the densities there; of 4096 rays."""
         device = next(self.network.parameters()).device
         views = self.scene.train or self.scene.test
         chosen = views[:: max(1, len(views) // 32)]
         parts = [self.scene.rays(v) for v in chosen]
         some = torch.Generator().manual_seed(0)
-        parts = [r[torch.randint(len(r), (count // len(parts),), generator=some)] for r in parts]
+        parts = [r[torch.randint(len(r), (4096 // len(parts),), generator=some)] for r in parts]
         rays = Rays(*(torch.cat([getattr(r, n) for r in parts]) for n in ("origins", "directions", "views"))).to(device)
         near, far = (torch.full_like(rays.origins[:, 0], x) for x in (self.scene.near, self.scene.far))
         light, _ = through(lambda x, d, _: self.radiance(x, d), self.march(rays, near, far), rays)
         stopped = light.transmittance < 0.5
         depth = light.depth / light.opacity.clamp(min=1e-3)
         points = rays.origins + depth[:, None] * rays.directions
-        return self.value(points[stopped])
+        return points[stopped], self.value(points[stopped])
 
 
 def warm_up(network: nn.Module, marching: Marching, codes: Sequence[Tensor | None]) -> None:
