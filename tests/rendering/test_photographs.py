@@ -7,7 +7,8 @@ import torch
 from nif_cli.rendering.cameras import Rays, look_from
 from nif_cli.rendering.lenses import Camera, Ndc
 from nif_cli.rendering.photographs import photograph
-from nif_cli.rendering.volume import Once, dense
+from nif_cli.rendering.sampling import dense
+from nif_cli.rendering.volume import Once
 
 CAMERA = Camera(15, 11, 20.0, 20.0, 7.5, 5.5)
 POSE = look_from(torch.tensor([0.0, 0.0, 3.0]), torch.tensor([0.0, 1.0, 0.0]))
