@@ -54,7 +54,7 @@ class Nerf(Model):
         fine: int = 128,
         resolution: int = 128,
         threshold: float = 0.01,
-        samples: int = 65536,
+        samples: int = 32768,
         first_samples: int = 8192,
         steps: int = 320,
         first_steps: int = 128,
