@@ -22,6 +22,7 @@ from nif_cli.rendering.occupancy import OccupancyGrid
 from nif_cli.rendering.sampling import intervals
 from nif_cli.rendering.volume import Light, composite, through
 
+LOOKS = 2**17  # cells that are looked at together, at most: cascades have millions
 TRAINED_TO = 1e-3  # the transmittance at which rays end while training
 
 
@@ -30,11 +31,10 @@ class Nerf(Model):
     (field=nerf: `coarse` stratified samples, `fine` from their weights, one loss for each network), or by a grid of
     occupied cells (field=ngp).
 
-    With a grid: a step takes as many rays as need about `samples` samples; it starts from `first_samples`, and with steps of
-    1/`first_steps` of the scene's cube, which end as 1/`steps`; both are there after `growth` of the training. Every
-    `update` steps the grid looks at the densities, at all cells in the first tenth of the training, later at a quarter.
-    Far from the cameras of an unbounded scene steps grow, by `cone` times the distance. Transparent pictures carve the
-    scene's `hull` before training.
+    With a grid: a step takes as many rays as need about `samples` samples, at first `first_samples`, and steps of 1/`steps`
+    of the scene's cube, at first 1/`first_steps`, `growth` of the training long. Every `update` steps the grid looks at the
+    densities, of half the cells in the first tenth of the training, later of a tenth. In unbounded scenes steps grow, by
+    `cone` times the distance. Transparent pictures carve the scene's `hull` before training.
 
     Scenes that share shapes or appearances get `shape_code` and `appearance_code` numbers each; 0: none.
     """
@@ -54,7 +54,7 @@ class Nerf(Model):
         fine: int = 128,
         resolution: int = 128,
         threshold: float = 0.01,
-        samples: int = 65536,
+        samples: int = 32768,
         first_samples: int = 8192,
         steps: int = 320,
         first_steps: int = 128,
@@ -237,9 +237,8 @@ class Nerf(Model):
     def _behind(self, batch: RayBatch) -> Tensor:
         """The background of each ray: a random one while training where the data wants it, or where pictures are opaque, so
         that nothing can hide in it."""
-        fixed = torch.ones(len(batch), 3, device=self.device)
         if not self.training:
-            return fixed
+            return torch.ones(len(batch), 3, device=self.device)
         shade = torch.rand(len(batch), 3, device=self.device)
         for n, background in enumerate(self.backgrounds):
             if background in ("white", "black"):
@@ -285,7 +284,8 @@ class Nerf(Model):
         def density(points: Tensor) -> Tensor:
             return self.network.density(points, None if code is None else code.expand(len(points), -1))  # type: ignore
 
-        self.grid.update(density, 0.5 if self.progress() < 0.1 else 0.1, self.generator)
+        share = 0.5 if self.progress() < 0.1 else 0.1
+        self.grid.update(density, min(share, LOOKS / max(1, int(self.grid.allowed.sum()))), self.generator)
 
     def watched(self, batch: RayBatch) -> dict[str, Tensor]:
         """The squared error of held-out rays on white, and their PSNR."""

@@ -1,11 +1,12 @@
 """How good scenes get, and how fast: held-out PSNR over the seconds of training, and the protocol's figures at the end.
 
-    NIF_DATA=<folder> python tests/benchmarks/bench_nerf.py [lego] [published] [fox] [chair] [device=cuda]
+    NIF_DATA=<folder> python tests/benchmarks/bench_nerf.py [lego] [published] [fox] [chair] [device=cuda] [run=<folder>]
 
 lego: lego-400 (white, 25 test views of 400 x 400) by experiment=ngp_small, five minutes; published: the network of
 Mildenhall et al. 2020 on the same, as long; fox: experiment=ngp_fox_small, every 8th view held out; chair (needs a GPU):
 chair-800 by experiment=ngp_chair, 20,000 steps. The curve is what the run itself watches: 4096 rays of the held-out
-views, always the same. Without names: lego and fox.
+views, always the same. Without names: lego and fox. With run= the figures are those of a run that is trained and
+evaluated already.
 """
 
 from __future__ import annotations
@@ -45,14 +46,15 @@ def curve(run: Path) -> list[tuple[float, float]]:
     return points
 
 
-def measured(name: str, device: str) -> dict:
+def measured(name: str, device: str, trained: str | None) -> dict:
     data, protocol, overrides = SCENES[name]
     root = Path(os.environ["NIF_DATA"]).resolve() / "nerf" / data
+    command = ["train", *overrides, f"data.root={root}", f"device={device}", "output_dir=run"]
     with tempfile.TemporaryDirectory() as folder:
-        command = ["train", *overrides, f"data.root={root}", f"device={device}", "output_dir=run"]
-        nif(folder, *command)
-        nif(folder, "evaluate", "run=run", f"protocol={protocol}", f"device={device}")
-        run = Path(folder) / "run"
+        if trained is None:
+            nif(folder, *command)
+            nif(folder, "evaluate", "run=run", f"protocol={protocol}", f"device={device}")
+        run = Path(trained or f"{folder}/run")
         summary = json.loads((run / "summary.json").read_text())
         report = json.loads((run / "evaluation.json").read_text())
         points = curve(run)
@@ -71,5 +73,7 @@ def measured(name: str, device: str) -> dict:
 
 if __name__ == "__main__":
     device = next((a.partition("=")[2] for a in sys.argv[1:] if a.startswith("device=")), "cpu")
+    trained = next((a.partition("=")[2] for a in sys.argv[1:] if a.startswith("run=")), None)
     for name in [a for a in sys.argv[1:] if "=" not in a] or ["lego", "fox"]:
-        record(f"nerf_{name}", {name: measured(name, device)})
+        threads = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
+        record(f"nerf_{name}", {"threads": threads, name: measured(name, device, trained)})
