@@ -188,6 +188,16 @@ class TestTasks:
         assert ((context.target > 0).sum(1) == 10).all()
         assert query.points.shape == (4, 40, 3)
 
+    def test_the_rest(self):
+        """With query=rest no point of the context is in the query; together they are all, and halves stay halves."""
+        batch = balls(points=40)
+        context, query = make(query="rest").tasks(batch)
+        assert ((query.target > 0).sum(1) == 10).all()
+        both = torch.cat((context.points, query.points), 1)
+        assert {tuple(p) for p in both[0].tolist()} == {tuple(p) for p in batch.points[0].tolist()}
+        with pytest.raises(ValueError, match="query=rest"):
+            make(query="rest", context="partial")
+
     def test_surface(self):
         batch = balls()
         context, query = make(context="surface", offset=0.02).tasks(batch)
