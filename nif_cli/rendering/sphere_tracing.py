@@ -88,7 +88,7 @@ class EmptySpace:
         return torch.nn.functional.grid_sample(grid, where, padding_mode="border", align_corners=False).reshape(-1)
 
 
-def sphere_trace(field: Field, rays: Rays, empty: EmptySpace | None = None, steps: int = 200, tolerance: float = 2e-4) -> Hits:
+def sphere_trace(field: Field, rays: Rays, empty: EmptySpace | None = None, steps: int = 200, tolerance: float = 1e-4) -> Hits:
     """March each ray by the distance ahead, never more than `field.trust`, until it is within `tolerance` of the surface;
     then a Newton step along the ray, whose gradient is the normal's. A field whose values are no distances (trust 0) is
     searched by `ray_march`.
