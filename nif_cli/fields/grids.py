@@ -218,7 +218,8 @@ class HashGrid(nn.Module):
             raise ValueError(f"levels={levels}, finest={finest}: {sum(self.levels.rows):,} rows are too many")
         self.table = nn.Parameter(torch.empty(sum(self.levels.rows), features).uniform_(-1e-4, 1e-4))
         self.features = levels * features
-        self.lazy, self._lazy = lazy, None
+        self.lazy = lazy
+        self._lazy: LazyGradient | None = None
         warm_up(self.table, dim)
 
     def forward(self, x: Float[Tensor, "*n D"]) -> Float[Tensor, "*n F"]:
