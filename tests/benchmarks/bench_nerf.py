@@ -25,7 +25,7 @@ MINUTES = "trainer.max_time=00:00:05:00"
 SCENES = {
     "lego": ("lego-400", "blender", ["experiment=ngp_small", MINUTES]),
     "published": ("lego-400", "blender", ["experiment=nerf_lego", "data.downscale=1", MINUTES]),
-    "fox": ("fox", "mip360", ["experiment=ngp_fox_small", MINUTES]),
+    "fox": ("fox", "llff", ["experiment=ngp_fox_small", MINUTES]),
     "chair": ("chair-800", "blender", ["experiment=ngp_chair"]),
 }
 MARKS = (25, 28, 30, 33, 34.8)  # dB that the seconds to are given
