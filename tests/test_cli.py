@@ -259,7 +259,7 @@ class TestRender:
         assert np.isinf(depth[0, 0, 0])
         unit = 20.0 / BALL_RADIUS
         assert depth[:, 12, 12] == pytest.approx([2.45 * unit] * 2, rel=0.05)
-        assert "rgb, normal" in nif("render", f"run={ball_run}", "channels=[rbg]").error
+        assert "did you mean 'rgb'" in nif("render", f"run={ball_run}", "channels=[rbg]").error
         assert "do not fit" in nif("render", f"run={ball_run}", "size=131072").error
 
     def test_the_ball_is_seen(self, nif, ball_run):

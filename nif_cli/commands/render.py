@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from nif_cli import NifError, runs
 from nif_cli.commands.of_run import OpenRun, open_run, pair_name
-from nif_cli.commands.render_views import CAMERAS, render_views
+from nif_cli.commands.render_views import CAMERAS, channels_of, render_views
 from nif_cli.config import blame, check
 from nif_cli.field import Field, Signal
 from nif_cli.files import available_memory
@@ -38,16 +38,13 @@ from nif_cli.rendering.pictures import (
 from nif_cli.rendering.sphere_tracing import EmptySpace
 from nif_cli.rendering.surface_view import surface_view
 
-CHANNELS = ("rgb", "normal", "depth", "opacity")
-
 
 def main(cfg: DictConfig) -> None:
     config = check(cfg, "render")
     format, size = config["format"], 256 if config["size"] is None else config["size"]
     if format not in ("png", "gif", "mp4", "npy"):
         raise NifError(f"format={format}: must be png, gif or mp4 (or npy, for values)")
-    if not isinstance(config["channels"], list) or not config["channels"] or not set(config["channels"]) <= set(CHANNELS):
-        raise NifError(f"channels={config['channels']}: must be a list of {', '.join(CHANNELS)}")
+    config["channels"] = channels_of(config["channels"])
     if not 1 <= config["antialias"] <= 16:
         raise NifError(f"antialias={config['antialias']}: must be between 1 and 16")
     if not 8 <= size <= 2**17:

@@ -29,7 +29,7 @@ LARGEST = 400  # pixels along the longest side, where the user does not say
 
 
 def render_views(run: OpenRun, folder: Path) -> None:
-    config, channels = run.config, _channels(run.config["channels"])
+    config, channels = run.config, channels_of(run.config["channels"])
     for key in ("interpolate", "sample", "crop"):
         if config[key] is not None:
             raise NifError(f"{key}: is for shapes and pictures; this run is of scenes learned from views")
@@ -77,8 +77,11 @@ def write_frames(path: Path, frames: list[Photograph], channel: str, format: str
         runs.write(path, gif_bytes(pictures) if format == "gif" else png_bytes(sheet(pictures)))
 
 
-def _channels(asked: Any) -> list[str]:
+def channels_of(asked: Any) -> list[str]:
+    """What channels= names, each once. NifError for what is none."""
     names = asked if isinstance(asked, list) else [asked]
+    if not names:
+        raise NifError(f"channels=[]: give some of {', '.join(CHANNELS)}")
     for name in names:
         if name not in CHANNELS:
             raise NifError(f"channels={name}: {did_you_mean(str(name), CHANNELS).removeprefix('; ')}")

@@ -141,7 +141,7 @@ def displayed(values: Float[Tensor, "H W C"]) -> UInt8[np.ndarray, "H W C"]:
     return (values.clamp(0, 1) * 255 + 0.5).to(torch.uint8).numpy()
 
 
-def sheet(pictures: Sequence[Picture], columns: int | None = None) -> UInt8[np.ndarray, "rows columns 3"]:
+def sheet(pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]], columns: int | None = None) -> UInt8[np.ndarray, "rows columns 3"]:
     """Pictures side by side, row by row; smaller ones on white, in the middle of a place as large as the largest."""
     height, width = (max(p.shape[axis] for p in pictures) for axis in (0, 1))
     pictures = [_amid(p, height, width) for p in pictures]

@@ -156,7 +156,7 @@ def test_wrong_keys(nif, scenes, arguments, says):
 
 def test_shapes_have_no_views(nif, run):
     assert "the others are for scenes" in nif("render", f"run={run}", "camera=spiral").error
-    assert "for scenes learned from views" in nif("render", f"run={run}", "channels=[depth]").error
+    assert "shape: is for scenes learned from views" in nif("render", f"run={run}", "shape=a").error
     assert "protocol=blender: for views" in nif("evaluate", f"run={run}", "protocol=blender").error
 
 
