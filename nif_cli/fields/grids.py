@@ -78,7 +78,7 @@ def encode(x: Float[Tensor, "N D"], table: Float[Tensor, "R F"], levels: Levels)
     On a CPU the loops of fields/kernels.py (where numba is installed); wherever second derivatives or those by x are
     wanted, within torch.func's transforms, and on a GPU, `reference`.
     """
-    transformed = any(torch._C._functorch.is_functorch_wrapped_tensor(t) for t in (x, table))
+    transformed = any(torch._C._functorch.is_functorch_wrapped_tensor(t) for t in (x, table))  # pyright: ignore
     if x.device.type == "cpu" and kernels is not None and x.dtype == table.dtype and not transformed:
         return _Encode.apply(x, table, levels)  # type: ignore[return-value]
     return reference(x, table, levels)
@@ -233,7 +233,7 @@ class HashGrid(nn.Module):
     def forget(self) -> None:
         """Let go of the lazy gradient, and of the moments beside it."""
         self._lazy = None
-        self.table.__dict__.pop("lazy", None)
+        self.table.__dict__.pop("lazy", None)  # pyright: ignore
 
 
 class DenseGrid(HashGrid):
