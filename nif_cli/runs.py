@@ -16,12 +16,15 @@ import yaml
 
 from nif_cli import NifError, __version__
 from nif_cli.config import build, did_you_mean, locate
+from nif_cli.encoders.encoder import Encoder
+from nif_cli.fields.network import Encoding, Network, RadianceNetwork
 from nif_cli.files import safe_name as safe_name  # what a run is written with
 from nif_cli.files import write as write
 from nif_cli.geometry.mesh import SPACES
 from nif_cli.models.model import CHECKPOINT_FORMAT, Model
 
 OUTPUTS = Path("outputs")
+BASES = {"field": (Network, RadianceNetwork), "encoding": (Encoding,), "encoder": (Encoder,)}
 READ_ALLOWED = ("nif_cli.", "torch.optim.", "torch.nn.")  # what a checkpoint's own configuration may name
 
 
@@ -72,6 +75,13 @@ def make_model(config: dict[str, Any], allowed: tuple[str, ...] | None = None) -
         node = config.get(part)
         if not isinstance(node, dict) or "_target_" not in node:
             raise NifError(f"{part}: it has no _target_, the class to build; choose one by {part}=<name>")
+    for part, bases in BASES.items():
+        node = config.get(part)
+        if isinstance(node, dict) and "_target_" in node:
+            kind = locate(node["_target_"], part, **extra)
+            if not issubclass(kind, bases):
+                wanted = " or ".join(f"{b.__module__}.{b.__name__}" for b in bases)
+                raise NifError(f"{part}._target_={node['_target_']}: it must be a class below {wanted}")
     field = build(config["field"], "field", **extra)
     encoding = build(config.get("encoding") or None, "encoding", **extra)
     if encoding is not None:
@@ -92,8 +102,6 @@ def make_model(config: dict[str, Any], allowed: tuple[str, ...] | None = None) -
     model = build(config["model"], "model", **given, **extra)
     if not isinstance(model, Model):
         raise NifError(f"model._target_={config['model'].get('_target_')}: not a model of nif")
-    if getattr(getattr(model, "network", None), "local", False) and not getattr(getattr(model, "encoder", None), "local", False):
-        raise NifError("field: this one takes feature planes or a grid; it goes with model=occupancy encoder=pointcloud_planes")
     model.config = config
     return model
 

@@ -10,6 +10,7 @@ from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from nif_cli import NifError
+from nif_cli.encoders.encoder import Encoder
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as every published weight file expects
 
@@ -30,12 +31,12 @@ class BasicBlock(nn.Module):
         return self.relu(change + (x if self.downsample is None else self.downsample(x)))
 
 
-class ResNet18(nn.Module):
+class ResNet18(Encoder):
     """pictures [S, 3, H, W], sRGB bytes -> code [S, Z]. `size`: pixels along a side while it trains (published: 224);
     `width`: of the first layers (64). `weights`: a state dict with the usual names (conv1, layer1.0.conv1, ...), for width 64;
     nothing is ever downloaded. `views`: how many pictures of each shape it learns from."""
 
-    kind, local, noise = "image", False, 0.0
+    kind = "image"
 
     def __init__(self, code_size: int = 256, size: int = 224, views: int = 24, width: int = 64, weights: str | None = None):
         super().__init__()

@@ -9,17 +9,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from nif_cli.encoders.encoder import Encoder
 from nif_cli.encoders.unet import UNet
 from nif_cli.fields.blocks import ResidualBlock
 from nif_cli.fields.local import PLANES
 
 
-class PointNet(nn.Module):
+class PointNet(Encoder):
     """points [S, P, 3] -> code [S, Z]: `blocks` residual blocks a point, the maximum over all points beside each, and a
     linear layer on the last maximum. Published: width 512, five blocks. `points` and `noise` (standard deviation, in units of
     normalised space) are those of the clouds that it learns from."""
 
-    kind, local = "points", False
+    kind = "points"
 
     def __init__(self, code_size: int = 256, points: int = 300, noise: float = 0.005, width: int = 512, blocks: int = 5):
         super().__init__()
@@ -38,13 +39,13 @@ class PointNet(nn.Module):
         return self.last(torch.relu(h.amax(1)))
 
 
-class LocalPointNet(nn.Module):
+class LocalPointNet(Encoder):
     """points [S, P, 3] -> planes [S, 3, Z, R, R] (layout planes: xz, xy, yz) or a grid [S, Z, R, R, R] (layout grid).
 
     A PointNet whose maxima (`pool: max`; or means, which are cheaper) are those of the points in the same cell of a plane or
     of the grid, the features averaged a cell, and a U-Net on them. Published: 32 wide, five blocks, 64^2 planes with a U-Net
-    of depth 4, or a 32^3 grid with one of depth 3 (and `group_norm`). `half_side`: half the side of the cube that they span,
-    `span` of the one that bounds the shapes; the model sets it.
+    of depth 4, or a 32^3 grid with one of depth 3 (and `group_norm`). `span`: the side of the
+    cube that they span, of the one that bounds the shapes.
     """
 
     kind, local = "points", True
@@ -75,7 +76,7 @@ class LocalPointNet(nn.Module):
         self.code_size, self.size, self.noise, self.layout, self.resolution = code_size, points, noise, layout, resolution
         if not 0 < span <= 1:
             raise ValueError(f"span={span}: must be in (0, 1]")
-        self.half_side, self.pool, self.span = 1.0, pool, span
+        self.pool, self.span = pool, span
         self.first = nn.Linear(3, 2 * width)
         self.blocks = nn.ModuleList(ResidualBlock(2 * width, width) for _ in range(blocks))
         self.last = nn.Linear(width, code_size)
@@ -127,16 +128,16 @@ class LocalPointNet(nn.Module):
         return rows.index_select(0, cell)
 
 
-class LatentEncoder(nn.Module):
+class LatentEncoder(Encoder):
     """Points with their occupancy -> mean and logarithm of the variance of a code, [S, 2 Z]: the encoder of the
     unconditional variant, a variational auto-encoder (Mescheder et al. 2019, section 3.2)."""
 
-    kind, local = "samples", False
+    kind, variational = "samples", True
 
     def __init__(self, code_size: int = 128, points: int = 2048, width: int = 128, blocks: int = 4):
         super().__init__()
         check_cloud(code_size, points, 0.0, width, blocks)
-        self.code_size, self.size, self.noise = code_size, points, 0.0
+        self.code_size, self.size = code_size, points
         self.first = nn.Linear(4, 2 * width)
         self.blocks = nn.ModuleList(ResidualBlock(2 * width, width) for _ in range(blocks))
         self.last = nn.Linear(width, 2 * code_size)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from nif_cli.encoders.encoder import Encoder
 
-class VoxelNet(nn.Module):
+
+class VoxelNet(Encoder):
     """occupied [S, R, R, R] -> code [S, Z]: a 3x3x3 convolution, then four that halve the resolution and double the
     features, and a linear layer on what is left. Published: 32 features first, R = `size` = 32, which leaves 2^3 cells."""
 
-    kind, local, noise = "voxels", False, 0.0
+    kind = "voxels"
 
     def __init__(self, code_size: int = 256, size: int = 32, width: int = 32):
         super().__init__()

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nif_cli.fields.mlp import Linear
+from nif_cli.fields.network import Network
 
 CACHED = 2048  # points at a time
 
@@ -51,7 +52,7 @@ class Modulation(nn.Module):
         return scale, shift
 
 
-class ConditionalResNet(nn.Module):
+class ConditionalResNet(Network):
     """points -> `width`, then `blocks` residual blocks of two layers, then one linear layer on the activations.
 
     `condition`: cbn puts a conditional batch norm in front of every activation (Mescheder et al. 2019: width 256, 5 blocks;
@@ -92,24 +93,13 @@ class ConditionalResNet(nn.Module):
             h = h + self.inner[i + 1](active(i + 1, self.inner[i](active(i, h))))
         return self.last(active(len(self.inner), h))
 
-    def fold(self, code: Float[Tensor, "Z"]) -> nn.Module:
-        """The same function of the points for one code: every modulation one scale and shift a feature, those behind a
-        linear layer merged into it (those on the residual stream, which others read too, cannot be)."""
-        return Folded(self, code) if self.modulations else _Given(self, code)
+    def fold(self, code: Float[Tensor, "Z"] | None) -> tuple[Network, Tensor | None]:
+        """For one code every modulation is one scale and shift a feature, those behind a linear layer merged into it
+        (those on the residual stream, which others read too, cannot be)."""
+        return (Folded(self, code), None) if code is not None and self.modulations else (self, code)
 
 
-class _Given(nn.Module):
-    """A network together with its code."""
-
-    def __init__(self, network: nn.Module, code: Tensor):
-        super().__init__()
-        self.network, self.code = network, code
-
-    def forward(self, points: Float[Tensor, "S N D"], code: None = None) -> Float[Tensor, "S N C"]:
-        return self.network(points, self.code[None].expand(len(points), -1))
-
-
-class Folded(nn.Module):
+class Folded(Network):
     """A ConditionalResNet in evaluation, for one code: network(points [S, N, D]) -> [S, N, C]."""
 
     @torch.no_grad()

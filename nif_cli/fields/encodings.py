@@ -6,10 +6,12 @@ import math
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
+
+from nif_cli.fields.network import Encoding
 
 
-class Positional(nn.Module):
+class Positional(Encoding):
     """sin and cos of x * 2^k * base for k = 0..frequencies-1, with x itself in front (NeRF, Mildenhall et al. 2020, eq. 4).
 
     `base` 1 is NeRF's code, pi its paper; `frequencies` null is 4 in space, 8 for pictures, which are finer. Features:
@@ -33,7 +35,7 @@ class Positional(nn.Module):
         return torch.cat(parts, -1)
 
 
-class Fourier(nn.Module):
+class Fourier(Encoding):
     """sin and cos of 2 pi B x, B ~ N(0, scale^2) [features, D], fixed by `seed` and saved (Tancik et al. 2020, eq. 5).
 
     Their scale is for coordinates in [0, 1]; shapes here span [-1, 1], so the same blur is half their number (6, not 12).

@@ -9,6 +9,7 @@ function, also where a loss needs both.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations, product
 
@@ -16,6 +17,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from nif_cli.fields.network import Encoding, Network
 
 try:
     from nif_cli.fields import kernels
@@ -186,7 +189,7 @@ class LazyGradient:
         kernels.backward_lazy(x.numpy(), grad.contiguous().numpy(), levels, self.rows.numpy(), self.touched.numpy())
 
 
-class HashGrid(nn.Module):
+class HashGrid(Encoding):
     """The multi-resolution hash grid of Instant-NGP (Mueller et al. 2022): levels from `base` to `finest` corners a side,
     `features` of each, tables of at most 2^log2_table rows. Rows start uniform in +-1e-4.
 
@@ -243,7 +246,7 @@ class DenseGrid(HashGrid):
         super().__init__(dim, levels, features, None, base, finest)
 
 
-class Triplane(nn.Module):
+class Triplane(Encoding):
     """A plane of `resolution`^2 rows for each pair of axes, interpolated at the point's projections, side by side (Chan et
     al. 2022): three planes for D = 3, one for D = 2. Rows start N(0, 0.1^2)."""
 
@@ -267,7 +270,7 @@ class Triplane(nn.Module):
         return torch.cat(parts, -1).unflatten(0, x.shape[:-1])
 
 
-class Voxels(nn.Module):
+class Voxels(Network):
     """The traditional array: `resolution`^D values over [-1, 1]^D, interpolated multilinearly; no network at all. What
     fields are compared with. `fill` takes its values from data; training moves them. Starts at zero.
 
@@ -289,10 +292,11 @@ class Voxels(nn.Module):
         warm_up(self.table, dim)
 
     @torch.no_grad()
-    def fill(self, points: Float[np.ndarray, "N D"], values: Float[np.ndarray, "N C"]) -> None:
+    def fill(self, samples: Callable[[], tuple[np.ndarray, np.ndarray]]) -> None:
         """Each voxel takes the value of the sample that is nearest to it."""
         from scipy.spatial import KDTree
 
+        points, values = samples()
         axis = np.linspace(-1, 1, self.resolution)
         grid = np.stack(np.meshgrid(*[axis] * self.dim, indexing="ij"), -1).reshape(-1, self.dim)[:, ::-1]  # x goes fastest
         _, nearest = KDTree(points).query(grid, workers=-1)

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from nif_cli.fields.blocks import ResidualBlock
+from nif_cli.fields.network import Network
 
 PLANES = ((0, 2), (0, 1), (1, 2))  # the axes (u, v) of each plane: xz, xy, yz; a plane is stored [C, v, u], a grid [C, z, y, x]
 
@@ -68,14 +69,12 @@ def interpolate(code: Tensor, points: Float[Tensor, "S N 3"], half: float) -> Fl
     return found.view(*points.shape[:2], -1)  # type: ignore[union-attr]
 
 
-class LocalDecoder(nn.Module):
+class LocalDecoder(Network):
     """`blocks` residual blocks of `width`, each with a linear map of the features interpolated at the point added before
     it. network(points [S, N, 3], code: planes [S, 3, Z, R, R] or grid [S, Z, R, R, R]) -> [S, N, C].
-
-    `half_side`: half the side of the cube that the features span; the model sets it to that of its space.
     """
 
-    local = True  # takes features of places, not one vector
+    local = True
 
     def __init__(self, dim: int = 3, out: int = 1, code_size: int = 0, *, width: int = 32, blocks: int = 5):
         super().__init__()
@@ -83,7 +82,6 @@ class LocalDecoder(nn.Module):
             raise ValueError(f"width={width}, blocks={blocks}: both must be at least 1")
         if code_size < 4:
             raise ValueError("it takes feature planes or a grid: choose encoder=pointcloud_planes or pointcloud_grid")
-        self.half_side = 1.0
         self.first = nn.Linear(dim, width)
         self.features = nn.Linear(code_size, blocks * width)  # the maps of all blocks at once
         self.blocks = nn.ModuleList(ResidualBlock(width) for _ in range(blocks))

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from nif_cli.fields.network import Encoding, Network
+
 
 class Linear(nn.Module):
     """y = W [h, x, code] + b, where x (`again` features: the network's input, for a skip) and the code may be absent. The
@@ -113,7 +115,7 @@ class _ReluDrop(torch.autograd.Function):
         return grad, grad.flatten(0, -2).sum(0) if ctx.has_bias else None, None
 
 
-class MLP(nn.Module):
+class MLP(Network):
     """`layers` hidden layers of `width`, then a linear one: network(points [S, N, D], code [S, Z] or None) -> [S, N, C].
 
     skips: hidden layers (counted from 0) that see the input and the code again; the layer before narrows by as much, so
@@ -129,7 +131,7 @@ class MLP(nn.Module):
         out: int = 1,
         code_size: int = 0,
         *,
-        encoding: Callable[[int], nn.Module] | None = None,
+        encoding: Callable[[int], Encoding] | None = None,
         width: int = 512,
         layers: int = 8,
         skips: Sequence[int] = (),
@@ -149,7 +151,7 @@ class MLP(nn.Module):
         if any(not 0 < s < layers for s in skips):
             raise ValueError(f"skips={list(skips)}: a skip enters one of the hidden layers 1..{layers - 1}")
         self.encoding = encoding(dim) if encoding is not None else None
-        features = dim if self.encoding is None else int(self.encoding.features)  # type: ignore[arg-type]
+        features = dim if self.encoding is None else self.encoding.features
         if skips and features + code_size >= width:
             raise ValueError(f"skips: the input ({features} features + a code of {code_size}) leaves nothing of width={width}")
         if init == "geometric" and (self.encoding is not None or code_size):
@@ -172,13 +174,13 @@ class MLP(nn.Module):
         if init == "geometric":
             self._geometric(radius, features)
 
-    def folded(self) -> MLP:
-        """The same function for inference: weight norm multiplied out, nothing to differentiate but the inputs."""
+    def fold(self, code: Tensor | None) -> tuple[MLP, Tensor | None]:
+        """Weight norm multiplied out, nothing to differentiate but the inputs."""
         copy = deepcopy(self).requires_grad_(False).eval()
         for layer in copy.modules():
             if isinstance(layer, Linear) and layer.gain is not None:
                 layer.weight, layer.gain = nn.Parameter(layer.effective_weight().detach(), requires_grad=False), None
-        return copy
+        return copy, code
 
     def _geometric(self, radius: float, features: int) -> None:
         with torch.no_grad():

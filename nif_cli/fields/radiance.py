@@ -1,15 +1,8 @@
-"""Radiance fields: places and directions -> density and colour.
-
-Both networks have one shape of call, radiance(points [N, 3], directions [N, 3] unit, shape [N, Z] or None, appearance
-[N, A] or None) -> density [N] (at least 0, in 1 / length of normalised space), sRGB [N, 3]; density sees only the first
-code. `density(points, shape)` is the density alone. `hierarchical` says how rays are sampled: by a coarse network of the
-same kind, or by a grid of occupied cells.
-"""
+"""Radiance fields: places and directions -> density and colour."""
 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -17,6 +10,7 @@ from torch import Tensor, nn
 
 from nif_cli.fields.encodings import Positional
 from nif_cli.fields.grids import HashGrid
+from nif_cli.fields.network import RadianceNetwork
 
 DENSEST = 15.0  # exp is cut here (and so is its gradient): exp(15) is opaque within any step
 
@@ -36,11 +30,11 @@ class _Density(torch.autograd.Function):
         return grad * ((x > 0) | (grad < 0))
 
 
-class Nerf(nn.Module):
+class Nerf(RadianceNetwork):
     """The published network (Mildenhall et al. 2020, figure 7): 595,844 parameters as it stands there."""
 
-    hierarchical: ClassVar = True
-    rate: ClassVar = 5e-4  # that it learns at
+    hierarchical = True
+    rate = 5e-4
 
     def __init__(
         self,
@@ -90,7 +84,7 @@ class Nerf(nn.Module):
         return _Density.apply(self.sigma(h)[:, 0]), rgb  # type: ignore[return-value]
 
 
-class Ngp(nn.Module):
+class Ngp(RadianceNetwork):
     """A hash grid and two small networks (Mueller et al. 2022, section 5.4): one gives log density and `features`, the other,
     from those and the spherical harmonics of the direction, colour. No biases. The grid spans [-1, 1]^3, or what `span` says.
 
@@ -99,8 +93,7 @@ class Ngp(nn.Module):
     instructions for that, and on a GPU.
     """
 
-    hierarchical: ClassVar = False
-    rate: ClassVar = 1e-2
+    rate = 1e-2
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nif_cli.fields.mlp import Linear
+from nif_cli.fields.network import Network
 
 ACTIVATIONS = {
     "sine": torch.sin,
@@ -18,7 +19,7 @@ ACTIVATIONS = {
 }
 
 
-class Siren(nn.Module):
+class Siren(Network):
     """sin(omega (W h + b)) for `layers` hidden layers of `width`, then a linear one; initialised as published (section 3.2).
     `activation` is another function of the same in place of the sine.
 

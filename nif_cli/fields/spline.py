@@ -10,9 +10,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nif_cli.fields.grids import TABLE_RATE, Levels, encode, warm_up
+from nif_cli.fields.network import Network
 
 
-class Spline(nn.Module):
+class Spline(Network):
     """Uniform cubic B-splines (Unser 1999): `resolution`^D coefficients of every channel and, where `detail` is larger,
     `detail`^D of one more value that all channels see along one learned direction of unit length. In photographs that
     becomes the brightness, which is finer than colour. Two derivatives are continuous. Starts at zero.

@@ -20,6 +20,7 @@ from torch.func import functional_call, vmap
 from nif_cli import NifError
 from nif_cli.data.samples import Observation
 from nif_cli.data.spill import memory_limit
+from nif_cli.fields.network import Network
 
 Weights = Mapping[str, Tensor]
 Loss = Callable[[Weights], Tensor]  # weights -> [S]
@@ -66,10 +67,10 @@ class StepSizes(nn.ParameterList):
         return found
 
 
-def call_each(network: nn.Module, weights: Weights, points: Float[Tensor, "S N D"]) -> Float[Tensor, "S N C"]:
+def call_each(network: Network, weights: Weights, points: Float[Tensor, "S N D"]) -> Float[Tensor, "S N C"]:
     """Each shape's points through the network with that shape's weights. Networks that take stacked weights (`stacks`) do
     it in one batched product a layer; any other goes through vmap, which costs about a third more."""
-    if getattr(network, "stacks", False):
+    if network.stacks:
         return functional_call(network, dict(weights), (points, None))
     return vmap(lambda w, x: functional_call(network, w, (x[None], None))[0])(dict(weights), points)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nif_cli.data.curve import CurveBatch, CurveData
 from nif_cli.field import BoundField, bind, evaluate
+from nif_cli.fields.network import Network
 from nif_cli.losses import clamped_l1
 from nif_cli.models.model import Instance, Model
 
@@ -22,7 +24,7 @@ class Curve(Model):
 
     def __init__(
         self,
-        field: Callable[..., nn.Module],
+        field: Callable[..., Network],
         optimizer: Callable[..., Any],
         scheduler: Callable[..., Any] | None = None,
         *,
@@ -36,10 +38,12 @@ class Curve(Model):
 
     def adopt(self, data: CurveData) -> None:
         (outline,) = data.prepare()
-        fill = getattr(self.network, "fill", None)
-        if fill is not None:
+
+        def samples() -> tuple[np.ndarray, np.ndarray]:
             rows = data.rows(False).numpy()
-            fill(rows[:, :2], rows[:, 2:].clip(-self.clamp, self.clamp))
+            return rows[:, :2], rows[:, 2:].clip(-self.clamp, self.clamp)
+
+        self.network.fill(samples)
         self.instances = {outline.id: Instance(outline.id, outline.transform)}
 
     def allocate(self, ids: list[str]) -> None:

@@ -16,7 +16,7 @@ from nif_cli.data.pool import ShapeBatch
 from nif_cli.data.samples import Observation
 from nif_cli.data.shapes import ShapeData
 from nif_cli.field import BoundField, Field, bind
-from nif_cli.fields.mlp import MLP
+from nif_cli.fields.network import Network
 from nif_cli.losses import clamped_l1
 from nif_cli.models.code_fitting import BoundsPool, bounds_of, fit_codes, violation
 from nif_cli.models.model import Inferred, Instance, Model
@@ -33,7 +33,7 @@ class DeepSdf(Model):
 
     def __init__(
         self,
-        field: Callable[..., nn.Module],
+        field: Callable[..., Network],
         optimizer: Callable[..., Any],
         scheduler: Callable[..., Any] | None = None,
         *,
@@ -51,6 +51,8 @@ class DeepSdf(Model):
                 f"code_size={code_size}, clamp={clamp}, code_lr={code_lr}, code_norm={code_norm}: all must be positive"
             )
         self.network = field(dim=3, out=1, code_size=code_size)
+        if self.network.local:
+            raise ValueError("this field takes feature planes or a grid; it goes with model=occupancy encoder=pointcloud_planes")
         self.code_size, self.code_lr, self.code_norm = code_size, code_lr, code_norm
         self.clamp, self.prior, self.prior_warmup = clamp, prior, prior_warmup
         self.codes: nn.Embedding | None = None
@@ -95,10 +97,10 @@ class DeepSdf(Model):
     def field(self, id: str) -> BoundField:
         return self._bind(self._inference_network(), self.code(id).detach())
 
-    def _inference_network(self) -> nn.Module:
-        return self.network.folded() if isinstance(self.network, MLP) else self.network
+    def _inference_network(self) -> Network:
+        return self.network.fold(None)[0]
 
-    def _bind(self, network: nn.Module, code: Tensor) -> BoundField:
+    def _bind(self, network: Network, code: Tensor) -> BoundField:
         return bind(network, code, bounds=self.bounds, trust=self.clamp)
 
     @property
@@ -178,7 +180,7 @@ class DeepSdf(Model):
         return found
 
     def _starts(
-        self, network: nn.Module, pool: BoundsPool, restarts: int, generator: torch.Generator, seed: int
+        self, network: Network, pool: BoundsPool, restarts: int, generator: torch.Generator, seed: int
     ) -> Float[Tensor, "S R Z"]:
         """The codes that fitting starts from: N(0, 0.01), and the draws that fit best before any step."""
         shapes = len(pool.begin)

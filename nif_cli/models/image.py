@@ -7,11 +7,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nif_cli import NifError
 from nif_cli.data.image import ImageData, PixelBatch
 from nif_cli.field import BoundSignal
+from nif_cli.fields.network import Network
 from nif_cli.metrics.image import psnr, ssim
 from nif_cli.models.model import Instance, Model
 from nif_cli.rendering.pictures import image_values
@@ -26,7 +27,7 @@ class Image(Model):
 
     def __init__(
         self,
-        field: Callable[..., nn.Module],
+        field: Callable[..., Network],
         optimizer: Callable[..., Any],
         scheduler: Callable[..., Any] | None = None,
         *,
@@ -45,12 +46,14 @@ class Image(Model):
         (picture,) = data.prepare()
         if self.channels != data.channels:
             raise NifError(f"model.channels={self.channels}: the picture has {data.channels}; leave it out")
-        fill = getattr(self.network, "fill", None)
-        if fill is not None:
+
+        def samples() -> tuple[np.ndarray, np.ndarray]:
             pixels = data.pixels()
             y, x = np.nonzero(~data.held())
             centred = np.stack((x + 0.5, y + 0.5), -1) + np.asarray(picture.transform.offset[:2])
-            fill(centred * picture.transform.scale, pixels[y, x] / (0.5 * np.iinfo(pixels.dtype).max) - 1)
+            return centred * picture.transform.scale, pixels[y, x] / (0.5 * np.iinfo(pixels.dtype).max) - 1
+
+        self.network.fill(samples)
         self.instances = {picture.id: Instance(picture.id, picture.transform)}
 
     def allocate(self, ids: list[str]) -> None:

@@ -17,6 +17,7 @@ from nif_cli import NifError
 from nif_cli.data.samples import Observation
 from nif_cli.data.spill import memory_limit
 from nif_cli.field import BoundField, BoundSignal
+from nif_cli.fields.network import Network
 from nif_cli.metrics.image import decibels
 from nif_cli.models.adaptation import StepSizes, Task, Weights, call_each, descend, in_words, linear_bytes, room, spread
 from nif_cli.models.model import Inferred, Model
@@ -49,7 +50,7 @@ class MetaSdf(Model):
 
     def __init__(
         self,
-        field: Callable[..., nn.Module],
+        field: Callable[..., Network],
         optimizer: Callable[..., Any],
         scheduler: Callable[..., Any] | None = None,
         *,

@@ -22,6 +22,7 @@ from nif_cli.data.samples import Look, Observation
 from nif_cli.data.scene import Scene
 from nif_cli.data.shapes import ShapeData
 from nif_cli.field import Field, Signal
+from nif_cli.fields.network import Encoding, Network
 from nif_cli.geometry.mesh import SPACES, Transform
 
 CHECKPOINT_FORMAT = 1  # of a checkpoint's "nif" entry; raised when an older nif could not read it
@@ -116,9 +117,8 @@ class Model(pl.LightningModule):
         return torch.tensor([[-half] * 3, [half] * 3])
 
     @cached_property
-    def smoothed(self) -> list[Any]:
-        """The parts of its networks that bring a prior of their own: modules with a `penalty()`."""
-        return [part for part in self.modules() if hasattr(part, "penalty")]
+    def networks(self) -> list[Network]:
+        return [part for part in self.modules() if isinstance(part, Network)]
 
     def parameter_groups(self) -> list[dict]:
         return self.groups_of(self)
@@ -126,7 +126,8 @@ class Model(pl.LightningModule):
     def groups_of(self, module: nn.Module) -> list[dict]:
         """The parameters of a network for the optimizer: weights at `lr`, tables of features (modules with a `table_rate`)
         as much faster, and without Adam's eps, which is larger than the gradients of rows that few points see."""
-        tables = {id(p): m.table_rate for m in module.modules() if hasattr(m, "table_rate") for p in m.parameters()}
+        parts = [m for m in module.modules() if isinstance(m, Network | Encoding) and m.table_rate is not None]
+        tables = {id(p): part.table_rate for part in parts for p in part.parameters()}
         groups = [{"params": [p for p in module.parameters() if id(p) not in tables], "lr": self.lr}]
         for rate in sorted(set(tables.values())):  # type: ignore[arg-type]
             of_rate = [p for p in module.parameters() if tables.get(id(p)) == rate]
@@ -176,8 +177,9 @@ class Model(pl.LightningModule):
 
     def training_step(self, batch: Any, index: int) -> Tensor:
         terms = self.loss(batch)
-        if self.smoothed:
-            terms["prior"] = torch.stack([part.penalty() for part in self.smoothed]).sum()
+        priors = [prior for network in self.networks if (prior := network.penalty()) is not None]
+        if priors:
+            terms["prior"] = torch.stack(priors).sum()
         total = torch.stack(list(terms.values())).sum() if len(terms) > 1 else next(iter(terms.values()))
         self.terms = {"loss": total.detach(), **{name: term.detach() for name, term in terms.items()}}
         if self.global_step % self.log_every == 0:

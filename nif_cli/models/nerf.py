@@ -8,13 +8,14 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nif_cli import NifError
 from nif_cli.data.hull import visual_hull
 from nif_cli.data.samples import RayBatch
 from nif_cli.data.scene import Scene
 from nif_cli.data.views import Views
+from nif_cli.fields.network import RadianceNetwork
 from nif_cli.models.model import Instance, Model
 from nif_cli.models.radiance import BoundRadiance, Codes, Hierarchical, Marching, warm_up
 from nif_cli.rendering.cameras import Rays
@@ -44,7 +45,7 @@ class Nerf(Model):
 
     def __init__(
         self,
-        field: Callable[..., nn.Module],
+        field: Callable[..., RadianceNetwork],
         optimizer: Callable[..., Any],
         scheduler: Callable[..., Any] | None = None,
         *,
@@ -66,8 +67,13 @@ class Nerf(Model):
         appearance_code: int = 0,
         code_lr: float = 1e-3,
     ):
-        rate = getattr(getattr(field, "func", field), "rate", 1e-3)  # the network's own
-        super().__init__(rate if lr is None else lr, optimizer, scheduler)
+        sizes = {"shape_code": shape_code, "appearance_code": appearance_code}
+        try:
+            network = field(**sizes)
+        except TypeError as error:
+            raise ValueError("this field has no colours seen from a direction: choose field=nerf or field=ngp") from error
+        super().__init__(network.rate if lr is None else lr, optimizer, scheduler)
+        self.network = network
         numbers = {"coarse": coarse, "fine": fine, "samples": samples, "first_samples": first_samples, "update": update}
         for name, value in numbers.items():
             least = 3 if name == "coarse" else 1
@@ -80,12 +86,7 @@ class Nerf(Model):
             )
         if min(shape_code, appearance_code) < 0 or not code_lr > 0:
             raise ValueError(f"shape_code={shape_code}, appearance_code={appearance_code}, code_lr={code_lr}: not negative")
-        sizes = {"shape_code": shape_code, "appearance_code": appearance_code}
-        try:
-            self.network = field(**sizes)
-        except TypeError as error:
-            raise ValueError("this field has no colours seen from a direction: choose field=nerf or field=ngp") from error
-        self.hierarchical = bool(getattr(self.network, "hierarchical", False))
+        self.hierarchical = self.network.hierarchical
         self.coarse_network = field(**sizes) if self.hierarchical else None
         self.huber, self.coarse, self.fine = huber, coarse, fine
         self.resolution, self.threshold, self.hull = resolution, threshold, hull
@@ -151,7 +152,7 @@ class Nerf(Model):
             except ValueError as error:  # by this scene's cascades
                 raise NifError(f"model: {error}") from error
             if self.grid.extent > 1:
-                self.network.span(self.grid.extent)  # type: ignore[operator]
+                self.network.span(self.grid.extent)
 
     def field(self, id: str, shape: str | None = None, appearance: str | None = None) -> BoundRadiance:
         """A known scene; its geometry or its materials those of other instances, where these are given."""
@@ -223,7 +224,7 @@ class Nerf(Model):
         generator = self.generator if self.training else None
         sampling = Hierarchical(self.coarse_network, codes[0], self.coarse, self.fine)
 
-        def look(network: nn.Module, t: Tensor) -> tuple[Light, Tensor]:
+        def look(network: RadianceNetwork, t: Tensor) -> tuple[Light, Tensor]:
             samples = intervals(t, rays)
             here = (None if c is None else c[samples.ray] for c in codes)
             density, rgb = network(*samples.points(rays), *here)

@@ -10,14 +10,15 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from nif_cli import NifError
 from nif_cli.data.pool import ShapeBatch
 from nif_cli.data.samples import Look, Observation
 from nif_cli.data.shapes import ShapeData
-from nif_cli.encoders.pointcloud import LatentEncoder
+from nif_cli.encoders.encoder import Encoder
 from nif_cli.field import BoundField, Field, bind
+from nif_cli.fields.network import Network
 from nif_cli.geometry.mesh import SPACES
 from nif_cli.models.model import Inferred, Instance, Model
 
@@ -35,10 +36,10 @@ class Occupancy(Model):
 
     def __init__(
         self,
-        field: Callable[..., nn.Module],
+        field: Callable[..., Network],
         optimizer: Callable[..., Any],
         scheduler: Callable[..., Any] | None = None,
-        encoder: nn.Module | None = None,
+        encoder: Encoder | None = None,
         *,
         lr: float = 1e-3,
         threshold: float = 0.5,
@@ -51,23 +52,22 @@ class Occupancy(Model):
         if not 0 < threshold < 1 or kl < 0:
             raise ValueError(f"threshold={threshold}, kl={kl}: threshold must be in (0, 1), kl 0 or more")
         self.encoder = encoder
-        self.code_size = 0 if encoder is None else int(encoder.code_size)  # type: ignore[arg-type]
+        self.code_size = 0 if encoder is None else encoder.code_size
         self.network = field(dim=3, out=1, code_size=self.code_size)
-        local, takes = bool(getattr(encoder, "local", False)), bool(getattr(self.network, "local", False))
-        if local != takes:
+        local = encoder is not None and encoder.local
+        if local != self.network.local:
             gives = "feature planes or a grid" if local else "one code a shape"
             needs = "field=local" if local else "field=onet, film, concat, or another that takes a code; field=local does not"
             raise ValueError(f"encoder: {type(encoder).__name__} gives {gives}, which needs {needs}")
         self.level = math.log(threshold / (1 - threshold))
         self.reduction, self.balanced, self.kl = reduction, balanced, kl
         self.mirror = "xyz".find(mirror)
-        kind = getattr(encoder, "kind", None)
+        kind = None if encoder is None else encoder.kind
         if kind == "image" and mirror != "none":
             raise ValueError(f"mirror={mirror}: a picture of the mirrored shape is not at hand; mirror=none")
         self.observes = () if kind is None else (kind,)
-        if encoder is not None and kind != "samples":
-            size, noise = int(encoder.size), float(encoder.noise)  # type: ignore[arg-type]
-            self.look = Look(kind, size, noise, int(getattr(encoder, "views", 1)))  # type: ignore[arg-type]
+        if encoder is not None and encoder.kind != "samples":
+            self.look = Look(encoder.kind, encoder.size, encoder.noise, encoder.views)
 
     def adopt(self, data: ShapeData) -> None:
         shapes = data.prepare()
@@ -90,9 +90,9 @@ class Occupancy(Model):
         self.allocate([])
 
     def allocate(self, ids: list[str]) -> None:
-        for part in (self.network, self.encoder):
-            if hasattr(part, "half_side"):
-                part.half_side = SPACES[self.space][1] * float(getattr(self.encoder, "span", 1.0))  # type: ignore[union-attr]
+        half_side = SPACES[self.space][1] * (1.0 if self.encoder is None else self.encoder.span)
+        for part in filter(None, (self.network, self.encoder)):
+            part.half_side = half_side
 
     def _observation(self, shape: Any, generator: torch.Generator) -> Observation:
         """What the encoder sees of a shape that is kept with the run."""
@@ -112,7 +112,7 @@ class Occupancy(Model):
     def _thinned(self, seen: Observation, generator: torch.Generator) -> Observation:
         """As many points as the encoder learns from; fewer are repeated."""
         assert self.encoder is not None
-        size = int(self.encoder.size)  # type: ignore[arg-type]
+        size = self.encoder.size
 
         def chosen(count: int) -> np.ndarray:
             order = torch.randperm(count, generator=generator)
@@ -128,7 +128,7 @@ class Occupancy(Model):
     def encode(self, observations: Sequence[Observation]) -> Tensor:
         """The codes of shapes from what is seen of them, [S, ...]. NifError where an observation is not what it takes."""
         assert self.encoder is not None
-        kind, size = self.observes[0], int(self.encoder.size)  # type: ignore[arg-type]
+        kind, size = self.encoder.kind, self.encoder.size
         arrays: list[list[np.ndarray]] = []
         for seen in observations:
             generator = torch.Generator().manual_seed(0)
@@ -159,13 +159,13 @@ class Occupancy(Model):
         tensors = [torch.from_numpy(np.ascontiguousarray(np.stack(a))).to(self.device) for a in zip(*arrays, strict=True)]
         with torch.no_grad():
             codes = self.encoder(*tensors).float()
-        return codes[:, : self.code_size] if isinstance(self.encoder, LatentEncoder) else codes
+        return codes[:, : self.code_size] if self.encoder.variational else codes
 
     def bound(self, code: Tensor | None) -> BoundField:
         """The field of a code; in evaluation a vector is folded into the network."""
         network = self.network
-        if code is not None and code.ndim == 1 and not self.training and hasattr(network, "fold"):
-            network, code = network.fold(code), None  # type: ignore[operator]
+        if not self.training and not network.local:
+            network, code = network.fold(code)
         return bind(network, code, level=self.level, bounds=self.bounds, trust=0.0)
 
     def field(self, id: str) -> BoundField:
@@ -186,7 +186,7 @@ class Occupancy(Model):
 
     def sample(self, count: int, seed: int = 0) -> list[Field]:
         """Shapes drawn from the prior N(0, I) of the codes (encoder=vae)."""
-        if not isinstance(self.encoder, LatentEncoder):
+        if self.encoder is None or not self.encoder.variational:
             return super().sample(count, seed)
         codes = torch.randn(count, self.code_size, generator=torch.Generator().manual_seed(seed))
         return [self.bound(code) for code in codes.to(self.device)]
@@ -212,7 +212,7 @@ class Occupancy(Model):
         if self.training and self.mirror >= 0:
             points, seen = self._mirrored(points, seen)
         terms, code = {}, None
-        if isinstance(self.encoder, LatentEncoder):
+        if self.encoder is not None and self.encoder.variational:
             mean, log_var = self.encoder(points, inside).chunk(2, -1)
             code = mean + torch.randn_like(mean) * (0.5 * log_var).exp() if self.training else mean
             terms["kl"] = self.kl * 0.5 * (mean.square() + log_var.exp() - 1 - log_var).sum(-1).mean()

@@ -10,14 +10,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from scipy.spatial import KDTree
-from torch import Tensor, nn
+from torch import Tensor
 
 from nif_cli import NifError
 from nif_cli.data.pool import ShapeBatch
 from nif_cli.data.samples import ShapeSamples
 from nif_cli.data.shapes import ShapeData
 from nif_cli.field import BoundField, bind
-from nif_cli.fields.mlp import MLP
+from nif_cli.fields.network import Network
 from nif_cli.geometry.sampling import sample_around
 from nif_cli.losses import clamped_l1, eikonal, normal_alignment, off_surface
 from nif_cli.models.model import Instance, Model
@@ -42,7 +42,7 @@ class Sdf(Model):
 
     def __init__(
         self,
-        field: Callable[..., nn.Module],
+        field: Callable[..., Network],
         optimizer: Callable[..., Any],
         scheduler: Callable[..., Any] | None = None,
         *,
@@ -74,16 +74,16 @@ class Sdf(Model):
             shapes[0] = data.shapes[0] = unsigned(shapes[0], data.seed)
         if self.objective == "eikonal":
             data.surface_batch_points = data.batch_points // 2
-        fill = getattr(self.network, "fill", None)
-        if fill is not None and shapes[0].distance is not None:  # an array of values starts from the data
-            fill(shapes[0].points, np.clip(shapes[0].distance, -self.clamp, self.clamp)[:, None])
+        points, distance = shapes[0].points, shapes[0].distance
+        if distance is not None:
+            self.network.fill(lambda: (points, np.clip(distance, -self.clamp, self.clamp)[:, None]))
         self.instances = {s.id: Instance(s.id, s.transform) for s in shapes}
 
     def allocate(self, ids: list[str]) -> None:
         pass
 
     def field(self, id: str) -> BoundField:
-        network = self.network.folded() if isinstance(self.network, MLP) and not self.training else self.network
+        network = self.network if self.training else self.network.fold(None)[0]
         return bind(network, bounds=self.bounds, trust=self.clamp if self.objective == "regression" else float("inf"))
 
     def loss(self, batch: ShapeBatch) -> dict[str, Tensor]:

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nif_cli import NifError
 from nif_cli.data.pool import ShapeBatch
 from nif_cli.data.textured import TexturedMeshes
 from nif_cli.field import BoundColoredField
+from nif_cli.fields.network import Network
 from nif_cli.metrics.image import psnr
 from nif_cli.models.sdf import Sdf
 
@@ -25,7 +26,7 @@ class Texture(Sdf):
 
     def __init__(
         self,
-        field: Callable[..., nn.Module],
+        field: Callable[..., Network],
         optimizer: Callable[..., Any],
         scheduler: Callable[..., Any] | None = None,
         *,
@@ -41,12 +42,11 @@ class Texture(Sdf):
     def adopt(self, data: TexturedMeshes) -> None:
         super().adopt(data)
         data.surface_batch_points = data.batch_points
-        fill = getattr(self.colors, "fill", None)
         (shape,) = data.prepare()
         if shape.colors is None or shape.surface is None:
             raise NifError("model=texture needs colours; this data has none")
-        if fill is not None:
-            fill(shape.surface, 2 * shape.colors - 1)
+        surface, colors = shape.surface, shape.colors
+        self.colors.fill(lambda: (surface, 2 * colors - 1))
 
     def field(self, id: str) -> BoundColoredField:
         return BoundColoredField(self.network, None, None, 0.0, self.bounds, self.clamp, self.colors)

@@ -66,7 +66,7 @@ def decode(device: str, threads: int) -> dict:
     points, code = torch.rand(1, 100_000, 3, device=device), torch.randn(1, 256, device=device)
     for p in network.parameters():
         torch.nn.init.normal_(p, 0, 0.05)
-    folded = network.fold(code[0])
+    folded, _ = network.fold(code[0])
 
     def seconds(run) -> float:
         times = []

@@ -172,7 +172,7 @@ def test_an_array_is_filled_with_the_nearest_samples():
     rng = np.random.default_rng(0)
     points = rng.uniform(-1, 1, (20_000, 2))
     voxels = Voxels(2, resolution=17)
-    voxels.fill(points, (points[:, :1] + 3 * points[:, 1:]).astype(np.float32))
+    voxels.fill(lambda: (points, (points[:, :1] + 3 * points[:, 1:]).astype(np.float32)))
     x = torch.rand(1, 100, 2) * 2 - 1
     assert torch.allclose(voxels(x)[0, :, 0], x[0, :, 0] + 3 * x[0, :, 1], atol=0.1)
 

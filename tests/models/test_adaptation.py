@@ -12,6 +12,7 @@ from nif_cli import NifError
 from nif_cli.data.samples import Observation
 from nif_cli.fields.encodings import Fourier, Positional
 from nif_cli.fields.mlp import MLP
+from nif_cli.fields.network import Network
 from nif_cli.fields.siren import Siren
 from nif_cli.models.adaptation import adam, call_each, context_of, descend, graph_bytes, half_space, level_set, spread
 
@@ -24,7 +25,7 @@ NETWORKS = {
 }
 
 
-class Plain(nn.Module):
+class Plain(Network):
     """A network that knows nothing of stacked weights."""
 
     def __init__(self):
@@ -35,7 +36,7 @@ class Plain(nn.Module):
         return self.b(torch.tanh(self.a(points)))
 
 
-def network(name: str) -> nn.Module:
+def network(name: str) -> Network:
     return (Plain() if name == "plain" else NETWORKS[name]()).double().eval()
 
 

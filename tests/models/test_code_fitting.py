@@ -10,8 +10,10 @@ import torch
 import trimesh
 from torch import nn
 
+from nif_cli.fields.network import Network
 
-class Spheres(nn.Module):
+
+class Spheres(Network):
     """A decoder whose every code is a ball: radius 0.5 + 0.1 z0, centre 0.1 (z1, z2, z3)."""
 
     def __init__(self, dim: int = 3, out: int = 1, code_size: int = 4):
@@ -173,7 +175,7 @@ def test_folded_weight_norm_is_the_same_function():
     for layer in net.modules():
         if getattr(layer, "gain", None) is not None:
             layer.gain.data.mul_(1.7)
-    folded = net.folded()
+    folded = net.fold(None)[0]
     points, code = torch.randn(2, 50, 3, dtype=torch.float64), torch.randn(2, 8, dtype=torch.float64)
     assert torch.allclose(net(points, code), folded(points, code), atol=1e-12)
     assert not any(p.requires_grad for p in folded.parameters())

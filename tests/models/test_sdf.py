@@ -12,11 +12,12 @@ from nif_cli import NifError
 from nif_cli.data.meshes import ToyShapes
 from nif_cli.data.pool import ShapeBatch
 from nif_cli.fields.mlp import MLP
+from nif_cli.fields.network import Network
 from nif_cli.models.optimizers import Adam
 from nif_cli.models.sdf import Sdf
 
 
-class Exact(nn.Module):
+class Exact(Network):
     """The signed distance of a ball of radius `radius`, times `scale`."""
 
     def __init__(self, dim: int, out: int, code_size: int, radius: float = 0.5, scale: float = 1.0):
