@@ -59,7 +59,7 @@ def test_channels_are_those_of_the_picture(nif, tmp_path, mode):
     assert runs.load(tmp_path / "run").channels == (4 if mode == "RGBA" else 1)
 
 
-@pytest.mark.parametrize("field", ["relu", "siren", "fourier", "triplane", "dense_grid", "gaussian", "voxel"])
+@pytest.mark.parametrize("field", ["relu", "siren", "fourier", "triplane", "dense_grid", "gaussian", "voxel", "wire"])
 def test_every_field_takes_two_coordinates(nif, field):
     assert nif("train", "model=image", f"field={field}", "trainer.max_steps=2", *QUICK).code == 0
 
