@@ -161,8 +161,7 @@ def _data(config: dict[str, Any], model: Model) -> Data:
     data = build(node, "data")
     if not isinstance(data, model.learns):
         raise NifError(f"evaluate: this run is of {model.learns.holds}, the data holds {getattr(data, 'holds', 'none of it')}")
-    if isinstance(data, ShapeData):
-        data.look = model.look
+    data.expect(model.needs)
     return data
 
 

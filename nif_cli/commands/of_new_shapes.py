@@ -45,14 +45,15 @@ def shown(
     known otherwise, the kind asked for or the first of the model's that it has."""
     rng = np.random.default_rng([config["seed"], number])
     kinds = [config["observe"]] if config["observe"] else list(model.observes)
+    look = model.needs.conditioning
     refusal = NifError("nothing is known of this shape")
     for kind in kinds:
         try:
             if mesh is not None:
-                known = observe_mesh(mesh, kind, config["points"], rng, config["pose"], model.look, model.space)
+                known = observe_mesh(mesh, kind, config["points"], rng, config["pose"], look, model.space)
             assert known is not None
-            if model.look is not None and known.images:
-                known = load_look(known, model.look, Transform(), SPACES[model.space][1])
+            if look is not None and known.images:
+                known = load_look(known, look, Transform(), SPACES[model.space][1])
             seen = known if config["keep"] is None else keep_half(known, config["keep"])
             return show(seen, kind, config["points"], rng, config["noise"])
         except NifError as error:

@@ -26,7 +26,6 @@ from nif_cli import NifError, conf_folder, runs
 from nif_cli.callbacks import Checkpoints, CsvLogger, write_summary
 from nif_cli.config import blame, build, check, locate
 from nif_cli.data.module import Data
-from nif_cli.data.shapes import ShapeData
 from nif_cli.data.views import Views
 from nif_cli.field import Field
 from nif_cli.models.model import Model
@@ -97,11 +96,9 @@ def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides
         if config["init_from"]:
             _start_from(model, runs.find(config["init_from"], "init_from"))
         began = time.monotonic()
-        if isinstance(data, ShapeData):
-            data.look = model.look
-        shapes = data.prepare()
         model.space = data.space
         model.adopt(data)
+        shapes = data.prepare()
         if isinstance(data, Views):  # now, before there is a run: a picture may be damaged, and no clock should count reading
             data.make_pool(torch.device("cuda", device.index or 0) if device.type == "cuda" else device)
         made = time.monotonic() - began

@@ -94,7 +94,7 @@ class MeshData(ShapeData):
 
     def _seen(self, mesh: trimesh.Trimesh, shape: bytes) -> Observation | None:
         """The pictures or voxels that a model wants to be shown of a mesh in the unit ball, made once and kept."""
-        look = self.look
+        look = self.needs.conditioning
         if look is None or look.kind == "points":
             return None
         settings = (CACHE_FORMAT, look.kind, look.size, look.views, self.seed)

@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import count
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import pytorch_lightning as pl
 import torch
 from jaxtyping import Int
 from torch import Tensor
+
+from nif_cli.data.samples import Look
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a model asks of its data, in one piece: nobody sets the other's attributes. Data that cannot give it says so."""
+
+    asker: str = "this model"  # for messages
+    every: tuple[Literal["distance", "inside", "surface", "normals"], ...] = ()  # what every shape must have
+    conditioning: Look | None = None  # what batches show of each shape beside its points
+    surface_share: float = 0.0  # surface points in a batch, as a share of its `batch_points`
+    occupancy: bool = False  # inside or not, in place of distances
+    balanced: bool = True  # half of a shape's points in a batch are inside
+    unsigned: bool = False  # minus the distance to the nearest surface point (SAL), in place of signed distances
+    rays: Callable[[], int] | None = None  # how many rays the next batch has; the data's own number where nobody says
 
 
 class Data(pl.LightningDataModule):
@@ -20,11 +37,21 @@ class Data(pl.LightningDataModule):
     kind = "shapes"  # what one of them is called in evaluation.json
     space = "ball"  # how its instances are normalised: a key of geometry.mesh.SPACES
     batch_points: int
+    needs = Needs()
     epoch_batches = 500  # Lightning's epoch: how often held-out data is looked at, at most
 
     @abstractmethod
     def prepare(self) -> Sequence[Any]:
         """Read or make everything, once. Each instance has an `id`, a `transform` and a `report` for the screen."""
+
+    def expect(self, needs: Needs) -> None:
+        """What batches will be wanted, said before anything is read."""
+        self.needs = needs
+
+    def meet(self, needs: Needs) -> Sequence[Any]:
+        """`prepare` for a model's needs. NifError names one that this data cannot meet."""
+        self.expect(needs)
+        return self.prepare()
 
     @abstractmethod
     def summary(self) -> str:

@@ -10,18 +10,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import torch
+from scipy.spatial import KDTree
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from nif_cli import NifError
 from nif_cli.data.formats.onet import OnetTree
 from nif_cli.data.looking import load_look
-from nif_cli.data.module import Batches, Data, in_turn
+from nif_cli.data.module import Batches, Data, Needs, in_turn
 from nif_cli.data.pool import ShapeBatch, ShapePool, ShardedPool
 from nif_cli.data.samples import Look, Observation, ShapeSamples
 from nif_cli.data.spill import Spool, memory_limit
 from nif_cli.geometry.mesh import SPACES
+from nif_cli.geometry.sampling import sample_around
 from nif_cli.metrics.protocols import Truth
 
 Source = tuple[str, Callable[[], ShapeSamples]]
@@ -61,9 +64,6 @@ class ShapeData(Data):
         self.shapes: list[ShapeSamples] = []
         self.pool: ShapePool | ShardedPool | None = None
         self.spool: Spool | None = None
-        self.surface_batch_points = 0  # a model that learns from surfaces asks for them
-        self.look: Look | None = None  # what a model that looks at shapes wants to be shown, set before `prepare`
-        self.occupancy, self.balanced = False, True  # see ShapePool
 
     @abstractmethod
     def sources(self) -> list[Source]:
@@ -74,7 +74,7 @@ class ShapeData(Data):
         return Truth()
 
     def chosen(self) -> list[Source]:
-        """The sources that `instances` leaves, with what `observations` and `look` add to their shapes."""
+        """The sources that `instances` leaves, with what `observations` and a model's conditioning add to their shapes."""
         seen = OnetTree(self.observations) if self.observations else None
         return [(id, partial(self._looked_at, read, seen)) for id, read in self._chosen(self.sources())]
 
@@ -82,9 +82,10 @@ class ShapeData(Data):
         shape = read()
         if seen:
             shape = replace(shape, observation=seen.observation(shape.id, shape.transform))
-        if self.look and shape.observation:
+        look = self.needs.conditioning
+        if look and shape.observation:
             half = SPACES[self.space][1]
-            shape = replace(shape, observation=load_look(shape.observation, self.look, shape.transform, half))
+            shape = replace(shape, observation=load_look(shape.observation, look, shape.transform, half))
         return shape
 
     def prepare(self) -> list[ShapeSamples]:
@@ -133,8 +134,19 @@ class ShapeData(Data):
                 )
         return [s for s in sources if any(s[0] == p or fnmatch.fnmatch(s[0], p) for p in patterns)]
 
-    def require(self, model: str, what: str) -> None:
-        """NifError unless every shape has `what` ('distance', 'inside', 'surface' or 'normals'), which `model` learns from."""
+    def meet(self, needs: Needs) -> list[ShapeSamples]:
+        self.expect(needs)
+        self.prepare()
+        for what in needs.every:
+            self._require(needs.asker, what)
+        if needs.conditioning:
+            self._require_look(needs.conditioning)
+        if needs.unsigned:
+            self.shapes = [unsigned(shape, self.seed) for shape in self.shapes]
+        return self.shapes
+
+    def _require(self, model: str, what: str) -> None:
+        """NifError unless every shape has `what`, which `model` learns from."""
         shapes = self.prepare()
         known = {s.id for s in shapes if getattr(s, what) is not None and len(getattr(s, what))}
         lacking = [s for s in shapes if s.id not in known and not (what == "inside" and s.distance is not None)]
@@ -151,22 +163,21 @@ class ShapeData(Data):
             f"this data holds {self.holds}, {model} needs {words}; {where or 'run nif prepare on the meshes to make them'}"
         )
 
-    def require_look(self, model: str) -> None:
-        """NifError unless every shape can be shown to a model as its `look` asks for."""
-        assert self.look is not None
+    def _require_look(self, look: Look) -> None:
+        """NifError unless every shape can be shown as `look` asks for."""
 
         def shows(shape: ShapeSamples) -> bool:
             seen = shape.observation or Observation()
             kinds = {"points": shape.surface, "image": seen.pixels, "voxels": seen.occupied}
-            found = kinds[self.look.kind]  # type: ignore[union-attr]
+            found = kinds[look.kind]
             return found is not None and len(found) > 0
 
         shapes = self.prepare()
         lacking = [s for s in shapes if not shows(s)]
         if lacking:
-            words = {"points": "points on the surface", "image": "pictures", "voxels": "a voxel grid"}[self.look.kind]
+            words = {"points": "points on the surface", "image": "pictures", "voxels": "a voxel grid"}[look.kind]
             raise NifError(
-                f"{model} needs {words} of every shape, and {len(lacking)} of {len(shapes)} have none ({lacking[0].id}, ...); "
+                f"the encoder needs {words} of every shape; {len(lacking)} of {len(shapes)} have none ({lacking[0].id}, ...); "
                 "data.observations=<tree> takes them from a tree of occupancy networks"
             )
 
@@ -191,7 +202,8 @@ class ShapeData(Data):
         """The pool for the training device; made once."""
         if self.pool is None or self.pool.device != device:
             shapes = self.prepare()
-            settings = {"look": self.look, "occupancy": self.occupancy, "balanced": self.balanced}
+            needs = self.needs
+            settings = {"look": needs.conditioning, "occupancy": needs.occupancy, "balanced": needs.balanced}
             if self.spool is None:
                 self.pool = ShapePool(shapes, device, self.seed, **settings)
             else:  # two parts at a time, and room for what reading takes
@@ -212,13 +224,23 @@ class ShapeData(Data):
         return DataLoader(batches, batch_size=None, generator=torch.Generator())  # type: ignore[arg-type]
 
 
+def unsigned(shape: ShapeSamples, seed: int, count: int = 500_000) -> ShapeSamples:
+    """The shape as SAL sees it: `count` points around its surface points, with minus the distance to the nearest of these."""
+    assert shape.surface is not None
+    rng = np.random.default_rng([seed, 5])
+    points = sample_around(np.asarray(shape.surface), count, (0.0707, 0.0224, 0.005), 0.1, rng).astype(np.float32)
+    distance, _ = KDTree(shape.surface).query(points, workers=-1)
+    return replace(shape, points=points, distance=-distance.astype(np.float32))
+
+
 class ShapeBatches(Batches[ShapeData]):
     def __init__(self, data: ShapeData, device: torch.device):
         self.data, self.pool = data, data.make_pool(device)
         self.generator = torch.Generator(device)
         self.order = torch.Generator()
         sharded = isinstance(self.pool, ShardedPool)  # its parts change between any two batches
-        each = data.batch_points + (data.batch_shapes * data.look.size if data.look and data.look.kind == "points" else 0)
+        look = data.needs.conditioning
+        each = data.batch_points + (data.batch_shapes * look.size if look and look.kind == "points" else 0)
         self.together = 1 if sharded else max(1, min(32, 2**17 // each))
         self.drawn: tuple[int, list[ShapeBatch]] = (-1, [])
 
@@ -240,7 +262,7 @@ class ShapeBatches(Batches[ShapeData]):
                 continue
             rows.append(in_turn(total, size, k, self.data.seed, self.order))
         self.generator.manual_seed(self.data.seed * 7_368_787 + block + 1)
-        surface = self.data.surface_batch_points // size
+        surface = int(self.data.needs.surface_share * self.data.batch_points) // size
         pool = self.pool.at(first, self.data.batch_points)
         drawn = pool.draw(torch.cat(rows).to(pool.device), max(2, self.data.batch_points // size), surface, self.generator)
         return drawn.split(size)

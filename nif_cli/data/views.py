@@ -225,4 +225,5 @@ class RayBatches(Batches[Views]):
 
     def batch(self, k: int) -> RayBatch:
         self.generator.manual_seed(self.data.seed * 7_368_787 + k + 1)
-        return self.pool.draw(self.data.batch_rays, self.generator)
+        rays = self.data.needs.rays
+        return self.pool.draw(self.data.batch_rays if rays is None else rays(), self.generator)

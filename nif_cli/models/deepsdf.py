@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nif_cli import NifError
+from nif_cli.data.module import Needs
 from nif_cli.data.pool import ShapeBatch
 from nif_cli.data.samples import Observation
 from nif_cli.data.shapes import ShapeData
@@ -30,6 +31,8 @@ class DeepSdf(Model):
     """
 
     observes = ("samples", "oriented", "points", "depth")
+
+    needs = Needs("model=deepsdf", ("distance",))
 
     def __init__(
         self,
@@ -58,8 +61,7 @@ class DeepSdf(Model):
         self.codes: nn.Embedding | None = None
 
     def adopt(self, data: ShapeData) -> None:
-        shapes = data.prepare()
-        data.require("model=deepsdf", "distance")
+        shapes = data.meet(self.needs)
         if not issubclass(getattr(self._optimizer, "func", Adam), Adam):
             raise NifError(
                 "optimizer: model=deepsdf needs optimizer=adam, which moves a code only when its shape is in the batch"

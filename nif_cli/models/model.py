@@ -17,8 +17,8 @@ from pytorch_lightning.callbacks import Timer
 from torch import Tensor, nn
 
 from nif_cli import NifError, __version__
-from nif_cli.data.module import Data
-from nif_cli.data.samples import Look, Observation
+from nif_cli.data.module import Data, Needs
+from nif_cli.data.samples import Observation
 from nif_cli.data.scene import Scene
 from nif_cli.data.shapes import ShapeData
 from nif_cli.field import Field, Signal
@@ -59,7 +59,7 @@ class Model(pl.LightningModule):
     observes: tuple[str, ...] = ()
     units: Mapping[str, str] = {}
     learns: type[Data] = ShapeData  # the kind of data that `adopt` takes
-    look: Look | None = None  # what batches should show it of each shape
+    needs = Needs()  # what it asks of its data
 
     def __init__(self, lr: float, optimizer: Callable[..., Any], scheduler: Callable[..., Any] | None = None):
         super().__init__()
@@ -104,7 +104,7 @@ class Model(pl.LightningModule):
 
     @abstractmethod
     def adopt(self, data: Any) -> None:
-        """Before training: take the instances of the data, and say which of its needs the data cannot meet."""
+        """Before training: take the instances of the data, which meets the model's `needs`."""
 
     @abstractmethod
     def allocate(self, ids: list[str]) -> None:

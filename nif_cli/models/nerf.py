@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nif_cli import NifError
 from nif_cli.data.hull import visual_hull
+from nif_cli.data.module import Needs
 from nif_cli.data.samples import RayBatch
 from nif_cli.data.scene import Scene
 from nif_cli.data.views import Views
@@ -96,14 +97,19 @@ class Nerf(Model):
         if not self.hierarchical:
             OccupancyGrid(resolution, threshold=threshold)  # refuses what cannot be, before any data is read
         self.grid: OccupancyGrid | None = None
+        self.next_rays = first_samples // 32  # of the next batch
         self.codes = Codes([], 0, 0)
         self.per_ray: Tensor
         self.register_buffer("per_ray", torch.tensor(32.0))  # samples that a ray takes, lately
 
     # scenes
 
+    @property
+    def needs(self) -> Needs:
+        return Needs("model=nerf", rays=None if self.hierarchical else lambda: self.next_rays)
+
     def adopt(self, data: Views) -> None:
-        scenes = data.prepare()
+        scenes = data.meet(self.needs)
         if len(scenes) > 1 and not any(self.code_sizes.values()):
             raise NifError(
                 f"data: {len(scenes)} scenes in one network: give model.shape_code= and model.appearance_code= (16, say), "
@@ -274,7 +280,7 @@ class Nerf(Model):
         if self.grid is not None:
             grown = min(1.0, self.progress() / max(self.growth, 1e-6))
             samples = self.first_samples * (self.samples / self.first_samples) ** grown
-            self.trainer.datamodule.batch_rays = int(min(max(samples / float(self.per_ray), 64), 4 * samples))  # type: ignore[attr-defined]
+            self.next_rays = int(min(max(samples / float(self.per_ray), 64), 4 * samples))
 
     @torch.no_grad()
     def _look(self) -> None:

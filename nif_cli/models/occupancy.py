@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nif_cli import NifError
+from nif_cli.data.module import Needs
 from nif_cli.data.pool import ShapeBatch
 from nif_cli.data.samples import Look, Observation
 from nif_cli.data.shapes import ShapeData
@@ -60,26 +61,24 @@ class Occupancy(Model):
             needs = "field=local" if local else "field=onet, film, concat, or another that takes a code; field=local does not"
             raise ValueError(f"encoder: {type(encoder).__name__} gives {gives}, which needs {needs}")
         self.level = math.log(threshold / (1 - threshold))
-        self.reduction, self.balanced, self.kl = reduction, balanced, kl
+        self.reduction, self.kl = reduction, kl
         self.mirror = "xyz".find(mirror)
         kind = None if encoder is None else encoder.kind
         if kind == "image" and mirror != "none":
             raise ValueError(f"mirror={mirror}: a picture of the mirrored shape is not at hand; mirror=none")
         self.observes = () if kind is None else (kind,)
+        self.look: Look | None = None  # what it is shown of each shape
         if encoder is not None and encoder.kind != "samples":
             self.look = Look(encoder.kind, encoder.size, encoder.noise, encoder.views)
+        self.needs = Needs("model=occupancy", ("inside",), self.look, occupancy=True, balanced=balanced)
 
     def adopt(self, data: ShapeData) -> None:
-        shapes = data.prepare()
-        data.require("model=occupancy", "inside")
+        shapes = data.meet(self.needs)
         if self.encoder is None and len(shapes) > 1:
             raise NifError(
                 f"model=occupancy without encoder learns one shape and the data holds {len(shapes)} ({shapes[0].id}, "
                 f"{shapes[1].id}, ...): choose encoder=pointcloud, image, voxels, ..., or vae, or name one of data.instances"
             )
-        if self.look:
-            data.require_look("encoder: this one")
-        data.occupancy, data.balanced = True, self.balanced
         if self.encoder is None:
             self.instances = {s.id: Instance(s.id, s.transform) for s in shapes}
         else:

@@ -4,32 +4,20 @@ and the eikonal equation (IGR, Gropp et al. 2020; SIREN, Sitzmann et al. 2020)."
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from scipy.spatial import KDTree
 from torch import Tensor
 
 from nif_cli import NifError
+from nif_cli.data.module import Needs
 from nif_cli.data.pool import ShapeBatch
-from nif_cli.data.samples import ShapeSamples
 from nif_cli.data.shapes import ShapeData
 from nif_cli.field import BoundField, bind
 from nif_cli.fields.network import Network
-from nif_cli.geometry.sampling import sample_around
 from nif_cli.losses import clamped_l1, eikonal, normal_alignment, off_surface
 from nif_cli.models.model import Instance, Model
-
-
-def unsigned(shape: ShapeSamples, seed: int, count: int = 500_000) -> ShapeSamples:
-    """The shape as SAL sees it: `count` points around its surface points, with minus the distance to the nearest of these."""
-    assert shape.surface is not None
-    rng = np.random.default_rng([seed, 5])
-    points = sample_around(np.asarray(shape.surface), count, (0.0707, 0.0224, 0.005), 0.1, rng).astype(np.float32)
-    distance, _ = KDTree(shape.surface).query(points, workers=-1)
-    return replace(shape, points=points, distance=-distance.astype(np.float32))
 
 
 class Sdf(Model):
@@ -60,20 +48,20 @@ class Sdf(Model):
         self.network = field(dim=3, out=1, code_size=0)
         self.objective, self.clamp = objective, clamp
         self.weights = (surface_weight, off_surface_weight, normal_weight, eikonal_weight)
+        self.needs = Needs(
+            f"model=sdf with objective={objective}",
+            ({"regression": "distance", "eikonal": "normals", "sal": "surface"}[objective],),  # type: ignore[arg-type]
+            surface_share=0.5 if objective == "eikonal" else 0.0,
+            unsigned=objective == "sal",
+        )
 
     def adopt(self, data: ShapeData) -> None:
-        shapes = data.prepare()
+        shapes = data.meet(self.needs)
         if len(shapes) > 1:
             raise NifError(
                 f"model=sdf learns one shape and the data holds {len(shapes)} ({shapes[0].id}, {shapes[1].id}, ...): "
                 "name one file or one of data.instances, or use model=deepsdf"
             )
-        needs = {"regression": "distance", "eikonal": "normals", "sal": "surface"}[self.objective]
-        data.require(f"model=sdf with objective={self.objective}", needs)
-        if self.objective == "sal":
-            shapes[0] = data.shapes[0] = unsigned(shapes[0], data.seed)
-        if self.objective == "eikonal":
-            data.surface_batch_points = data.batch_points // 2
         points, distance = shapes[0].points, shapes[0].distance
         if distance is not None:
             self.network.fill(lambda: (points, np.clip(distance, -self.clamp, self.clamp)[:, None]))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from nif_cli import NifError
 from nif_cli.data.image import ImageData
+from nif_cli.data.module import Needs
 from nif_cli.data.observing import known, thin
 from nif_cli.data.pictures import PicturesBatch
 from nif_cli.data.pool import ShapeBatch
@@ -35,13 +36,15 @@ class Shapes:
         self.out = 2 if objective == "two_headed" else 1
         self.observes = ("oriented", "points", "samples") if context == "surface" else ("samples", "oriented", "points")
 
+    @property
+    def needs(self) -> Needs:
+        if self.seen == "surface":
+            return Needs("model=metasdf with context=surface", ("distance", "normals"), surface_share=0.5)
+        return Needs("model=metasdf", ("distance",))
+
     def instances(self, data: ShapeData) -> list[Instance]:
         """Those that a run keeps: of the first 8 that are held out (or of the first 8) what is seen."""
-        shapes = data.prepare()
-        data.require("model=metasdf", "distance")
-        if self.seen == "surface":
-            data.require("model=metasdf with context=surface", "normals")
-            data.surface_batch_points = data.batch_points // 2
+        shapes = data.meet(self.needs)
         rng = np.random.default_rng(0)
         found = []
         for shape in data.test_shapes(8) or shapes[:8]:

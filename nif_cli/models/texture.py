@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -37,11 +38,11 @@ class Texture(Sdf):
         super().__init__(field, optimizer, scheduler, lr=lr, clamp=clamp)
         if not blur >= 0:
             raise ValueError(f"blur={blur}: must not be negative")
+        self.needs = replace(self.needs, surface_share=1.0)
         self.colors, self.blur = field(dim=3, out=3, code_size=0), blur
 
     def adopt(self, data: TexturedMeshes) -> None:
         super().adopt(data)
-        data.surface_batch_points = data.batch_points
         (shape,) = data.prepare()
         if shape.colors is None or shape.surface is None:
             raise NifError("model=texture needs colours; this data has none")

@@ -10,6 +10,7 @@ import torch
 
 from nif_cli import NifError
 from nif_cli.data.meshes import ToyShapes
+from nif_cli.data.module import Needs
 from nif_cli.data.pool import ShapePool, ShardedPool
 from nif_cli.data.samples import Look, Observation, ShapeSamples
 from nif_cli.data.shapes import ShapeBatches, ShapeData
@@ -162,9 +163,9 @@ def test_no_sizes(text: str) -> None:
 def test_what_a_model_needs_is_asked_for() -> None:
     data = Given([ball("a", 100, 0, measured=False)])
     data.holds = "occupancies"
-    data.require("model=occupancy", "inside")
+    data.meet(Needs("model=occupancy", ("inside",)))
     with pytest.raises(NifError, match="holds occupancies, model=deepsdf needs distances; run nif prepare"):
-        data.require("model=deepsdf", "distance")
+        data.meet(Needs("model=deepsdf", ("distance",)))
 
 
 def test_instances() -> None:

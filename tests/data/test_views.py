@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from nif_cli import NifError
+from nif_cli.data.module import Needs
 from nif_cli.data.posing import cube
 from nif_cli.data.scene import Scene, View
 from nif_cli.data.views import RayBatches, RayPool, Views, view_rays
@@ -75,7 +76,7 @@ def test_a_batch_is_a_function_of_the_seed_and_its_number():
     assert torch.equal(first.batch(7).directions, again.batch(7).directions)
     assert not torch.equal(first.batch(7).directions, first.batch(8).directions)
     assert not torch.equal(first.batch(7).directions, RayBatches(Made(seed=4, batch_rays=50), CPU).batch(7).directions)
-    first.data.batch_rays = 9  # a model may say how many
+    first.data.expect(Needs(rays=lambda: 9))  # a model may say how many
     assert len(first.batch(7)) == 9
 
 

@@ -351,7 +351,7 @@ def test_it_keeps_observations_of_held_out_shapes():
     scans = make(context="surface")
     scans.adopt(data)
     assert scans.instances["chair/test_0000"].observation.samples is None
-    assert data.surface_batch_points == 32
+    assert data.needs.surface_share == 0.5
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,6 @@ def make(encoder: str = "pointcloud", **settings) -> tuple[Occupancy, ToyShapes]
     made = ENCODERS[encoder]()
     model = Occupancy(LocalDecoder if made.local else DECODER, partial(Adam, lr=1e-3), encoder=made, **settings)
     data = ToyShapes(count=4, test=2, samples=400, surface_samples=200, batch_points=128, batch_shapes=4)
-    data.look = model.look
     model.adopt(data)
     return model, data
 
