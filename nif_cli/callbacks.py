@@ -23,11 +23,11 @@ from tqdm import tqdm
 from nif_cli import NifError, runs
 from nif_cli.field import Field
 from nif_cli.geometry.extraction import extract_mesh
-from nif_cli.models.model import Model
 from nif_cli.rendering.cameras import turntable
 from nif_cli.rendering.pictures import overview, picture, png_bytes, sheet
 from nif_cli.rendering.sphere_tracing import EmptySpace
 from nif_cli.rendering.volume import RadianceField
+from nif_cli.training.lightning import Training
 
 
 class Checkpoints(pl.Callback):
@@ -81,8 +81,8 @@ class Checkpoints(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._validated != trainer.global_step:  # the training ended between two looks at the held-out points
-            assert isinstance(pl_module, Model)
-            values = pl_module.held_out(trainer.datamodule.val_dataloader())  # type: ignore[attr-defined]
+            assert isinstance(pl_module, Training)
+            values = pl_module.model.held_out(trainer.datamodule.val_dataloader())  # type: ignore[attr-defined]
             trainer.callback_metrics["val/loss"] = torch.tensor(values["val/loss"])
             for logger in trainer.loggers:
                 logger.log_metrics(values, trainer.global_step)
@@ -128,7 +128,7 @@ class Progress(pl.Callback):
         if now - self._shown < self.interval or not trainer.is_global_zero:
             return
         self._shown = now
-        assert isinstance(pl_module, Model)
+        assert isinstance(pl_module, Training)
         text = self._text(trainer, pl_module, now)
         if self.bar is None:
             print(f"{100 * pl_module.progress():3.0f} %  {text}", file=sys.stderr, flush=True)
@@ -138,7 +138,7 @@ class Progress(pl.Callback):
             self.bar.bar_format = "{desc} {percentage:3.0f}% |{bar:24}| " + text
             self.bar.refresh()
 
-    def _text(self, trainer: pl.Trainer, model: Model, now: float) -> str:
+    def _text(self, trainer: pl.Trainer, training: Training, now: float) -> str:
         steps = trainer.global_step - self._first
         speed = steps / (now - self._began)
         left = (trainer.max_steps - trainer.global_step) / max(speed, 1e-9) if trainer.max_steps > 0 else float("inf")
@@ -147,7 +147,7 @@ class Progress(pl.Callback):
                 left = min(left, callback._duration - callback.time_elapsed())
         ends = "" if left == float("inf") else f", {_clock(max(left, 0))} left"
         terms = ", ".join(
-            f"{name} {float(value):.5f}" for name, value in model.terms.items() if name == "loss" or len(model.terms) > 2
+            f"{name} {float(value):.5f}" for name, value in training.last.items() if name == "loss" or len(training.last) > 2
         )
         return f"step {trainer.global_step:,}, {speed:.1f}/s, {terms}{ends}"
 
@@ -190,10 +190,11 @@ class Preview(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.show(trainer, pl_module)
 
-    def show(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
+    def show(self, trainer: pl.Trainer, training: pl.LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        assert isinstance(model, Model)
+        assert isinstance(training, Training)
+        model = training.model
         board = next((x.experiment for x in trainer.loggers if isinstance(x, TensorBoardLogger)), None)
         model.eval()
         pictures = []

@@ -38,7 +38,7 @@ def main(cfg: DictConfig) -> None:
         raise NifError(f"{folder}: its weights do not fit specs.json ({' '.join(lines[1:2])[:200]})") from error
     model.instances = {id: Instance(id, transform) for id, transform in found.transforms.items()}
     checkpoint: dict = {"state_dict": model.state_dict(), "global_step": 0}
-    model.on_save_checkpoint(checkpoint)
+    checkpoint["nif"] = model.state()
     runs.write_config(run, train)
     for which in ("last", "best"):
         runs.write(run / "checkpoints" / f"{which}.ckpt", lambda path: torch.save(checkpoint, path))

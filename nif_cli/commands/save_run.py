@@ -15,6 +15,7 @@ from nif_cli.data.image import ImageData
 from nif_cli.geometry.mesh import Transform
 from nif_cli.models.metasdf import MetaSdf
 from nif_cli.models.model import Inferred, Instance, Model
+from nif_cli.training.lightning import Training
 
 
 def check_savable(model: Model) -> None:
@@ -57,7 +58,7 @@ def save_run(folder: Path, model: Model, made: Inferred, transform: Transform, s
     none["callbacks"] = {"checkpoint": {"_target_": "nif_cli.callbacks.Checkpoints"}}
     with _quiet():
         trainer, keeper = _trainer(none, folder, torch.device("cpu"))
-        trainer.fit(plain, train_dataloaders=[0])
+        trainer.fit(Training(plain), train_dataloaders=[0])
     keeper.save(trainer, "last")
     runs.write_config(folder, config)
 

@@ -29,6 +29,7 @@ from nif_cli.data.module import Data
 from nif_cli.data.views import Views
 from nif_cli.field import Field
 from nif_cli.models.model import Model
+from nif_cli.training.lightning import Loaded, Training
 
 LIGHTNING = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric")
 FOLDER = "NIF_RUN_FOLDER"
@@ -123,9 +124,9 @@ def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides
             for logger in trainer.loggers:
                 if isinstance(logger, CsvLogger):
                     logger.forget_after(int(before["global_step"]))
-        model.log_every = int((config["logger"] or {}).get("every", 50))
+        training = Training(model, int((config["logger"] or {}).get("every", 50)))
         try:
-            trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+            trainer.fit(training, datamodule=Loaded(data), ckpt_path=checkpoint, weights_only=True)
         except torch.cuda.OutOfMemoryError as error:
             key = "batch_rays" if isinstance(data, Views) else "batch_points"
             raise NifError(f"out of memory on {device}: lower data.{key} (it is {getattr(data, key)})") from error
@@ -136,7 +137,7 @@ def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides
         )
     if not rank():
         os.environ.pop(FOLDER, None)  # the next job of a sweep has its own
-        _conclude(trainer, model, data, folder, keeper, value, overrides, announce)
+        _conclude(trainer, training, data, folder, keeper, value, overrides, announce)
     return value
 
 
@@ -296,7 +297,7 @@ def _introduce(model: Model, data: Data, folder: Path, device: torch.device, sec
 
 def _conclude(
     trainer: pl.Trainer,
-    model: Model,
+    training: Training,
     data: Data,
     folder: Path,
     keeper: Checkpoints,
@@ -305,8 +306,9 @@ def _conclude(
     announce: bool,
 ) -> None:
     timer = next((c for c in trainer.callbacks if isinstance(c, Timer)), None)  # type: ignore[attr-defined]
-    seconds = time.monotonic() - model._began  # those before a resume included
-    loss = float(model.terms["loss"]) if model.terms else float("nan")
+    model = training.model
+    seconds = model.seconds  # those before a resume included
+    loss = float(training.last["loss"]) if training.last else float("nan")
     model.eval()
     figures = model.figures(data)
     summary = {

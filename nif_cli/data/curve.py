@@ -11,7 +11,6 @@ from jaxtyping import Float
 from svgelements import SVG, Matrix, Shape
 from svgelements import Path as SvgPath
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from nif_cli import NifError
 from nif_cli.data.formats.pictures import read_picture
@@ -91,14 +90,12 @@ class CurveData(Data):
         cut = max(1, self.samples // 50)
         return self.made[1][:cut] if held else self.made[1][cut:]
 
-    def train_dataloader(self) -> CurveBatches:
-        assert self.trainer is not None
-        return CurveBatches(self, self.trainer.strategy.root_device)
+    def train_batches(self, device: torch.device) -> CurveBatches:
+        return CurveBatches(self, device)
 
-    def val_dataloader(self) -> DataLoader:
-        assert self.trainer is not None
-        rows = self.rows(True).to(self.trainer.strategy.root_device)
-        return DataLoader([CurveBatch(rows[:, :2], rows[:, 2])], batch_size=None, generator=torch.Generator())  # type: ignore[arg-type]
+    def held_out_batches(self, device: torch.device) -> list[CurveBatch]:
+        rows = self.rows(True).to(device)
+        return [CurveBatch(rows[:, :2], rows[:, 2])]
 
 
 class CurveBatches(Batches[CurveData]):

@@ -6,13 +6,12 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from nif_cli import NifError
 from nif_cli.data.formats.pictures import Pixels, colour_card, read_picture
@@ -157,20 +156,15 @@ class ImageData(Data):
             self.pool = PixelPool(self, device)
         return self.pool
 
-    def train_dataloader(self) -> PixelBatches | PictureBatches:
-        assert self.trainer is not None
-        return (PictureBatches if self.many else PixelBatches)(self, self.trainer.strategy.root_device)
+    def train_batches(self, device: torch.device) -> PixelBatches | PictureBatches:
+        return (PictureBatches if self.many else PixelBatches)(self, device)
 
-    def val_dataloader(self) -> DataLoader:
+    def held_out_batches(self, device: torch.device) -> list[Any]:
         """Held-out pixels, or some of all where none are; of a folder 2,048 pixels of each of 64 pictures at most."""
-        assert self.trainer is not None
-        device = self.trainer.strategy.root_device
         if self.many:
             generator = torch.Generator(device).manual_seed(self.seed)
-            watched = [draw([p.to(device)], 2048, generator) for p in self.pictures()[:64]]
-        else:
-            watched = [self.make_pool(device).watched()]
-        return DataLoader(watched, batch_size=None, generator=torch.Generator())  # type: ignore[arg-type]
+            return [draw([p.to(device)], 2048, generator) for p in self.pictures()[:64]]
+        return [self.make_pool(device).watched()]
 
 
 class PixelPool:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any, Generic, Literal, TypeVar
 
-import pytorch_lightning as pl
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -30,8 +29,8 @@ class Needs:
     rays: Callable[[], int] | None = None  # how many rays the next batch has; the data's own number where nobody says
 
 
-class Data(pl.LightningDataModule):
-    """A Lightning data module whose batch k is a function of (seed, k), drawn on the training device."""
+class Data:
+    """What is learned from: batches that are drawn on the training device, batch k a function of (seed, k)."""
 
     holds = "data"  # what a source has, in words
     kind = "shapes"  # what one of them is called in evaluation.json
@@ -57,11 +56,13 @@ class Data(pl.LightningDataModule):
     def summary(self) -> str:
         """How much there is, in words."""
 
-    def setup(self, stage: str | None = None) -> None:
-        self.prepare()
+    @abstractmethod
+    def train_batches(self, device: torch.device) -> Batches[Any]:
+        """An endless supply of them."""
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        return batch  # drawn where it is needed
+    @abstractmethod
+    def held_out_batches(self, device: torch.device) -> list[Any]:
+        """What training is watched by: held-out data where there is any; always the same."""
 
 
 def in_turn(total: int, size: int, k: int, seed: int, order: torch.Generator) -> Int[Tensor, "S"]:
@@ -79,6 +80,8 @@ class Batches(Generic[D]):
     """An endless supply of a data module's batches, `epoch_batches` at a time; batch k depends on (seed, k) only."""
 
     data: D
+    place: Callable[[], tuple[int, int, int]] = staticmethod(lambda: (0, 1, 0))
+    """The first batch to give, how many processes draw, and which of them this is; the trainer says."""
 
     @abstractmethod
     def batch(self, k: int) -> Any:
@@ -88,9 +91,6 @@ class Batches(Generic[D]):
         return self.data.epoch_batches
 
     def __iter__(self) -> Iterator[Any]:
-        trainer = self.data.trainer
-        assert trainer is not None
-        first = trainer.fit_loop.epoch_loop.total_batch_idx + 1  # the batches that this run, or the resumed one, has had
-        processes, number = trainer.world_size, trainer.global_rank  # each has batches of its own
-        for k in count(first):  # Lightning stops after len(self)
+        first, processes, number = self.place()
+        for k in count(first):  # whoever trains stops after len(self)
             yield self.batch(k * processes + number)

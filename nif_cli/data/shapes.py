@@ -13,7 +13,6 @@ from functools import partial
 import numpy as np
 import torch
 from scipy.spatial import KDTree
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from nif_cli import NifError
@@ -211,17 +210,13 @@ class ShapeData(Data):
                 self.pool = ShardedPool(shapes, device, self.seed, shards, **settings)
         return self.pool
 
-    def train_dataloader(self) -> ShapeBatches:
-        assert self.trainer is not None
-        return ShapeBatches(self, self.trainer.strategy.root_device)
+    def train_batches(self, device: torch.device) -> ShapeBatches:
+        return ShapeBatches(self, device)
 
-    def val_dataloader(self) -> DataLoader:
-        assert self.trainer is not None
-        pool = self.make_pool(self.trainer.strategy.root_device)
+    def held_out_batches(self, device: torch.device) -> list[ShapeBatch]:
+        pool = self.make_pool(device)
         rows = list(range(min(len(pool), 64)))
-        batches = [pool.held_out(rows[i : i + 16], 2048) for i in range(0, len(rows), 16)]
-        # a generator of its own: a loader's seed must not come from the random numbers that training draws
-        return DataLoader(batches, batch_size=None, generator=torch.Generator())  # type: ignore[arg-type]
+        return [pool.held_out(rows[i : i + 16], 2048) for i in range(0, len(rows), 16)]
 
 
 def unsigned(shape: ShapeSamples, seed: int, count: int = 500_000) -> ShapeSamples:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from nif_cli import NifError
 from nif_cli.data.module import Batches, Data
@@ -88,18 +87,12 @@ class Views(Data):
             self.pool = RayPool(self, device)
         return self.pool
 
-    def train_dataloader(self) -> RayBatches:
-        assert self.trainer is not None
-        return RayBatches(self, self.trainer.strategy.root_device)
+    def train_batches(self, device: torch.device) -> RayBatches:
+        return RayBatches(self, device)
 
-    def val_dataloader(self) -> DataLoader:
+    def held_out_batches(self, device: torch.device) -> list[RayBatch]:
         """Rays of the held-out views, or of the training views where none are."""
-        assert self.trainer is not None
-        return DataLoader(
-            [self.watched(self.trainer.strategy.root_device)],  # type: ignore[arg-type]
-            batch_size=None,
-            generator=torch.Generator(),
-        )
+        return [self.watched(device)]
 
     def watched(self, device: torch.device, count: int = 4096) -> RayBatch:
         """At most `count` rays to watch training by, always the same."""

@@ -234,11 +234,6 @@ class MetaSdf(Model):
             groups.append({"params": list(self.log_sizes), "lr": self.step_lr, "weight_decay": 0.0})
         return groups
 
-    def configure_gradient_clipping(
-        self, optimizer: Any, gradient_clip_val: int | float | None = None, gradient_clip_algorithm: str | None = None
-    ) -> None:
-        super().configure_gradient_clipping(optimizer, gradient_clip_val or self.clip, gradient_clip_algorithm)
-
     # ---- fields ----
 
     def figures(self, data: Any) -> dict[str, float]:

@@ -11,9 +11,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Timer
 from torch import Tensor, nn
 
 from nif_cli import NifError, __version__
@@ -48,8 +46,9 @@ class Inferred:
     state: dict[str, Tensor]
 
 
-class Model(pl.LightningModule):
-    """A family of fields. Subclasses say what to minimise (`loss`) and how a known instance becomes a Field (`field`).
+class Model(nn.Module):
+    """A family of fields: a plain module, which training/lightning.py trains. Subclasses say what to minimise (`loss`)
+    and how a known instance becomes a Field (`field`).
 
     `optimizer(groups)` and `scheduler(optimizer)` make theirs; a scheduler that takes `progress` gets the fraction of the
     training that is done. `lr` is the network's learning rate. `observes` lists the kinds of observation that `infer`
@@ -60,6 +59,7 @@ class Model(pl.LightningModule):
     units: Mapping[str, str] = {}
     learns: type[Data] = ShapeData  # the kind of data that `adopt` takes
     needs = Needs()  # what it asks of its data
+    clip: float | None = None  # the norm that gradients are clipped to where the user says nothing
 
     def __init__(self, lr: float, optimizer: Callable[..., Any], scheduler: Callable[..., Any] | None = None):
         super().__init__()
@@ -68,12 +68,10 @@ class Model(pl.LightningModule):
         self.lr, self._optimizer, self._scheduler = lr, optimizer, scheduler
         self.instances: dict[str, Instance] = {}
         self.space = "ball"  # how shapes are normalised (geometry.mesh.SPACES); that of the data
-        self.terms: dict[str, Tensor] = {}  # the last step's loss, for the progress bar
-        self.log_every = 50
         self.config: dict[str, Any] = {}  # the resolved configuration that made it; saved with it
-        self._random_state: Tensor | None = None
-        self._time_of_all = 0.0
-        self._seconds_before, self._began = 0.0, time.monotonic()
+        self.step = 0  # of the training; the trainer counts
+        self.progress: Callable[[], float] = lambda: 0.0  # how much of the training is done, in [0, 1]; the trainer knows
+        self._began = time.monotonic()
 
     @abstractmethod
     def loss(self, batch: Any) -> dict[str, Tensor]:
@@ -120,6 +118,11 @@ class Model(pl.LightningModule):
     def networks(self) -> list[Network]:
         return [part for part in self.modules() if isinstance(part, Network)]
 
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.parameters()).device
+
     def parameter_groups(self) -> list[dict]:
         return self.groups_of(self)
 
@@ -142,65 +145,24 @@ class Model(pl.LightningModule):
         scheduler = self._scheduler(optimizer, progress=self.progress) if takes_progress else self._scheduler(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def configure_gradient_clipping(
-        self,
-        optimizer: Any,
-        gradient_clip_val: int | float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """trainer.gradient_clip_val: the network's gradients are clipped; those of codes are sparse, and few."""
-        if gradient_clip_val:
-            dense = [p for p in self.parameters() if p.grad is not None and not p.grad.is_sparse]
-            by_value = str(gradient_clip_algorithm) == "value"
-            clip = torch.nn.utils.clip_grad_value_ if by_value else torch.nn.utils.clip_grad_norm_
-            clip(dense, gradient_clip_val)
-
-    def progress(self) -> float:
-        """How much of the training is done, in [0, 1]: of trainer.max_steps or trainer.max_time, whichever is more."""
-        trainer = self._trainer
-        if trainer is None:
-            return 0.0
-        by_steps = trainer.global_step / trainer.max_steps if trainer.max_steps > 0 else 0.0
-        by_time = self._time_of_all if trainer.world_size > 1 else self._own_time(trainer)
-        return min(1.0, max(by_steps, by_time))
-
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        if self.trainer.world_size > 1:  # clocks differ between processes, learning rates must not
-            self._time_of_all = self.trainer.strategy.broadcast(self._own_time(self.trainer))
-
-    @staticmethod
-    def _own_time(trainer: pl.Trainer) -> float:
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, Timer) and callback._duration:
-                return callback.time_elapsed() / callback._duration
-        return 0.0
-
-    def training_step(self, batch: Any, index: int) -> Tensor:
+    def terms(self, batch: Any) -> dict[str, Tensor]:
+        """What a training step minimises the sum of: the loss, and the priors that networks bring of their own."""
         terms = self.loss(batch)
         priors = [prior for network in self.networks if (prior := network.penalty()) is not None]
-        if priors:
-            terms["prior"] = torch.stack(priors).sum()
-        total = torch.stack(list(terms.values())).sum() if len(terms) > 1 else next(iter(terms.values()))
-        self.terms = {"loss": total.detach(), **{name: term.detach() for name, term in terms.items()}}
-        if self.global_step % self.log_every == 0:
-            # straight to the loggers: Lightning's `self.log` would cost as much as a small network's step
-            values = {f"train/{name}": float(term) for name, term in self.terms.items()}
-            if not all(v == v and abs(v) != float("inf") for v in values.values()):
-                raise NifError(
-                    f"the loss is not finite after {self.global_step} steps: try a smaller model.lr (it is {self.lr:g})"
-                )
-            values["train/lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
-            values["train/seconds"] = time.monotonic() - self._began
-            for logger in self.loggers:
-                logger.log_metrics(values, self.global_step)
-        return total
+        return {**terms, "prior": torch.stack(priors).sum()} if priors else terms
+
+    def begin(self) -> None:
+        """Called when the training, or what is left of it, begins."""
+
+    def before_step(self) -> None:
+        """Called before each training step."""
+
+    def after_step(self) -> None:
+        """Called after each training step."""
 
     def watched(self, batch: Any) -> dict[str, Tensor]:
         """What is logged of a held-out batch: the loss, and what a model adds to it."""
         return {"val/loss": torch.stack(list(self.loss(batch).values())).sum()}
-
-    def validation_step(self, batch: Any, index: int) -> None:
-        self.log_dict(self.watched(batch), batch_size=len(batch))
 
     def held_out(self, batches: Iterable[Any]) -> dict[str, float]:
         """The means of what is watched over held-out batches."""
@@ -210,35 +172,28 @@ class Model(pl.LightningModule):
         self.train()
         return {name: float(torch.stack([v[name] for v in values]).mean()) for name in values[0]}
 
-    def on_fit_start(self) -> None:
-        self._began = time.monotonic() - self._seconds_before
+    @property
+    def seconds(self) -> float:
+        """That it has been trained for, those before a resume included."""
+        return time.monotonic() - self._began
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["nif"] = {
+    def start_clock(self, seconds_before: float = 0.0) -> None:
+        self._began = time.monotonic() - seconds_before
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps beside the weights."""
+        return {
             "format": CHECKPOINT_FORMAT,
             "version": __version__,
             "config": self.config,
             "space": self.space,
             "instances": [_saved(i) for i in self.instances.values()],
-            "seconds": time.monotonic() - self._began,
+            "seconds": self.seconds,
             "random": {
                 "cpu": torch.get_rng_state(),
                 "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             },
         }
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Resuming: random numbers go on where they stopped."""
-        self._seconds_before = float(checkpoint["nif"]["seconds"])
-        random = checkpoint["nif"]["random"]
-        self._random_state = random["cpu"]
-        if random["cuda"] and torch.cuda.device_count() == len(random["cuda"]):
-            torch.cuda.set_rng_state_all(random["cuda"])
-
-    def on_train_start(self) -> None:
-        if self._random_state is not None:  # last: whatever Lightning drew while it started does not count
-            torch.set_rng_state(self._random_state)
-            self._random_state = None
 
     def restore_instances(self, saved: list[dict]) -> None:
         """The instances of a checkpoint, before its weights are loaded."""

@@ -260,19 +260,20 @@ class Nerf(Model):
         )
         return each[batch.valid].mean() if not batch.valid.all() else each.mean()
 
-    def training_step(self, batch: RayBatch, index: int) -> Tensor:
-        if self.grid is not None and self.global_step and self.global_step % self.update == 0:
-            self._look()
-        total = super().training_step(batch, index)
-        if total.device.type == "cpu" and not torch.isfinite(total):
-            raise NifError(f"the loss is not finite after {self.global_step} steps: try a smaller model.lr (it is {self.lr:g})")
-        return total
+    def terms(self, batch: RayBatch) -> dict[str, Tensor]:
+        terms = super().terms(batch)
+        if self.device.type == "cpu" and not all(torch.isfinite(term) for term in terms.values()):
+            raise NifError(f"the loss is not finite after {self.step} steps: try a smaller model.lr (it is {self.lr:g})")
+        return terms
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def begin(self) -> None:
         self._budget()
 
-    def on_train_start(self) -> None:
-        super().on_train_start()
+    def before_step(self) -> None:
+        if self.grid is not None and self.step and self.step % self.update == 0:
+            self._look()
+
+    def after_step(self) -> None:
         self._budget()
 
     def _budget(self) -> None:
@@ -286,7 +287,7 @@ class Nerf(Model):
     def _look(self) -> None:
         """Update the grid; where there are several shapes, by each in turn."""
         assert self.grid is not None
-        code = self.codes.turn("shape", self.global_step // self.update)
+        code = self.codes.turn("shape", self.step // self.update)
 
         def density(points: Tensor) -> Tensor:
             return self.network.density(points, None if code is None else code.expand(len(points), -1))  # type: ignore

@@ -1,0 +1,152 @@
+"""The thin shell of Lightning around a Model and its Data, which know nothing of it: only `nif train` needs it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Timer
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from nif_cli import NifError
+from nif_cli.data.module import Batches, Data
+from nif_cli.models.model import Model
+
+
+class Training(pl.LightningModule):
+    """Trains `model`. A checkpoint's state_dict is the model's own, without a prefix: it is read without Lightning.
+
+    `log_every`: steps between two rows of the loggers.
+    """
+
+    def __init__(self, model: Model, log_every: int = 50):
+        super().__init__()
+        self.model, self.log_every = model, log_every
+        self.last: dict[str, Tensor] = {}  # the terms of the last step's loss, for the progress bar
+        self._random_state: Tensor | None = None
+        self._time_of_all = 0.0
+        self._seconds_before = 0.0
+
+    def state_dict(self, *args: Any, **keywords: Any) -> dict[str, Any]:
+        return self.model.state_dict(*args, **keywords)
+
+    def load_state_dict(self, *args: Any, **keywords: Any) -> Any:
+        return self.model.load_state_dict(*args, **keywords)
+
+    def configure_optimizers(self) -> Any:
+        self.model.progress = self.progress
+        return self.model.configure_optimizers()
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Any,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """trainer.gradient_clip_val, or the model's own: dense gradients are clipped; those of codes are sparse, and few."""
+        limit = gradient_clip_val or self.model.clip
+        if limit:
+            dense = [p for p in self.model.parameters() if p.grad is not None and not p.grad.is_sparse]
+            by_value = str(gradient_clip_algorithm) == "value"
+            clip = torch.nn.utils.clip_grad_value_ if by_value else torch.nn.utils.clip_grad_norm_
+            clip(dense, limit)
+
+    def progress(self) -> float:
+        """How much of the training is done, in [0, 1]: of trainer.max_steps or trainer.max_time, whichever is more."""
+        trainer = self._trainer
+        if trainer is None:
+            return 0.0
+        by_steps = trainer.global_step / trainer.max_steps if trainer.max_steps > 0 else 0.0
+        by_time = self._time_of_all if trainer.world_size > 1 else _share_of_time(trainer)
+        return min(1.0, max(by_steps, by_time))
+
+    def on_fit_start(self) -> None:
+        self.model.start_clock(self._seconds_before)
+
+    def on_train_start(self) -> None:
+        self.model.step = self.global_step
+        if self._random_state is not None:  # last: whatever Lightning drew while it started does not count
+            torch.set_rng_state(self._random_state)
+            self._random_state = None
+        self.model.begin()
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        if self.trainer.world_size > 1:  # clocks differ between processes, learning rates must not
+            self._time_of_all = self.trainer.strategy.broadcast(_share_of_time(self.trainer))
+
+    def training_step(self, batch: Any, index: int) -> Tensor:
+        model = self.model
+        model.step = self.global_step
+        model.before_step()
+        terms = model.terms(batch)
+        total = torch.stack(list(terms.values())).sum() if len(terms) > 1 else next(iter(terms.values()))
+        self.last = {"loss": total.detach(), **{name: term.detach() for name, term in terms.items()}}
+        if self.global_step % self.log_every == 0:
+            self._log()
+        return total
+
+    def _log(self) -> None:
+        """Straight to the loggers: Lightning's `self.log` would cost as much as a small network's step."""
+        values = {f"train/{name}": float(term) for name, term in self.last.items()}
+        if not all(v == v and abs(v) != float("inf") for v in values.values()):
+            raise NifError(
+                f"the loss is not finite after {self.global_step} steps: try a smaller model.lr (it is {self.model.lr:g})"
+            )
+        values["train/lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
+        values["train/seconds"] = self.model.seconds
+        for logger in self.loggers:
+            logger.log_metrics(values, self.global_step)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.model.after_step()
+
+    def validation_step(self, batch: Any, index: int) -> None:
+        self.log_dict(self.model.watched(batch), batch_size=len(batch))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["nif"] = self.model.state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Resuming: the clock and the random numbers go on where they stopped."""
+        self._seconds_before = float(checkpoint["nif"]["seconds"])
+        random = checkpoint["nif"]["random"]
+        self._random_state = random["cpu"]
+        if random["cuda"] and torch.cuda.device_count() == len(random["cuda"]):
+            torch.cuda.set_rng_state_all(random["cuda"])
+
+
+def _share_of_time(trainer: pl.Trainer) -> float:
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Timer) and callback._duration:
+            return callback.time_elapsed() / callback._duration
+    return 0.0
+
+
+class Loaded(pl.LightningDataModule):
+    """The batches of `data` as Lightning takes them."""
+
+    def __init__(self, data: Data):
+        super().__init__()
+        self.data = data
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        return batch  # drawn where it is needed
+
+    @property
+    def device(self) -> torch.device:
+        assert self.trainer is not None
+        return self.trainer.strategy.root_device
+
+    def train_dataloader(self) -> Batches[Any]:
+        trainer = self.trainer
+        assert trainer is not None
+        batches = self.data.train_batches(self.device)
+        # the batches that this run, or the resumed one, has had; each process has batches of its own
+        batches.place = lambda: (trainer.fit_loop.epoch_loop.total_batch_idx + 1, trainer.world_size, trainer.global_rank)
+        return batches
+
+    def val_dataloader(self) -> DataLoader:
+        # a generator of its own: a loader's seed must not come from the random numbers that training draws
+        return DataLoader(self.data.held_out_batches(self.device), batch_size=None, generator=torch.Generator())  # type: ignore[arg-type]
