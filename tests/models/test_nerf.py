@@ -218,7 +218,7 @@ def test_a_loss_that_is_not_finite_ends_in_a_line(nif, monkeypatch):
 
     def breaks(self, batch):
         terms = real(self, batch)
-        return {k: v * float("nan") for k, v in terms.items()} if self.global_step >= 3 else terms
+        return {k: v * float("nan") for k, v in terms.items()} if self.step >= 3 else terms
 
     monkeypatch.setattr(Nerf, "loss", breaks)
     error = nif(*TINY, "trainer.max_steps=60", "output_dir=run").error
