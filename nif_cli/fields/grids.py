@@ -178,7 +178,7 @@ class LazyGradient:
         self.rows = torch.zeros(count, 4 * features)
         self.touched = torch.zeros(-(-count // 8), dtype=torch.uint8)  # a bit for each row
         self.gradient, self.mean, self.square, _ = self.rows.chunk(4, 1)
-        self.guard = table.register_post_accumulate_grad_hook(_refuse)
+        self.guard = table.register_hook(_refuse)
 
     def add(self, table: Tensor, x: Tensor, grad: Tensor, levels: Levels) -> None:
         assert kernels is not None
@@ -190,10 +190,11 @@ class LazyGradient:
         kernels.backward_lazy(x.numpy(), grad.contiguous().numpy(), levels, self.rows.numpy(), self.touched.numpy())
 
 
-def _refuse(table: Tensor) -> None:
-    raise AssertionError(
-        f"a table of {len(table):,} rows whose gradient is kept lazily got a dense one: only its grid may use it in a loss"
-    )
+def _refuse(dense: Tensor | None) -> None:
+    if dense is not None:
+        raise AssertionError(
+            f"a table of {len(dense):,} rows whose gradient is kept lazily got a dense one: only its grid may use it in a loss"
+        )
 
 
 class HashGrid(nn.Module):
