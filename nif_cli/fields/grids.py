@@ -239,8 +239,8 @@ class HashGrid(nn.Module):
             if self._lazy is None and torch.is_grad_enabled():
                 self._lazy = LazyGradient(self.table)
             return _EncodeLazy.apply(inner, self.table, self.levels, self._lazy).unflatten(0, x.shape[:-1])  # type: ignore
-        if self._lazy is not None and torch.is_grad_enabled():  # the table has moved, or numba is gone
-            self.forget()
+        if self._lazy is not None and (kernels is None or self.table.device.type != "cpu"):
+            self.forget()  # what is dense from now on may be
         return encode(inner, self.table, self.levels).unflatten(0, x.shape[:-1])
 
     def forget(self) -> None:

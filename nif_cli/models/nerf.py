@@ -206,7 +206,9 @@ class Nerf(Model):
             if not taken:  # nothing is left to learn from: everything is open again
                 self.grid.occupied = self.grid.allowed.clone()
                 # a loss that depends on nothing: zero, through none of the numbers that are learned, and of no table
-                light.color = light.color + min(self.network.parameters(), key=Tensor.numel)[:0].sum()
+                table = self.network.grid.table  # type: ignore[union-attr]
+                weight = next(p for p in self.network.parameters() if p is not table)
+                light.color = light.color + weight[:0].sum()
             self.per_ray.lerp_(torch.tensor(max(1.0, taken / max(1, len(rays))), device=self.device), 0.1)
         return {"color": self._error(light, truth, behind, batch)}
 
