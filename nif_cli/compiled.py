@@ -33,7 +33,7 @@ def threads() -> int:
     """How many threads a parallel loop takes: as many as torch, whose number stays what it is. To be asked for before each
     call: numba's first one sets OpenMP's number, which is torch's too, to that of all cores."""
     count = torch.get_num_threads()
-    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))  # pyright: ignore[reportPrivateImportUsage]
+    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))  # pyright: ignore
     if torch.get_num_threads() != count:
         torch.set_num_threads(count)
     return count

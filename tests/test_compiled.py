@@ -44,6 +44,8 @@ def test_every_loop_is_its_plain_version(target, tmp_path):
         "NUMBA_CPU_FEATURES": features, "NUMBA_NUM_THREADS": "3", "OMP_NUM_THREADS": "1",
     }  # fmt: skip
     # 0: the threads that OMP_NUM_THREADS gives torch
-    done = subprocess.run([sys.executable, str(folder / "loops.py"), *"0123"], env=env, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, str(folder / "loops.py"), *"0123"], env=env, capture_output=True, text=True, timeout=500
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert any(tmp_path.rglob("*.nbi")), "compiled elsewhere"
