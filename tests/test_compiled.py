@@ -41,7 +41,7 @@ def test_every_loop_is_its_plain_version(target, tmp_path):
     features = "" if "sse4a" in flags() or target != "znver4" else "-sse4a"  # the name alone says the rest
     env = {
         **os.environ, "PYTHONPATH": path, "NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_CPU_NAME": target,
-        "NUMBA_CPU_FEATURES": features, "NUMBA_NUM_THREADS": "3", "OMP_NUM_THREADS": "1",
+        "NUMBA_CPU_FEATURES": features, "NUMBA_NUM_THREADS": "3", "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive",
     }  # fmt: skip
     # 0: the threads that OMP_NUM_THREADS gives torch
     done = subprocess.run(
