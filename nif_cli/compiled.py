@@ -1,5 +1,10 @@
 """Loops for a CPU, compiled by numba when they are first needed and kept in its cache. Needs numba: whoever imports this
-has a plain torch version of the same to fall back on."""
+has a plain torch version of the same to fall back on.
+
+Within a parallel loop numba promises the code generator that no two of the arrays it names share memory. So none may be a
+view of another one that is written, also of another type; and what one thread writes no other thread reads or writes.
+tests/test_compiled.py compares every loop with its plain version, as several code generators make it.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numba
+import torch
 
 
 def compiled(**options: Any) -> Callable[[Callable], Any]:
@@ -21,3 +27,13 @@ def compiled(**options: Any) -> Callable[[Callable], Any]:
             return numba.njit(nogil=True, error_model="numpy", **options)(inspect.unwrap(function))
 
     return decorate
+
+
+def threads() -> int:
+    """How many threads a parallel loop takes: as many as torch, whose number stays what it is. To be asked for before each
+    call: numba's first one sets OpenMP's number, which is torch's too, to that of all cores."""
+    count = torch.get_num_threads()
+    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))  # pyright: ignore
+    if torch.get_num_threads() != count:
+        torch.set_num_threads(count)
+    return count

@@ -172,13 +172,16 @@ class _EncodeLazy(torch.autograd.Function):
 class LazyGradient:
     """The gradient of a large table of which a step touches few rows: it is kept from step to step, and zero but in the rows
     that `touched` marks. `rows` has it beside the two moments of Adam (see kernels.adam), which moves the touched rows only.
+
+    Autograd's own gradient of such a table would be added to rows that nothing marks, and never be emptied: it raises.
     """
 
     def __init__(self, table: Tensor):
         count, features = table.shape
         self.rows = torch.zeros(count, 4 * features)
-        self.touched = torch.zeros(-(-count // 8) * 8, dtype=torch.uint8)
+        self.touched = torch.zeros(-(-count // 8), dtype=torch.uint8)  # a bit for each row
         self.gradient, self.mean, self.square, _ = self.rows.chunk(4, 1)
+        self.guard = table.register_hook(_refuse)
 
     def add(self, table: Tensor, x: Tensor, grad: Tensor, levels: Levels) -> None:
         assert kernels is not None
@@ -186,7 +189,15 @@ class LazyGradient:
             kernels.clear(self.rows.numpy(), self.touched.numpy())
             table.grad = self.gradient
             table.lazy = self  # type: ignore[attr-defined]
+        assert table.grad is self.gradient, "a table whose gradient is kept lazily has another one beside it"
         kernels.backward_lazy(x.numpy(), grad.contiguous().numpy(), levels, self.rows.numpy(), self.touched.numpy())
+
+
+def _refuse(dense: Tensor | None) -> None:
+    if dense is not None:
+        raise AssertionError(
+            f"a table of {len(dense):,} rows whose gradient is kept lazily got a dense one: only its grid may use it in a loss"
+        )
 
 
 class HashGrid(Encoding):
@@ -231,10 +242,14 @@ class HashGrid(Encoding):
             if self._lazy is None and torch.is_grad_enabled():
                 self._lazy = LazyGradient(self.table)
             return _EncodeLazy.apply(inner, self.table, self.levels, self._lazy).unflatten(0, x.shape[:-1])  # type: ignore
+        if self._lazy is not None and (kernels is None or self.table.device.type != "cpu"):
+            self.forget()  # what is dense from now on may be
         return encode(inner, self.table, self.levels).unflatten(0, x.shape[:-1])
 
     def forget(self) -> None:
         """Let go of the lazy gradient, and of the moments beside it."""
+        if self._lazy is not None:
+            self._lazy.guard.remove()
         self._lazy = None
         self.table.__dict__.pop("lazy", None)  # pyright: ignore
 

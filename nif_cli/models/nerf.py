@@ -212,7 +212,10 @@ class Nerf(Model):
             assert self.grid is not None
             if not taken:  # nothing is left to learn from: everything is open again
                 self.grid.occupied = self.grid.allowed.clone()
-                light.color = light.color + 0 * sum(p.sum() for p in self.network.parameters())
+                # a loss that depends on nothing: zero, through none of the numbers that are learned, and of no table
+                table = self.network.grid.table  # type: ignore[union-attr]
+                weight = next(p for p in self.network.parameters() if p is not table)
+                light.color = light.color + weight[:0].sum()
             self.per_ray.lerp_(torch.tensor(max(1.0, taken / max(1, len(rays))), device=self.device), 0.1)
         return {"color": self._error(light, truth, behind, batch)}
 
@@ -258,7 +261,8 @@ class Nerf(Model):
         each = (
             torch.nn.functional.huber_loss(made, truth, reduction="none", delta=self.huber) if self.huber else (made - truth) ** 2
         )
-        return each[batch.valid].mean() if not batch.valid.all() else each.mean()
+        each = each[batch.valid] if not batch.valid.all() else each
+        return each.mean() if each.numel() else each.sum()  # nothing to learn from is no error
 
     def terms(self, batch: RayBatch) -> dict[str, Tensor]:
         terms = super().terms(batch)

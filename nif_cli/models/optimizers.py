@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
+from nif_cli import NifError
+
 
 class Adam(torch.optim.Adam):
     """torch's Adam; for a parameter whose gradient is sparse (an embedding's), each row has its own moments and its own
@@ -28,6 +30,9 @@ class Adam(torch.optim.Adam):
         lazy = [x for x in given if x[2] is getattr(getattr(x[1], "lazy", None), "gradient", None)]
         for _, p, _ in sparse + lazy:
             p.grad = None
+        for _, p, _ in given:
+            if p.grad is not None:
+                self._apart(p)
         super().step()
         for group, p, grad in lazy:
             self._step_touched(group, p)
@@ -46,10 +51,21 @@ class Adam(torch.optim.Adam):
         }
         return found | {"state": state}
 
+    def _apart(self, p: Tensor) -> None:
+        """Moments that lay in the rows of a lazy gradient which is no longer kept: torch's loops take them for arrays of
+        their own, whatever their strides, and would write into each other."""
+        for name in ("exp_avg", "exp_avg_sq"):
+            kept = self.state[p].get(name) if p in self.state else None
+            if kept is not None and kept.is_contiguous() != p.is_contiguous():
+                self.state[p][name] = kept.contiguous()
+
     def _step_touched(self, group: dict, p: Tensor) -> None:
         """A large table (fields.grids.LazyGradient): rows without a gradient keep still; steps are counted for all."""
         from nif_cli.fields import kernels
 
+        for name in ("amsgrad", "maximize", "decoupled_weight_decay"):
+            if group.get(name):
+                raise NifError(f"optimizer.{name}=true: a hash grid on a CPU has no such Adam; leave it out")
         state, lazy = self.state[p], p.lazy  # type: ignore[attr-defined]
         state.setdefault("step", torch.zeros(()))
         for name, own in (("exp_avg", lazy.mean), ("exp_avg_sq", lazy.square)):

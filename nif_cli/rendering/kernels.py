@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nif_cli.compiled import compiled
+from nif_cli.compiled import compiled, threads
 
 if TYPE_CHECKING:
     from nif_cli.rendering.occupancy import GridMarch
@@ -23,7 +23,7 @@ def composite(
     """Colour [R, 3], depth [R], transmittance [R], weights [N]: volume.reference."""
     out = torch.zeros(rays, 3), torch.zeros(rays), torch.ones(rays), torch.empty(len(t))
     given = (x.contiguous().numpy() for x in (density, rgb, t, delta))
-    _composite(*given, _starts(ray.numpy(), rays), np.float32(opaque), *(x.numpy() for x in out), torch.get_num_threads())
+    _composite(*given, _starts(ray.numpy(), rays), np.float32(opaque), *(x.numpy() for x in out), threads())
     return out
 
 
@@ -35,7 +35,7 @@ def composite_backward(saved: Sequence[Tensor], of: Sequence[Tensor], opaque: fl
     given = (x.contiguous().numpy() for x in (density, rgb, t, delta, transmittance, weights))
     grads = (x.contiguous().numpy() for x in of)
     starts = _starts(ray.numpy(), len(color))
-    _composite_backward(*given, starts, *grads, np.float32(opaque), *(x.numpy() for x in out), torch.get_num_threads())
+    _composite_backward(*given, starts, *grads, np.float32(opaque), *(x.numpy() for x in out), threads())
     return out
 
 
@@ -47,24 +47,27 @@ def march(state: GridMarch, alive: Tensor, limit: int) -> tuple:
     t, delta = np.empty((count, limit), np.float32), np.empty((count, limit), np.float32)
     found, going = np.zeros(count, np.int64), np.zeros(count, np.bool_)
     growth = math.log1p(state.cone) if state.cone else 0.0
-    threads = torch.get_num_threads()
+    workers = threads()
     _march(
         state.fine.numpy(), state.coarse.numpy(), state.rays.origins.contiguous().numpy(),
         state.rays.directions.contiguous().numpy(), state.speed.numpy(), state.first.numpy(), state.far.numpy(),
         state.taken.numpy(), alive.numpy(), np.float32(state.step), np.float32(state.cone), np.float32(growth),
-        t, delta, found, going, threads,
+        t, delta, found, going, workers,
     )  # fmt: skip
     starts = np.zeros(count + 1, np.int64)
     np.cumsum(found, out=starts[1:])
     total = int(starts[-1])
     packed = torch.empty(total, dtype=torch.int64), torch.empty(total), torch.empty(total)
-    _pack(t, delta, starts, *(p.numpy() for p in packed), threads)
+    _pack(t, delta, starts, *(p.numpy() for p in packed), workers)
     return Samples(*packed), torch.from_numpy(going)
 
 
 def _starts(ray: np.ndarray, rays: int) -> np.ndarray:
     """Where each ray's samples begin, and the end: [R + 1]."""
-    return np.searchsorted(ray, np.arange(rays + 1))
+    starts = np.searchsorted(ray, np.arange(rays + 1))
+    if starts[0] or starts[-1] != len(ray):
+        raise ValueError(f"samples of rays that are not among the {rays}")
+    return starts
 
 
 @compiled(parallel=True)
@@ -131,7 +134,8 @@ def _unwarp(s, step, cone, growth):
 
 @compiled()
 def _cell(unit, side):
-    return min(max(int(unit * side), 0), side - 1)
+    place = unit * side
+    return min(int(place), side - 1) if place > 0 else 0
 
 
 @compiled()
@@ -191,7 +195,10 @@ def _march(
                     i, j, m, side = i8, j8, m8, np.float32(blocks)
                 leave = min(_leave(ux, i, dx, side), _leave(uy, j, dy, side), _leave(uz, m, dz, side))
                 beyond = _warp((t + max(leave, np.float32(0)) * 2 * extent) * speed[ray], step, cone, growth)
-                k = max(k + 1, int(np.ceil(beyond - start - np.float32(1e-3))))
+                ahead = np.ceil(beyond - start - np.float32(1e-3))
+                if not ahead < 1e9:  # there is no end to it: nothing is ahead, and no integer says where
+                    break
+                k = max(k + 1, int(ahead))
             taken[ray] = k
             found[a] = number
 

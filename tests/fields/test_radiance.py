@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from nif_cli import NifError
 from nif_cli.fields import grids
 from nif_cli.fields.radiance import Nerf, Ngp, spherical_harmonics
 from nif_cli.models.optimizers import Adam
@@ -132,6 +133,59 @@ def test_a_step_of_adam_moves_touched_rows_as_adam_does_and_no_others():
     assert torch.equal(table, before)
     (state,) = ours.state_dict()["state"].values()
     assert state["exp_avg"].untyped_storage().nbytes() == table.nbytes  # no more than itself
+
+
+def stepped():
+    """A network, its Adam after a step, and what the step looked at."""
+    torch.manual_seed(0)
+    network = small(log2_table=10, levels=2, finest=32)
+    optimizer = Adam(network.parameters(), lr=1e-2, betas=(0.9, 0.99), eps=1e-15)
+    points, directions = places(50)
+    network(points, directions)[1].sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return network, optimizer, points, directions
+
+
+@pytest.mark.parametrize("among", [False, True])
+def test_a_lazily_kept_table_refuses_a_dense_gradient(among):
+    """It would be added to rows that nothing marks, or, alone, be read by loops that do not know how the rows lie."""
+    network, _, points, directions = stepped()
+    loss = network.grid.table.square().sum()
+    if among:
+        loss = loss + network(points, directions)[1].sum()
+    with pytest.raises(AssertionError, match="kept lazily got a dense one"):
+        loss.backward()
+
+
+def test_moments_survive_the_end_of_laziness(monkeypatch):
+    """Where a table's gradient becomes dense after all, Adam goes on as if it had always been."""
+    network, optimizer, points, directions = stepped()
+    table = network.grid.table
+    state = {name: x.clone() for name, x in optimizer.state[table].items()}
+    assert not state["exp_avg"].eq(0).all()
+    plain = torch.nn.Parameter(table.detach().clone())
+    theirs = torch.optim.Adam([plain], lr=1e-2, betas=(0.9, 0.99), eps=1e-15, fused=True)
+    theirs.state[plain] = {name: x.contiguous() for name, x in state.items()}
+    monkeypatch.setattr(grids, "kernels", None)
+    for group in optimizer.param_groups:
+        group["fused"] = True
+    for _ in range(3):
+        optimizer.zero_grad()
+        network(points, directions)[1].sum().backward()
+        plain.grad = table.grad.clone()
+        optimizer.step()
+        theirs.step()
+        torch.testing.assert_close(table, plain)
+    torch.testing.assert_close(optimizer.state[table]["exp_avg_sq"], theirs.state[plain]["exp_avg_sq"])
+
+
+@pytest.mark.parametrize("option", ["amsgrad", "maximize"])
+def test_an_adam_that_the_rows_do_not_have_is_refused(option):
+    network = small(log2_table=10, levels=2, finest=32)
+    network(*places(5))[1].sum().backward()
+    with pytest.raises(NifError, match=option):
+        Adam(network.parameters(), lr=1e-2, **{option: True}).step()
 
 
 @pytest.mark.parametrize("wrong", [{"width": 0}, {"log2_table": 40}, {"levels": 0}])

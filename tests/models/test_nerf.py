@@ -147,6 +147,53 @@ def test_nothing_to_see_opens_the_grid_again():
     assert torch.equal(made.grid.occupied, made.grid.allowed)
 
 
+def test_a_batch_without_any_sample_is_a_step_that_changes_no_table():
+    """Rays that meet nothing, between others that do: numbers stay finite, the table and its moments as they are."""
+    data = toy(views=4)
+    made = model()
+    made.adopt(data)
+    made.train()
+    optimizer = made.configure_optimizers()
+    for group in optimizer.param_groups:
+        group["fused"] = True
+    pool, generator = data.make_pool(torch.device("cpu")), torch.Generator().manual_seed(0)
+    table = made.network.grid.table
+
+    def step(empty: bool) -> float:
+        batch = pool.draw(256, generator)
+        if empty:
+            batch.origins = batch.origins + 100.0
+        optimizer.zero_grad()
+        (loss,) = made.loss(batch).values()
+        loss.backward()
+        assert (table.grad is None) == empty
+        optimizer.step()
+        return float(loss.detach())
+
+    assert np.isfinite([step(True) for _ in range(2)]).all()  # also before anything was learned
+    first = step(False)
+    for _ in range(3):
+        before = [table.detach().clone(), *(optimizer.state[table][n].clone() for n in ("exp_avg", "exp_avg_sq"))]
+        assert np.isfinite(step(True))
+        after = [table.detach(), *(optimizer.state[table][n] for n in ("exp_avg", "exp_avg_sq"))]
+        assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+        assert np.isfinite(step(False))
+    assert all(torch.isfinite(p).all() for p in made.network.parameters())
+    assert np.mean([step(False) for _ in range(5)]) < 1.5 * first
+
+
+def test_a_batch_of_masked_rays_has_no_error():
+    data = toy(views=4)
+    made = model()
+    made.adopt(data)
+    made.train()
+    batch = data.make_pool(torch.device("cpu")).draw(64, torch.Generator().manual_seed(0))
+    batch.valid = torch.zeros(len(batch), dtype=torch.bool)
+    loss = made.loss(batch)["color"]
+    loss.backward()
+    assert loss.item() == 0
+
+
 def test_fields_without_directions_are_refused():
     from nif_cli.fields.mlp import MLP
 
