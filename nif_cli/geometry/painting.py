@@ -1,0 +1,241 @@
+"""Painted shapes of the plane as one region: fills and widened strokes, later ones over earlier ones, dark inside and light
+outside. The boolean operations are those of Clipper2 (through manifold3d), on a grid of 1e-8 of the drawing's size."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+from manifold3d import CrossSection, FillRule, OpType
+
+from nif_cli.geometry.curves import Curves
+
+TOLERANCE = 2e-6  # how far a chord may be from its curve, of the drawing's size
+MOST_CHORDS = 2_000_000
+MOST_CROSSINGS = 3e6
+MOST_WORK = 2e9  # active edges that a sweep passes by, all in all
+
+
+class TooMuch(Exception):
+    """The shapes are too many, or cross too often, to be painted in bounded time; says so."""
+
+
+@dataclass
+class Stroke:
+    """How a line is widened, in its own coordinates."""
+
+    width: float
+    join: str = "miter"  # or round, bevel
+    cap: str = "butt"  # or round, square
+    miter: float = 4.0
+
+
+@dataclass
+class Layer:
+    """A shape in its own coordinates: its subpaths as cubics, whether each is closed, and the [2, 3] matrix to the drawing.
+    Where `stroke` is None its inside is painted (by `rule`), otherwise the widened line; within all `clips`."""
+
+    subpaths: Sequence[Float[np.ndarray, "N 4 2"]]
+    closed: Sequence[bool]
+    matrix: Float[np.ndarray, "2 3"]
+    dark: bool
+    rule: Literal["nonzero", "evenodd"] = "nonzero"
+    stroke: Stroke | None = None
+    clips: tuple[tuple[Layer, ...], ...] = ()
+
+
+def painted(layers: Sequence[Layer]) -> Curves:
+    """The boundary of what is dark in the end, free of crossings: outer curves one way round, holes the other. Empty if
+    nothing is dark. TooMuch where the work has no bound."""
+    corners = [_moved(c, layer.matrix).reshape(-1, 2) for layer in layers for c in layer.subpaths]
+    if not corners:
+        return []
+    low = np.min([c.min(0) for c in corners], 0)
+    size = float(np.max(np.max([c.max(0) for c in corners], 0) - low))
+    widest = max((_scale(layer.matrix) * layer.stroke.width for layer in layers if layer.stroke), default=0.0)
+    size = max(size, widest)
+    if not size > 0:
+        return []
+    canvas = _Canvas(low, size)
+    everything = [(layer, canvas.contours(layer)) for layer in layers]
+    clips = {id(clip): [(part, canvas.contours(part)) for part in clip] for layer in layers for clip in layer.clips}
+    canvas.lie_down([c for layer, contours in (*everything, *itertools.chain(*clips.values())) for c in contours])
+    for key, parts in clips.items():
+        canvas.clips[key] = _union([canvas.region(part, contours) for part, contours in parts])
+    found = _over([canvas.region(layer, contours) for layer, contours in everything], [layer.dark for layer in layers])
+    return [c for c in (canvas.back(np.asarray(c)) for c in found.to_polygons()) if len(c) >= 3]
+
+
+class _Canvas:
+    """Coordinates of the boolean operations: the drawing in a square of side 100, turned if need be."""
+
+    def __init__(self, low: np.ndarray, size: float):
+        self.low, self.factor, self.turn, self.chords = low, 100 / size, np.eye(2), 0
+        self.clips: dict[int, CrossSection] = {}
+
+    def contours(self, layer: Layer) -> list[np.ndarray]:
+        """Polygons of one layer, not yet turned."""
+        tolerance = 100 * TOLERANCE / self.factor / max(_scale(layer.matrix), 1e-300)
+        lines = []
+        for cubics in layer.subpaths:
+            lines.append(flattened(cubics, tolerance, MOST_CHORDS - self.chords))
+            self.chords += len(lines[-1])
+        if layer.stroke is not None:
+            lines = [
+                p
+                for line, closed in zip(lines, layer.closed, strict=True)
+                for p in widened(line, closed, layer.stroke, tolerance)
+            ]
+            self.chords += sum(map(len, lines))
+        if self.chords > MOST_CHORDS:
+            raise TooMuch(f"more than {MOST_CHORDS:,} chords are needed to follow its curves to {TOLERANCE:g} of its size")
+        return [(_moved(line, layer.matrix) - self.low) * self.factor for line in lines if len(line) > 1]
+
+    def lie_down(self, contours: Sequence[np.ndarray]) -> None:
+        """Turns the plane so that a sweep meets few edges at a time. TooMuch if there is no such way, or too many crossings."""
+        if not contours:
+            return
+        a, b = np.concatenate(list(contours)), np.concatenate([np.roll(c, -1, 0) for c in contours])
+        rng = np.random.default_rng(0)
+        chosen = rng.choice(len(a), max(1, min(len(a), 2000, 10_000_000 // len(a))), replace=False)
+        crossings = sum(_crossings(a[i], b[i], a, b) for i in chosen) / len(chosen) * len(a) / 2
+        if crossings > MOST_CROSSINGS:
+            raise TooMuch(f"its lines cross one another about {crossings:,.0f} times; at most {MOST_CROSSINGS:,.0f}")
+        work = []
+        for angle in (0, 90, 45, 135):
+            c, s = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+            turn = np.array([[c, -s], [s, c]]).round(15)
+            rise = (b - a) @ turn[1]
+            turns = np.count_nonzero(np.sign(rise[1:]) != np.sign(rise[:-1]))
+            work.append((float(np.abs(rise).sum()) / 100 * turns, turn))
+        best = work[0] if work[0][0] < 1e8 else min(work, key=lambda w: w[0])
+        if best[0] > MOST_WORK:
+            raise TooMuch(f"{len(a):,} chords lie side by side in it")
+        self.turn = best[1]
+
+    def region(self, layer: Layer, contours: Sequence[np.ndarray]) -> CrossSection:
+        evenodd = layer.stroke is None and layer.rule == "evenodd"
+        found = CrossSection([c @ self.turn.T for c in contours], FillRule.EvenOdd if evenodd else FillRule.NonZero)
+        for clip in layer.clips:
+            found = found ^ self.clips[id(clip)]
+        return found
+
+    def back(self, curve: np.ndarray) -> np.ndarray:
+        curve = curve @ self.turn / self.factor + self.low
+        return curve[np.linalg.norm(curve - np.roll(curve, 1, 0), axis=1) > 0]
+
+
+def _union(parts: Sequence[CrossSection]) -> CrossSection:
+    """Of a few at a time: a sweep over very many that lie upon one another takes their number squared."""
+    parts = list(parts)
+    while len(parts) > 1:
+        parts = [CrossSection.batch_boolean(parts[i : i + 16], OpType.Add) for i in range(0, len(parts), 16)]
+    return parts[0] if parts else CrossSection()
+
+
+def _over(regions: Sequence[CrossSection], dark: Sequence[bool]) -> CrossSection:
+    """What is dark after painting all in turn. A pair (dark, light) says what a stretch of layers does to those below;
+    stretches that follow each other are joined two by two, so that none is cut by all the others."""
+    stretches: list[tuple[CrossSection, CrossSection]] = []
+    begin = 0
+    for k in range(1, len(regions) + 1):
+        if k == len(regions) or dark[k] != dark[begin]:
+            whole = _union(regions[begin:k])
+            stretches.append((whole, CrossSection()) if dark[begin] else (CrossSection(), whole))
+            begin = k
+    while len(stretches) > 1:
+        joined = [
+            ((under[0] - over[1]) + over[0], (under[1] - over[0]) + over[1])
+            for under, over in zip(stretches[::2], stretches[1::2], strict=False)
+        ]
+        stretches = joined + stretches[len(joined) * 2 :]
+    return stretches[0][0] if stretches else CrossSection()
+
+
+def flattened(cubics: Float[np.ndarray, "N 4 2"], tolerance: float, most: int = MOST_CHORDS) -> Float[np.ndarray, "M 2"]:
+    """Points along segments that follow one another, the last end included: as many chords to each as keep within
+    `tolerance` of it (an eighth of the second derivative times the step squared)."""
+    bend = np.linalg.norm(cubics[:, :-2] - 2 * cubics[:, 1:-1] + cubics[:, 2:], axis=-1).max(1)
+    count = np.ceil(np.sqrt(6 * bend / (8 * tolerance)) - 1e-6).clip(1, 1e7).astype(np.int64)
+    if count.sum() > most:
+        raise TooMuch(f"more than {MOST_CHORDS:,} chords are needed to follow its curves to {TOLERANCE:g} of its size")
+    which = np.repeat(np.arange(len(cubics)), count)
+    t = ((np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count)) / count[which])[:, None]
+    p, s = cubics[which], 1 - t
+    points = s**3 * p[:, 0] + 3 * s * s * t * p[:, 1] + 3 * s * t * t * p[:, 2] + t**3 * p[:, 3]
+    points = np.concatenate((points, cubics[-1:, 3]))
+    return points[np.concatenate(([True], (points[1:] != points[:-1]).any(1)))]
+
+
+def widened(line: Float[np.ndarray, "M 2"], closed: bool, stroke: Stroke, tolerance: float) -> list[Float[np.ndarray, "K 2"]]:
+    """Polygons, all the same way round, whose union is the line drawn with a pen: a rectangle to each segment, a wedge or
+    disc at each corner, the caps."""
+    half = stroke.width / 2
+    steps = max(8, math.ceil(math.pi / math.sqrt(min(1.0, 2 * tolerance / half)))) if half > 0 else 8
+    disc = half * np.stack([f(np.arange(steps) * 2 * math.pi / steps) for f in (np.cos, np.sin)], -1)
+    if half <= 0:
+        return []
+    if closed and len(line) > 1 and (line[0] == line[-1]).all():
+        line = line[:-1]
+    if len(line) == 1:  # a dot
+        square = half * np.array([[-1.0, -1], [1, -1], [1, 1], [-1, 1]])
+        return [] if stroke.cap == "butt" else [line[0] + (disc if stroke.cap == "round" else square)]
+    a, b = (line, np.roll(line, -1, 0)) if closed else (line[:-1], line[1:])
+    along = (b - a) / np.linalg.norm(b - a, axis=1, keepdims=True)
+    if not closed and stroke.cap == "square":
+        a, b = a.copy(), b.copy()
+        a[0] -= half * along[0]
+        b[-1] += half * along[-1]
+    side = half * np.stack((-along[:, 1], along[:, 0]), -1)
+    found = list(np.stack((a - side, b - side, b + side, a + side), 1))
+    at, first, second = (a, np.roll(side, 1, 0), side) if closed else (a[1:], side[:-1], side[1:])
+    turn = first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]
+    cosine = ((first * second).sum(1) / half**2).clip(-1, 1)
+    outer = -np.where(turn > 0, 1.0, -1.0)[:, None]
+    reach = np.sqrt(2 / (1 + cosine).clip(min=1e-12))  # 1 / cos(half the turn): of the tip, in half widths
+    pointed = (stroke.join not in ("round", "bevel")) & (reach <= stroke.miter) | (reach < 1 + tolerance / half)
+    tip = np.where(pointed, reach, 1 / reach)[:, None] * half * _unit(first + second)
+    wedges = np.stack((at, at + outer * first, at + outer * tip, at + outer * second), 1)
+    wedges[turn < 0] = wedges[turn < 0][:, ::-1]
+    sharp = (reach >= 1 + tolerance / half) & (stroke.join == "round")
+    found += list(wedges[(turn != 0) & ~sharp]) + [p + disc for p in at[sharp | ((cosine < 0) & (stroke.join == "round"))]]
+    if not closed and stroke.cap == "round":
+        found += [line[0] + disc, line[-1] + disc]
+    return _one_way_round(found)
+
+
+def _one_way_round(polygons: list[np.ndarray]) -> list[np.ndarray]:
+    """Counterclockwise, where y is up."""
+    found = []
+    for p in polygons:
+        q = p - p[0]
+        area = (q[:, 0] * np.roll(q[:, 1], -1) - q[:, 1] * np.roll(q[:, 0], -1)).sum()
+        found.append(p if area >= 0 else p[::-1])
+    return found
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True).clip(min=1e-300)
+
+
+def _moved(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    return points @ matrix[:, :2].T + matrix[:, 2]
+
+
+def _scale(matrix: np.ndarray) -> float:
+    """By how much a length grows at most."""
+    return float(np.linalg.norm(matrix[:, :2], 2))
+
+
+def _crossings(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> int:
+    """How many of the segments c -> d the segment a -> b crosses."""
+
+    def side(p: np.ndarray, q: np.ndarray, r: np.ndarray) -> np.ndarray:
+        return (q[..., 0] - p[..., 0]) * (r[..., 1] - p[..., 1]) - (q[..., 1] - p[..., 1]) * (r[..., 0] - p[..., 0])
+
+    return int(((side(a, b, c) * side(a, b, d) < 0) & (side(c, d, a) * side(c, d, b) < 0)).sum())
