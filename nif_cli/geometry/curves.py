@@ -27,6 +27,7 @@ def signed_distance(
 ) -> Float[np.ndarray, "P"]:
     """Exact distance to the curves, positive where their winding number is not 0 (SVG's rule). `progress` is told how many
     points were done."""
+    curves, points = _in_small_boxes(curves, points)
     a, b = segments_of(curves)
     ends = np.stack((np.arange(len(a)), np.arange(len(a)) + len(a)), 1)
     corners, tree = np.concatenate((a, b)), Chains(curves)
@@ -42,7 +43,31 @@ def signed_distance(
 
 def winding_number(curves: Curves, points: Float[np.ndarray, "P 2"]) -> Float[np.ndarray, "P"]:
     """How often the curves go round each point: crossings of the ray to the right, upwards less downwards."""
+    curves, points = _in_small_boxes(curves, points)
     return Chains(curves).winding_number(points)
+
+
+def _in_small_boxes(curves: Curves, points: Float[np.ndarray, "P 2"]) -> tuple[Curves, Float[np.ndarray, "P 2"]]:
+    """The same, turned by an eighth and with long segments cut in pieces where a point is otherwise in the boxes of very many
+    segments (parallel lines side by side, rays from one centre)."""
+    a, b = segments_of(curves)
+    whole = max(float(np.ptp(a, axis=0).prod()), 1e-300)
+    if np.abs(b - a).prod(1).sum() < 100 * whole:
+        return curves, points
+    turn = np.array([[1.0, -1], [1, 1]]) * 0.5**0.5
+    if np.abs((b - a) @ turn.T).prod(1).sum() < 0.5 * np.abs(b - a).prod(1).sum():
+        curves, points = [c @ turn.T for c in curves], points @ turn.T
+        a, b = segments_of(curves)
+    longest = np.abs(b - a).prod(1) ** 0.5  # a side of the box
+    step = max(float(np.ptp(a, axis=0).max()) / 64, float(longest.sum()) / 1_000_000)
+    cut = []
+    for c in curves:
+        along = np.roll(c, -1, 0) - c
+        count = np.ceil(np.abs(along).prod(1) ** 0.5 / step).clip(1).astype(np.int64)
+        which = np.repeat(np.arange(len(c)), count)
+        share = (np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count)) / count[which]
+        cut.append(c[which] + share[:, None] * along[which])
+    return cut, points
 
 
 class Chains:

@@ -12,12 +12,13 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 from manifold3d import CrossSection, FillRule, OpType
+from tqdm import tqdm
 
 from nif_cli.geometry.curves import Curves
 
-TOLERANCE = 2e-6  # how far a chord may be from its curve, of the drawing's size
+TOLERANCE = 2e-6  # how far a chord may be from its curve, of the drawing's size; up to 100 times that where it has very many
 MOST_CHORDS = 2_000_000
-MOST_CROSSINGS = 3e6
+MOST_CROSSINGS = 5e6
 MOST_WORK = 2e9  # active edges that a sweep passes by, all in all
 
 
@@ -62,12 +63,17 @@ def painted(layers: Sequence[Layer]) -> Curves:
     if not size > 0:
         return []
     canvas = _Canvas(low, size)
+    fine = sum(_chords(c, layer, canvas.tolerance(layer)) for layer in layers for c in layer.subpaths)
+    canvas.coarser = float(np.clip((4 * fine / MOST_CHORDS) ** 2, 1, 100))
     everything = [(layer, canvas.contours(layer)) for layer in layers]
     clips = {id(clip): [(part, canvas.contours(part)) for part in clip] for layer in layers for clip in layer.clips}
-    canvas.lie_down([c for layer, contours in (*everything, *itertools.chain(*clips.values())) for c in contours])
+    drawn = [*everything, *itertools.chain(*clips.values())]
+    canvas.check([c for _, contours in drawn for c in contours])
+    canvas.lie_down(drawn)
     for key, parts in clips.items():
         canvas.clips[key] = _union([canvas.region(part, contours) for part, contours in parts])
-    found = _over([canvas.region(layer, contours) for layer, contours in everything], [layer.dark for layer in layers])
+    bar = tqdm(everything, desc="shapes", leave=False, disable=None, delay=1)
+    found = _over([canvas.region(layer, contours) for layer, contours in bar], [layer.dark for layer in layers])
     return [c for c in (canvas.back(np.asarray(c)) for c in found.to_polygons()) if len(c) >= 3]
 
 
@@ -75,12 +81,16 @@ class _Canvas:
     """Coordinates of the boolean operations: the drawing in a square of side 100, turned if need be."""
 
     def __init__(self, low: np.ndarray, size: float):
-        self.low, self.factor, self.turn, self.chords = low, 100 / size, np.eye(2), 0
+        self.low, self.factor, self.turn, self.chords, self.coarser = low, 100 / size, np.eye(2), 0, 1.0
         self.clips: dict[int, CrossSection] = {}
+
+    def tolerance(self, layer: Layer) -> float:
+        """In the layer's own coordinates."""
+        return 100 * TOLERANCE * self.coarser / self.factor / max(_scale(layer.matrix), 1e-300)
 
     def contours(self, layer: Layer) -> list[np.ndarray]:
         """Polygons of one layer, not yet turned."""
-        tolerance = 100 * TOLERANCE / self.factor / max(_scale(layer.matrix), 1e-300)
+        tolerance = self.tolerance(layer)
         lines = []
         for cubics in layer.subpaths:
             lines.append(flattened(cubics, tolerance, MOST_CHORDS - self.chords))
@@ -96,31 +106,39 @@ class _Canvas:
             raise TooMuch(f"more than {MOST_CHORDS:,} chords are needed to follow its curves to {TOLERANCE:g} of its size")
         return [(_moved(line, layer.matrix) - self.low) * self.factor for line in lines if len(line) > 1]
 
-    def lie_down(self, contours: Sequence[np.ndarray]) -> None:
-        """Turns the plane so that a sweep meets few edges at a time. TooMuch if there is no such way, or too many crossings."""
+    def check(self, contours: Sequence[np.ndarray]) -> None:
+        """TooMuch if the lines cross too often, by a sample of them."""
         if not contours:
             return
-        a, b = np.concatenate(list(contours)), np.concatenate([np.roll(c, -1, 0) for c in contours])
+        a, b = _edges(contours)
         rng = np.random.default_rng(0)
         chosen = rng.choice(len(a), max(1, min(len(a), 2000, 10_000_000 // len(a))), replace=False)
         crossings = sum(_crossings(a[i], b[i], a, b) for i in chosen) / len(chosen) * len(a) / 2
         if crossings > MOST_CROSSINGS:
             raise TooMuch(f"its lines cross one another about {crossings:,.0f} times; at most {MOST_CROSSINGS:,.0f}")
-        work = []
-        for angle in (0, 90, 45, 135):
-            c, s = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-            turn = np.array([[c, -s], [s, c]]).round(15)
-            rise = (b - a) @ turn[1]
-            turns = np.count_nonzero(np.sign(rise[1:]) != np.sign(rise[:-1]))
-            work.append((float(np.abs(rise).sum()) / 100 * turns, turn))
-        best = work[0] if work[0][0] < 1e8 else min(work, key=lambda w: w[0])
-        if best[0] > MOST_WORK:
-            raise TooMuch(f"{len(a):,} chords lie side by side in it")
-        self.turn = best[1]
+
+    def lie_down(self, everything: Sequence[tuple[Layer, list[np.ndarray]]]) -> None:
+        """Turns the plane so that a sweep meets few edges at a time. TooMuch if there is no such way."""
+        work = np.zeros(4)
+        turns = [np.array([[c, -s], [s, c]]) for c, s in ((1, 0), (0, 1), (0.5**0.5, 0.5**0.5), (-(0.5**0.5), 0.5**0.5))]
+        for layer, contours in everything:
+            if layer.stroke is None and sum(map(len, contours)) > 5000:
+                a, b = _edges(contours)
+                for k, turn in enumerate(turns):
+                    rise = (b - a) @ turn[1]
+                    bends = np.count_nonzero(np.sign(rise[1:]) != np.sign(rise[:-1]))
+                    work[k] += float(np.abs(rise).sum()) / 100 * bends
+        best = 0 if work[0] < 1e8 else int(work.argmin())
+        if work[best] > MOST_WORK:
+            raise TooMuch("too many of its lines lie side by side")
+        self.turn = turns[best]
 
     def region(self, layer: Layer, contours: Sequence[np.ndarray]) -> CrossSection:
-        evenodd = layer.stroke is None and layer.rule == "evenodd"
-        found = CrossSection([c @ self.turn.T for c in contours], FillRule.EvenOdd if evenodd else FillRule.NonZero)
+        turned = [c @ self.turn.T for c in contours]
+        if layer.stroke is not None:  # many pieces that lie upon their neighbours
+            found = _union([CrossSection(turned[i : i + 256], FillRule.NonZero) for i in range(0, len(turned), 256)])
+        else:
+            found = CrossSection(turned, FillRule.EvenOdd if layer.rule == "evenodd" else FillRule.NonZero)
         for clip in layer.clips:
             found = found ^ self.clips[id(clip)]
         return found
@@ -128,6 +146,10 @@ class _Canvas:
     def back(self, curve: np.ndarray) -> np.ndarray:
         curve = curve @ self.turn / self.factor + self.low
         return curve[np.linalg.norm(curve - np.roll(curve, 1, 0), axis=1) > 0]
+
+
+def _edges(contours: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    return np.concatenate(list(contours)), np.concatenate([np.roll(c, -1, 0) for c in contours])
 
 
 def _union(parts: Sequence[CrossSection]) -> CrossSection:
@@ -160,8 +182,7 @@ def _over(regions: Sequence[CrossSection], dark: Sequence[bool]) -> CrossSection
 def flattened(cubics: Float[np.ndarray, "N 4 2"], tolerance: float, most: int = MOST_CHORDS) -> Float[np.ndarray, "M 2"]:
     """Points along segments that follow one another, the last end included: as many chords to each as keep within
     `tolerance` of it (an eighth of the second derivative times the step squared)."""
-    bend = np.linalg.norm(cubics[:, :-2] - 2 * cubics[:, 1:-1] + cubics[:, 2:], axis=-1).max(1)
-    count = np.ceil(np.sqrt(6 * bend / (8 * tolerance)) - 1e-6).clip(1, 1e7).astype(np.int64)
+    count = _count(cubics, tolerance)
     if count.sum() > most:
         raise TooMuch(f"more than {MOST_CHORDS:,} chords are needed to follow its curves to {TOLERANCE:g} of its size")
     which = np.repeat(np.arange(len(cubics)), count)
@@ -170,6 +191,16 @@ def flattened(cubics: Float[np.ndarray, "N 4 2"], tolerance: float, most: int = 
     points = s**3 * p[:, 0] + 3 * s * s * t * p[:, 1] + 3 * s * t * t * p[:, 2] + t**3 * p[:, 3]
     points = np.concatenate((points, cubics[-1:, 3]))
     return points[np.concatenate(([True], (points[1:] != points[:-1]).any(1)))]
+
+
+def _count(cubics: np.ndarray, tolerance: float) -> np.ndarray:
+    bend = np.linalg.norm(cubics[:, :-2] - 2 * cubics[:, 1:-1] + cubics[:, 2:], axis=-1).max(1)
+    return np.ceil(np.sqrt(6 * bend / (8 * tolerance)) - 1e-6).clip(1, 1e7).astype(np.int64)
+
+
+def _chords(cubics: np.ndarray, layer: Layer, tolerance: float) -> int:
+    """How many edges a subpath will have; a widened line has eight to a chord."""
+    return int(_count(cubics, tolerance).sum()) * (8 if layer.stroke else 1)
 
 
 def widened(line: Float[np.ndarray, "M 2"], closed: bool, stroke: Stroke, tolerance: float) -> list[Float[np.ndarray, "K 2"]]:

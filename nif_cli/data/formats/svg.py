@@ -24,9 +24,9 @@ SHAPES = ("path", "rect", "circle", "ellipse", "line", "polyline", "polygon")
 GROUPS = ("svg", "g", "a", "switch")
 UNSEEN = ("defs", "style", "title", "desc", "metadata", "symbol", "clipPath", "mask", "marker", "pattern", "filter", "script",
           "linearGradient", "radialGradient", "namedview", "view", "animate", "animateTransform", "set", "font")  # fmt: skip
-MOST_BYTES = 2**26
+MOST_BYTES = 2**25
 MOST_ELEMENTS = 200_000  # with those that <use> repeats
-MOST_SEGMENTS = 500_000
+MOST_SEGMENTS = 1_000_000
 DEEPEST = 100
 
 
