@@ -138,6 +138,7 @@ def opened_picture(path: Path) -> Iterator[Image.Image]:
     """The picture as Pillow opens it (header only), with its pixels counted before they are unpacked. NifError for what is
     no picture of an allowed format, a bomb, or one too large for the memory."""
     regular(path, "picture")
+    Image.init()  # MPO is not known before; plugins are only imported by it
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
         with reading(path, "a picture"), warnings.catch_warnings():
