@@ -24,14 +24,18 @@ def read_picture(path: Path) -> Pixels:
     """The picture, upright as its EXIF says; palettes, CMYK and such become RGB(A), 16 bits stay 16 bits; of several in one
     file the first, which is said. An npy file stays on disk (memory-mapped). NifError names a file that is no picture, or one
     too large for the memory."""
+    if not path.exists():
+        raise NifError(f"{path}: no such file")
     if path.suffix.lower() == ".npy":
         regular(path, "picture")
         return _npy(path)
     with opened_picture(path) as image:
         count = getattr(image, "n_frames", 1)
-        if image.format != "MPO" and count > 1:
-            warnings.warn(f"{path}: {count} pictures in one file; the first is taken", stacklevel=2)
-        return _pixels(path, image)
+        several = image.format != "MPO" and count > 1
+        pixels = _pixels(path, image)
+    if several:
+        warnings.warn(f"{path}: {count} pictures in one file; the first is taken", stacklevel=2)
+    return pixels
 
 
 def _pixels(path: Path, image: Image.Image) -> Pixels:
