@@ -19,7 +19,10 @@ PART = 2**14  # points at a time
 
 def segments_of(curves: Curves) -> tuple[Float[np.ndarray, "M 2"], Float[np.ndarray, "M 2"]]:
     """Where the segments of all curves begin and end."""
-    return np.concatenate(list(curves)), np.concatenate([np.roll(c, -1, 0) for c in curves])
+    a = np.concatenate(list(curves))
+    after, last = np.arange(1, len(a) + 1), np.cumsum([len(c) for c in curves if len(c)])
+    after[last - 1] = np.concatenate(([0], last[:-1]))
+    return a, a[after]
 
 
 def signed_distance(

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from manifold3d import CrossSection, FillRule, OpType
 from tqdm import tqdm
 
-from nif_cli.geometry.curves import Curves
+from nif_cli.geometry.curves import Curves, segments_of
 
 TOLERANCE = 2e-6  # how far a chord may be from its curve, of the drawing's size; up to 100 times that where it has very many
 MOST_CHORDS = 2_000_000
@@ -74,7 +74,15 @@ def painted(layers: Sequence[Layer]) -> Curves:
         canvas.clips[key] = _union([canvas.region(part, contours) for part, contours in parts])
     bar = tqdm(everything, desc="shapes", leave=False, disable=None, delay=1)
     found = _over([canvas.region(layer, contours) for layer, contours in bar], [layer.dark for layer in layers])
-    return [c for c in (canvas.back(np.asarray(c)) for c in found.to_polygons()) if len(c) >= 3]
+    polygons = [np.asarray(c) for c in found.to_polygons()]
+    return [c for c in map(canvas.back, filter(_is_seen, polygons)) if len(c) >= 3]
+
+
+def _is_seen(polygon: np.ndarray) -> bool:
+    """Not a crack of less than a millionth between shapes that should meet."""
+    after = np.roll(polygon, -1, 0)
+    area = abs((polygon[:, 0] * after[:, 1] - polygon[:, 1] * after[:, 0]).sum()) / 2
+    return bool(2 * area > 1e-4 * np.linalg.norm(after - polygon, axis=1).sum())
 
 
 class _Canvas:
@@ -110,7 +118,7 @@ class _Canvas:
         """TooMuch if the lines cross too often, by a sample of them."""
         if not contours:
             return
-        a, b = _edges(contours)
+        a, b = segments_of(contours)
         rng = np.random.default_rng(0)
         chosen = rng.choice(len(a), max(1, min(len(a), 2000, 10_000_000 // len(a))), replace=False)
         crossings = sum(_crossings(a[i], b[i], a, b) for i in chosen) / len(chosen) * len(a) / 2
@@ -123,7 +131,7 @@ class _Canvas:
         turns = [np.array([[c, -s], [s, c]]) for c, s in ((1, 0), (0, 1), (0.5**0.5, 0.5**0.5), (-(0.5**0.5), 0.5**0.5))]
         for layer, contours in everything:
             if layer.stroke is None and sum(map(len, contours)) > 5000:
-                a, b = _edges(contours)
+                a, b = segments_of(contours)
                 for k, turn in enumerate(turns):
                     rise = (b - a) @ turn[1]
                     bends = np.count_nonzero(np.sign(rise[1:]) != np.sign(rise[:-1]))
@@ -146,10 +154,6 @@ class _Canvas:
     def back(self, curve: np.ndarray) -> np.ndarray:
         curve = curve @ self.turn / self.factor + self.low
         return curve[np.linalg.norm(curve - np.roll(curve, 1, 0), axis=1) > 0]
-
-
-def _edges(contours: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    return np.concatenate(list(contours)), np.concatenate([np.roll(c, -1, 0) for c in contours])
 
 
 def _union(parts: Sequence[CrossSection]) -> CrossSection:
@@ -223,7 +227,8 @@ def widened(line: Float[np.ndarray, "M 2"], closed: bool, stroke: Stroke, tolera
         a[0] -= half * along[0]
         b[-1] += half * along[-1]
     side = half * np.stack((-along[:, 1], along[:, 0]), -1)
-    found = list(np.stack((a - side, b - side, b + side, a + side), 1))
+    # with both ends among the corners, so that wedges have whole edges in common with it
+    found = _one_way_round(np.stack((a - side, b - side, b, b + side, a + side, a), 1))
     at, first, second = (a, np.roll(side, 1, 0), side) if closed else (a[1:], side[:-1], side[1:])
     turn = first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]
     cosine = ((first * second).sum(1) / half**2).clip(-1, 1)
@@ -232,22 +237,19 @@ def widened(line: Float[np.ndarray, "M 2"], closed: bool, stroke: Stroke, tolera
     pointed = (stroke.join not in ("round", "bevel")) & (reach <= stroke.miter) | (reach < 1 + tolerance / half)
     tip = np.where(pointed, reach, 1 / reach)[:, None] * half * _unit(first + second)
     wedges = np.stack((at, at + outer * first, at + outer * tip, at + outer * second), 1)
-    wedges[turn < 0] = wedges[turn < 0][:, ::-1]
-    sharp = (reach >= 1 + tolerance / half) & (stroke.join == "round")
-    found += list(wedges[(turn != 0) & ~sharp]) + [p + disc for p in at[sharp | ((cosine < 0) & (stroke.join == "round"))]]
+    discs = (stroke.join == "round") & ((reach >= 1 + tolerance / half) | (cosine < 0))
+    found += _one_way_round(wedges[(turn != 0) & ~discs]) + [p + disc for p in at[discs]]
     if not closed and stroke.cap == "round":
         found += [line[0] + disc, line[-1] + disc]
-    return _one_way_round(found)
-
-
-def _one_way_round(polygons: list[np.ndarray]) -> list[np.ndarray]:
-    """Counterclockwise, where y is up."""
-    found = []
-    for p in polygons:
-        q = p - p[0]
-        area = (q[:, 0] * np.roll(q[:, 1], -1) - q[:, 1] * np.roll(q[:, 0], -1)).sum()
-        found.append(p if area >= 0 else p[::-1])
     return found
+
+
+def _one_way_round(polygons: Float[np.ndarray, "P K 2"]) -> list[np.ndarray]:
+    """Each counterclockwise, where y is up."""
+    q = polygons - polygons[:, :1]
+    after = np.roll(q, -1, 1)
+    area = (q[..., 0] * after[..., 1] - q[..., 1] * after[..., 0]).sum(1)
+    return list(np.where((area < 0)[:, None, None], polygons[:, ::-1], polygons))
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

@@ -58,7 +58,7 @@ def _pixels(path: Path, image: Image.Image) -> Pixels:
     return array if array.ndim == 3 else array[..., None]
 
 
-SIXTEEN = {f"{mode};16{order}" for mode in ("RGB", "RGBA", "RGBX", "LA") for order in "BLN"}
+SIXTEEN = {f"{mode};16{order}" for mode in ("RGB", "RGBA", "RGBa", "RGBX", "LA") for order in "BLN"}
 
 
 def _raw_modes(image: Image.Image) -> set[str]:
@@ -73,13 +73,14 @@ def _sixteen_bits(path: Path, image: Image.Image) -> Pixels:
     clear = image.info.get("transparency")
     native = "B" if sys.byteorder == "little" else "L"
     other = {"B": "L", "L": "B", "N": native}
-    grey = any(mode.startswith("LA") for mode in _raw_modes(image))
+    grey, spread = (any(mode.startswith(kind) for mode in _raw_modes(image)) for kind in ("LA", "RGBa"))
     with opened_picture(path) as again:
         for tiled in (image, again):
             assert isinstance(tiled, ImageFile.ImageFile)
             tiles = []
             for tile in tiled.tile:
                 mode, *rest = [tile.args] if isinstance(tile.args, str) else tile.args
+                mode = mode.replace("RGBa", "RGBA")
                 mode = "RGBA" if grey else mode if tiled is image else mode[:-1] + other[mode[-1]]
                 tiles.append(tile._replace(args=mode if isinstance(tile.args, str) else (mode, *rest)))
             tiled.tile = tiles
@@ -92,7 +93,11 @@ def _sixteen_bits(path: Path, image: Image.Image) -> Pixels:
             high, low = (np.asarray(ImageOps.exif_transpose(i)).astype(np.uint16) for i in (image, again))
     if image.mode == "RGB" and high.shape[2] == 4:  # padding
         high, low = high[..., :3], low[..., :3]
-    return _keyed(high * 256 + low, clear)
+    pixels = high * 256 + low
+    if spread:  # colours that are already multiplied by their alpha
+        straight = pixels[..., :3] * (65535 / np.maximum(pixels[..., 3:], 1).astype(np.float64))
+        pixels[..., :3] = straight.round().clip(0, 65535)
+    return _keyed(pixels, clear)
 
 
 def _keyed(pixels: UInt16[np.ndarray, "H W C"], clear: object) -> Pixels:
