@@ -18,6 +18,7 @@ from nif_cli.geometry.curves import Curves, segments_of
 
 TOLERANCE = 2e-6  # how far a chord may be from its curve, of the drawing's size; up to 100 times that where it has very many
 MOST_CHORDS = 2_000_000
+MOST_WIDENED = 100_000
 MOST_CROSSINGS = 5e6
 MOST_WORK = 2e9  # active edges that a sweep passes by, all in all
 
@@ -89,6 +90,7 @@ class _Canvas:
     """Coordinates of the boolean operations: the drawing in a square of side 100, turned if need be."""
 
     def __init__(self, low: np.ndarray, size: float):
+        self.widened = 0
         self.low, self.factor, self.turn, self.chords, self.coarser = low, 100 / size, np.eye(2), 0, 1.0
         self.clips: dict[int, CrossSection] = {}
 
@@ -103,6 +105,9 @@ class _Canvas:
         for cubics in layer.subpaths:
             lines.append(flattened(cubics, tolerance, MOST_CHORDS - self.chords))
             self.chords += len(lines[-1])
+            self.widened += len(lines[-1]) if layer.stroke is not None else 0
+            if self.widened > MOST_WIDENED:
+                raise TooMuch(f"more than {MOST_WIDENED:,} chords of its strokes would have to be widened")
         if layer.stroke is not None:
             lines = [
                 p
