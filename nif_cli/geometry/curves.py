@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from nif_cli.field import Field, evaluate
 
-Curves = Sequence[Float[np.ndarray, "N 2"]]
+Curves = Sequence[Float[np.ndarray, "_ 2"]]  # each of its own length
 PART = 2**14  # points at a time
 
 

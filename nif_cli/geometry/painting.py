@@ -42,7 +42,7 @@ class Layer:
     """A shape in its own coordinates: its subpaths as cubics, whether each is closed, and the [2, 3] matrix to the drawing.
     Where `stroke` is None its inside is painted (by `rule`), otherwise the widened line; within all `clips`."""
 
-    subpaths: Sequence[Float[np.ndarray, "N 4 2"]]
+    subpaths: Sequence[Float[np.ndarray, "_ 4 2"]]
     closed: Sequence[bool]
     matrix: Float[np.ndarray, "2 3"]
     dark: bool
@@ -212,7 +212,7 @@ def _chords(cubics: np.ndarray, layer: Layer, tolerance: float) -> int:
     return int(_count(cubics, tolerance).sum()) * (8 if layer.stroke else 1)
 
 
-def widened(line: Float[np.ndarray, "M 2"], closed: bool, stroke: Stroke, tolerance: float) -> list[Float[np.ndarray, "K 2"]]:
+def widened(line: Float[np.ndarray, "M 2"], closed: bool, stroke: Stroke, tolerance: float) -> list[Float[np.ndarray, "_ 2"]]:
     """Polygons, all the same way round, whose union is the line drawn with a pen: a rectangle to each segment, a wedge or
     disc at each corner, the caps."""
     half = stroke.width / 2
