@@ -59,12 +59,12 @@ AREAS = {
     "not displayed": ('<g display="none"><rect width="50" height="50"/></g><rect visibility="hidden" width="50" height="50"/>'
         '<rect opacity="0" width="50" height="50"/><rect fill-opacity="0" width="50" height="50"/>'
         '<rect width="10" height="10"/>', 100),
-    "defs and use": ('<defs><rect id="r" width="10" height="10"/></defs><use href="#r"/><use xlink:href="#r" x="50" y="3"/>', 200),
+    "defs and use": ('<defs><rect id="r" width="10" height="10"/></defs><use href="#r"/><use xlink:href="#r" x="50"/>', 200),
     "symbol": ('<symbol id="s" viewBox="0 0 10 10"><rect width="10" height="5"/></symbol><use href="#s" width="40" height="40"/>',
         800),
-    "transforms": ('<g transform="translate(50 50) rotate(30)"><rect transform="scale(2,-3) skewX(20)" width="5" height="5"/></g>',
+    "transforms": ('<g transform="translate(9 9) rotate(30)"><rect transform="scale(2,-3) skewX(20)" width="5" height="5"/></g>',
         150),
-    "nested view box": ('<svg x="10" y="10" width="40" height="20" viewBox="0 0 10 10"><rect width="10" height="10"/></svg>', 400),
+    "nested view box": ('<svg x="9" y="9" width="40" height="20" viewBox="0 0 10 10"><rect width="10" height="10"/></svg>', 400),
     "clip": (f'<clipPath id="c">{DISC}</clipPath><rect clip-path="url(#c)" width="100" height="100"/>', 400 * PI),
     "round corners": ('<rect width="60" height="40" rx="10"/>', 2400 - (4 - PI) * 100),
     "ellipse": ('<ellipse cx="50" cy="50" rx="30" ry="10"/>', 300 * PI),
