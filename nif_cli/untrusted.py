@@ -21,10 +21,10 @@ from nif_cli.files import available_memory
 
 LONGEST_NAME = 1000  # characters: longer than any path that a system takes
 LARGEST = 1e12  # of lengths, focal lengths and the like: beyond it float32 has nothing left
-PICTURES = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "TIFF")
-"""Pillow's formats that are opened: none that starts a program (EPS does) or plays a film."""
-PACKED = 2000  # pixels a byte of file that a picture may unpack to: a PNG of one colour has about a thousand bytes a byte
-FREE_PIXELS = 2**25  # up to here nobody minds
+PICTURES = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+"""Pillow's formats that are opened: none that starts a program (EPS does) or plays a film. JPEG's opens MPO too."""
+PACKED = 300  # pixels a byte of file that a larger picture may unpack to: photographs have ten, a PNG of one colour 340
+FREE_PIXELS = 2**26  # up to here nobody minds
 
 
 def one_line(error: BaseException, longest: int = 150) -> str:

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from svgelements import SVG, Matrix, Shape
-from svgelements import Path as SvgPath
 from torch import Tensor
+from tqdm import tqdm
 
 from nif_cli import NifError
 from nif_cli.data.formats.pictures import read_picture
+from nif_cli.data.formats.svg import read_drawing
 from nif_cli.data.module import Batches, Data
 from nif_cli.geometry.curves import Curves, level_set, segments_of, signed_distance
 from nif_cli.geometry.mesh import Transform, unit_ball
@@ -54,16 +54,22 @@ class CurveData(Data):
 
     def curves(self) -> Curves:
         """In the user's units: those of the SVG, or pixels."""
+        return self.read()[0]
+
+    def read(self) -> tuple[Curves, list[str]]:
+        """The curves, and what there is to say of the file."""
         if self.path is None:
             angle = np.linspace(0, 2 * np.pi, 11)[:-1]
             radius = np.where(np.arange(10) % 2, 0.4, 1.0)
             star = np.stack((radius * np.sin(angle), -radius * np.cos(angle)), -1)
-            return [star, 0.2 * star[::-1]]
-        return read_svg(self.path) if self.path.suffix.lower() == ".svg" else read_outline(self.path)
+            return [star, 0.2 * star[::-1]], []
+        if self.path.suffix.lower() in (".svg", ".svgz"):
+            return read_drawing(self.path)
+        return read_outline(self.path), []
 
     def prepare(self) -> list[Outline]:
         if self.made is None:
-            curves = self.curves()
+            curves, said = self.read()
             everything = np.concatenate(list(curves))
             transform = unit_ball(np.pad(everything, ((0, 0), (0, 1))))
             curves = [_moved(c, transform) for c in curves]
@@ -74,9 +80,11 @@ class CurveData(Data):
             near = a[chosen] + rng.random((len(chosen), 1)) * (b - a)[chosen]
             near += rng.normal(size=near.shape) * np.array([0.05, 0.01])[np.arange(len(near)) % 2][:, None]
             points = np.concatenate((near, rng.uniform(-1, 1, (self.samples - len(near), 2)))).astype(np.float32)
-            rows = np.column_stack((points, signed_distance(curves, points.astype(np.float64)))).astype(np.float32)
+            with tqdm(total=len(points), desc="distances", leave=False, disable=None, delay=1) as bar:
+                distance = signed_distance(curves, points.astype(np.float64), bar.update)
+            rows = np.column_stack((points, distance)).astype(np.float32)
             rng.shuffle(rows)
-            report = f"{len(curves)} closed curves, {len(everything):,} points"
+            report = "; ".join((f"{len(curves)} closed curves, {len(everything):,} points", *said))
             self.made = Outline(self.path.stem if self.path else "star", transform, report), torch.from_numpy(rows)
         return [self.made[0]]
 
@@ -124,34 +132,3 @@ def read_outline(path: Path) -> Curves:
     if not curves:
         raise NifError(f"{path}: nothing in it is darker than half of white; a curve needs a dark shape on a light ground")
     return [curve + 0.5 for curve in curves]  # pixel centres
-
-
-def read_svg(path: Path, points: int = 64) -> Curves:
-    """All shapes of an SVG, with their transforms; lines as they are, each arc or Bezier segment by `points` chords."""
-    if not path.is_file():
-        raise NifError(f"{path}: no such file")
-    try:
-        curves = []
-        drawing = SVG.parse(str(path))
-        back = ~Matrix(drawing.viewbox_transform)  # from its size on a page to the units of its view box
-        for element in drawing.elements():
-            if isinstance(element, Shape):
-                for part in abs(SvgPath(element) * back).as_subpaths():
-                    found = [np.empty((0, 2))]
-                    for segment in SvgPath(part):
-                        if segment.start is None or segment.end is None:
-                            continue
-                        steps = 1 if type(segment).__name__ in ("Line", "Close", "Move") else points
-                        at = [segment.point(t / steps) for t in range(steps)]
-                        found.append(np.array([(p.x, p.y) for p in at]))
-                    curve = np.concatenate(found)
-                    curve = curve[np.linalg.norm(curve - np.roll(curve, 1, 0), axis=1) > 0]
-                    if len(curve) >= 3 and np.isfinite(curve).all():
-                        curves.append(curve)
-    except Exception as error:  # the parser raises whatever the file makes it stumble over
-        raise NifError(
-            f"{path}: cannot be read as SVG: {str(error).splitlines()[0][:150] if str(error) else 'damaged'}"
-        ) from error
-    if not curves:
-        raise NifError(f"{path}: no closed shape in it")
-    return curves

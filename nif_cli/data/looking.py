@@ -20,6 +20,7 @@ from nif_cli.geometry.distance import MeshDistance, first_hits
 from nif_cli.geometry.mesh import Transform
 from nif_cli.rendering.cameras import look_from, pinhole_rays
 from nif_cli.rendering.sphere_tracing import Hits, box_entry, shade
+from nif_cli.untrusted import check_pixels, opened_picture
 
 DISTANCE = {"ball": 3.0, "cube": 1.6}  # of the camera, so that a shape fills a picture alike in every normalised space
 
@@ -87,15 +88,13 @@ def grid_voxels(
 def load_picture(path: Path, size: int, mask: Path | None = None) -> UInt8[np.ndarray, "H W 3"]:
     """A picture file as size x size sRGB bytes: what its alpha channel or `mask` (white: object) leaves out becomes white,
     the shorter side is padded with the colour of the border, and it is resized. NifError when it shows no object."""
-    try:
-        with Image.open(path) as file:
-            picture = file.convert("RGBA") if "A" in file.getbands() or "transparency" in file.info else file.convert("RGB")
-        alpha = picture.getchannel("A") if picture.mode == "RGBA" else None
-        if mask is not None:
-            with Image.open(mask) as file:
-                alpha = file.convert("L")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise NifError(f"{path}: not readable as a picture ({str(error).splitlines()[0][:100]})") from error
+    with opened_picture(path) as file:
+        check_pixels(path, max(file.size), max(file.size))  # it is made square
+        picture = file.convert("RGBA") if "A" in file.getbands() or "transparency" in file.info else file.convert("RGB")
+    alpha = picture.getchannel("A") if picture.mode == "RGBA" else None
+    if mask is not None:
+        with opened_picture(mask) as file:
+            alpha = file.convert("L")
     if min(picture.size) < 16:
         raise NifError(f"{path}: a picture of {picture.width} x {picture.height} pixels; at least 16 x 16 are needed")
     rgb = picture.convert("RGB")

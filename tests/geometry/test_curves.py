@@ -47,3 +47,40 @@ def test_what_leaves_the_grid_is_closed():
 def test_svg_of_nothing_is_still_svg():
     assert "<svg" in svg([])
     assert 'd="M-1,-1 L1,-1 L1,1 L-1,1 Z"' in svg([SQUARE])
+
+
+def plain_winding(curves, points):
+    """The crossings of every segment, one by one."""
+    found = np.zeros(len(points))
+    for curve in curves:
+        for a, b in zip(curve, np.roll(curve, -1, 0), strict=True):
+            y = points[:, 1]
+            up, down = (a[1] <= y) & (b[1] > y), (a[1] > y) & (b[1] <= y)
+            if a[1] != b[1]:
+                right = a[0] + (y - a[1]) * (b[0] - a[0]) / (b[1] - a[1]) > points[:, 0]
+                found += (up & right).astype(int) - (down & right).astype(int)
+    return found
+
+
+@pytest.mark.parametrize("sizes", [[3], [5, 4, 3, 3], [100, 1, 2, 33], [3] * 60, [257]])
+def test_winding_is_that_of_counting_every_segment(rng, sizes):
+    """Curves that cross themselves and each other, also with corners on a lattice and points level with them."""
+    for curves in ([rng.normal(size=(n, 2)) for n in sizes], [rng.integers(0, 6, (n, 2)).astype(float) for n in sizes]):
+        points = np.concatenate((rng.uniform(-2, 7, (300, 2)), rng.integers(-1, 7, (60, 2)) + np.array([0.37, 0])))
+        assert np.array_equal(winding_number(curves, points), plain_winding(curves, points))
+
+
+def test_distance_to_parallel_lines_and_rays(rng):
+    """Where the boxes of very many segments hold every point, the answer is that of each segment in turn."""
+    n = 400
+    x = np.arange(2 * n) / n
+    comb = np.stack((x + np.where(np.arange(2 * n) % 2, 3, -3), x - np.where(np.arange(2 * n) % 2, 3, -3)), -1)
+    t = np.arange(2 * n) * np.pi / n
+    rays = np.where(np.arange(2 * n) % 2, 0.01, 3.0)[:, None] * np.stack((np.cos(t), np.sin(t)), -1)
+    points = rng.uniform(-3, 3, (200, 2))
+    for curve in (comb, rays):
+        a, b = curve, np.roll(curve, -1, 0)
+        share = (((points[:, None] - a) * (b - a)).sum(-1) / ((b - a) ** 2).sum(-1)).clip(0, 1)
+        nearest = np.linalg.norm(points[:, None] - a - share[..., None] * (b - a), axis=-1).min(1)
+        assert np.allclose(np.abs(signed_distance([curve], points)), nearest, atol=1e-9)
+        assert np.array_equal(signed_distance([curve], points) > 0, plain_winding([curve], points) != 0)

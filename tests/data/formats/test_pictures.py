@@ -1,5 +1,6 @@
 """Every kind of picture comes as what it is; everything else is one line that names the file."""
 
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -31,7 +32,7 @@ def png16(path: Path, pixels: np.ndarray) -> None:
     def chunk(name: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
-    colour = {1: 0, 3: 2, 4: 6}[channels]
+    colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
     head = struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0)
     body = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"".join(rows))) + chunk(b"IEND", b"")
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
@@ -104,3 +105,31 @@ def test_what_is_no_picture_is_named(tmp_path, name):
         read_picture(tmp_path / name)
     assert name in str(error.value)
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_sixteen_bits_of_grey_with_alpha_and_of_tiff(tmp_path):
+    """The bytes of LA pixels are those of RGBA of 8 bits; a TIFF is made out of its few tags."""
+    pixels = np.random.default_rng(3).integers(0, 65536, (6, 5, 2), np.uint16)
+    png16(tmp_path / "la.png", pixels)
+    assert np.array_equal(read_picture(tmp_path / "la.png"), pixels[..., [0, 0, 0, 1]])
+    rgb = np.random.default_rng(4).integers(0, 65536, (6, 5, 3), np.uint16)
+    for order, sign in (("<", b"II"), (">", b"MM")):
+        tags = [(256, 5), (257, 6), (258, 122), (259, 1), (262, 2), (273, 128), (277, 3), (278, 6), (279, rgb.nbytes)]
+        entries = b"".join(
+            struct.pack(order + "HHII", tag, 3 if tag == 258 else 4, 3 if tag == 258 else 1, value) for tag, value in tags
+        )
+        head = sign + struct.pack(order + "HIH", 42, 8, len(tags)) + entries + struct.pack(order + "I", 0)
+        head = head.ljust(122, b"\0") + struct.pack(order + "HHH", 16, 16, 16)
+        (tmp_path / "a.tif").write_bytes(head + rgb.astype(order + "u2").tobytes())
+        assert np.array_equal(read_picture(tmp_path / "a.tif"), rgb)
+
+
+def test_programs_pipes_and_films_are_no_pictures(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n")
+    os.mkfifo(tmp_path / "b.png")
+    for name, message in (("a.png", "cannot be read as a picture"), ("b.png", "not a regular file")):
+        with pytest.raises(NifError, match=message):
+            read_picture(tmp_path / name)
+    Image.fromarray(RGB).save(tmp_path / "c.tif", save_all=True, append_images=[Image.fromarray(RGB[::-1])])
+    with pytest.warns(UserWarning, match="2 pictures in one file"):
+        assert np.array_equal(read_picture(tmp_path / "c.tif"), RGB)
