@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from nif_cli.field import Field, evaluate
 
-Curves = Sequence[Float[np.ndarray, "N 2"]]
+Curves = Sequence[Float[np.ndarray, "_ 2"]]
 
 
 def segments_of(curves: Curves) -> tuple[Float[np.ndarray, "M 2"], Float[np.ndarray, "M 2"]]:
