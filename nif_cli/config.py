@@ -22,6 +22,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nif_cli import NifError
+from nif_cli.moved import today, with_todays_keys
 
 # A class may be built when its own __module__ begins so. Functions never, and nothing else: configs and checkpoints
 # come from strangers.
@@ -246,6 +247,7 @@ def check_node(node: Any, path: str) -> None:
     prefix = f"{path}." if path else ""
     if "_target_" in node:
         cls = locate(node["_target_"], path)
+        node = with_todays_keys(today(node["_target_"]), node)
         parameters = _parameters(cls)
         for key, value in node.items():
             if key in ("_target_", "_partial_"):
@@ -327,6 +329,7 @@ def locate(target: Any, where: str = "", allowed: tuple[str, ...] = ALLOWED) -> 
     key = f"{where}._target_" if where else "_target_"
     if not isinstance(target, str):
         raise NifError(f"{key}={target!r}: must be the dotted name of a class")
+    target = today(target)
     own = tuple(p.strip() for p in os.environ.get(FOREIGN, "").split(",") if p.strip())
     prefixes = allowed + own
     top = tuple({p.split(".")[0] + "." for p in prefixes})
@@ -354,6 +357,7 @@ def build(node: Any, where: str, *, allowed: tuple[str, ...] = ALLOWED, **given:
         return [build(item, where, allowed=allowed) for item in node]
     if not isinstance(node, Mapping):
         return node
+    node = with_todays_keys(today(str(node.get("_target_"))), dict(node))
     inner = {k: build(v, f"{where}.{k}", allowed=allowed) for k, v in node.items() if k not in ("_target_", "_partial_")}
     if "_target_" not in node:
         return inner

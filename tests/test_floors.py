@@ -12,7 +12,7 @@ import nif_cli
 
 ROOT = Path(nif_cli.__file__).parent
 FLOORS = [
-    ["__init__", "compiled", "field", "files", "untrusted"],
+    ["__init__", "compiled", "field", "files", "moved", "untrusted"],
     ["geometry"],
     ["rendering", "metrics", "losses"],
     ["fields", "data"],
