@@ -21,7 +21,7 @@ from nif_cli.files import available_memory
 
 LONGEST_NAME = 1000  # characters: longer than any path that a system takes
 LARGEST = 1e12  # of lengths, focal lengths and the like: beyond it float32 has nothing left
-PICTURES = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "TIFF")
+PICTURES = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")  # MPO is one of JPEG's, which opens it
 """Pillow's formats that are opened: none that starts a program (EPS does) or plays a film."""
 PACKED = 2000  # pixels a byte of file that a picture may unpack to: a PNG of one colour has about a thousand bytes a byte
 FREE_PIXELS = 2**25  # up to here nobody minds

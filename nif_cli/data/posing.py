@@ -75,7 +75,7 @@ def cut(scene: Scene, share: float = 0.002, count: int = 1000) -> float | None:
         opaque = opaque[torch.randperm(len(opaque), generator=generator)[:count]]
         width = view.camera.width
         pixel = torch.stack((opaque % width, opaque // width), -1) + 0.5
-        local = unproject(view.camera.parameters.expand(len(pixel), -1), pixel.double(), view.camera.fisheye)
+        local = unproject(view.camera.parameters.expand(len(pixel), -1), pixel.double(), view.camera.kind)
         rays = camera_rays(view.pose, view.camera, scene.ndc, local)
         seen += len(opaque)
         o, d = (rays.origins - centre) / half, rays.directions / half

@@ -176,8 +176,8 @@ class RayPool:
             begins = torch.tensor(sizes).cumsum(0)
             self.table = begins[[kinds.index(c) for c in cameras]].to(device)
         self.parameters = torch.stack([c.parameters for c in cameras]).float().to(device)
-        self.fisheye = torch.tensor([c.fisheye for c in cameras], device=device)
-        self.kinds = sorted({c.fisheye for c in cameras})
+        self.kinds = sorted({c.kind for c in cameras})
+        self.kind = torch.tensor([self.kinds.index(c.kind) for c in cameras], device=device)
         self.widths = torch.tensor([c.width for c in cameras], device=device)
         self.poses = torch.stack([v.pose for v, _ in views]).to(device)
         self.scene = torch.tensor([n for _, n in views], device=device)
@@ -215,7 +215,9 @@ class RayPool:
         width, parameters = self.widths[view], self.parameters[view]
         place = torch.stack((pixel % width, pixel // width), -1) + 0.5
         made = [unproject(parameters, place, kind) for kind in self.kinds]
-        return made[0] if len(made) == 1 else torch.where(self.fisheye[view][:, None], made[1], made[0])
+        if len(made) == 1:
+            return made[0]
+        return torch.stack(made, 1)[torch.arange(len(view), device=view.device), self.kind[view]]
 
 
 class RayBatches(Batches[Views]):

@@ -89,5 +89,5 @@ class TestPictures:
         with pytest.raises(NifError, match="4 x 40 pixels; at least 16"):
             load_picture(tmp_path / "a.png", 20)
         (tmp_path / "a.png").write_bytes(b"\x89PNG nothing")
-        with pytest.raises(NifError, match="not readable as a picture"):
+        with pytest.raises(NifError, match="cannot be read as a picture"):
             load_picture(tmp_path / "a.png", 20)
