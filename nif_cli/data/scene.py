@@ -172,8 +172,10 @@ def _saved(views: Sequence[View]) -> dict[str, Any]:
 
 def _restored(saved: dict[str, Any]) -> list[View]:
     cameras = [
-        Camera(int(w), int(h), *map(float, numbers), fisheye=bool(f) and not isinstance(f, str), projection=f if isinstance(f, str) else "")
-        for w, h, f, *numbers in saved["cameras"]
+        Camera(
+            int(w), int(h), *map(float, numbers), **({"projection": kind} if isinstance(kind, str) else {"fisheye": bool(kind)})
+        )
+        for w, h, k, *n in saved["cameras"]
     ]
     poses = _tensor(saved["poses"], (len(saved["names"]), 3, 4))
     return [View(str(n), p, cameras[c]) for n, p, c in zip(saved["names"], poses, saved["which"], strict=True)]

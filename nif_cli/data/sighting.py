@@ -27,8 +27,8 @@ def common_point(poses: Poses) -> Vector | None:
     if not np.median(distance) > 1e-9 * max(1.0, float(abs(at).max())):
         return None
     aside = np.linalg.norm(to - (to * along).sum(1, keepdims=True) * along, axis=1)
-    spread = np.linalg.norm(along.mean(0) * np.sign((to * along).sum(1).mean() or 1))
-    return centre if np.median(aside) < TOGETHER * np.median(distance) and spread < 0.999 else None
+    parallel = np.linalg.norm(along.mean(0)) > 0.999
+    return centre if np.median(aside) < TOGETHER * np.median(distance) and not parallel else None
 
 
 def looks_away(poses: Poses) -> bool:
@@ -104,10 +104,9 @@ def sighted(scene: Scene, keys: str, axes: str | None) -> str:
         point = common_point(poses)
         where = poses[:, :, 3].mean(0) if point is None else point
         what = "cameras stand about" if point is None else "cameras look at"
-        notes.append(
-            f"{_percent(share)} of the training rays meet its box (+-{half:.3g} about {_place(middle)}, {scene.near * unit:.3g} to "
-            f"{scene.far * unit:.3g} away), while the {what} {_place(scene.transform.to_original(where))}: see {keys}"
-        )
+        box = f"+-{half:.3g} about {_place(middle)}, {scene.near * unit:.3g} to {scene.far * unit:.3g} away"
+        there = f"{what} {_place(scene.transform.to_original(where))}"
+        notes.append(f"{_percent(share)} of the training rays meet its box ({box}), while the {there}: see {keys}")
     if share < NONE:
         raise NifError(f"{scene.id}: nothing can be learned: {'; '.join(reversed(notes))}")
     return "".join(f"; doubtful: {note}" for note in notes)
