@@ -171,11 +171,9 @@ def _saved(views: Sequence[View]) -> dict[str, Any]:
 
 
 def _restored(saved: dict[str, Any]) -> list[View]:
-    cameras = [
-        Camera(
-            int(w), int(h), *map(float, numbers), **({"projection": kind} if isinstance(kind, str) else {"fisheye": bool(kind)})
-        )
-        for w, h, k, *n in saved["cameras"]
-    ]
+    cameras = []
+    for width, height, kind, *numbers in saved["cameras"]:
+        how = {"projection": kind} if isinstance(kind, str) else {"fisheye": bool(kind)}
+        cameras.append(Camera(int(width), int(height), *map(float, numbers), **how))
     poses = _tensor(saved["poses"], (len(saved["names"]), 3, 4))
     return [View(str(n), p, cameras[c]) for n, p, c in zip(saved["names"], poses, saved["which"], strict=True)]
