@@ -34,9 +34,7 @@ def rigid(matrix: Any, name: str) -> Float[np.ndarray, "3 4"]:
         raise NifError(f"{name}: its pose is NaN or infinite")
     if abs(pose).max() > LARGEST:
         raise NifError(f"{name}: its pose has a number of {abs(pose).max():.3g}; {LARGEST:g} is the largest")
-    if len(pose) == 4 and not np.allclose(pose[3], [0, 0, 0, 1], atol=1e-3):
-        raise NifError(f"{name}: the last row of its pose is {pose[3].tolist()}; it must be [0, 0, 0, 1] (matrices are rows)")
-    pose = pose[:3]
+    pose, last = pose[:3], pose[3:]
     u, stretch, vt = np.linalg.svd(pose[:, :3])
     if stretch[2] < 1e-6 * max(stretch[0], 1e-12):
         raise NifError(f"{name}: its pose is singular; columns must be the camera's x, y and z axes, and its place")
@@ -44,6 +42,8 @@ def rigid(matrix: Any, name: str) -> Float[np.ndarray, "3 4"]:
         raise NifError(f"{name}: its pose mirrors space; OpenGL axes are x right, y up, z back")
     if abs(stretch - 1).max() > 0.01:
         raise NifError(f"{name}: its pose scales space by {stretch[0]:.3g} to {stretch[2]:.3g}; it must turn and move only")
+    if len(last) and not np.allclose(last, [0, 0, 0, 1], atol=1e-3):
+        raise NifError(f"{name}: the last row of its pose is {last[0].tolist()}; it must be [0, 0, 0, 1] (a matrix is its rows)")
     return np.concatenate([u @ vt, pose[:, 3:]], 1)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import math
+import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -14,14 +16,17 @@ import torch
 from jaxtyping import Float
 
 from nif_cli import NifError
+from nif_cli.data.formats.naming import found, label, parts_of, whereabouts
 from nif_cli.data.formats.photos import mask, view
 from nif_cli.data.formats.transforms import describe
 from nif_cli.data.posing import around_cameras, cube, every_eighth, farthest, mean_up, normalised, rigid
 from nif_cli.data.scene import Background, Scene
 from nif_cli.data.views import Views, each
+from nif_cli.files import available_memory
 from nif_cli.rendering.lenses import Camera
+from nif_cli.untrusted import LARGEST, one_line, regular, shown, text
 
-# name, parameters in the file's order; f is fx and fy, k is k1
+# name, parameters in the file's order; f is fx and fy, k is k1, alpha and beta of EUCM are k1 and k2
 MODELS = {
     0: ("SIMPLE_PINHOLE", "f cx cy"),
     1: ("PINHOLE", "fx fy cx cy"),
@@ -34,8 +39,16 @@ MODELS = {
     8: ("SIMPLE_RADIAL_FISHEYE", "f cx cy k1"),
     9: ("RADIAL_FISHEYE", "f cx cy k1 k2"),
     10: ("THIN_PRISM_FISHEYE", "fx fy cx cy k1 k2 p1 p2 k3 k4 sx1 sy1"),
+    12: ("SIMPLE_DIVISION", "f cx cy k1"),
+    13: ("DIVISION", "fx fy cx cy k1"),
+    14: ("SIMPLE_FISHEYE", "f cx cy"),
+    15: ("FISHEYE", "fx fy cx cy"),
+    16: ("EUCM", "fx fy cx cy k1 k2"),
 }
-UNREAD = ("FOV", "THIN_PRISM_FISHEYE")
+SPHERE = 17, "EQUIRECTANGULAR", "w h"
+OTHERS = {SPHERE[0]: SPHERE[1:], 11: ("RAD_TAN_THIN_PRISM_FISHEYE", " ".join(["p"] * 16))}
+UNREAD = ("FOV", "THIN_PRISM_FISHEYE", "RAD_TAN_THIN_PRISM_FISHEYE")
+PROJECTIONS = {"SIMPLE_DIVISION": "division", "DIVISION": "division", "EUCM": "eucm"}
 
 
 @dataclass(frozen=True)
@@ -48,12 +61,15 @@ class Posed:
 
 
 class ColmapViews(Views):
-    """`root`: a folder with COLMAP's sparse/0 (or sparse) and the pictures in `images`, or a list of them, a scene each.
+    """`root`: a folder with COLMAP's sparse/0 (or sparse) and the pictures in `images`, or the model's own folder in it, or a
+    list of them, a scene each. Of several models the one with most pictures is read.
 
     The point that all cameras look at is the centre, the farthest camera at distance 1; `aabb_scale` is the half side of
     the box, by default the power of two (at most 16) that holds 99 % of the sparse points. The pictures of
     images_<downscale> are taken where there are any; masks lie in masks/<name>.png, black is ignored.
     """
+
+    keys = "data.aabb_scale, data.near"
 
     def __init__(
         self,
@@ -80,27 +96,30 @@ class ColmapViews(Views):
         return each(self.root, "sparse/0", self._scene)
 
     def _scene(self, id: str, root: Path) -> Scene:
-        model, binary = _model(root)
-        cameras, posed, points = read_binary(model) if binary else read_text(model)
+        model, others = _model(root)
+        home = _home(root, model, self.images)
+        if home != root:
+            id, root = home.resolve().name if isinstance(self.root, str) else id, home
+        cameras, posed, points = read_binary(model) if _files(model) == "bin" else read_text(model)
         if not posed:
             raise NifError(f"{model}: it holds no pictures with poses")
         poses = np.stack([p.pose for p in posed])
         transform = around_cameras(poses)
         moved = [normalised(pose, transform) for pose in poses]
-        views, missing = [], 0
+        views, pictures = [], []
         for picture, pose in zip(posed, moved, strict=True):
-            path = root / self.images / picture.name
-            if not path.is_file():
-                missing += 1
+            path = found(picture.name, root / self.images)
+            if path is None:
                 continue
             if picture.camera not in cameras:
-                raise NifError(f"{model}: {picture.name} is of camera {picture.camera}, which is not among the cameras")
-            masks = next((p for p in _masks(root, picture.name) if p.is_file()), None)
+                named = shown(picture.name)
+                raise NifError(f"{model}: {named} is of camera {picture.camera}, which is not among the cameras")
+            masks = _mask(root, picture.name, path)
             hides = None if masks is None else functools.partial(mask, masks, counts=True)
-            name = Path(picture.name).with_suffix("").as_posix()
-            views.append(view(name, path, pose, cameras[picture.camera], self.downscale, hides))
+            views.append(view(label(picture.name), path, pose, cameras[picture.camera], self.downscale, hides))
+            pictures.append((picture.name, path))
         if not views:
-            first = root / self.images / posed[0].name
+            first = root / self.images / shown(posed[0].name, 300)
             raise NifError(f"{model}: none of its {len(posed)} pictures exists (the first: {first}); give data.images=<folder>")
         train, test = every_eighth(views, self.hold_out)
         seen = torch.from_numpy(transform.to_normalised(points)).float()
@@ -111,9 +130,14 @@ class ColmapViews(Views):
             distances = torch.cat([(seen[:: max(1, len(seen) // 2000)] - p[:, 3]).norm(dim=1) for p in moved])
             near = near or max(0.02, 0.5 * float(distances.quantile(0.001) if len(distances) < 2**24 else distances.min()))
         half, near = half or 4.0, near or 0.1
-        outside = float((seen.abs().amax(1) > half).float().mean()) if len(seen) else 0.0
-        notes = f", {missing} of {len(posed)} without a picture" if missing else ""
-        notes += f"; {len(points):,} points, {outside:.1%} of them outside the box" if len(points) else ""
+        beyond = float((seen.abs().amax(1) > half).float().mean()) if len(seen) else 0.0
+        lost = len(posed) - len(views)
+        notes = f", {lost} of {len(posed)} without a picture" if lost else ""
+        notes += whereabouts(pictures, root, model)
+        if (root / "masks").is_dir() and not any(v.read_mask for v in views):
+            notes += "; doubtful: no mask in masks is named as a picture (masks/<name>.png)"
+        notes += others
+        notes += f"; {len(points):,} points, {beyond:.1%} of them outside the box" if len(points) else ""
         bounds, side = cube(half), 2 * half / transform.scale
         return Scene(
             id,
@@ -130,29 +154,74 @@ class ColmapViews(Views):
         )
 
 
-def _model(root: Path) -> tuple[Path, bool]:
-    """The folder of the sparse model and whether it is binary."""
-    for folder in (root / "sparse" / "0", root / "sparse", root / "colmap" / "sparse" / "0", root):
-        for suffix in ("bin", "txt"):
-            if all((folder / f"{part}.{suffix}").is_file() for part in ("cameras", "images")):
-                return folder, suffix == "bin"
-    raise NifError(f"{root}: no COLMAP model: sparse/0/cameras.bin and images.bin (or .txt) are looked for")
+def _files(folder: Path) -> str | None:
+    """Which kind of model lies in a folder: "bin" or "txt"; None: none."""
+    kinds = ("bin", "txt")
+    return next((k for k in kinds if all((folder / f"{part}.{k}").is_file() for part in ("cameras", "images"))), None)
 
 
-def _masks(root: Path, name: str) -> Iterator[Path]:
-    yield root / "masks" / f"{name}.png"
-    yield root / "masks" / Path(name).with_suffix(".png")
+def _model(root: Path) -> tuple[Path, str]:
+    """The folder of the sparse model with most pictures, and a word about the others."""
+    if _files(root):
+        return root, ""
+    folders = [root / "sparse", root / "colmap" / "sparse", root / "colmap"]
+    folders += [p for folder in folders if folder.is_dir() for p in sorted(folder.iterdir()) if p.is_dir()][:1000]
+    counts = {folder: _count(folder) for folder in folders if _files(folder)}
+    if not counts:
+        raise NifError(f"{root}: no COLMAP model: sparse/0/cameras.bin and images.bin (or .txt) are looked for")
+    chosen = max(counts, key=lambda folder: counts[folder])
+    rest = [f"{folder.relative_to(root).as_posix()} with {counts[folder]}" for folder in counts if folder != chosen]
+    name = chosen.relative_to(root).as_posix()
+    others = f"; {name} has most pictures ({counts[chosen]}): {', '.join(rest[:5])} not read" if rest else ""
+    return chosen, others
+
+
+def _count(folder: Path) -> int:
+    """How many pictures a model says it has."""
+    if _files(folder) == "bin":
+        with (folder / "images.bin").open("rb") as file:
+            start = file.read(8)
+        count = int.from_bytes(start, "little")
+        return count if count * 73 <= (folder / "images.bin").stat().st_size else 0
+    return sum(_header(line) is not None for line in _lines(folder / "images.txt"))
+
+
+def _home(root: Path, model: Path, images: str) -> Path:
+    """The folder that the pictures' folder lies in: `root`, or above it where that is the model's own."""
+    if model != root:
+        return root
+    above = [root, *list(root.resolve().parents)[:3]]
+    return next((folder for folder in above if (folder / images).is_dir()), root)
+
+
+def _mask(root: Path, name: str, picture: Path) -> Path | None:
+    """masks/<name>.png, or <name> with another suffix."""
+    folder = root / "masks"
+    if not folder.is_dir():
+        return None
+    inner = PurePosixPath(*[part for part in parts_of(name) if part != ".."] or ["picture"])
+    for wanted in (f"{inner}.png", str(inner.with_suffix(".png")), str(inner.with_suffix("")), picture.stem):
+        there = found(wanted, folder, (".png", ".jpg", ".jpeg"), elsewhere=False)
+        if there is not None and there.resolve() != picture.resolve():
+            return there
+    return None
 
 
 def _camera(path: Path, id: int, model: str, width: int, height: int, values: Sequence[float]) -> Camera:
-    names = next((n.split() for _, (m, n) in MODELS.items() if m == model), None)
+    known = [*MODELS.values(), *OTHERS.values()]
+    names = next((n.split() for m, n in known if m == model), None)
     if names is None or model in UNREAD:
-        raise NifError(f"{path}: camera {id} is of model {model}; run colmap image_undistorter, or use {', '.join(_read())}")
+        named = f"model {shown(model)}; run colmap image_undistorter, or use {', '.join(_read())}"
+        raise NifError(f"{path}: camera {id} is of {named}")
     if len(values) != len(names):
         raise NifError(f"{path}: camera {id} has {len(values)} parameters; {model} has {len(names)}")
     keys: dict[str, Any] = dict(zip(names, map(float, values), strict=True))
     if "f" in keys:
         keys["fx"] = keys["fy"] = keys.pop("f")
+    if model == SPHERE[1]:
+        keys = {"fx": width / (2 * math.pi), "fy": height / math.pi, "cx": width / 2, "cy": height / 2, "projection": "sphere"}
+    elif model in PROJECTIONS:
+        keys["projection"] = PROJECTIONS[model]
     try:
         return Camera(width, height, **keys, fisheye="FISHEYE" in model)
     except ValueError as error:
@@ -160,7 +229,7 @@ def _camera(path: Path, id: int, model: str, width: int, height: int, values: Se
 
 
 def _read() -> list[str]:
-    return [name for name, _ in MODELS.values() if name not in UNREAD]
+    return [name for name, _ in (*MODELS.values(), *OTHERS.values()) if name not in UNREAD]
 
 
 def pose_of(quaternion: Sequence[float], translation: Sequence[float], name: str) -> Float[np.ndarray, "3 4"]:
@@ -168,7 +237,7 @@ def pose_of(quaternion: Sequence[float], translation: Sequence[float], name: str
     q = np.asarray(quaternion, np.float64)
     length = float(np.linalg.norm(q))
     if not np.isfinite(q).all() or not length > 1e-9:
-        raise NifError(f"{name}: its quaternion {q.tolist()} is no rotation")
+        raise NifError(f"{shown(name)}: its quaternion {q.tolist()} is no rotation")
     w, x, y, z = q / length
     rotation = np.array(
         [
@@ -177,7 +246,10 @@ def pose_of(quaternion: Sequence[float], translation: Sequence[float], name: str
             [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
         ]
     )
-    at = -rotation.T @ np.asarray(translation, np.float64)
+    moved = np.asarray(translation, np.float64)
+    if not (np.abs(moved) <= LARGEST).all():
+        raise NifError(f"{shown(name)}: its translation {moved.tolist()} is NaN or beyond {LARGEST:g}")
+    at = -rotation.T @ moved
     return rigid(np.concatenate([rotation.T * [1, -1, -1], at[:, None]], 1), name)
 
 
@@ -185,15 +257,7 @@ Model = tuple[dict[int, Camera], list[Posed], Float[np.ndarray, "P 3"]]
 
 
 def read_binary(folder: Path) -> Model:
-    """cameras.bin, images.bin and, where there is one, points3D.bin."""
-    cameras, path = {}, folder / "cameras.bin"
-    file = _Bytes(path)
-    for _ in range(file.count(24)):
-        id, model, width, height = file.take("<iiQQ")
-        if model not in MODELS:
-            raise NifError(f"{path}: camera {id} is of model {model}, which COLMAP does not have")
-        name, parameters = MODELS[model]
-        cameras[id] = _camera(path, id, name, width, height, file.take(f"<{len(parameters.split())}d"))
+    """images.bin, the cameras of cameras.bin that its pictures are of and, where there is one, points3D.bin."""
     posed, path = [], folder / "images.bin"
     file = _Bytes(path)
     for _ in range(file.count(73)):
@@ -202,6 +266,16 @@ def read_binary(folder: Path) -> Model:
         (count,) = file.take("<Q")
         file.skip(24 * count)
         posed.append(Posed(name, camera, pose_of(numbers[:4], numbers[4:], f"{path}: {name}")))
+    used, cameras, path = {p.camera for p in posed}, {}, folder / "cameras.bin"
+    file = _Bytes(path)
+    for _ in range(file.count(24)):
+        id, model, width, height = file.take("<iiQQ")
+        if model not in MODELS and model not in OTHERS:
+            raise NifError(f"{path}: camera {id} is of model {model}, which COLMAP does not have")
+        name, parameters = (MODELS | OTHERS)[model]
+        values = file.take(f"<{len(parameters.split())}d")
+        if id in used:
+            cameras[id] = _camera(path, id, name, width, height, values)
     points, path = np.zeros((0, 3)), folder / "points3D.bin"
     if path.is_file():
         file = _Bytes(path)
@@ -209,13 +283,21 @@ def read_binary(folder: Path) -> Model:
         for row in points:
             _, row[0], row[1], row[2], _, _, _, _, track = file.take("<Q3d3BdQ")
             file.skip(8 * track)
-    return cameras, posed, points[np.isfinite(points).all(1)]
+    return cameras, posed, _near(points)
+
+
+def _near(points: Float[np.ndarray, "P 3"]) -> Float[np.ndarray, "Q 3"]:
+    """Without those that are NaN or nowhere."""
+    return points[(np.abs(points) <= LARGEST).all(1)]
 
 
 class _Bytes:
     """A binary file read from its start; NifError where it ends too early."""
 
     def __init__(self, path: Path):
+        size = regular(path).stat().st_size
+        if size > available_memory() // 2:
+            raise NifError(f"{path}: {size / 2**30:.1f} GiB do not fit in memory")
         self.path, self.data, self.at = path, path.read_bytes(), 0
 
     def take(self, layout: str) -> tuple[Any, ...]:
@@ -240,32 +322,65 @@ class _Bytes:
         if end < 0:
             raise NifError(f"{self.path}: truncated, or no binary file of COLMAP's")
         found, self.at = self.data[self.at : end], end + 1
-        return found.decode("utf-8", "replace")
+        return text(found.decode("utf-8", "replace"), f"{self.path}: a picture's name")
 
 
 def read_text(folder: Path) -> Model:
-    """cameras.txt, images.txt and, where there is one, points3D.txt."""
-    cameras, path = {}, folder / "cameras.txt"
+    """images.txt, the cameras of cameras.txt that its pictures are of and, where there is one, points3D.txt. A picture's line
+    of points may be there, empty, or missing."""
+    posed, path, line = [], folder / "images.txt", ""
     try:
         for line in _lines(path):
+            picture = _header(line)
+            if picture is None:
+                if not _numeric(line):
+                    raise ValueError("neither a picture nor its points")
+                continue
+            numbers, camera, name = picture
+            posed.append(Posed(name, camera, pose_of(numbers[:4], numbers[4:], f"{path}: {name}")))
+        used, cameras, path = {p.camera for p in posed}, {}, folder / "cameras.txt"
+        for line in _lines(path):
             id, model, width, height, *values = line.split()
-            cameras[int(id)] = _camera(path, int(id), model, int(width), int(height), [float(v) for v in values])
-        posed, path = [], folder / "images.txt"
-        for line in _lines(path)[::2]:  # every second line has the picture's points
-            _, *numbers, camera, name = line.split(maxsplit=9)
-            values = [float(n) for n in numbers]
-            posed.append(Posed(name, int(camera), pose_of(values[:4], values[4:], f"{path}: {name}")))
+            if int(id) in used:
+                cameras[int(id)] = _camera(path, int(id), model, int(width), int(height), [float(v) for v in values])
         points, path = [], folder / "points3D.txt"
         if path.is_file():
-            points = [[float(v) for v in line.split(maxsplit=4)[1:4]] for line in _lines(path)]
-        return cameras, posed, np.asarray(points, np.float64).reshape(-1, 3)
-    except ValueError as error:
-        raise NifError(f"{path}: a line that is not COLMAP's ({str(error)[:80]})") from error
+            for line in _lines(path):
+                x, y, z = line.split(maxsplit=4)[1:4]
+                points.append((float(x), float(y), float(z)))
+        return cameras, posed, _near(np.asarray(points, np.float64).reshape(-1, 3))
+    except (ValueError, OverflowError) as error:
+        why = f"{one_line(error, 80)}: {shown(line, 60)}"
+        raise NifError(f"{path}: a line that is not COLMAP's ({why})") from error
+
+
+def _header(line: str) -> tuple[list[float], int, str] | None:
+    """The pose (quaternion, translation), camera and name of a picture's line; None for any other. A line of points is
+    numbers alone, three a point, and begins with no quaternion."""
+    parts = line.split(maxsplit=9)
+    if len(parts) < 10:
+        return None
+    try:
+        int(parts[0])
+        numbers, camera = [float(n) for n in parts[1:8]], int(parts[8])
+    except ValueError:
+        return None
+    unit = 0.9 < float(np.linalg.norm(numbers[:4])) < 1.1
+    return None if not unit and _numeric(parts[9]) else (numbers, camera, text(parts[9], "a picture's name"))
+
+
+def _numeric(line: str) -> bool:
+    """Whether a line is numbers alone."""
+    try:
+        return len([float(n) for n in line.split()]) > 0
+    except ValueError:
+        return False
 
 
 def _lines(path: Path) -> list[str]:
-    """Without comments. A picture without points has an empty line for them, which counts."""
-    lines = [line for line in path.read_text("utf-8", "replace").splitlines() if not line.startswith("#")]
-    while lines and not lines[-1].strip() and (path.name != "images.txt" or len(lines) % 2):
-        lines.pop()
-    return lines if path.name == "images.txt" else [line for line in lines if line.strip()]
+    """Without comments, empty lines and a byte order mark."""
+    size = regular(path).stat().st_size
+    if 4 * size > available_memory():
+        raise NifError(f"{path}: {size / 2**30:.1f} GiB do not fit in memory")
+    lines = (line.strip() for line in re.split(r"\r\n?|\n", path.read_bytes().decode("utf-8-sig", "replace")))
+    return [line for line in lines if line and not line.startswith("#")]

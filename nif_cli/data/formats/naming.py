@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+
+from nif_cli import NifError
+from nif_cli.untrusted import shown
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 DEEPEST = 16  # folders of a name that are tried one by one
@@ -28,21 +31,23 @@ def label(name: str) -> str:
     return (path.with_suffix("") if path.suffix.lower() in SUFFIXES else path).as_posix()
 
 
-def found(name: str, folder: Path, suffixes: Sequence[str] = SUFFIXES) -> Path | None:
-    """The file of that name: as it is, else with a suffix, else in other case; where it is named, else at the longest end
-    of its path that leads to a file in `folder` or its `images`. None where there is none."""
-    for place in _places(name, folder):
+def found(name: str, folder: Path, suffixes: Sequence[str] = SUFFIXES, elsewhere: bool = True) -> Path | None:
+    """The file of that name: as it is, else with a suffix, else in other case; where it is named, else (`elsewhere`) at the
+    longest end of its path that leads to a file in `folder` or its `images`. None where there is none."""
+    for place in _places(name, folder, elsewhere):
         there = _file(place, suffixes)
         if there is not None:
             return there
     return None
 
 
-def _places(name: str, folder: Path) -> Iterator[Path]:
+def _places(name: str, folder: Path, elsewhere: bool) -> Iterator[Path]:
     yield folder / name  # an absolute name stays one
     parts = parts_of(name)
     if "\\" in name:
         yield folder.joinpath(*parts)
+    if not elsewhere:
+        return
     inner = [part for part in parts if part != ".."][-DEEPEST:]
     for start in range(len(inner)):
         yield folder.joinpath(*inner[start:])
@@ -75,9 +80,16 @@ def _listed(folder: Path, changed: int) -> dict[str, str]:
     return {p.name.lower(): p.name for p in sorted(folder.iterdir(), reverse=True) if not p.name.startswith(".") and p.is_file()}
 
 
-def outside(paths: Iterable[Path], folder: Path) -> str:
-    """What to say of files that do not lie in `folder` as they are named; nothing where all do. Links are not followed:
-    they are the user's own."""
+def whereabouts(pictures: Sequence[tuple[str, Path]], folder: Path, source: Path) -> str:
+    """What to say of pictures (the name in `source`, the file) that do not lie in `folder` as they are named. Links are not
+    followed: they are the user's own. NifError where two names lead to one file: one of them is another picture, lost."""
+    by_file: dict[Path, str] = {}
+    for name, path in pictures:
+        other = by_file.setdefault(path, name)
+        if label(other) != label(name):
+            raise NifError(
+                f"{source}: {shown(other)} and {shown(name)} are two pictures, but all that there is of them is {path}"
+            )
     home = os.path.join(os.path.abspath(folder), "")
-    out = [path for path in paths if not os.path.abspath(path).startswith(home)]
+    out = [path for _, path in pictures if not os.path.abspath(path).startswith(home)]
     return f", {len(out)} of them outside of its folder (the first: {out[0]})" if out else ""

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nif_cli import NifError, untrusted
-from nif_cli.data.formats.naming import found, label, outside
+from nif_cli.data.formats.naming import found, label, whereabouts
 from nif_cli.data.formats.photos import mask, photo_size, read_json, view
 from nif_cli.data.posing import AXES, around_cameras, cube, every_eighth, farthest, mean_up, normalised, rigid, turned
 from nif_cli.data.scene import Background, Scene, View
@@ -248,14 +248,14 @@ def read_frames(
         camera = camera_of(frame, file, path, size)
         prints += (camera.width, camera.height) != size and not {"w", "h"} & {*file, *frame}
         views.append(view(name_of(frame), picture, pose, camera, downscale, masks_of(frame, path, picture)))
-        pictures.append(picture)
+        pictures.append((frame["file_path"], picture))
     if not views:
         first = shown(frames[0]["file_path"], 300)
         raise NifError(f"{path}: none of its {len(frames)} pictures exists (the first: {path.parent / first})")
     names = [v.name for v in views]
     twice = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set()
     views = [replace(v, name=f"{v.name}_{k}") if v.name in twice else v for k, v in enumerate(views)]
-    said = outside(pictures, path.parent)
+    said = whereabouts(pictures, path.parent, path)
     if prints:
         said += f", {prints} taken for smaller or larger prints by cx and cy"
     return views, said
