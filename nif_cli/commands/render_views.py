@@ -54,16 +54,16 @@ def render_views(run: OpenRun, folder: Path) -> None:
         for channel in channels:
             suffix = "" if channel == "rgb" else f"_{channel}"
             if camera in ("test", "train") and config["format"] == "png":
-                path = folder / name
+                paths = [folder / name]
                 for view, frame in zip(views, frames, strict=True):
-                    runs.write(path / f"{runs.safe_name(view.name)}{suffix}.png", png_bytes(frame.picture(channel)))
+                    runs.write(paths[0] / f"{runs.safe_name(view.name)}{suffix}.png", png_bytes(frame.picture(channel)))
             else:
-                path = folder / f"{name}{suffix}.{config['format']}"
-                parts = _by_size(path, frames, config["format"])
-                for place, part in parts:
-                    write_frames(place, part, channel, config["format"], rate)
-                path = parts[0][0]  # of several the first is named
-            print(f"{path}  {channel}: {len(frames)} views ({camera}) of {size}, {seconds:.1f} s{note}")
+                parts = _by_size(folder / f"{name}{suffix}.{config['format']}", frames, config["format"])
+                paths = [path for path, _ in parts]
+                for path, part in parts:
+                    write_frames(path, part, channel, config["format"], rate)
+            written = ", ".join(map(str, paths))
+            print(f"{written}  {channel}: {len(frames)} views ({camera}) of {size}, {seconds:.1f} s{note}")
 
 
 def _by_size(path: Path, frames: list[Photograph], format: str) -> list[tuple[Path, list[Photograph]]]:
