@@ -237,7 +237,7 @@ def pose_of(quaternion: Sequence[float], translation: Sequence[float], name: str
     q = np.asarray(quaternion, np.float64)
     length = float(np.linalg.norm(q))
     if not np.isfinite(q).all() or not length > 1e-9:
-        raise NifError(f"{shown(name)}: its quaternion {q.tolist()} is no rotation")
+        raise NifError(f"{shown(name, 500)}: its quaternion {q.tolist()} is no rotation")
     w, x, y, z = q / length
     rotation = np.array(
         [
@@ -248,7 +248,7 @@ def pose_of(quaternion: Sequence[float], translation: Sequence[float], name: str
     )
     moved = np.asarray(translation, np.float64)
     if not (np.abs(moved) <= LARGEST).all():
-        raise NifError(f"{shown(name)}: its translation {moved.tolist()} is NaN or beyond {LARGEST:g}")
+        raise NifError(f"{shown(name, 500)}: its translation {moved.tolist()} is NaN or beyond {LARGEST:g}")
     at = -rotation.T @ moved
     return rigid(np.concatenate([rotation.T * [1, -1, -1], at[:, None]], 1), name)
 
@@ -366,7 +366,8 @@ def _header(line: str) -> tuple[list[float], int, str] | None:
     except ValueError:
         return None
     unit = 0.9 < float(np.linalg.norm(numbers[:4])) < 1.1
-    return None if not unit and _numeric(parts[9]) else (numbers, camera, text(parts[9], "a picture's name"))
+    points = _numeric(parts[9]) and (not unit or len(line.split()) % 3 == 0)
+    return None if points else (numbers, camera, text(parts[9], "a picture's name"))
 
 
 def _numeric(line: str) -> bool:
