@@ -1,5 +1,6 @@
 """Scenes on which a wrong or a poor answer was once given: each is read rightly, or refused in a line that says why."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from nif_cli.data.formats.colmap import ColmapViews
 from nif_cli.data.formats.llff import LlffViews
 from nif_cli.data.formats.transforms import TransformsViews
 
-CASES = Path(__file__).parents[4] / "shared" / "cases" / "scenes"
+SHARED = Path(os.environ["NIF_DATA"]).resolve().parent if os.environ.get("NIF_DATA") else Path(__file__).parents[4] / "shared"
+CASES = SHARED / "cases" / "scenes"
 READ = {
     "good_transforms": (TransformsViews, "", 21),
     "n_off20": (TransformsViews, "centred where the cameras look", 21),

@@ -324,7 +324,7 @@ def test_masks_by_alpha_and_masks_that_hide_nothing(make):
         (
             {
                 "fl_x": 25.0,
-                "frames": [{"file_path": "a", "transform_matrix": np.eye(4)[:, [0, 1, 2, 3]].T.tolist()[:3] + [[1, 2, 3, 1]]}],
+                "frames": [{"file_path": "a", "transform_matrix": [*np.eye(4)[:3].tolist(), [1, 2, 3, 1]]}],
             },
             "last row",
         ),
