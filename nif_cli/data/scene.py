@@ -174,6 +174,6 @@ def _restored(saved: dict[str, Any]) -> list[View]:
     cameras = []
     for width, height, kind, *numbers in saved["cameras"]:
         how = {"projection": kind} if isinstance(kind, str) else {"fisheye": bool(kind)}
-        cameras.append(Camera(int(width), int(height), *map(float, numbers), **how))
+        cameras.append(Camera(int(width), int(height), *map(float, numbers), **how))  # type: ignore[arg-type]
     poses = _tensor(saved["poses"], (len(saved["names"]), 3, 4))
     return [View(str(n), p, cameras[c]) for n, p, c in zip(saved["names"], poses, saved["which"], strict=True)]

@@ -38,7 +38,7 @@ class Views(Data):
     kind = "views"
     keys = "data.near"
     """What moves or scales a scene's box, and its near and far, for messages."""
-    axes: str | None = None
+    taken_for: str | None = None
     """What the cameras' axes are taken for, where a file may have others."""
 
     def __init__(
@@ -79,7 +79,7 @@ class Views(Data):
                     f"data: its {count} pictures take {needed / 2**30:.1f} GiB, more than data.memory "
                     f"({self.memory / 2**30:.1f} GiB): data.downscale={fitting} would fit"
                 )
-            self.scenes = [_looked_at(scene, sighted(scene, self.keys, self.axes)) for scene in scenes]
+            self.scenes = [_looked_at(scene, sighted(scene, self.keys, self.taken_for)) for scene in scenes]
         return self.scenes
 
     def summary(self) -> str:

@@ -56,6 +56,7 @@ class BlenderViews(Views):
         if not 0 <= first < last:
             raise ValueError(f"near={first}, far={last}: near must be at least 0 and far beyond it; give both")
         check_placing(axes, place)
+        self.taken_for = axes
         self.root, self.downscale, self.half, self.near, self.far = root, downscale, half, near, far
         self.test_split, self.test_skip, self.axes, self.place = test_split, test_skip, axes, place
 

@@ -53,7 +53,7 @@ def photo(path: Path, size: tuple[int, int]) -> UInt8[np.ndarray, "H W C"]:
             image = Image.fromarray(((array + 128) // 257).astype(np.uint8))
         transparent = image.mode in ALPHA or "transparency" in image.info
         image = image.convert("RGBA" if transparent else "RGB")
-        if transparent and image.getchannel("A").getextrema()[0] >= OPAQUE:  # an alpha channel that hides nothing is none
+        if transparent and np.asarray(image.getchannel("A")).min() >= OPAQUE:  # an alpha channel that hides nothing is none
             image = image.convert("RGB")
         if image.size != size:
             image = image.resize(size, Image.Resampling.BOX)
