@@ -280,8 +280,9 @@ def describe(views: list[View]) -> str:
     cameras = list(dict.fromkeys(v.camera for v in views))
     sizes = list(dict.fromkeys((c.width, c.height) for c in cameras))
     first = cameras[0]
-    bent = [n for n in ("k1", "k2", "k3", "k4", "p1", "p2") if getattr(first, n)]
-    lens = f"f {first.fx:.5g}" + (" fisheye" if first.fisheye else "") + (f", {' '.join(bent)} undone" if bent else "")
+    bent = [n for n in ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2") if getattr(first, n)]
+    kind = "" if first.kind == "perspective" else f" {first.kind}"
+    lens = f"f {first.fx:.5g}{kind}" + (f", {' '.join(bent)} undone" if bent else "")
     size = f"{sizes[0][0]} x {sizes[0][1]}" if len(sizes) == 1 else f"{len(sizes)} sizes, up to {max(sizes)[0]} x {max(sizes)[1]}"
     lenses = lens if len(cameras) == 1 else f"{len(cameras)} lenses, the first {lens}"
     masked = sum(v.read_mask is not None for v in views)
