@@ -124,7 +124,7 @@ class Extract(OfShapes):
 class Render(OfShapes):
     camera: str | None = None
     path: str | None = None
-    frames: int = 8
+    frames: int | None = None
     size: int | None = None
     channels: Any = None
     shadows: bool = True

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from nif_cli import NifError, runs
 from nif_cli.commands.of_run import OpenRun, open_run, pair_name
-from nif_cli.commands.render_views import CAMERAS, channels_of, render_views
+from nif_cli.commands.render_views import CAMERAS, FRAMES, channels_of, render_views
 from nif_cli.config import blame, check
 from nif_cli.field import Field, Signal
 from nif_cli.files import available_memory
@@ -52,7 +52,7 @@ def main(cfg: DictConfig) -> None:
     if config["camera"] not in (None, *CAMERAS):
         raise NifError(f"camera={config['camera']}: there is {', '.join(CAMERAS)}")
     with blame("camera"):
-        poses = turntable(config["frames"], config["elevation"], config["up"])
+        poses = turntable(FRAMES if config["frames"] is None else config["frames"], config["elevation"], config["up"])
     run = open_run(config)
     folder = Path(config["output"]).expanduser() if config["output"] else run.path / "renders"
     if any(i.scene is not None for i in run.model.instances.values()):

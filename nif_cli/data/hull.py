@@ -20,7 +20,8 @@ def visual_hull(grid: OccupancyGrid, views: Sequence[View]) -> Bool[Tensor, "C G
     """Which cells of a grid may hold something: those that no view sees in front of transparent pixels alone. Views without
     alpha say nothing. First groups of COARSER^3 cells are looked at, then those in the groups that are left."""
     g, n, device = grid.resolution, COARSER, grid.density.device
-    outlines = [(view, pixels[..., 3] > 0) for view in views if (pixels := view.pixels).shape[-1] == 4]
+    flat = [view for view in views if view.alpha and view.camera.kind != "sphere"]  # a picture of all around has no scale
+    outlines = [(view, pixels[..., 3] > 0) for view in flat if (pixels := view.pixels).shape[-1] == 4]
     groups = torch.arange(grid.cascades * (g // n) ** 3, device=device)
     h = g // n
     first = torch.stack((groups // h**3, groups // h**2 % h * n, groups // h % h * n, groups % h * n), -1)

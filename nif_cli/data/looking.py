@@ -20,8 +20,9 @@ from nif_cli.geometry.distance import MeshDistance, first_hits
 from nif_cli.geometry.mesh import Transform
 from nif_cli.rendering.cameras import look_from, pinhole_rays
 from nif_cli.rendering.sphere_tracing import Hits, box_entry, shade
-from nif_cli.untrusted import check_pixels, opened_picture
+from nif_cli.untrusted import opened_picture
 
+LONGEST = 4096  # pixels along the longest side of what is padded to a square: longer pictures are averaged first
 DISTANCE = {"ball": 3.0, "cube": 1.6}  # of the camera, so that a shape fills a picture alike in every normalised space
 
 
@@ -89,7 +90,6 @@ def load_picture(path: Path, size: int, mask: Path | None = None) -> UInt8[np.nd
     """A picture file as size x size sRGB bytes: what its alpha channel or `mask` (white: object) leaves out becomes white,
     the shorter side is padded with the colour of the border, and it is resized. NifError when it shows no object."""
     with opened_picture(path) as file:
-        check_pixels(path, max(file.size), max(file.size))  # it is made square
         picture = file.convert("RGBA") if "A" in file.getbands() or "transparency" in file.info else file.convert("RGB")
     alpha = picture.getchannel("A") if picture.mode == "RGBA" else None
     if mask is not None:
@@ -105,6 +105,8 @@ def load_picture(path: Path, size: int, mask: Path | None = None) -> UInt8[np.nd
             raise NifError(f"{path}: no object in it: its {'mask' if mask else 'alpha channel'} is empty")
         rgb = Image.composite(rgb, Image.new("RGB", rgb.size, "white"), alpha)
     if rgb.width != rgb.height:
+        if max(rgb.size) > LONGEST:  # a strip would become a square of its length
+            rgb = rgb.reduce(-(-max(rgb.size) // LONGEST))
         side = max(rgb.size)
         square = Image.new("RGB", (side, side), rgb.getpixel((0, 0)))  # type: ignore[arg-type]
         square.paste(rgb, ((side - rgb.width) // 2, (side - rgb.height) // 2))

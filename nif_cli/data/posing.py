@@ -15,20 +15,26 @@ from nif_cli.data.scene import Scene, View
 from nif_cli.geometry.mesh import Transform
 from nif_cli.rendering.lenses import camera_rays, unproject
 from nif_cli.rendering.paths import focus
+from nif_cli.untrusted import LARGEST
+
+AXES = ("opengl", "opencv")
 
 
 def rigid(matrix: Any, name: str) -> Float[np.ndarray, "3 4"]:
     """A camera-to-world matrix, float64, its rotation orthonormal to the last digit. NifError (naming `name`) for one that
     is not rigid: not finite, singular, mirrored, sheared or scaled."""
     try:
-        pose = np.asarray(matrix, np.float64)
-    except (TypeError, ValueError):
+        pose = np.asarray(matrix)
+        pose = pose.astype(np.float64) if pose.dtype.kind in "iuf" else np.empty(0)
+    except (TypeError, ValueError, OverflowError, RecursionError):
         pose = np.empty(0)
     if pose.shape not in ((3, 4), (4, 4)):
         raise NifError(f"{name}: its pose has shape {list(pose.shape)}; it must be a matrix [3, 4] or [4, 4] of numbers")
-    pose = pose[:3]
     if not np.isfinite(pose).all():
         raise NifError(f"{name}: its pose is NaN or infinite")
+    if abs(pose).max() > LARGEST:
+        raise NifError(f"{name}: its pose has a number of {abs(pose).max():.3g}; {LARGEST:g} is the largest")
+    pose, last = pose[:3], pose[3:]
     u, stretch, vt = np.linalg.svd(pose[:, :3])
     if stretch[2] < 1e-6 * max(stretch[0], 1e-12):
         raise NifError(f"{name}: its pose is singular; columns must be the camera's x, y and z axes, and its place")
@@ -36,7 +42,14 @@ def rigid(matrix: Any, name: str) -> Float[np.ndarray, "3 4"]:
         raise NifError(f"{name}: its pose mirrors space; OpenGL axes are x right, y up, z back")
     if abs(stretch - 1).max() > 0.01:
         raise NifError(f"{name}: its pose scales space by {stretch[0]:.3g} to {stretch[2]:.3g}; it must turn and move only")
+    if len(last) and not np.allclose(last, [0, 0, 0, 1], atol=1e-3):
+        raise NifError(f"{name}: the last row of its pose is {last[0].tolist()}; it must be [0, 0, 0, 1] (a matrix is its rows)")
     return np.concatenate([u @ vt, pose[:, 3:]], 1)
+
+
+def turned(pose: Float[np.ndarray, "3 4"], axes: str) -> Float[np.ndarray, "3 4"]:
+    """A pose whose camera has these axes, in OpenGL's (x right, y up, z back); OpenCV's are x right, y down, z ahead."""
+    return pose * [1, -1, -1, 1] if axes == "opencv" else pose
 
 
 def normalised(pose: Float[np.ndarray, "3 4"], transform: Transform) -> Float[Tensor, "3 4"]:
@@ -75,7 +88,7 @@ def cut(scene: Scene, share: float = 0.002, count: int = 1000) -> float | None:
         opaque = opaque[torch.randperm(len(opaque), generator=generator)[:count]]
         width = view.camera.width
         pixel = torch.stack((opaque % width, opaque // width), -1) + 0.5
-        local = unproject(view.camera.parameters.expand(len(pixel), -1), pixel.double(), view.camera.fisheye)
+        local = unproject(view.camera.parameters.expand(len(pixel), -1), pixel.double(), view.camera.kind)
         rays = camera_rays(view.pose, view.camera, scene.ndc, local)
         seen += len(opaque)
         o, d = (rays.origins - centre) / half, rays.directions / half

@@ -33,6 +33,8 @@ class View:
     """Gives uint8 [H, W, 3 or 4]; None in a run, which keeps no pictures."""
     read_mask: Callable[[], np.ndarray] | None = None
     """Gives bool [H, W]: which pixels count. None: all."""
+    alpha: bool = True
+    """Whether the picture may be transparent anywhere, as far as its header says."""
 
     def resized(self, longest: int | None) -> View:
         """The same camera with so many pixels along its longest side; None: as it is. Without the picture."""
@@ -153,17 +155,25 @@ def _tensor(value: Tensor, shape: tuple[int, ...]) -> Tensor:
     return value.detach().float().cpu()
 
 
+def _kind(camera: Camera) -> bool | str:
+    """Whether it is a fisheye, as runs have always kept it; the name of another projection."""
+    return camera.projection or camera.fisheye
+
+
 def _saved(views: Sequence[View]) -> dict[str, Any]:
     cameras = list(dict.fromkeys(v.camera for v in views))
     return {
         "names": [v.name for v in views],
         "poses": torch.stack([v.pose for v in views]) if views else torch.zeros(0, 3, 4),
-        "cameras": [[c.width, c.height, c.fisheye, *c.parameters.tolist()] for c in cameras],
+        "cameras": [[c.width, c.height, _kind(c), *c.parameters.tolist()] for c in cameras],
         "which": [cameras.index(v.camera) for v in views],
     }
 
 
 def _restored(saved: dict[str, Any]) -> list[View]:
-    cameras = [Camera(int(w), int(h), *map(float, numbers), fisheye=bool(f)) for w, h, f, *numbers in saved["cameras"]]
+    cameras = []
+    for width, height, kind, *numbers in saved["cameras"]:
+        how = {"projection": kind} if isinstance(kind, str) else {"fisheye": bool(kind)}
+        cameras.append(Camera(int(width), int(height), *map(float, numbers), **how))  # type: ignore[arg-type]
     poses = _tensor(saved["poses"], (len(saved["names"]), 3, 4))
     return [View(str(n), p, cameras[c]) for n, p, c in zip(saved["names"], poses, saved["which"], strict=True)]

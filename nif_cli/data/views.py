@@ -15,6 +15,7 @@ from nif_cli.data.module import Batches, Data
 from nif_cli.data.posing import cut
 from nif_cli.data.samples import RayBatch
 from nif_cli.data.scene import Background, Scene, View
+from nif_cli.data.sighting import sighted
 from nif_cli.data.spill import memory_limit
 from nif_cli.rendering.cameras import Rays
 from nif_cli.rendering.lenses import Camera as Camera
@@ -34,6 +35,10 @@ class Views(Data):
 
     holds = "views (pictures with cameras)"
     kind = "views"
+    keys = "data.near"
+    """What moves or scales a scene's box, and its near and far, for messages."""
+    taken_for: str | None = None
+    """What the cameras' axes are taken for, where a file may have others."""
 
     def __init__(
         self,
@@ -73,7 +78,7 @@ class Views(Data):
                     f"data: its {count} pictures take {needed / 2**30:.1f} GiB, more than data.memory "
                     f"({self.memory / 2**30:.1f} GiB): data.downscale={fitting} would fit"
                 )
-            self.scenes = [_looked_at(scene) for scene in scenes]
+            self.scenes = [_looked_at(scene, sighted(scene, self.keys, self.taken_for)) for scene in scenes]
         return self.scenes
 
     def summary(self) -> str:
@@ -116,9 +121,11 @@ def each(root: str | Sequence[str], file: str, read: Callable[[str, Path], Scene
     return [read(name, path) for name, path in zip(names, paths, strict=True)]
 
 
-def _looked_at(scene: Scene) -> Scene:
-    """The scene without a background where its pictures are opaque, with a word in its report where its box cuts it off."""
-    if scene.train and scene.train[0].pixels.shape[2] == 3:
+def _looked_at(scene: Scene, doubts: str) -> Scene:
+    """The scene without a background where its pictures are opaque, with words in its report where its box cuts it off and
+    of its masks."""
+    scene = replace(scene, report=f"{scene.report}{_masked(scene)}{doubts}")
+    if scene.train and not any(v.alpha and v.pixels.shape[2] == 4 for v in scene.train):
         return replace(scene, background=None)
     ratio = cut(scene)
     if ratio is None:
@@ -126,6 +133,17 @@ def _looked_at(scene: Scene) -> Scene:
     half = (scene.bounds[1] - scene.bounds[0]).max() / 2 / scene.transform.scale
     note = f"not all of it lies in the box: one {ratio:g} times as large (+-{ratio * half:.3g}) would hold it"
     return replace(scene, report=f"{scene.report}; {note}")
+
+
+def _masked(scene: Scene) -> str:
+    """What to say of masks that hide nothing, or all."""
+    masks = [(v.name, valid) for v in scene.train if (valid := v.valid) is not None]
+    idle = [name for name, valid in masks if bool(valid.all())]
+    full = [name for name, valid in masks if not bool(valid.any())]
+    said = f"; {len(idle)} of {len(masks)} masks hide nothing (the first: {idle[0]})" if idle else ""
+    if full:
+        said += f"; doubtful: {len(full)} of {len(masks)} masks hide all of their picture (the first: {full[0]})"
+    return said
 
 
 def view_rays(scene: Scene, view: View) -> Rays:
@@ -169,8 +187,8 @@ class RayPool:
             begins = torch.tensor(sizes).cumsum(0)
             self.table = begins[[kinds.index(c) for c in cameras]].to(device)
         self.parameters = torch.stack([c.parameters for c in cameras]).float().to(device)
-        self.fisheye = torch.tensor([c.fisheye for c in cameras], device=device)
-        self.kinds = sorted({c.fisheye for c in cameras})
+        self.kinds = sorted({c.kind for c in cameras})
+        self.kind = torch.tensor([self.kinds.index(c.kind) for c in cameras], device=device)
         self.widths = torch.tensor([c.width for c in cameras], device=device)
         self.poses = torch.stack([v.pose for v, _ in views]).to(device)
         self.scene = torch.tensor([n for _, n in views], device=device)
@@ -208,7 +226,9 @@ class RayPool:
         width, parameters = self.widths[view], self.parameters[view]
         place = torch.stack((pixel % width, pixel // width), -1) + 0.5
         made = [unproject(parameters, place, kind) for kind in self.kinds]
-        return made[0] if len(made) == 1 else torch.where(self.fisheye[view][:, None], made[1], made[0])
+        if len(made) == 1:
+            return made[0]
+        return torch.stack(made, 1)[torch.arange(len(view), device=view.device), self.kind[view]]
 
 
 class RayBatches(Batches[Views]):

@@ -1,7 +1,9 @@
 """What a lens does to a ray: calibrated cameras with distortion, undone exactly; normalised device coordinates (NDC).
 
 A camera's parameters are fx, fy, cx, cy (pixels; the corner of the picture is (0, 0), the first pixel's centre (0.5, 0.5)),
-k1..k6, p1, p2 of OpenCV's model, or k1..k4 of its fisheye model (Kannala and Brandt 2006).
+k1..k6, p1, p2 of OpenCV's model, or k1..k4 of its fisheye model (Kannala and Brandt 2006). Other projections keep their
+numbers there too: k1 of the division model (Fitzgibbon 2001), k1 and k2 are alpha and beta of the enhanced unified model
+(Khomutenko et al. 2016), a picture of the whole sphere has none.
 """
 
 from __future__ import annotations
@@ -17,11 +19,13 @@ from nif_cli.rendering.cameras import Rays
 
 PARAMETERS = 12
 NEWTON_STEPS = 8  # at most: convergence is quadratic, real lenses need three or four
+LONGEST_FOCAL = 1e5  # times the picture's longest side: beyond it float32 cannot tell the rays apart
 
 
 @dataclass(frozen=True)
 class Camera:
-    """A calibrated camera. `ValueError` for what no camera can be."""
+    """A calibrated camera. `ValueError` for what no camera can be. `projection`: one of CLOSED, where it is neither
+    OpenCV's perspective nor its fisheye."""
 
     width: int
     height: int
@@ -38,12 +42,30 @@ class Camera:
     p1: float = 0.0
     p2: float = 0.0
     fisheye: bool = False
+    projection: str = ""
 
     def __post_init__(self) -> None:
         if not 1 <= self.width <= 2**16 or not 1 <= self.height <= 2**16:
             raise ValueError(f"a picture of {self.width} x {self.height} pixels: 1 to 65536 a side")
-        if not (self.fx > 0 and self.fy > 0) or not all(math.isfinite(v) for v in astuple(self)):
+        numbers = astuple(self)[2:14]
+        if not (self.fx > 0 and self.fy > 0) or not all(math.isfinite(v) for v in numbers):
             raise ValueError(f"a focal length of {self.fx:g}, {self.fy:g} pixels: must be positive, and all parameters finite")
+        longest = max(self.width, self.height)
+        if not longest / LONGEST_FOCAL <= min(self.fx, self.fy) <= max(self.fx, self.fy) <= longest * LONGEST_FOCAL:
+            raise ValueError(f"a focal length of {self.fx:g}, {self.fy:g} pixels for a picture of {self.width} x {self.height}")
+        if max(abs(self.cx - self.width / 2), abs(self.cy - self.height / 2)) > 100 * longest:
+            raise ValueError(f"a principal point at {self.cx:g}, {self.cy:g} for a picture of {self.width} x {self.height}")
+        if max(map(abs, numbers[4:])) > 1e9:
+            raise ValueError(f"a distortion of {max(numbers[4:], key=abs):g}")
+        if self.projection not in ("", *CLOSED) or (self.fisheye and self.projection):
+            raise ValueError(f"a projection '{self.projection}': there are {', '.join(CLOSED)}, or fisheye, or neither")
+        if self.projection == "eucm" and not (0 <= self.k1 <= 1 and self.k2 > 0):
+            raise ValueError(f"alpha={self.k1:g}, beta={self.k2:g}: alpha is between 0 and 1, beta positive")
+
+    @property
+    def kind(self) -> str:
+        """How it projects: "perspective", "fisheye", or one of CLOSED."""
+        return self.projection or ("fisheye" if self.fisheye else "perspective")
 
     @property
     def parameters(self) -> Float[Tensor, "12"]:
@@ -78,13 +100,19 @@ def distorted(
 
 
 def unproject(
-    parameters: Float[Tensor, "*batch 12"], pixels: Float[Tensor, "*batch 2"], fisheye: bool = False, distorts: bool = True
+    parameters: Float[Tensor, "*batch 12"],
+    pixels: Float[Tensor, "*batch 2"],
+    kind: str | bool = False,
+    distorts: bool = True,
 ) -> Float[Tensor, "*batch 3"]:
     """The unit direction (OpenGL axes of the camera) that the lens sends to `pixels`; Newton's method, in the precision of
-    the arguments. NaN where no direction does (beyond the reach of a fisheye, or of a polynomial that turns back). Without
-    `distorts` all k and p are known to be 0."""
+    the arguments. NaN where no direction does (beyond the reach of a fisheye, or of a polynomial that turns back).
+    `kind`: a camera's, or whether it is a fisheye. Without `distorts` all k and p are known to be 0."""
     goal = (pixels - parameters[..., 2:4]) / parameters[..., :2]
-    if fisheye:
+    if kind in CLOSED:
+        local = CLOSED[kind](parameters, goal)  # type: ignore[index]
+        return torch.nn.functional.normalize(local, dim=-1)
+    if kind in (True, "fisheye"):
         k1, k2, k3, k4 = parameters[..., 4:8].unbind(-1)
         radius = goal.norm(dim=-1)
         angle = radius.clone()
@@ -112,16 +140,50 @@ def unproject(
     return torch.nn.functional.normalize(local, dim=-1)
 
 
+def _division(parameters: Tensor, goal: Tensor) -> Tensor:
+    ahead = 1 + parameters[..., 4] * (goal * goal).sum(-1)
+    return torch.stack((goal[..., 0], -goal[..., 1], -torch.where(ahead > 0, ahead, math.nan)), -1)
+
+
+def _eucm(parameters: Tensor, goal: Tensor) -> Tensor:
+    alpha, beta = parameters[..., 4], parameters[..., 5]
+    r = beta * (goal * goal).sum(-1)
+    root = (1 - (2 * alpha - 1) * r).sqrt()  # NaN beyond its reach
+    ahead = (1 - alpha * alpha * r) / (alpha * root + 1 - alpha)
+    return torch.stack((goal[..., 0], -goal[..., 1], -ahead), -1)
+
+
+def _sphere(parameters: Tensor, goal: Tensor) -> Tensor:
+    """`goal` are longitude (to the right) and latitude (down) of the direction."""
+    longitude, latitude = goal.unbind(-1)
+    there = (longitude.abs() <= math.pi + 1e-6) & (latitude.abs() <= math.pi / 2 + 1e-6)
+    level = torch.where(there, latitude.cos(), math.nan)
+    return torch.stack((level * longitude.sin(), -latitude.sin(), -level * longitude.cos()), -1)
+
+
+CLOSED = {"division": _division, "eucm": _eucm, "sphere": _sphere}
+"""Projections that are undone without iteration."""
+
+
 def _parts(parameters: Tensor, xy: Tensor) -> tuple[Tensor, tuple[tuple[Tensor, ...], ...]]:
     to, jacobian = distorted(parameters, xy)
     return to, tuple(row.unbind(-1) for row in jacobian.unbind(-2))
 
 
 def project(camera: Camera, local: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 2"]:
-    """The pixel where a point (OpenGL axes of the camera) is seen; NaN behind a camera that is no fisheye."""
+    """The pixel where a point (OpenGL axes of the camera) is seen; NaN behind a camera that is no fisheye
+    and sees no sphere."""
     p = camera.parameters.to(local)
     x, y, ahead = local[..., 0], -local[..., 1], -local[..., 2]
-    if camera.fisheye:
+    if camera.projection == "sphere":
+        plane = torch.stack((torch.atan2(x, ahead), torch.atan2(y, torch.hypot(x, ahead))), -1)
+    elif camera.projection == "division":
+        root = (ahead * ahead - 4 * p[4] * (x * x + y * y)).sqrt()  # NaN where the lens sees nothing
+        plane = torch.stack((x, y), -1) * (2 / torch.where(ahead > 0, ahead + root, math.nan))[..., None]
+    elif camera.projection == "eucm":
+        depth = p[4] * (p[5] * (x * x + y * y) + ahead * ahead).sqrt() + (1 - p[4]) * ahead
+        plane = torch.stack((x, y), -1) / torch.where((ahead > 0) & (depth > 0), depth, math.nan)[..., None]
+    elif camera.fisheye:
         side = torch.hypot(x, y)
         angle = torch.atan2(side, ahead)
         s = angle * angle
@@ -138,7 +200,7 @@ def camera_directions(camera: Camera) -> Float[Tensor, "R 3"]:
     v, u = torch.meshgrid(torch.arange(camera.height) + 0.5, torch.arange(camera.width) + 0.5, indexing="ij")
     pixels = torch.stack((u, v), -1).reshape(-1, 2).double()
     distorts = bool((camera.parameters[4:] != 0).any())
-    parts = [unproject(camera.parameters.expand(len(p), -1), p, camera.fisheye, distorts) for p in pixels.split(2**18)]
+    parts = [unproject(camera.parameters.expand(len(p), -1), p, camera.kind, distorts) for p in pixels.split(2**18)]
     return torch.cat(parts).float()
 
 

@@ -39,7 +39,8 @@ def focus(poses: Poses) -> Vector:
     across = np.eye(3) - along[:, :, None] * along[:, None, :]
     if np.linalg.eigvalsh(across.mean(0))[0] < 1e-3:
         return at.mean(0)
-    return np.linalg.solve(across.sum(0), (across @ at[:, :, None]).sum(0))[:, 0]
+    middle = at.mean(0)  # solved about it: a scene may lie a million units from its origin
+    return middle + np.linalg.solve(across.sum(0), (across @ (at - middle)[:, :, None]).sum(0))[:, 0]
 
 
 def one_sided(poses: Poses) -> bool:

@@ -143,13 +143,18 @@ def displayed(values: Float[Tensor, "H W C"]) -> UInt8[np.ndarray, "H W C"]:
 
 def sheet(pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]], columns: int | None = None) -> UInt8[np.ndarray, "rows columns 3"]:
     """Pictures side by side, row by row; smaller ones on white, in the middle of a place as large as the largest."""
-    height, width = (max(p.shape[axis] for p in pictures) for axis in (0, 1))
-    pictures = [_amid(p, height, width) for p in pictures]
+    pictures = amid(pictures)
     columns = columns or min(len(pictures), max(1, math.ceil(math.sqrt(2 * len(pictures)))))
     rows = math.ceil(len(pictures) / columns)
     blank = [np.full_like(pictures[0], 255)] * (rows * columns - len(pictures))
     cells = [*pictures, *blank]
     return np.concatenate([np.concatenate(cells[r * columns : (r + 1) * columns], 1) for r in range(rows)], 0)
+
+
+def amid(pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[Picture]:
+    """Smaller pictures on white, in the middle of one as high and as wide as the largest."""
+    height, width = (max(p.shape[axis] for p in pictures) for axis in (0, 1))
+    return [_amid(p, height, width) for p in pictures]
 
 
 def _amid(image: Picture, height: int, width: int) -> UInt8[np.ndarray, "height width 3"]:
@@ -164,7 +169,7 @@ def png_bytes(image: UInt8[np.ndarray, "H W C"]) -> bytes:
     return buffer.getvalue()
 
 
-def gif_bytes(frames: Sequence[Picture], fps: int = 15) -> bytes:
+def gif_bytes(frames: Sequence[Picture], fps: float = 15) -> bytes:
     """An endless gif; one palette for all frames, or colours would flicker."""
     buffer = io.BytesIO()
     palette = Image.fromarray(np.concatenate(frames[:: max(1, len(frames) // 8)], 0)).quantize(256)
@@ -173,7 +178,7 @@ def gif_bytes(frames: Sequence[Picture], fps: int = 15) -> bytes:
     return buffer.getvalue()
 
 
-def write_mp4(path: Path, frames: Sequence[Picture], fps: int = 24) -> None:
+def write_mp4(path: Path, frames: Sequence[Picture], fps: float = 24) -> None:
     """H.264, playable everywhere; sides are made even by repeating the last row or column, as the codec wants."""
     height, width = (n + n % 2 for n in frames[0].shape[:2])
     import imageio_ffmpeg  # only here: a large package, and mp4 is seldom asked for

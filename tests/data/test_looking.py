@@ -73,6 +73,15 @@ class TestPictures:
         seen = load_look(Observation(images=[path]), Look("image", 20), Transform(), 1.0)
         assert (seen.pixels[0] == pixels).all()  # found beside it
 
+    def test_a_strip_does_not_become_a_square_of_its_length(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        strip = np.zeros((900, 12_000, 3), np.uint8)
+        strip[:, 4000:8000] = 255
+        Image.fromarray(strip).save(tmp_path / "a.png")
+        made, new = [], Image.new
+        monkeypatch.setattr(Image, "new", lambda mode, size, *color: made.append(size) or new(mode, size, *color))
+        assert load_picture(tmp_path / "a.png", 32).shape == (32, 32, 3)
+        assert max(width * height for width, height in made) <= 4096**2
+
     def test_a_wide_picture_is_padded(self, tmp_path: Path):
         pixels = load_picture(self.save(tmp_path / "a.png", size=(80, 40)), 40)
         assert pixels[20, 10].tolist() == [20, 200, 20]

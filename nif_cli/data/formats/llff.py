@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nif_cli import NifError
+from nif_cli import NifError, untrusted
 from nif_cli.data.formats.photos import SUFFIXES, view
 from nif_cli.data.formats.transforms import describe
 from nif_cli.data.posing import around_cameras, cube, every_eighth, mean_up, normalised, rigid
@@ -23,6 +25,9 @@ from nif_cli.rendering.lenses import Camera, Ndc, camera_rays
 from nif_cli.rendering.paths import mean_pose
 
 BD_FACTOR = 0.75  # the nearest bound comes to 1 / this
+ODD = 10  # times the median: a bound beyond that is a point that was matched wrongly
+LARGEST = 2**28  # bytes of poses: two million pictures
+FARTHEST = 64.0  # half the box, in distances of the farthest camera: beyond it the field has no cells left
 
 
 class LlffViews(Views):
@@ -30,8 +35,11 @@ class LlffViews(Views):
 
     `downscale`: the pictures of images_<downscale>, or those of images averaged; by default images_4, as published, or what
     there is. `ndc`: normalised device coordinates, for cameras that look one way; by default where all are within 45 degrees
-    of their mean. Without them the point that all look at is the centre and the farthest camera at distance 1.
+    of their mean. Without them the point that all look at is the centre and the farthest camera at distance 1. Bounds that
+    are more than ODD times nearer or farther than the median are left out.
     """
+
+    keys = "data.ndc, and the bounds (the last two columns of poses_bounds.npy)"
 
     def __init__(
         self,
@@ -53,34 +61,44 @@ class LlffViews(Views):
         return each(self.root, "poses_bounds.npy", self._scene)
 
     def _scene(self, id: str, root: Path) -> Scene:
+        root = root.parent if root.is_file() else root
         path = root / "poses_bounds.npy"
         poses, sizes, bounds = read_poses_bounds(path)
         files, averaged, said = _pictures(root, self.downscale)
         if len(files) != len(poses):
             raise NifError(f"{path}: {len(poses)} poses, but {len(files)} pictures in {files[0].parent}; one is needed for each")
+        least, most, odd = _bounds(bounds, [f.name for f in files])
+        said += odd
         forward = float((poses[:, :, 2] @ mean_pose(poses)[:, 2]).min()) > 0.7 if self.ndc is None else self.ndc
-        scale = 1 / (BD_FACTOR * float(bounds.min()))
-        transform = Transform((0.0, 0.0, 0.0), scale) if forward else around_cameras(poses)
-        moved = [normalised(pose, transform) for pose in poses]
+        transform = Transform((0.0, 0.0, 0.0), 1 / (BD_FACTOR * least)) if forward else around_cameras(poses)
         views = []
-        for file, pose, (height, width, focal) in zip(files, moved, sizes.tolist(), strict=True):
+        for file, pose, (height, width, focal) in zip(files, poses, sizes.tolist(), strict=True):
             try:
                 camera = Camera(round(width), round(height), focal, focal, width / 2, height / 2)
-            except ValueError as error:
+            except (ValueError, OverflowError) as error:
                 raise NifError(f"{path}: {error}") from error
-            views.append(view(file.stem, file, pose, camera, averaged))
-        train, test = every_eighth(views, self.hold_out)
+            views.append(view(file.stem, file, normalised(pose, transform), camera, averaged))
+        ndc, box = None, None
         if forward:
-            camera = views[0].camera
-            frame = mean_pose(np.stack([p.double().numpy() for p in moved]))
-            tangents = (camera.width / 2 / camera.fx, camera.height / 2 / camera.fy)
-            ndc = Ndc(torch.from_numpy(frame).float(), tangents)
-            box, near, far, how = _seen(views, ndc), 0.0, 1.0, "NDC"
+            ndc, box, sideways = _seen(views)
+            if sideways is not None and self.ndc:
+                raise NifError(f"data.ndc=true: some cameras look sideways or backwards ({sideways}); give data.ndc=false")
+            if sideways is not None:
+                said += f"; not in NDC, since {sideways} looks sideways"
+                transform, ndc = around_cameras(poses), None
+                views = [replace(v, pose=normalised(pose, transform)) for v, pose in zip(views, poses, strict=True)]
+        if ndc is not None:
+            assert box is not None
+            near, far, how = 0.0, 1.0, "NDC"
         else:
-            ndc, near = None, 0.9 * float(bounds.min()) * transform.scale
-            far = float(bounds.max()) * transform.scale
-            box = cube(max(1.0, float(2.0 ** np.ceil(np.log2(far)))))
-            how = f"box +-{float(box[1, 0]):g} ({2 * float(box[1, 0]) / transform.scale:.3g} of the file's units)"
+            near, far = 0.9 * least * transform.scale, most * transform.scale
+            half = max(1.0, float(2.0 ** np.ceil(np.log2(far))))
+            if half > FARTHEST:
+                said += f"; what is farther than {FARTHEST:g} times the cameras' distance is not learned"
+                half = FARTHEST
+            box = cube(half)
+            how = f"box +-{half:g} ({2 * half / transform.scale:.3g} of the file's units)"
+        train, test = every_eighth(views, self.hold_out)
         return Scene(
             id,
             transform,
@@ -93,7 +111,7 @@ class LlffViews(Views):
             ndc=ndc,
             up=mean_up(poses),
             protocol="llff",
-            report=f"{describe(views)}{said}; {how}, {bounds.min():.3g} to {bounds.max():.3g} away",
+            report=f"{describe(views)}{said}; {how}, {least:.3g} to {most:.3g} away",
         )
 
 
@@ -104,13 +122,18 @@ def read_poses_bounds(
     file's units. The file's axes are down, right, back."""
     if not path.is_file():
         raise NifError(f"{path}: no such file; it is what LLFF's imgs2poses writes")
+    if untrusted.regular(path).stat().st_size > LARGEST:
+        raise NifError(f"{path}: {path.stat().st_size:,} bytes are not the poses of photographs")
     try:
-        table = np.load(path, allow_pickle=False, mmap_mode="r")
+        table = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)  # no memory map: a wrong header may end the process
     except Exception as error:
         raise NifError(f"{path}: truncated, or no npy file; Python objects in it are never read") from error
-    if not isinstance(table, np.ndarray) or not len(table):
+    if not isinstance(table, np.ndarray) or not table.size:
         raise NifError(f"{path}: it holds no pose")
-    table = np.array(check_array(path, "poses_bounds", table, (None, 17)), np.float64)
+    table = np.array(check_array(path, "poses_bounds", table, (None, 17), finite=False), np.float64)
+    wrong = ~(np.abs(table) <= untrusted.LARGEST).all(1)
+    if wrong.any():
+        raise NifError(f"{path}: row {int(wrong.argmax())} has NaN, or numbers beyond {untrusted.LARGEST:g}")
     bounds = table[:, 15:]
     if not (bounds[:, 0] > 0).all() or not (bounds[:, 0] < bounds[:, 1]).all():
         row = int(np.flatnonzero(~((bounds[:, 0] > 0) & (bounds[:, 0] < bounds[:, 1])))[0])
@@ -120,6 +143,18 @@ def read_poses_bounds(
     given = table[:, :15].reshape(-1, 3, 5)
     turned = np.stack((given[:, :, 1], -given[:, :, 0], given[:, :, 2], given[:, :, 3]), 2)
     return np.stack([rigid(p, f"{path}: row {i}") for i, p in enumerate(turned)]), given[:, :, 4], bounds
+
+
+def _bounds(bounds: Float[np.ndarray, "V 2"], names: list[str]) -> tuple[float, float, str]:
+    """The nearest and the farthest bound of those that are not odd, and a word about the others."""
+    middle = np.median(bounds, axis=0)
+    odd = {"near": bounds[:, 0] < middle[0] / ODD, "far": bounds[:, 1] > middle[1] * ODD}
+    said = ""
+    for column, (which, rows) in enumerate(odd.items()):
+        if rows.any():
+            row = int(rows.argmax())
+            said += f"; {int(rows.sum())} {which} bounds left out (the first: {bounds[row, column]:.3g} of {names[row]})"
+    return float(bounds[~odd["near"], 0].min()), float(bounds[~odd["far"], 1].max()), said
 
 
 def _pictures(root: Path, downscale: int | None) -> tuple[list[Path], int, str]:
@@ -136,23 +171,30 @@ def _pictures(root: Path, downscale: int | None) -> tuple[list[Path], int, str]:
         chosen, averaged = 1, downscale
     else:
         raise NifError(f"data.downscale={downscale}: there is {', '.join(p.name for p in folders.values())} in {root}")
-    files = sorted(p for p in folders[chosen].iterdir() if p.suffix.lower() in SUFFIXES)
+    there = (p for p in folders[chosen].iterdir() if not p.name.startswith("."))  # what macOS leaves beside files is none
+    files = sorted(p for p in there if p.suffix.lower() in SUFFIXES and p.is_file())
     if not files:
         raise NifError(f"{folders[chosen]}: no pictures in this folder")
     return files, averaged, f" of {folders[chosen].name}" if chosen > 1 else ""
 
 
-def _seen(views: list[View], ndc: Ndc) -> Float[Tensor, "2 3"]:
-    """The box in NDC that holds what any camera sees, from the near plane to infinity."""
+def _seen(views: list[View]) -> tuple[Ndc, Float[Tensor, "2 3"] | None, str | None]:
+    """NDC of the mean camera, the box there that holds what any camera sees from the near plane to infinity, and, where there
+    is no such box, the view that looks sideways or backwards."""
+    camera = views[0].camera
+    frame = mean_pose(np.stack([v.pose.double().numpy() for v in views]))
+    ndc = Ndc(torch.from_numpy(frame).float(), (camera.width / 2 / camera.fx, camera.height / 2 / camera.fy))
     parts = []
     for seen in views:
         c = seen.camera
         corners = torch.tensor([[x / c.fx * c.width / 2, y / c.fy * c.height / 2, -1.0] for x in (-1, 1) for y in (-1, 1)])
+        ahead = (corners @ seen.pose[:, :3].T) @ ndc.frame[:, 2]
         rays = camera_rays(seen.pose, c, ndc, corners)
-        parts += [rays.origins, rays.origins + rays.directions]
+        points = torch.cat((rays.origins, rays.origins + rays.directions))
+        if bool((ahead >= 0).any()) or not bool(torch.isfinite(points).all()) or float(points[:, :2].abs().max()) > 10:
+            return ndc, None, seen.name
+        parts.append(points)
     points = torch.cat(parts)
     low, high = points.amin(0).clamp(max=-1), points.amax(0).clamp(min=1)
-    if not bool(torch.isfinite(points).all()) or float(high[:2].max() - low[:2].min()) > 20:
-        raise NifError("data.ndc=true: some cameras look sideways or backwards; give data.ndc=false")
     low[2], high[2] = -1, 1
-    return torch.stack((low, high))
+    return ndc, torch.stack((low, high)), None

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,35 +12,22 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image
 
-from nif_cli import NifError
+from nif_cli import NifError, untrusted
+from nif_cli.data.formats.naming import SUFFIXES as SUFFIXES
 from nif_cli.data.scene import View
-from nif_cli.files import available_memory
 from nif_cli.rendering.lenses import Camera
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+OPAQUE = 250  # alpha from which a pixel counts as opaque: what resampling and lossy formats leave of 255
+ALPHA = ("LA", "PA", "La", "RGBA", "RGBa")  # Pillow's modes that have any
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """The file as Pillow opens it (header only); NifError for what is no picture of 8 or 16 bits, or none that fits."""
-    if not path.is_file():
-        raise NifError(f"{path}: no such picture" if not path.exists() else f"{path}: a folder, not a picture")
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's limits are not ours
-            with Image.open(path) as image:
-                if image.mode == "F":
-                    raise NifError(f"{path}: a picture of floating-point values; views have 8 or 16 bits a channel")
-                if 12 * image.width * image.height > available_memory():
-                    raise NifError(f"{path}: {image.width} x {image.height} pixels do not fit in memory")
-                yield image
-    except NifError:
-        raise
-    except Exception as error:  # Pillow's readers raise whatever the file makes them stumble over
-        raise NifError(f"{path}: cannot be read as a picture: {str(error).splitlines()[0][:150] or 'damaged'}") from error
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
+    with untrusted.opened_picture(path) as image:
+        if image.mode == "F":
+            raise NifError(f"{path}: a picture of floating-point values; views have 8 or 16 bits a channel")
+        yield image
 
 
 def photo_size(path: Path) -> tuple[int, int]:
@@ -51,26 +36,47 @@ def photo_size(path: Path) -> tuple[int, int]:
         return image.size
 
 
+def has_alpha(path: Path) -> bool:
+    """Whether it may be transparent anywhere, by the header."""
+    with _opened(path) as image:
+        return image.mode in ALPHA or "transparency" in image.info
+
+
 def photo(path: Path, size: tuple[int, int]) -> UInt8[np.ndarray, "H W C"]:
-    """RGB, or RGBA with straight alpha where the file has any; each pixel is the average of those it covers (of what they
-    show, so transparent ones do not count)."""
+    """RGB, or RGBA with straight alpha where anything is transparent; each pixel is the average of those it covers (of what
+    they show, so transparent ones do not count)."""
     with _opened(path) as image:
         if image.mode.startswith("I"):  # 16 bits of grey
             array = np.asarray(image).astype(np.int64)
             if array.min() < 0 or array.max() > 65535:
                 raise NifError(f"{path}: its values go from {array.min()} to {array.max()}; views have 8 or 16 bits a channel")
             image = Image.fromarray(((array + 128) // 257).astype(np.uint8))
-        transparent = image.mode in ("LA", "PA", "La", "RGBA", "RGBa") or "transparency" in image.info
+        transparent = image.mode in ALPHA or "transparency" in image.info
         image = image.convert("RGBA" if transparent else "RGB")
+        if transparent and np.asarray(image.getchannel("A")).min() >= OPAQUE:  # an alpha channel that hides nothing is none
+            image = image.convert("RGB")
         if image.size != size:
             image = image.resize(size, Image.Resampling.BOX)
         return np.array(image)
 
 
 def mask(path: Path, size: tuple[int, int], counts: bool) -> Bool[np.ndarray, "H W"]:
-    """Which pixels count: with `counts` those that are not black in the file, else those that are."""
+    """Which pixels count: with `counts` those that are not black in the file, else those that are. A picture of one colour
+    with an alpha channel is a mask by that: what is transparent is black."""
     with _opened(path) as image:
-        picture = image.convert("L").point(lambda v: 255 if v else 0)
+        slack = 0.02 * image.height * size[0] + max(image.size)  # a pixel: sizes are rounded
+        if abs(image.width * size[1] - image.height * size[0]) > slack:
+            raise NifError(f"{path}: a mask of {image.width} x {image.height} pixels for a picture of {size[0]} x {size[1]}")
+        if image.mode.startswith(("I", "F")):
+            picture = Image.fromarray(np.asarray(image) > 0).convert("L")
+        else:
+            transparent = image.mode in ALPHA or "transparency" in image.info
+            image = image.convert("RGBA") if transparent else image
+            picture = image.convert("L")
+            low, high = picture.getextrema()
+            if transparent and low == high:
+                picture = image.getchannel("A")
+            picture = picture.point(lambda v: 255 if v else 0)
         if picture.size != size:
             picture = picture.resize(size, Image.Resampling.BOX)
         array = np.asarray(picture)
@@ -83,8 +89,9 @@ def view(
     """A view of a file, `downscale` times smaller than `camera` says: from a folder <images>_<downscale> where there is
     one, else averaged. A picture of the camera's proportions but another size is taken as a smaller print of it; NifError
     for other proportions. `masks(size)` gives the pixels that count."""
-    smaller = path.parent.with_name(f"{path.parent.name}_{downscale}") / path.name
-    if downscale > 1 and smaller.is_file():
+    folder = path.parent
+    smaller = folder.parent / f"{folder.name}_{downscale}" / path.name
+    if downscale > 1 and folder.name not in ("", "..") and smaller.is_file():
         path, size = smaller, photo_size(smaller)
         wanted = size
     else:
@@ -96,19 +103,15 @@ def view(
     if wanted[0] > size[0]:
         wanted = size
     read_mask = None if masks is None else functools.partial(masks, wanted)
-    return View(name, pose, camera.resized(*wanted), functools.partial(photo, path, wanted), read_mask)
+    camera = camera.resized(*wanted)
+    return View(name, pose, camera, functools.partial(photo, path, wanted), read_mask, has_alpha(path))
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object. NifError for anything else."""
-    if not path.is_file():
-        raise NifError(f"{path}: no such file")
-    if 20 * path.stat().st_size > available_memory():
-        raise NifError(f"{path}: {path.stat().st_size / 2**30:.1f} GiB of JSON do not fit in memory")
     try:
-        found = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise NifError(f"{path}: not JSON ({str(error).splitlines()[0][:100]})") from error
-    if not isinstance(found, dict):
-        raise NifError(f"{path}: it holds a {type(found).__name__}; it must be an object with 'frames'")
-    return found
+        return untrusted.read_json(path, "a scene's JSON (an object with 'frames')")
+    except NifError as error:
+        if isinstance(error.__cause__, RecursionError):
+            raise NifError(f"{path}: not JSON that anyone writes: nested too deeply") from error
+        raise

@@ -143,6 +143,20 @@ def test_impossible_settings_are_refused(wrong):
         BlenderViews("x", **wrong)
 
 
+def test_a_test_view_is_never_trained_on(root):
+    file = json.loads((root / "transforms_train.json").read_text())
+    both = {**file, "frames": file["frames"][:3]}
+    (root / "transforms_test.json").write_text(json.dumps(both))
+    (scene,) = BlenderViews(str(root)).prepare()
+    assert [v.name for v in scene.test] == [f"train/r_{k}" for k in range(3)]
+    assert [v.name for v in scene.train] == [f"train/r_{k}" for k in range(3, 7)]
+    assert "3 views that are test views too are not trained on" in scene.report
+    (root / "transforms_test.json").write_text(json.dumps(file))
+    (scene,) = BlenderViews(str(root)).prepare()
+    assert (len(scene.train), len(scene.test)) == (7, 0)
+    assert "none is held out" in scene.report
+
+
 @pytest.mark.data
 def test_lego_lies_in_its_box():
     data = os.environ.get("NIF_DATA")

@@ -179,3 +179,122 @@ def test_colmaps_own_points_are_seen_where_it_saw_them():
         found = project(cameras[picture.camera], (where - pose[:, 3]) @ pose[:, :3])
         errors.append((found - torch.from_numpy(seen["xy"].copy())).norm(dim=-1))
     assert float(torch.cat(errors).median()) < 0.8
+
+
+# models as people have them
+
+
+def rewrite(folder, change):
+    path = folder / "images.txt"
+    path.write_bytes(change(path.read_text()).encode())
+
+
+def without_points(text):
+    lines = text.splitlines()
+    return "\n".join([*lines[:2], *lines[2::2]]) + "\n"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        without_points,
+        lambda t: t.replace("# two lines each\n", "# two lines each\n\n"),
+        lambda t: "\ufeff" + t,
+        lambda t: t.replace("\n", "\r\n"),
+        lambda t: t.replace("\n", "\r"),
+        lambda t: t.replace("1.0 2.0 -1", "1.0 2.0 -1 " * 40),
+        lambda t: t.replace("1.0 2.0 -1", "1 0 1 0 0 0 1 1 2 3 4 5"),
+        lambda t: t.replace("\n", "\n\n"),
+        lambda t: t.rstrip() + "\n\n\n",
+        lambda t: t.replace(" 1 0", "  1\t0"),
+    ],
+)
+def test_every_way_to_write_images_says_the_same(tmp_path, poses, change):
+    write_text(tmp_path, poses)
+    rewrite(tmp_path, change)
+    _, posed, _ = read_text(tmp_path)
+    assert [p.name for p in posed] == NAMES
+    assert np.allclose(np.stack([p.pose for p in posed]), poses, atol=1e-6)
+
+
+def test_names_may_be_numbers_and_have_spaces(tmp_path, poses):
+    write_text(tmp_path, poses)
+    rewrite(tmp_path, lambda t: t.replace("00.jpg", "000123").replace("01.jpg", "my picture 1.jpg"))
+    assert [p.name for p in read_text(tmp_path)[1]][:2] == ["000123", "my picture 1.jpg"]
+
+
+def test_a_line_that_is_neither_is_named(tmp_path, poses):
+    write_text(tmp_path, poses)
+    rewrite(tmp_path, lambda t: t + "11 0.5 0.5 what is this\n")
+    with pytest.raises(NifError, match=r"images\.txt: a line that is not COLMAP's .*what is this"):
+        read_text(tmp_path)
+
+
+def test_the_largest_model_is_read_and_the_others_named(root, poses):
+    write_binary(root / "sparse" / "1", poses[:3])
+    write_text(root / "sparse" / "2", poses[:4])
+    scene = ColmapViews(str(root), hold_out=0).prepare()[0]
+    assert len(scene.train) == 10
+    assert "sparse/0 has most pictures (10): sparse/1 with 3, sparse/2 with 4 not read" in scene.report
+    (root / "sparse" / "0").rename(root / "sparse" / "9")
+    assert len(ColmapViews(str(root), hold_out=0).prepare()[0].train) == 10
+    own = ColmapViews(str(root / "sparse" / "1"), hold_out=0).prepare()[0]  # the model's own folder
+    assert (own.id, len(own.train)) == ("garden", 3)
+
+
+def test_only_cameras_that_are_used_count(root, poses):
+    folder = root / "sparse" / "0"
+    odd = struct.pack("<iiQQ", 77, 7, 20, 10) + struct.pack("<5d", 1, 2, 3, 4, 5)
+    data = (folder / "cameras.bin").read_bytes()
+    (folder / "cameras.bin").write_bytes(struct.pack("<Q", 2) + odd + data[8:])
+    assert len(ColmapViews(str(root)).prepare()[0].train) == 8
+    write_text(root / "text", poses)
+    (root / "text" / "cameras.txt").write_text("77 FOV 20 10 1 2 3 4 5\n" + (root / "text" / "cameras.txt").read_text())
+    assert list(read_text(root / "text")[0]) == [1]
+
+
+def test_a_sphere_and_lenses_that_are_not_undone(root, poses):
+    write_binary(root / "sparse" / "0", poses, 17, [20.0, 10.0])
+    assert ColmapViews(str(root)).prepare()[0].train[0].camera.kind == "sphere"
+    write_binary(root / "sparse" / "0", poses, 12, [25.0, 10.0, 5.0, -0.1])
+    camera = ColmapViews(str(root)).prepare()[0].train[0].camera
+    assert (camera.kind, camera.k1) == ("division", -0.1)
+    write_binary(root / "sparse" / "0", poses, 11, [25.0] * 16)
+    with pytest.raises(NifError, match="model RAD_TAN_THIN_PRISM_FISHEYE; run colmap image_undistorter"):
+        ColmapViews(str(root)).prepare()
+
+
+def test_masks_of_no_picture_are_named(root):
+    (root / "masks").mkdir()
+    Image.new("L", (20, 10)).save(root / "masks" / "other.png")
+    assert "no mask in masks is named as a picture" in ColmapViews(str(root)).prepare()[0].report
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "says"),
+    [
+        ("images.bin", lambda b: b[:44] + struct.pack("<d", np.nan) + b[52:], "translation .* is NaN"),
+        ("images.bin", lambda b: b[:44] + struct.pack("<d", 1e300) + b[52:], "translation .* beyond"),
+        ("images.bin", lambda b: b[:12] + struct.pack("<d", np.inf) + b[20:], "no rotation"),
+        ("images.bin", lambda b: b.replace(b"00.jpg", b"x" * 5000), "name is text of 5,000 characters"),
+        ("cameras.bin", lambda b: b[:16] + struct.pack("<Q", 2**63) + b[24:], "pixels: 1 to 65536"),
+        ("cameras.bin", lambda b: b[:32] + struct.pack("<d", 1e300) + b[40:], "focal length of 1e"),
+        ("cameras.bin", lambda b: b[:64] + struct.pack("<d", np.nan) + b[72:], "finite"),
+    ],
+)
+def test_values_of_strangers(root, file, change, says):
+    path = root / "sparse" / "0" / file
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(NifError, match=f"{file}.*{says}"):
+        ColmapViews(str(root)).prepare()
+
+
+def test_points_that_are_nowhere_do_not_count(root):
+    path = root / "sparse" / "0" / "points3D.bin"
+    data = bytearray(path.read_bytes())
+    data[16:40] = struct.pack("<3d", 1e300, -1e300, np.nan)
+    (plain,) = ColmapViews(str(root)).prepare()
+    path.write_bytes(bytes(data))
+    (scene,) = ColmapViews(str(root)).prepare()
+    assert "199 points" in scene.report
+    assert torch.equal(scene.bounds, plain.bounds)

@@ -131,3 +131,65 @@ def test_the_fern_is_seen_alike_by_its_cameras():
     pixels = project(view.camera, (world - view.pose[:, 3]) @ view.pose[:, :3])
     index = torch.arange(0, 504 * 378, 999)
     assert torch.allclose(pixels, torch.stack((index % 504, index // 504), -1) + 0.5, atol=0.02)
+
+
+def around():
+    poses = turntable(10, 20.0, "z", 5.0).double().numpy()
+    poses[:, :, 3] += [10, 0, 0]
+    return poses
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "says"),
+    [(16, 2500.0, "1 far bounds left out (the first: 2.5e+03 of image005.png)"), (15, 1e-4, "1 near bounds left out")],
+)
+@pytest.mark.parametrize("poses", [forward, around])
+def test_odd_bounds_change_nothing(tmp_path, pictures, poses, column, value, says):
+    pictures(tmp_path / "images", NAMES)
+    rows = table(poses())
+    np.save(tmp_path / "poses_bounds.npy", rows)
+    (plain,) = LlffViews(str(tmp_path)).prepare()
+    rows[5, column] = value
+    np.save(tmp_path / "poses_bounds.npy", rows)
+    (scene,) = LlffViews(str(tmp_path)).prepare()
+    assert says in scene.report
+    assert (scene.near, scene.far) == (plain.near, plain.far)
+    assert torch.equal(scene.bounds, plain.bounds)
+    assert scene.transform == plain.transform
+
+
+def test_far_bounds_beyond_every_box(tmp_path, pictures):
+    pictures(tmp_path / "images", NAMES)
+    np.save(tmp_path / "poses_bounds.npy", table(around(), bounds=(4.0, 1e6)))
+    (scene,) = LlffViews(str(tmp_path)).prepare()
+    assert float(scene.bounds.max()) == 64
+    assert "is not learned" in scene.report
+
+
+def test_one_camera_that_looks_sideways(root):
+    """It does not stop the others; asked for NDC it is named."""
+    poses = forward()
+    poses[4, :, :3] = [[0.71, 0, 0.704], [0, 1, 0], [-0.704, 0, 0.71]]
+    u, _, v = np.linalg.svd(poses[4, :, :3])
+    poses[4, :, :3] = u @ v
+    np.save(root / "poses_bounds.npy", table(poses, hwf=(100.0, 200.0, 60.0)))
+    (scene,) = LlffViews(str(root)).prepare()
+    assert scene.ndc is None
+    assert "not in NDC, since image004 looks sideways" in scene.report
+    with pytest.raises(NifError, match=r"data\.ndc=true: some cameras look sideways or backwards \(image004\)"):
+        LlffViews(str(root), ndc=True).prepare()
+
+
+def test_hidden_files_are_no_pictures(root):
+    (root / "images_8" / "._image000.png").write_bytes(b"\0\5\x16\7")
+    assert len(LlffViews(str(root), hold_out=0).prepare()[0].train) == 10
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda b: b.replace(b"<f8", b"|V0"), lambda b: b.replace(b"(10, 17)", b"(-1, 17)"), lambda b: b[:100]]
+)
+def test_headers_that_lie(root, spoil):
+    path = root / "poses_bounds.npy"
+    path.write_bytes(spoil(path.read_bytes()))
+    with pytest.raises(NifError, match=r"poses_bounds\.npy"):
+        LlffViews(str(root)).prepare()

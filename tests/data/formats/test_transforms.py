@@ -148,3 +148,188 @@ def test_the_fox():
     assert camera.fx == pytest.approx(1375.52 / 2)
     assert camera.k1 == pytest.approx(0.0578421)
     assert scene.background is None
+
+
+# files as people have them
+
+
+def edit(root, change):
+    path = root / "transforms.json"
+    file = json.loads(path.read_text())
+    change(file)
+    path.write_text(json.dumps(file))
+    return str(root)
+
+
+def read(root, **keys):
+    return TransformsViews(str(root), **{"hold_out": 0, **keys}).prepare()[0]
+
+
+@pytest.mark.parametrize(
+    "own", [{"fl_x": 40.0}, {"camera_angle_x": 2 * math.atan(0.25)}, {"x_fov": math.degrees(2 * math.atan(0.25))}]
+)
+@pytest.mark.parametrize(
+    "common", [{"fl_x": 25.0, "fl_y": 25.0}, {"camera_angle_x": 0.8, "camera_angle_y": 0.5}, {"x_fov": 50.0}]
+)
+def test_a_frames_own_lens_goes_before_the_files_whatever_the_key(make, own, common):
+    root = make(k1=0.1, k2=0.2, **common)
+    edit(root, lambda file: file["frames"][3].update(own, k1=0.05))
+    views = {v.name: v.camera for v in read(root).train}
+    camera = views["images/0003"]
+    assert (camera.fx, camera.fy, camera.k1, camera.k2) == pytest.approx((40, 40, 0.05, 0.2))
+    assert views["images/0002"].fx != pytest.approx(40)
+    assert views["images/0002"].k1 == 0.1
+
+
+def test_lenses_without_a_size_speak_of_larger_prints(make):
+    """cx and cy are about the middle of 40 x 20 pixels, the pictures have 20 x 10."""
+    scene = read(make(fl_x=50.0, cx=20.6, cy=9.8))
+    camera = scene.train[0].camera
+    assert (camera.width, camera.fx, camera.cx, camera.cy) == pytest.approx((20, 25, 10.3, 4.9))
+    assert "9 taken for smaller or larger prints by cx and cy" in scene.report
+    assert read(make(fl_x=50.0, cx=10.9, cy=4.2)).train[0].camera.fx == 50  # off the middle, but of these pictures
+    with pytest.raises(NifError, match=r"cx=19, cy=4 cannot be of pictures of 20 x 10 pixels: give w and h"):
+        read(make(fl_x=50.0, cx=19.0, cy=4.0))
+
+
+def test_a_frames_own_size_scales_the_files_pixels(make):
+    root = make(fl_x=50.0, cx=21.0, cy=9.0, w=40, h=20)
+    edit(root, lambda file: file["frames"][3].update(w=20, h=10))
+    first, own = (v.camera for v in read(root).train[2:4])
+    assert (own.fx, own.cx, own.cy) == pytest.approx((25, 10.5, 4.5))
+    assert (first.fx, first.cx, first.cy) == pytest.approx((25, 10.5, 4.5))  # resized with its picture
+
+
+@pytest.mark.parametrize(
+    ("lists", "train", "test", "said"),
+    [
+        ({"train": range(4)}, range(4), range(4, 9), ""),
+        ({"test": range(3)}, range(3, 9), range(3), ""),
+        ({"val": range(3)}, range(3, 9), range(3), ""),
+        ({"train": range(6), "test": range(4, 9)}, range(4), range(4, 9), "2 views named for training and for testing"),
+        ({"train": range(3), "test": range(3, 5)}, range(3), range(3, 5), "4 views are named in no list and left out"),
+        ({"train": range(9), "val": [7], "test": [8]}, range(7), [8], "2 views named for training and for testing"),
+    ],
+)
+def test_lists_are_obeyed_and_completed_and_no_test_view_is_trained_on(make, lists, train, test, said):
+    names = {f"{part}_filenames": [f"images/{k:04d}.jpg" for k in listed] for part, listed in lists.items()}
+    scene = read(make(fl_x=25.0, **names), hold_out=8)
+    assert [v.name for v in scene.train] == [f"images/{k:04d}" for k in train]
+    assert [v.name for v in scene.test] == [f"images/{k:04d}" for k in test]
+    assert said in scene.report
+
+
+def test_lists_that_name_other_pictures(make):
+    moved = [f"images_2/{k:04d}.jpg" for k in range(5)]
+    scene = read(make(fl_x=25.0, train_filenames=moved))
+    assert len(scene.train) == 5
+    assert "5 of 'train_filenames' found by the file's name alone (images_2/0000 as images/0000" in scene.report
+    for wrong, says in (
+        (["x.jpg", *moved], r"names 1 pictures that no frame has \(the first: x\)"),
+        ("all", "must be a list"),
+        ([3], "text"),
+    ):
+        with pytest.raises(NifError, match=f"train_filenames.*{says}"):
+            read(make(fl_x=25.0, train_filenames=wrong))
+    with pytest.raises(NifError, match="leave no picture to train on"):
+        read(make(fl_x=25.0, test_filenames=[f"images/{n}" for n in NAMES]))
+
+
+@pytest.mark.parametrize(
+    "write", [lambda n: n.replace("/", "\\"), lambda n: f"C:\\data\\{n}", lambda n: f"/home/x/fox/{n}", lambda n: n[:-4]]
+)
+def test_names_of_other_systems(make, write):
+    plain = read(make(fl_x=25.0))
+    root = make(fl_x=25.0)
+    edit(root, lambda file: [f.update(file_path=write(f["file_path"])) for f in file["frames"]])
+    scene = read(root)
+    assert len(scene.train) == 9
+    assert all(torch.equal(a.pixels, b.pixels) for a, b in zip(scene.train, plain.train, strict=True))
+
+
+def test_pictures_beside_the_file_and_in_this_folder(make, monkeypatch):
+    root = make(fl_x=25.0)
+    for path in (root / "images").iterdir():
+        path.rename(root / path.name)
+    edit(root, lambda file: [f.update(file_path=f["file_path"].split("/")[-1]) for f in file["frames"]])
+    monkeypatch.chdir(root)
+    assert len(read(".", downscale=2).train) == 9
+
+
+def test_pictures_outside_are_said(make):
+    root = make(fl_x=25.0)
+    (root / "images" / "0000.jpg").rename(root.parent / "secret.jpg")
+    edit(root, lambda file: file["frames"][0].update(file_path="../secret.jpg"))
+    assert "1 of them outside of its folder (the first: " in read(root).report
+    (root.parent / "secret.txt").write_text("nothing to see")
+    edit(root, lambda file: file["frames"][0].update(file_path="../secret.txt"))
+    with pytest.raises(NifError, match=r"secret\.txt: cannot be read as a picture"):
+        read(root)
+
+
+def test_opaque_alpha_is_none(make):
+    """Only what is transparent anywhere has a background."""
+    root = make(fl_x=25.0)
+    rgb = np.full((10, 20, 4), 255, np.uint8)
+    for name in NAMES[:9]:
+        Image.fromarray(rgb).save(root / "images" / f"{name[:-4]}.png")
+        (root / "images" / name).unlink()
+    edit(root, lambda file: [f.update(file_path=f["file_path"][:-4]) for f in file["frames"]])
+    scene = read(root)
+    assert scene.background is None
+    assert scene.train[0].pixels.shape == (10, 20, 3)
+    rgb[3, 4, 3] = 0
+    Image.fromarray(rgb).save(root / "images" / "0005.png")
+    scene = read(root)
+    assert scene.background == "white"
+    assert [v.pixels.shape[2] for v in scene.train] == [3] * 5 + [4] + [3] * 3
+
+
+def test_masks_by_alpha_and_masks_that_hide_nothing(make):
+    root = make({"mask_path": "mask.png"}, fl_x=25.0)
+    left = np.full((10, 20, 4), 255, np.uint8)
+    left[:, 5:, 3] = 0
+    Image.fromarray(left).save(root / "mask.png")
+    view = read(root).train[0]
+    assert torch.equal(view.valid, torch.from_numpy(left[..., 3] > 0))
+    Image.fromarray(left[..., 0]).save(root / "mask.png")
+    assert "9 of 9 masks hide nothing (the first: images/0000)" in read(root).report
+    Image.fromarray(left[:5, :, 0]).save(root / "mask.png")
+    with pytest.raises(NifError, match=r"mask\.png: a mask of 20 x 5 pixels for a picture of 20 x 10"):
+        read(root)
+    (root / "mask.png").unlink()
+    with pytest.raises(NifError, match=r"no such mask: .*mask\.png"):
+        read(root)
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ({"fl_x": 1e300}, "'fl_x' is 1e"),
+        ({"fl_x": 1e11}, "focal length of 1e"),
+        ({"fl_x": 10**400}, "'fl_x' is 1000"),
+        ({"fl_x": [1]}, r"'fl_x' is \[1\]"),
+        ({"fl_x": True}, "'fl_x' is True"),
+        ({"camera_angle_x": 47}, "'camera_angle_x' is 47"),
+        ({"fl_x": 25.0, "w": 1e9, "h": 1}, "'w' is"),
+        ({"fl_x": 25.0, "k1": "bent"}, "'k1' is 'bent'"),
+        ({"fl_x": 25.0, "camera_model": ["x"]}, "camera_model="),
+        ({"fl_x": 25.0, "is_fisheye": "no"}, "'is_fisheye' is 'no'"),
+        ({"fl_x": 25.0, "offset": ["a", 1, 2]}, "'offset'"),
+        ({"fl_x": 25.0, "aabb_scale": -4}, "'aabb_scale' is -4"),
+        ({"fl_x": 25.0, "frames": [{"file_path": "x" * 5000}]}, "text of 5,000 characters"),
+        ({"fl_x": 25.0, "frames": [{"file_path": "a\0b"}]}, "must be text"),
+        ({"fl_x": 25.0, "frames": [{"file_path": "a", "transform_matrix": [[10**400] * 4] * 4}]}, "its pose has"),
+        ({"fl_x": 25.0, "frames": [{"file_path": "a", "transform_matrix": [["1"] * 4] * 4}]}, "its pose has shape"),
+        (
+            {
+                "fl_x": 25.0,
+                "frames": [{"file_path": "a", "transform_matrix": [*np.eye(4)[:3].tolist(), [1, 2, 3, 1]]}],
+            },
+            "last row",
+        ),
+    ],
+)
+def test_values_of_strangers(make, keys, says):
+    with pytest.raises(NifError, match=f"transforms.json.*{says}"):
+        read(make(**keys))
