@@ -319,7 +319,15 @@ def spoil_npy(data: bytes, rng: Rng) -> tuple[bytes, str]:
     shape = shapes[rng.integers(len(shapes))]
     descr = descrs[rng.integers(len(descrs))] if rng.random() < 0.6 else "<f4"
     if what == 3 and rng.random() < 0.3:
-        text = ["__import__('os').system('touch CANARY')", "(" * 5000, "{" * 90, "[" * 200 + "]" * 200, "{'descr': '<f4'}", "\xff\xfe", "1" * 9000]
+        text = [
+            "__import__('os').system('touch CANARY')",
+            "(" * 5000,
+            "{" * 90,
+            "[" * 200 + "]" * 200,
+            "{'descr': '<f4'}",
+            "\xff\xfe",
+            "1" * 9000,
+        ]
         chosen = text[rng.integers(len(text))].encode("latin-1")
         return data[:8] + struct.pack("<H", len(chosen)) + chosen + body, f"header {chosen[:30]!r}"
     return npy_header(shape, descr) + body, f"header shape {shape}, descr {str(descr)[:30]}"
@@ -441,9 +449,7 @@ def spoil_svg(data: bytes, rng: Rng) -> tuple[bytes, str]:
     what = rng.integers(10)
     head = b'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="9" height="9">'
     if what == 0:
-        uses = b"".join(
-            b'<g id="g%d"><use xlink:href="#g%d"/><use xlink:href="#g%d"/></g>' % (k + 1, k, k) for k in range(30)
-        )
+        uses = b"".join(b'<g id="g%d"><use xlink:href="#g%d"/><use xlink:href="#g%d"/></g>' % (k + 1, k, k) for k in range(30))
         return head + b'<g id="g0"><path d="M0 0L1 0L1 1Z"/></g>' + uses + b"</svg>", "use doubled 30 times"
     if what == 1:
         entities = b"".join(b'<!ENTITY e%d "%s">' % (k + 1, b"&e%d;" % k * 10) for k in range(12))

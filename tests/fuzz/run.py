@@ -8,9 +8,11 @@ go to tests/benchmarks/results/reliability.json, the failing inputs to --failure
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import json
 import multiprocessing
 import os
+import re
 import resource
 import shutil
 import signal
@@ -94,7 +96,7 @@ def judge(error: BaseException | None) -> tuple[str, str]:
     chain, seen = [], error
     while seen is not None and len(chain) < 9:
         chain.append(seen)
-        seen = seen.__cause__ or seen.__context__
+        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
     if any(isinstance(e, MemoryError) or "allocate memory" in str(e) or "Unable to allocate" in str(e) for e in chain):
         return "memory", f"asked for more than {MEMORY / 2**30:g} GiB: {_where(chain[-1])}"
     if error is None:
@@ -127,6 +129,7 @@ def work(pipe, every: list[seeds.Seed], random: int, base: str) -> None:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * os.sysconf("SC_PAGE_SIZE") + MEMORY,) * 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    faulthandler.register(signal.SIGUSR1, open(Path(base) / f"stuck-{os.getpid()}", "w"))  # noqa: SIM115
     while True:
         try:
             number, chosen = pipe.recv()
@@ -183,6 +186,15 @@ class Worker:
             return 0.0
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    def stuck(self) -> str:
+        """Where the process is."""
+        os.kill(self.process.pid or 0, signal.SIGUSR1)
+        time.sleep(1)
+        stack = (Path(self.arguments[2]) / f"stuck-{self.process.pid}").read_text()
+        frames = re.findall(r'File ".*/(\S+)", line (\d+) in (\S+)', stack)
+        ours = re.findall(r'File ".*/nif_cli/(\S+)", line (\d+) in (\S+)', stack)
+        return " < ".join(":".join(f) for f in [*frames[:2], *ours[:2]])
+
     def poll(self) -> Verdict | None:
         """The verdict, once there is one; a process that died or is stuck is replaced."""
         assert self.job is not None
@@ -200,8 +212,8 @@ class Worker:
             answer = ("killed", signal.Signals(-code).name if code < 0 else f"exit code {code}", 0.0)
         wall = time.monotonic() - self.began
         if answer is None and (self.processor() - self.spent > 1.5 * SECONDS or wall > WALL):
+            answer = ("hang", f"{wall:.0f} s: {self.stuck()}", wall)
             self.process.kill()
-            answer = ("hang", f"{wall:.0f} s", wall)
         if answer is None:
             return None
         number, chosen = self.job
@@ -237,7 +249,9 @@ def fuzz(
                 if worker.job is not None and (verdict := worker.poll()) is not None:
                     found.append(verdict)
                     if verdict.failed and not quiet:
-                        print(f"{verdict.number}: {verdict.outcome}: {verdict.file}: {verdict.how}\n    {verdict.says}", flush=True)
+                        print(
+                            f"{verdict.number}: {verdict.outcome}: {verdict.file}: {verdict.how}\n    {verdict.says}", flush=True
+                        )
                     if verdict.failed and failures is not None:
                         _keep(failures, every[verdict.number % len(every)], verdict, random)
             time.sleep(0.002)

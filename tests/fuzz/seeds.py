@@ -238,7 +238,13 @@ def _poses(count: int) -> np.ndarray:
 def _scenes(folder: Path) -> list[Seed]:
     root, poses = folder / "scenes", _poses(9)
     names = [f"{k:02d}.png" for k in range(9)]
-    for kind, inner in (("transforms", "images"), ("blender", "train"), ("colmap", "images"), ("text", "images"), ("llff", "images")):
+    for kind, inner in (
+        ("transforms", "images"),
+        ("blender", "train"),
+        ("colmap", "images"),
+        ("text", "images"),
+        ("llff", "images"),
+    ):
         (root / kind / inner).mkdir(parents=True)
         for name in names:
             Image.fromarray(_waves(20, 10, 4)).save(root / kind / inner / name)
