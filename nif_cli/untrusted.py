@@ -210,7 +210,7 @@ def read_npy(path: Path, what: str, mapped: bool = False) -> np.ndarray:
 def _npz(path: Path, what: str) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]]:
     """An npz file and its arrays by name."""
     if not regular(path).stat().st_size:
-        raise NifError(f"{path}: it is empty; {what} is needed")
+        raise NifError(f"{path}: cannot be read as {what}: it is empty")
     with reading(path, what):
         try:
             archive = zipfile.ZipFile(path)

@@ -26,10 +26,11 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2])]
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # readers run in forks, which threads of OpenMP do not survive
+    os.environ.update(OMP_NUM_THREADS="1", NUMBA_NUM_THREADS="1", NUMBA_THREADING_LAYER="workqueue")
 
 import numpy as np
-
+import torch
 from fuzz import mutations, seeds
 from fuzz.readers import READERS
 
@@ -142,6 +143,7 @@ def work(pipe, every: list[seeds.Seed], random: int, base: str) -> None:
         tempfile.tempdir = str(folder)
         guard.inside, guard.found = str(folder), []
         pipe.send(("begun", how))
+        torch.set_num_threads(1)  # threads of OpenMP do not survive a fork: two would wait for each other
         began, error = time.process_time(), None
         try:
             READERS[every[chosen].kind](root)
@@ -228,8 +230,6 @@ def fuzz(
     n: int, random: int = 0, jobs: int = 1, kinds: list[str] | None = None, failures: Path | None = None, quiet: bool = False
 ) -> tuple[list[Verdict], float]:
     """The verdicts of n inputs, every seed in turn; and the seconds that they took. Seeds must be read without a word."""
-    import torch
-
     torch.set_num_threads(1)
     base = tempfile.mkdtemp(prefix="nif-fuzz-")
     before = os.getcwd()

@@ -128,6 +128,8 @@ def read_transform(path: Path) -> Transform:
     arrays = read_npz(path, ("offset", "scale"), "normalisation parameters of DeepSDF")
     x, y, z = check_array(path, "offset", arrays["offset"].reshape(-1), (3,)).tolist()
     (scale,) = check_array(path, "scale", arrays["scale"].reshape(-1), (1,)).tolist()
+    if not scale > 0:
+        raise NifError(f"{path}: 'scale' is {scale}; it must be positive")
     x, y, z = (number(v, f"{path}: 'offset'", -FARTHEST, FARTHEST) for v in (x, y, z))
     return Transform((x, y, z), number(scale, f"{path}: 'scale'", 1 / FARTHEST, FARTHEST))
 

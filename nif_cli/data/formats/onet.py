@@ -181,6 +181,8 @@ def read_transform(path: Path, arrays: dict[str, np.ndarray]) -> Transform:
     """`loc` [3] and `scale` []: p = normalised * scale + loc."""
     loc = check_array(path, "loc", arrays["loc"].reshape(-1), (3,)).tolist()
     (scale,) = check_array(path, "scale", arrays["scale"].reshape(-1), (1,)).tolist()
+    if not scale > 0:
+        raise NifError(f"{path}: 'scale' is {scale}; it must be positive")
     x, y, z = (-number(v, f"{path}: 'loc'", -FARTHEST, FARTHEST) for v in loc)
     return Transform((x, y, z), 1 / number(scale, f"{path}: 'scale'", 1 / FARTHEST, FARTHEST))
 
