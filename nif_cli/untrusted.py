@@ -286,20 +286,21 @@ def read_torch(path: Path, what: str) -> Any:
             raise NifError(
                 f"{path}: refused: damaged, or with more in it than tensors and plain data, which could run code"
             ) from error
-        _check_tree(found, path, 4 * size + 2**24)
+        _check_tree(found, path, size)
     return found
 
 
-def _check_tree(tree: Any, path: Path, most: int) -> None:
-    """NifError unless the tensors in a tree of plain values are dense and take at most `most` bytes together."""
+def _check_tree(tree: Any, path: Path, size: int) -> None:
+    """NifError unless the tensors in a tree of plain values are dense and take together about `size` bytes, its file's."""
     import torch
 
+    most = 4 * size + 2**24  # tensors may share their numbers: tied weights, views
     waiting, total, seen = [(tree, 0)], 0, 0
     while waiting:
         value, depth = waiting.pop()
         seen += 1
-        if depth > DEEPEST or seen > most:  # a value takes a byte of the file at least, unless lists hold lists again and again
-            raise NifError(f"{path}: refused: its values are nested too deeply")
+        if depth > DEEPEST or seen > size + 10_000:  # a value takes a byte at least, unless lists hold lists again and again
+            raise NifError(f"{path}: refused: its values are nested too deeply, or hold each other again and again")
         if isinstance(value, torch.Tensor):
             if value.layout is not torch.strided or value.device.type != "cpu" or value.is_quantized:
                 raise NifError(f"{path}: refused: a tensor of layout {value.layout} on '{value.device}'")
