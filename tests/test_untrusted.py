@@ -27,9 +27,22 @@ def npy(shape: object, descr: object = "<f4", body: bytes = b"") -> bytes:
 
 @pytest.mark.parametrize(
     ("shape", "descr"),
-    [((-1,), "|V0"), ((-1,), "<f4"), ((3,), "|O"), ((10**12,), "<f4"), ((2**62, 2**62, 4), "<f8"), ((2,), "|S0"), ((3, 3), "<f4"),
-     ((True,), "|u1"), ((1,), [("a", "<f4")]), ((1.5,), "<f4"), (None, "<f4"), ((1,), "nonsense"), ((1,) * 40, "|u1")],
-)  # fmt: skip
+    [
+        ((-1,), "|V0"),
+        ((-1,), "<f4"),
+        ((3,), "|O"),
+        ((10**12,), "<f4"),
+        ((2**62, 2**62, 4), "<f8"),
+        ((2,), "|S0"),
+        ((3, 3), "<f4"),
+        ((True,), "|u1"),
+        ((1,), [("a", "<f4")]),
+        ((1.5,), "<f4"),
+        (None, "<f4"),
+        ((1,), "nonsense"),
+        ((1,) * 40, "|u1"),
+    ],
+)
 @pytest.mark.parametrize("mapped", [False, True])
 def test_headers_are_checked_before_numpy_sees_them(tmp_path: Path, shape, descr, mapped: bool) -> None:
     """A type without size kills the process in numpy's memory map (SIGFPE)."""
@@ -107,7 +120,20 @@ def test_a_large_grid_of_few_bytes(tmp_path: Path) -> None:
         read_grids(path).read(0)
 
 
-@pytest.mark.parametrize("change", ["dim 0 3 3", "dim -3 -3 3", "dim 3 3", "dim x 3 3", "scale nan", "scale 0", "scale -1", "translate 1 2", "translate inf 0 0"])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        "dim 0 3 3",
+        "dim -3 -3 3",
+        "dim 3 3",
+        "dim x 3 3",
+        "scale nan",
+        "scale 0",
+        "scale -1",
+        "translate 1 2",
+        "translate inf 0 0",
+    ],
+)
 def test_damaged_heads_of_binvox(tmp_path: Path, change: str) -> None:
     path = tmp_path / "a.binvox"
     write_binvox(path, np.ones((3, 3, 3), bool))
@@ -189,7 +215,7 @@ def test_weights_that_are_no_numbers(run: Path) -> None:
     with pytest.raises(NifError, match="NaN"):
         runs.load(spoilt(run, put("state_dict", name, value=torch.full_like(weights[name], float("nan")))))
     runs.load(spoilt(run, put("state_dict", name, value=weights[name].double())))  # mended
-    with pytest.raises(NifError, match="must be torch.float32"):
+    with pytest.raises(NifError, match=r"must be torch\.float32"):
         runs.load(spoilt(run, put("state_dict", name, value=weights[name].to(torch.complex64))))
 
 

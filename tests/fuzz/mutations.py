@@ -44,8 +44,9 @@ def hostile(rng: Rng) -> Any:
     values: list[Any] = [
         10**400, -1, 0, 1, 2**31, 2**63, -(2**63), 10**9, 1e308, -1e308, 1e-320, 0.5, float("nan"), float("inf"), -float("inf"),
         None, True, False, "", "x" * 10_000, "../../x", "/etc/passwd", "../../secret.png", "a\0b", "\x1b[31mred\x1b]0;title\x07",
-        "nan", "1e999", "${oc.env:HOME}", "~", ".", "/", "a/b/c", "ä\u202e\u0000\ud7ff", [], {}, [[]], [1, 2], {"a": 1}, [None] * 5,
-        [[1, 2], [3]], ["x"] * 1000, list(range(10_000)), nested(60), nested(60, dict), {"_target_": "os.system", "command": "touch CANARY"},
+        "nan", "1e999", "${oc.env:HOME}", "~", ".", "/", "a/b/c", "ä\u202e\u0000\ud7ff", [], {}, [[]], [1, 2], {"a": 1},
+        [None] * 5, [[1, 2], [3]], ["x"] * 1000, list(range(10_000)), nested(60), nested(60, dict),
+        {"_target_": "os.system", "command": "touch CANARY"},
     ]  # fmt: skip
     return copy.copy(values[rng.integers(len(values))])
 
@@ -313,7 +314,8 @@ def spoil_npy(data: bytes, rng: Rng) -> tuple[bytes, str]:
     body = data[10 + length :]
     if what == 1:
         return data[: 10 + length] + body[: rng.integers(len(body) + 1)], "body truncated"
-    shapes = [(-1,), (-1, 3), (0,), (), (10**12,), (2**62, 2**62), (2**31, 3), (10**9, 17), (1.5, 3), (True,), ("3",), [3], 3, None, (3,) * 40]  # fmt: skip
+    shapes = [(-1,), (-1, 3), (0,), (), (10**12,), (2**62, 2**62), (2**31, 3), (10**9, 17), (1.5, 3), (True,),
+              ("3",), [3], 3, None, (3,) * 40]  # fmt: skip
     descrs = ["|V0", "|O", "<f8", "<f4", "|S0", "<U99999999", "|V4000000000", "<M8[ns]", "<c16", ">i2", "x", "", None, 3,
               [("a", "<f4"), ("b", "|O")], [("a", "<f8", (1000, 1000))], ("<f4", (2**20,)), [], {"names": ["a"]}]  # fmt: skip
     shape = shapes[rng.integers(len(shapes))]
@@ -370,7 +372,8 @@ def spoil_text(data: bytes, rng: Rng) -> tuple[bytes, str]:
         said = []
         few = numbers[: 1 + len(numbers) // 20] if rng.random() < 0.5 else numbers  # those of the header as often as the rest
         for m in sorted({int(n) for n in rng.integers(len(few), size=rng.integers(1, 4))}, reverse=True):
-            new = [b"-1", b"0", b"nan", b"inf", b"1e308", b"1e-320", b"99999999999999999999", b"2147483647", b"4294967296", b"1000000",
+            new = [b"-1", b"0", b"nan", b"inf", b"1e308", b"1e-320", b"99999999999999999999", b"2147483647", b"4294967296",
+                   b"1000000",
                    b"x", b"", b"9" * 5000, b"1e999", b"0.5", b"-7", b"1/2/3", b"\xff\xfe"][rng.integers(18)]  # fmt: skip
             data = data[: few[m].start()] + new + data[few[m].end() :]
             said.append(f"number at {few[m].start()} = {new[:20]!r}")
@@ -380,7 +383,7 @@ def spoil_text(data: bytes, rng: Rng) -> tuple[bytes, str]:
     if what == 6:
         return b"\n".join(lines[:k] + [lines[k]] * int(rng.choice([2, 1000])) + lines[k:]), f"line {k} repeated"
     if what == 7:
-        return b"\n".join(lines[:k] + [lines[k] + b" 7" * 20_000] + lines[k + 1 :]), f"line {k} very long"
+        return b"\n".join([*lines[:k], lines[k] + b" 7" * 20_000, *lines[k + 1 :]]), f"line {k} very long"
     j = int(rng.integers(len(lines)))
     lines[k], lines[j] = lines[j], lines[k]
     return b"\n".join(lines), f"lines {j} and {k} swapped"

@@ -42,7 +42,7 @@ def checkpoint(root: Path) -> None:
     model = runs.load(root)
     for id in list(model.instances)[:2]:
         placed = model.instances[id].transform
-        assert math.isfinite(placed.scale) and placed.scale > 0 and all(map(math.isfinite, placed.offset)), f"silent: {placed}"
+        _placed(placed)
         field = model.field(id)
         runs.safe_name(id)
         points = torch.zeros(2, field.bounds.shape[1] if hasattr(field, "bounds") else 2)
@@ -81,7 +81,7 @@ def camera_path(root: Path) -> None:
         return
     scene = Scene("a", Transform(), torch.tensor([[-1.0] * 3, [1.0] * 3]), 0.1, 4.0, [])
     poses, lens = render_views._path(scene, {"path": str(root / "camera_path.json")}, lens)
-    assert np.isfinite(poses).all() and math.isfinite(lens.fx), "silent: not finite"
+    assert np.isfinite([*poses.reshape(-1), lens.fx]).all(), "silent: not finite"
 
 
 def experiment(root: Path) -> None:
@@ -114,7 +114,12 @@ def onet(root: Path) -> None:
 def _sane(shape) -> None:
     for array in (shape.points, shape.distance, shape.surface, shape.normals):
         assert array is None or np.isfinite(array).all(), "silent: not finite"
-    assert math.isfinite(shape.transform.scale) and shape.transform.scale > 0, f"silent: {shape.transform}"
+    _placed(shape.transform)
+
+
+def _placed(transform) -> None:
+    assert 0 < transform.scale < math.inf, f"silent: {transform}"
+    assert np.isfinite(transform.offset).all(), f"silent: {transform}"
 
 
 def voxels(root: Path) -> None:
@@ -131,7 +136,7 @@ def new_shapes(root: Path) -> None:
     for file in input_files(root):
         for _, read in read_inputs(file, file.stem)[:2]:
             given, transform = normalise(read(), "ball")
-            assert math.isfinite(transform.scale) and transform.scale > 0, f"silent: {transform}"
+            _placed(transform)
             if given.seen is not None and given.seen.points is not None:
                 assert np.isfinite(given.seen.points).all(), "silent: not finite"
 

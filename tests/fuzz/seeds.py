@@ -42,10 +42,25 @@ def _runs(folder: Path) -> list[Seed]:
     shapes = ("data.samples=300", "data.surface_samples=100", "data.count=2", "data.test=1")
     made = {
         "sdf": ("model=sdf", *SMALL, "data=toy_shapes", *shapes, "data.count=1", "data.test=0"),
-        "occupancy": ("model=occupancy", "encoder=pointcloud", "encoder.width=8", "encoder.blocks=2", "encoder.code_size=4", "field.width=8", "data=toy_shapes", *shapes),
+        "occupancy": (
+            "model=occupancy",
+            "encoder=pointcloud",
+            "encoder.width=8",
+            "encoder.blocks=2",
+            "encoder.code_size=4",
+            "field.width=8",
+            "data=toy_shapes",
+            *shapes,
+        ),
         "nerf": ("model=nerf", "data.size=8", "data.views=4", "data.test=1", "model.resolution=16"),
-    }  # fmt: skip
-    seeds = [Seed("checkpoint", run, "checkpoints/last.ckpt"), Seed("resume", run, "config.yaml"), Seed("metrics", run, "metrics.csv"), Seed("resume", run, "checkpoints/last.ckpt"), Seed("resume", run, "metrics.csv")]  # fmt: skip
+    }
+    seeds = [
+        Seed("checkpoint", run, "checkpoints/last.ckpt"),
+        Seed("resume", run, "config.yaml"),
+        Seed("metrics", run, "metrics.csv"),
+        Seed("resume", run, "checkpoints/last.ckpt"),
+        Seed("resume", run, "metrics.csv"),
+    ]
     for name, overrides in made.items():
         _checkpoint(folder / name, overrides)
         seeds.append(Seed("checkpoint", folder / name, "checkpoints/last.ckpt"))
@@ -87,8 +102,23 @@ def _experiment(folder: Path) -> list[Seed]:
         weight = torch.randn(out, into, generator=rng)
         named = {"weight_g": weight.norm(dim=1, keepdim=True), "weight_v": weight} if i < layers else {"weight": weight}
         state |= {f"module.lin{i}.{k}": v for k, v in named.items()} | {f"module.lin{i}.bias": torch.zeros(out)}
-    network = {"dims": [width] * layers, "dropout": [0, 1], "dropout_prob": 0.2, "norm_layers": list(range(layers)), "latent_in": [skip], "weight_norm": True}  # fmt: skip
-    specs = {"NetworkArch": "deep_sdf_decoder", "DataSource": "data", "TrainSplit": "split.json", "NetworkSpecs": network, "CodeLength": size, "ClampingDistance": 0.1, "CodeBound": 1.0}  # fmt: skip
+    network = {
+        "dims": [width] * layers,
+        "dropout": [0, 1],
+        "dropout_prob": 0.2,
+        "norm_layers": list(range(layers)),
+        "latent_in": [skip],
+        "weight_norm": True,
+    }
+    specs = {
+        "NetworkArch": "deep_sdf_decoder",
+        "DataSource": "data",
+        "TrainSplit": "split.json",
+        "NetworkSpecs": network,
+        "CodeLength": size,
+        "ClampingDistance": 0.1,
+        "CodeBound": 1.0,
+    }
     _put(root / "specs.json", json.dumps(specs))
     _put(root / "split.json", json.dumps({"d": {"c": ["a", "b"]}}))
     for kind in ("ModelParameters", "LatentCodes"):
@@ -96,7 +126,13 @@ def _experiment(folder: Path) -> list[Seed]:
     torch.save({"epoch": 9, "model_state_dict": state}, root / "ModelParameters" / "latest.pth")
     torch.save({"epoch": 9, "latent_codes": {"weight": torch.randn(2, size, generator=rng)}}, root / "LatentCodes" / "latest.pth")
     _normalisation(root / "data", "a", "b")
-    files = ("specs.json", "split.json", "ModelParameters/latest.pth", "LatentCodes/latest.pth", "data/NormalizationParameters/d/c/a.npz")  # fmt: skip
+    files = (
+        "specs.json",
+        "split.json",
+        "ModelParameters/latest.pth",
+        "LatentCodes/latest.pth",
+        "data/NormalizationParameters/d/c/a.npz",
+    )
     return [Seed("experiment", root, file) for file in files]
 
 
@@ -136,7 +172,15 @@ def _onet(folder: Path) -> list[Seed]:
     (inner / "img_choy2016").mkdir()
     Image.fromarray(_waves(16, 16)).save(inner / "img_choy2016" / "000.jpg")
     np.savez(inner / "img_choy2016" / "cameras.npz", world_mat_0=np.eye(4)[:3], camera_mat_0=np.eye(3))
-    files = ("chair/train.lst", "metadata.yaml", "chair/a/points.npz", "chair/a/pointcloud.npz", "chair/a/img_choy2016/cameras.npz", "chair/a/img_choy2016/000.jpg", "chair/a/model.binvox")  # fmt: skip
+    files = (
+        "chair/train.lst",
+        "metadata.yaml",
+        "chair/a/points.npz",
+        "chair/a/pointcloud.npz",
+        "chair/a/img_choy2016/cameras.npz",
+        "chair/a/img_choy2016/000.jpg",
+        "chair/a/model.binvox",
+    )
     return [Seed("onet", root, file) for file in files]
 
 
@@ -258,7 +302,9 @@ def _scenes(folder: Path) -> list[Seed]:
     _colmap(root / "colmap" / "sparse" / "0", poses, names, binary=True)
     _colmap(root / "text" / "sparse" / "0", poses, names, binary=False)
     forward = np.concatenate([np.broadcast_to(np.eye(3), (9, 3, 3)), np.random.default_rng(0).normal(size=(9, 3, 1))], 2)
-    turned = np.stack((-forward[:, :, 1], forward[:, :, 0], forward[:, :, 2], forward[:, :, 3], np.broadcast_to([10.0, 20, 25], (9, 3))), 2)  # fmt: skip
+    turned = np.stack(
+        (-forward[:, :, 1], forward[:, :, 0], forward[:, :, 2], forward[:, :, 3], np.broadcast_to([10.0, 20, 25], (9, 3))), 2
+    )
     np.save(root / "llff" / "poses_bounds.npy", np.concatenate([turned.reshape(9, 15), np.broadcast_to([4.0, 20], (9, 2))], 1))
     sparse = [("colmap", "bin"), ("text", "txt")]
     return [
