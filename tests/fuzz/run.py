@@ -119,8 +119,9 @@ def _where(error: BaseException) -> str:
     return f"{Path(frames[-1].filename).name}:{frames[-1].lineno} {frames[-1].name}"
 
 
-def work(pipe, every: list[seeds.Seed], random: int, base: str) -> None:
+def work(pipe, other, every: list[seeds.Seed], random: int, base: str) -> None:
     """A process that reads what it is told to until the pipe closes."""
+    other.close()  # the parent's end: when that is gone, so are we
     os.setsid()
     sys.stderr = sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     nothing = os.open(os.devnull, os.O_RDWR)
@@ -171,7 +172,7 @@ class Worker:
     def start(self) -> None:
         context = multiprocessing.get_context("fork")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=work, args=(theirs, *self.arguments), daemon=True)
+        self.process = context.Process(target=work, args=(theirs, self.pipe, *self.arguments), daemon=True)
         self.process.start()
         theirs.close()
         self.job: tuple[int, int] | None = None
