@@ -31,6 +31,9 @@ class Payload:
     def __reduce__(self):
         return os.system, (f"touch {CANARY}",)
 
+    def __deepcopy__(self, _: dict) -> Payload:
+        return self  # a copy would be made by what it holds
+
 
 def nested(depth: int, kind: type = list) -> Any:
     value: Any = kind()
