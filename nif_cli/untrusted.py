@@ -12,7 +12,6 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +168,7 @@ def check_pixels(path: Path, width: int, height: int) -> None:
         )
 
 
-def _header(file: BufferedIOBase, where: str, size: int) -> Header:
+def _header(file: Any, where: str, size: int) -> Header:
     """Shape and type by the header of an npy of `size` bytes, left behind; NifError where numpy should not see the rest: it
     divides by an item's size, multiplies shapes without a look at overflow, and believes what is announced."""
     try:

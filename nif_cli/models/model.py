@@ -288,7 +288,7 @@ def _restored(saved: Any, where: str) -> Instance:
     return Instance(id, transform, observation, scene)
 
 
-def _arrays(saved: Any, where: str) -> dict[str, np.ndarray]:
+def _arrays(saved: Any, where: str) -> dict[str, Any]:
     """The arrays of an observation: of the numbers of axes and the types that they have when a run is made."""
     if not isinstance(saved, dict) or not saved.keys() <= OBSERVED.keys():
         raise NifError(f"{where}: its observation is not arrays by name ({', '.join(OBSERVED)})")
@@ -299,7 +299,7 @@ def _arrays(saved: Any, where: str) -> dict[str, np.ndarray]:
             not isinstance(tensor, Tensor)
             or tensor.dim() != axes
             or (last and tensor.shape[-1] not in last)
-            or not tensor.numel()
+            or not (tensor.numel() or name == "free")
         ):
             shape = list(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
             raise NifError(f"{where}: its {name} are {shape}; they must have {axes} axes" + f", the last of {last}" * bool(last))
