@@ -168,7 +168,7 @@ def picture(root: Path) -> None:
     from nif_cli.data.formats.pictures import read_picture
     from nif_cli.data.looking import load_picture
 
-    (file,) = root.iterdir()
+    file = root / f"p.{root.name}"
     np.asarray(read_picture(file))
     if file.suffix in (".png", ".jpg"):
         load_picture(file, 16)
