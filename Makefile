@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO := outputs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint format bench clean
+.PHONY: help install demo test test-fast fuzz lint format bench clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -31,6 +31,10 @@ test: $(BIN)/nif ## run the tests (NIF_DATA=<folder> adds those on real data)
 
 test-fast: $(BIN)/nif ## run the tests without the slow ones
 	$(BIN)/python -m pytest -m 'not slow and not gpu'
+
+n ?= 1000
+fuzz: $(BIN)/nif ## read hostile files of every kind (make fuzz n=10000); failing ones go to outputs/fuzz
+	$(BIN)/python tests/fuzz/run.py --n $(n) --record
 
 lint: $(BIN)/nif ## ruff and pyright
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, reading strangers' arrays, and names that stay inside their folder."""
+"""Writing files whole or not at all, checking arrays, and names that stay inside their folder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import re
 import tempfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -32,14 +32,23 @@ def available_memory() -> int:
     return 8 * 2**30
 
 
+LONGEST_PART = 200  # bytes of a file's name: systems take 255, and a temporary name and a suffix are longer
+
+
 def safe_name(id: str) -> str:
-    """An instance id as a relative path: slashes are folders, nothing leaves the folder."""
+    """An instance id as a relative path: slashes are folders, nothing leaves the folder. NifError for one that is longer
+    than a path can be."""
+    if len(id) > 1000:
+        raise NifError(f"an instance's id of {len(id):,} characters ({id[:20]!r}...); at most 1,000")
     return "/".join(_safe_part(part) for part in id.split("/"))
 
 
 def _safe_part(part: str) -> str:
     safe = "_" if part in ("", ".", "..") else re.sub(r"[^\w.+@ -]", "_", part)
-    return safe if safe == part else f"{safe}-{zlib.crc32(part.encode()):08x}"  # two ids are never one file
+    if len(safe.encode()) > LONGEST_PART:
+        safe = safe.encode()[: LONGEST_PART - 9].decode(errors="ignore")
+    known = part.encode(errors="surrogatepass")
+    return safe if safe == part else f"{safe}-{zlib.crc32(known):08x}"  # two ids are never one file
 
 
 def write(path: Path, content: bytes | str | Callable[[Path], None]) -> None:
@@ -71,31 +80,6 @@ def write(path: Path, content: bytes | str | Callable[[Path], None]) -> None:
 def write_npz(path: Path, **arrays: np.ndarray) -> None:
     """An uncompressed npz, whole or not at all."""
     write(path, lambda temporary: np.savez(temporary, **arrays))  # type: ignore[arg-type]
-
-
-def read_npz(path: Path, names: Sequence[str], what: str) -> dict[str, np.ndarray]:
-    """The arrays `names` of an npz file (a name that ends in '?' may be missing), never pickled objects. NifError says
-    what is wrong with any other file; `what` says whose file it should be."""
-    if not path.is_file():
-        raise NifError(f"{path}: no such file ({what})")
-    found = {}
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            there = list(getattr(file, "files", ()))
-            missing = [n for n in names if not n.endswith("?") and n not in there]
-            if missing:
-                raise NifError(f"{path}: not {what}: it has no '{missing[0]}', only {', '.join(there[:8]) or 'one bare array'}")
-            for name in (n.rstrip("?") for n in names):
-                if name in there:
-                    found[name] = file[name]
-    except NifError:
-        raise
-    except MemoryError as error:
-        raise NifError(f"{path}: its arrays do not fit in memory") from error
-    except Exception as error:  # zipfile, zlib and numpy each stumble in their own ways over a damaged file
-        reason = "it holds Python objects, which are never read" if "pickle" in str(error).lower() else "truncated or no npz file"
-        raise NifError(f"{path}: cannot be read as {what}: {reason}") from error
-    return found
 
 
 def check_array(path: Path, name: str, array: np.ndarray, shape: tuple[int | None, ...], finite: bool = True) -> np.ndarray:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import fnmatch
 import functools
 import inspect
-import pickle
+import math
 import re
-import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from torch import Tensor
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from nif_cli import NifError, __version__
 from nif_cli.config import build, did_you_mean, locate
@@ -22,9 +25,11 @@ from nif_cli.files import safe_name as safe_name  # what a run is written with
 from nif_cli.files import write as write
 from nif_cli.geometry.mesh import SPACES
 from nif_cli.models.model import CHECKPOINT_FORMAT, Model
+from nif_cli.untrusted import read_torch, shown, whole
 
 OUTPUTS = Path("outputs")
 BASES = {"field": (Network, RadianceNetwork), "encoding": (Encoding,), "encoder": (Encoder,)}
+LARGEST_SIZE = 2**26  # of any number in the configuration of a network
 READ_ALLOWED = ("nif_cli.", "torch.optim.", "torch.nn.")  # what a checkpoint's own configuration may name
 
 
@@ -46,25 +51,16 @@ def find(run: str | None, key: str = "run") -> Path:
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint of nif as plain data. NifError for anything else: other files, code in the pickle, newer formats."""
-    if not path.is_file():
-        raise NifError(f"{path}: no such checkpoint")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > 2 * path.stat().st_size + 2**20:
-                raise NifError(f"{path}: refused, it would unpack to more than it is")
-            damaged = archive.testzip()
-            if damaged:
-                raise NifError(f"{path}: damaged ({damaged})")
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise NifError(f"{path}: refused, it holds more than tensors and plain data, which could run code") from error
-    except (zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise NifError(f"{path}: damaged, or no checkpoint ({str(error).splitlines()[0][:100]})") from error
+    checkpoint = read_torch(path, "checkpoint")
     nif = checkpoint.get("nif") if isinstance(checkpoint, dict) else None
-    if not isinstance(nif, dict) or not isinstance(nif.get("config"), dict) or "state_dict" not in checkpoint:
+    if not isinstance(nif, dict) or not isinstance(nif.get("config"), dict) or not isinstance(nif.get("instances"), list):
         raise NifError(f"{path}: a checkpoint, but not one of nif")
-    if not isinstance(nif.get("format"), int) or nif["format"] > CHECKPOINT_FORMAT:
-        raise NifError(f"{path}: made by nif {nif.get('version')}, which is newer than this one ({__version__}); upgrade nif")
+    weights = checkpoint.get("state_dict")
+    if not isinstance(weights, dict) or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in weights.items()):
+        raise NifError(f"{path}: its state_dict is not tensors by name")
+    if whole(nif.get("format"), f"{path}: nif.format", 1) > CHECKPOINT_FORMAT:
+        newer = shown(nif.get("version"), 20)
+        raise NifError(f"{path}: made by nif {newer}, which is newer than this one ({__version__}); upgrade nif")
     return checkpoint
 
 
@@ -113,19 +109,70 @@ def load(run: Path, which: str = "last", device: torch.device | str = "cpu") -> 
     path = run / "checkpoints" / f"{which}.ckpt"
     checkpoint = read_checkpoint(path)
     nif = checkpoint["nif"]
+    config = nif["config"]
+    for part in ("field", "encoding", "encoder", "model"):
+        _check_numbers(config.get(part), f"{path}: {part}")
     try:
         # On the meta device nothing is allocated: a checkpoint cannot ask for more memory than its own tensors
-        with torch.device("meta"):
-            model = make_model(nif["config"], READ_ALLOWED)
-            if nif.get("space", "ball") not in SPACES:
-                raise ValueError(f"no normalised space '{nif['space']}'")
-            model.space = nif.get("space", "ball")
+        with torch.device("meta"), _as_many_parameters(checkpoint["state_dict"]):
+            model = make_model(config, READ_ALLOWED)
+            space = nif.get("space", "ball")
+            if not isinstance(space, str) or space not in SPACES:
+                raise ValueError(f"no normalised space '{shown(space)}'")
+            model.space = space
             model.restore_instances(nif["instances"])
-        model.load_state_dict(checkpoint["state_dict"], strict=True, assign=True)
-    except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise NifError(f"{path}: its weights do not fit its configuration ({' '.join(lines[:2])[:200]})") from error
+        model.load_state_dict(_fitting(model, checkpoint["state_dict"]), strict=True, assign=True)
+    except NifError as error:
+        raise NifError(f"{path}: {error}") from error
+    except Exception as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        raise NifError(f"{path}: its weights do not fit its configuration ({shown(' '.join(lines[:2]), 200)})") from error
     return model.to(device).eval()
+
+
+def _check_numbers(node: Any, where: str) -> None:
+    """NifError for a number in a stranger's configuration that no network has: NaN, or sizes that only a loop would find
+    to be too large."""
+    if isinstance(node, dict | list):
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+            _check_numbers(value, f"{where}.{shown(key, 30)}")
+    elif (
+        isinstance(node, int | float)
+        and not isinstance(node, bool)
+        and not (abs(node) <= LARGEST_SIZE if isinstance(node, int) else math.isfinite(node))
+    ):
+        raise NifError(f"{where} is {shown(repr(node), 30)}; no network has such a number")
+
+
+@contextmanager
+def _as_many_parameters(weights: dict[str, Any]) -> Iterator[None]:
+    """ValueError as soon as a model that is built has many more parameters than there are weights for them."""
+    most, count = 1000 + 4 * len(weights), 0
+
+    def counted(module: torch.nn.Module, name: str, parameter: Any) -> None:
+        nonlocal count
+        count += 1
+        if count > most:
+            raise ValueError(f"it describes more than {most} parameters; there are weights for {len(weights)}")
+
+    hook = register_module_parameter_registration_hook(counted)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _fitting(model: Model, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights in the model's own types. ValueError where a type cannot be meant, or numbers are not finite."""
+    own, found = model.state_dict(), {}
+    for name, tensor in weights.items():
+        dtype = own[name].dtype if name in own else tensor.dtype
+        if dtype != tensor.dtype and not (dtype.is_floating_point and tensor.dtype.is_floating_point):
+            raise ValueError(f"{name} is {tensor.dtype}; it must be {dtype}")
+        found[name] = tensor.to(dtype)
+        if dtype.is_floating_point and not bool(torch.isfinite(found[name]).all()):
+            raise ValueError(f"{shown(name)} holds NaN or infinite values: its training had failed; try checkpoint=best")
+    return found
 
 
 def select(known: list[str], spec: Any) -> list[str]:

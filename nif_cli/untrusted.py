@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import stat
 import warnings
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,11 @@ PICTURES = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 """Pillow's formats that are opened: none that starts a program (EPS does) or plays a film. JPEG's opens MPO too."""
 PACKED = 300  # pixels a byte of file that a larger picture may unpack to: photographs have ten, a PNG of one colour 340
 FREE_PIXELS = 2**26  # up to here nobody minds
+ARRAYS_PACKED = 100  # bytes that a byte of an npz may unpack to, beyond what nobody minds
+FREE_BYTES = 2**29
+DEEPEST = 64  # levels of a checkpoint's plain values; ours have nine
+Header = tuple[tuple[int, ...], np.dtype]
+"""Shape and type of an array in a file."""
 
 
 def one_line(error: BaseException, longest: int = 150) -> str:
@@ -159,3 +166,150 @@ def check_pixels(path: Path, width: int, height: int) -> None:
         raise NifError(
             f"{path}: {width:,} x {height:,} pixels need {needed / 2**30:.1f} GiB to be unpacked and {there / 2**30:.1f} are free"
         )
+
+
+def _header(file: Any, where: str, size: int) -> Header:
+    """Shape and type by the header of an npy of `size` bytes, left behind; NifError where numpy should not see the rest: it
+    divides by an item's size, multiplies shapes without a look at overflow, and believes what is announced."""
+    try:
+        version = np.lib.format.read_magic(file)
+        if version not in ((1, 0), (2, 0)):
+            raise ValueError(f"version {version} of the format")
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            shape, _, dtype = read(file)
+    except Exception as error:  # also SyntaxError, RecursionError, MemoryError of Python's own parser
+        raise NifError(f"{where}: truncated, or no npy file ({one_line(error, 60)})") from None
+    if dtype.hasobject:
+        raise NifError(f"{where}: it holds Python objects, which are never read")
+    if dtype.itemsize == 0 or dtype.names is not None or dtype.subdtype is not None:
+        raise NifError(f"{where}: its items are {shown(dtype, 60)}; numbers are read")
+    if len(shape) > 8 or any(isinstance(n, bool) or n < 0 for n in shape):
+        raise NifError(f"{where}: its header says shape {shown(shape, 60)}, which no array has")
+    needed = math.prod(shape) * dtype.itemsize
+    if needed > size - file.tell():
+        raise NifError(f"{where}: truncated: its header promises {needed:,} bytes ({shown(list(shape), 60)} {dtype})")
+    return tuple(shape), dtype
+
+
+def read_npy(path: Path, what: str, mapped: bool = False) -> np.ndarray:
+    """The array of an npy file, never pickled objects; `mapped`: left on disk. NifError says what is wrong with any other
+    file; `what` says what it should have been ('a point cloud')."""
+    size = regular(path).stat().st_size
+    with reading(path, what):
+        with path.open("rb") as file:
+            _header(file, str(path), size)
+        if not mapped and 2 * size > available_memory():
+            raise NifError(f"{path}: {size / 2**30:.1f} GiB do not fit in memory")
+        return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+
+
+@contextmanager
+def _npz(path: Path, what: str) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]]:
+    """An npz file and its arrays by name."""
+    if not regular(path).stat().st_size:
+        raise NifError(f"{path}: cannot be read as {what}: it is empty")
+    with reading(path, what):
+        try:
+            archive = zipfile.ZipFile(path)
+        except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+            raise NifError(f"{path}: cannot be read as {what}: truncated or no npz file") from error
+        with archive:
+            yield archive, {e.filename[:-4]: e for e in archive.infolist() if e.filename.endswith(".npy")}
+
+
+def npz_headers(path: Path, what: str) -> dict[str, Header]:
+    """Shape and type of each array in an npz file that could be read (not those of Python objects); none is unpacked."""
+    found = {}
+    with _npz(path, what) as (archive, members):
+        for name, entry in members.items():
+            try:
+                with archive.open(entry) as file:
+                    found[name] = _header(file, f"{path}: '{shown(name)}'", entry.file_size)
+            except Exception:  # it matters only if it is needed; `read_npz` says what is wrong with it
+                found[name] = ((), np.dtype("V1"))
+    return found
+
+
+def read_npz(path: Path, names: Sequence[str], what: str) -> dict[str, np.ndarray]:
+    """The arrays `names` of an npz file (a name that ends in '?' may be missing), never pickled objects; they are measured
+    before they are unpacked, the others never are. NifError says what is wrong with any other file; `what` says whose file
+    it should be."""
+    found = {}
+    with _npz(path, what) as (archive, members):
+        missing = [n for n in names if not n.endswith("?") and n not in members]
+        if missing:
+            there = shown(", ".join(list(members)[:8]), 200) or "no array"
+            raise NifError(f"{path}: not {what}: it has no '{missing[0]}', only {there}")
+        wanted = {n: members[n] for n in (n.rstrip("?") for n in names) if n in members}
+        size, packed = sum(e.file_size for e in wanted.values()), path.stat().st_size
+        if size > max(FREE_BYTES, ARRAYS_PACKED * packed):
+            raise NifError(f"{path}: refused: {packed:,} bytes would unpack to {size:,}")
+        if 2 * size > available_memory():
+            raise NifError(f"{path}: its arrays ({size / 2**30:.1f} GiB) do not fit in memory")
+        for name, entry in wanted.items():
+            where = f"{path}: '{name}'"
+            if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise NifError(f"{where}: packed in a way that numpy does not use")
+            with archive.open(entry) as file:
+                _header(file, where, entry.file_size)
+            with archive.open(entry) as file:
+                found[name] = np.lib.format.read_array(file, allow_pickle=False)
+                file.read(1)  # the end, where the checksum is looked at
+    return found
+
+
+def read_torch(path: Path, what: str) -> Any:
+    """What torch saved, as plain values and tensors on the CPU, whose sizes together are about that of the file. NifError
+    for anything else: code in the pickle, damaged records, a few numbers that stand for gigabytes (strides of 0), values
+    nested too deeply."""
+    import torch  # not before it is needed: what is light imports this module too
+
+    size = regular(path, what).stat().st_size
+    if 2 * size > available_memory():
+        raise NifError(f"{path}: {size / 2**30:.1f} GiB do not fit in memory")
+    with reading(path, f"{what}: damaged, or no torch file"):
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if sum(entry.file_size for entry in archive.infolist()) > 2 * size + 2**20:
+                    raise NifError(f"{path}: refused, it would unpack to more than it is")
+                damaged = archive.testzip()
+                if damaged:
+                    raise NifError(f"{path}: damaged ({shown(damaged)})")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                found = torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise NifError(
+                f"{path}: refused: damaged, or with more in it than tensors and plain data, which could run code"
+            ) from error
+        _check_tree(found, path, size)
+    return found
+
+
+def _check_tree(tree: Any, path: Path, size: int) -> None:
+    """NifError unless the tensors in a tree of plain values are dense and take together about `size` bytes, its file's."""
+    import torch
+
+    most = 4 * size + 2**24  # tensors may share their numbers: tied weights, views
+    waiting, total, seen = [(tree, 0)], 0, 0
+    while waiting:
+        value, depth = waiting.pop()
+        seen += 1
+        if depth > DEEPEST or seen > size + 10_000:  # a value takes a byte at least, unless lists hold lists again and again
+            raise NifError(f"{path}: refused: its values are nested too deeply, or hold each other again and again")
+        if isinstance(value, torch.Tensor):
+            if value.layout is not torch.strided or value.device.type != "cpu" or value.is_quantized:
+                raise NifError(f"{path}: refused: a tensor of layout {value.layout} on '{value.device}'")
+            total += value.numel() * value.element_size()
+            if total > most:
+                raise NifError(
+                    f"{path}: refused: its tensors would take more than {most:,} bytes, and it has {path.stat().st_size:,}"
+                )
+        elif isinstance(value, dict):
+            waiting += [(v, depth + 1) for v in value.values()]
+            waiting += [(k, depth + 1) for k in value if isinstance(k, tuple)]
+        elif isinstance(value, list | tuple | set | frozenset):
+            waiting += [(v, depth + 1) for v in value]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +18,14 @@ from nif_cli.data.formats.voxels import READABLE as GRIDS
 from nif_cli.data.formats.voxels import read_grids
 from nif_cli.data.observing import seen_by_depth
 from nif_cli.data.samples import Observation
-from nif_cli.files import available_memory, check_array, read_npz
+from nif_cli.files import available_memory, check_array
 from nif_cli.geometry.mesh import READABLE as MESHES
 from nif_cli.geometry.mesh import SPACES, Transform, clean, load_mesh
 from nif_cli.geometry.voxels import voxel_mesh
 from nif_cli.rendering.cameras import Rays
+from nif_cli.untrusted import npz_headers, number, read_npy, read_npz, regular
 
+FARTHEST = 1e12  # depths and places of cameras: beyond it float32 has nothing left
 CLOUDS = (".xyz", ".npy", ".npz", ".ply")
 PICTURES = (".png", ".jpg", ".jpeg")
 FILES = tuple(dict.fromkeys((*MESHES, *CLOUDS, *GRIDS, *PICTURES)))
@@ -82,15 +85,11 @@ def read_inputs(path: Path, name: str) -> list[tuple[str, Callable[[], Input]]]:
     (npz), voxels (binvox, npy, npz), a picture (png, jpg; its object by an alpha channel or a <name>_mask.png beside it)."""
     suffix = path.suffix.lower()
     if suffix in PICTURES:
-        return [(name, lambda: Input(name, seen=Observation(images=[path])))]
-    if path.stat().st_size * 8 > available_memory():
+        return [(name, lambda: Input(name, seen=Observation(images=[regular(path, "picture")])))]
+    if regular(path).stat().st_size * 8 > available_memory():
         raise NifError(f"{path}: a file of {path.stat().st_size / 2**30:.1f} GiB does not fit in the memory of this machine")
     if suffix == ".npz":
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                names = set(getattr(file, "files", ()))
-        except Exception as error:
-            raise NifError(f"{path}: truncated or no npz file") from error
+        names = npz_headers(path, "a shape").keys()
         if {"pos", "neg"} <= names:
             return [(name, lambda: _signed(path, name))]
         if {"points", "occupancies"} <= names:
@@ -100,10 +99,8 @@ def read_inputs(path: Path, name: str) -> list[tuple[str, Callable[[], Input]]]:
         if "depth" in names or "z_depth" in names:
             return [(name, lambda: _depth_npz(path, name))]
     elif suffix == ".npy":
-        with path.open("rb") as head:
-            flat = np.load(head, mmap_mode=None, allow_pickle=False).ndim == 2 if _is_npy(path) else False
-        if flat:
-            return [(name, lambda: Input(name, seen=_cloud(path, np.load(path, allow_pickle=False))))]
+        if read_npy(path, "a point cloud or voxels", mapped=True).ndim == 2:
+            return [(name, lambda: Input(name, seen=_cloud(path, read_npy(path, "a point cloud"))))]
     elif suffix == ".xyz":
         return [(name, lambda: Input(name, seen=_cloud(path, _read_xyz(path))))]
     if suffix in GRIDS:
@@ -120,11 +117,6 @@ def read_inputs(path: Path, name: str) -> list[tuple[str, Callable[[], Input]]]:
         ids = [name] if grids.single else [f"{name}_{row:04d}" for row in range(len(grids))]
         return [(id, lambda row=row, id=id: voxels(row, id)) for row, id in enumerate(ids)]
     return [(name, lambda: _mesh_or_cloud(path, name))]
-
-
-def _is_npy(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(6) == b"\x93NUMPY"
 
 
 def _mesh_or_cloud(path: Path, name: str) -> Input:
@@ -147,8 +139,10 @@ def _has_faces(path: Path) -> bool:
 
 def _read_xyz(path: Path) -> np.ndarray:
     try:
-        return np.loadtxt(path, np.float64, ndmin=2, comments=("#", "//"), delimiter="," if "," in _first(path) else None)
-    except (ValueError, UnicodeDecodeError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an empty file is refused below, as one of too few points
+            return np.loadtxt(path, np.float64, ndmin=2, comments=("#", "//"), delimiter="," if "," in _first(path) else None)
+    except ValueError as error:
         raise NifError(f"{path}: not a point cloud: lines of x y z, or x y z nx ny nz, are read") from error
 
 
@@ -166,15 +160,17 @@ def _cloud(path: Path, table: np.ndarray, least: int = 16) -> Observation:
     if len(points) < least:
         dropped = f" ({(~good).sum():,} rows with NaN dropped)" if not good.all() else ""
         raise NifError(f"{path}: {len(points)} points{dropped}: too few to say what the shape is; at least {least}")
-    extent = float(np.ptp(points, axis=0).max())
-    if not 1e-30 < extent < 1e30:
-        raise NifError(f"{path}: degenerate, its longest side is {extent:g}")
+    extent, farthest = float(np.ptp(points, axis=0).max()), float(np.abs(points).max())
+    if not 1e-30 < extent < 1e30 or farthest > 1e30:
+        raise NifError(f"{path}: degenerate, its longest side is {extent:g}, its farthest point at {farthest:g}")
     normals = None
     if table.shape[1] == 6:
-        length = np.linalg.norm(table[good, 3:], axis=1, keepdims=True)
-        if not (length > 0).all():
-            raise NifError(f"{path}: {int((length == 0).sum()):,} normals are zero; leave them out (three columns) or mend them")
-        normals = (table[good, 3:] / length).astype(np.float32)
+        given = table[good, 3:].astype(np.float64)
+        length = np.linalg.norm(given, axis=1, keepdims=True)
+        if not ((length > 1e-30) & (length < 1e30)).all():
+            wrong = int((~((length > 1e-30) & (length < 1e30))).sum())
+            raise NifError(f"{path}: {wrong:,} normals are zero or endless; leave them out (three columns) or mend them")
+        normals = (given / length).astype(np.float32)
     return Observation(points, normals)  # in float64 until it is normalised: a user's units may be far from the origin
 
 
@@ -182,7 +178,7 @@ def _signed(path: Path, name: str) -> Input:
     """Samples of DeepSDF, with the normalisation that lies beside them in the tree, if any."""
     both = read_npz(path, ("pos", "neg"), "a DeepSDF sample file")
     rows = np.concatenate([check_array(path, n, both[n], (None, 4), finite=False) for n in ("pos", "neg")])
-    rows = rows[np.isfinite(rows).all(1)].astype(np.float32)
+    rows = rows[(np.abs(rows) < 1e30).all(1)].astype(np.float32)
     if len(rows) < 16:
         raise NifError(f"{path}: {len(rows)} samples that are numbers: too few")
     transform = Transform()
@@ -220,13 +216,16 @@ def _depth_npz(path: Path, name: str) -> Input:
     depth = check_array(path, which, arrays[which], (None, None), finite=False).astype(np.float64)
     pose = check_array(path, "pose", arrays["pose"], (None, 4)).astype(np.float64)[:3]
     height, width = depth.shape
-    if pose.shape != (3, 4) or not np.allclose(pose[:, :3] @ pose[:, :3].T, np.eye(3), atol=1e-3):
+    turned = pose.shape == (3, 4) and np.allclose(pose[:, :3] @ pose[:, :3].T, np.eye(3), atol=1e-3)
+    if not turned or np.abs(pose[:, 3]).max() > FARTHEST:
         raise NifError(f"{path}: 'pose' must be a rotation and a position [3, 4], camera to world")
     if "K" in arrays:
         k = check_array(path, "K", arrays["K"], (3, 3)).astype(np.float64)
-        fx, fy, cx, cy = k[0, 0], k[1, 1], k[0, 2], k[1, 2]
-    elif "fov" in arrays and 0 < float(arrays["fov"]) < 180:
-        fx = fy = 0.5 * height / np.tan(np.radians(float(arrays["fov"])) / 2)
+        fx, fy = (number(float(v), f"{path}: a focal length of 'K'", 1e-3) for v in (k[0, 0], k[1, 1]))
+        cx, cy = (number(float(v), f"{path}: the centre of 'K'") for v in (k[0, 2], k[1, 2]))
+    elif "fov" in arrays:
+        (fov,) = check_array(path, "fov", arrays["fov"].reshape(-1), (1,)).tolist()
+        fx = fy = 0.5 * height / np.tan(np.radians(number(fov, f"{path}: 'fov' (degrees)", 0.01, 179.9)) / 2)
         cx, cy = width / 2, height / 2
     else:
         raise NifError(f"{path}: it has no camera: give 'fov' (vertical, degrees) or 'K' [3, 3]")
@@ -235,7 +234,7 @@ def _depth_npz(path: Path, name: str) -> Input:
     length = np.linalg.norm(local, axis=1)
     direction = (local / length[:, None]) @ pose[:, :3].T
     t = depth.reshape(-1) * (length if which == "z_depth" else 1.0)
-    seen = np.isfinite(t) & (t > 0)
+    seen = (t > 0) & (t < FARTHEST)
     if seen.sum() < 16:
         raise NifError(f"{path}: {int(seen.sum())} pixels have a depth: too few")
     points = pose[:, 3] + t[seen, None] * direction[seen]

@@ -29,6 +29,7 @@ from nif_cli.geometry.distance import signed_samples
 from nif_cli.geometry.mesh import SPACES, clean, inspect_mesh, load_mesh, mesh_files, unit_ball
 from nif_cli.geometry.voxels import voxel_mesh
 from nif_cli.metrics.protocols import Truth
+from nif_cli.untrusted import read_npz
 
 CACHE_FORMAT = "3"  # part of every key: raise it when the sampling changes
 
@@ -233,11 +234,8 @@ class Voxels(Folder):
 
 def _cached(key: str, names: Sequence[str] = ("points", "distance", "surface", "normals")) -> dict[str, np.ndarray] | None:
     try:
-        with np.load(cache_folder() / "samples" / f"{key}.npz", allow_pickle=False) as file:
-            return {name: file[name] for name in names}
-    except FileNotFoundError:
-        return None
-    except Exception:  # a damaged file is made again
+        return read_npz(cache_folder() / "samples" / f"{key}.npz", names, "samples")
+    except NifError:  # one that is not there, or damaged, is made again
         return None
 
 

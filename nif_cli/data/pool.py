@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from nif_cli.data.samples import Look, ShapeSamples
+from nif_cli.untrusted import read_npy
 
 
 @dataclass
@@ -77,7 +79,7 @@ def rows_of(shape: ShapeSamples, part: Part = everything, inside: bool = False) 
 def _read(array: np.ndarray, part: slice) -> np.ndarray:
     """A slice. A mapped file is opened anew, so that its pages go when the slice goes."""
     if isinstance(array, np.memmap) and array.filename is not None:
-        array = np.load(array.filename, mmap_mode="r", allow_pickle=False)
+        array = read_npy(Path(array.filename), "samples", mapped=True)
     return array[part]
 
 

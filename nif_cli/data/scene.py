@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -130,14 +131,17 @@ class Scene:
     def restored(id: str, transform: Transform, state: dict[str, Any]) -> Scene:
         """The scene of a run. KeyError, TypeError or ValueError for what `state` does not make."""
         ndc, background, up = state["ndc"], state["background"], tuple(map(float, state["up"]))
-        if background not in (None, "white", "black", "random") or len(up) != 3:
+        if background not in (None, "white", "black", "random") or len(up) != 3 or not all(map(math.isfinite, up)):
             raise ValueError(f"a background '{background}', up {up}")
+        bounds, near, far = _tensor(state["bounds"], (2, 3)), float(state["near"]), float(state["far"])
+        if not bool((bounds[0] < bounds[1]).all()) or not 0 <= near < far < math.inf:
+            raise ValueError(f"bounds {bounds.tolist()}, near {near:g}, far {far:g}")
         return Scene(
             id,
             transform,
-            _tensor(state["bounds"], (2, 3)),
-            float(state["near"]),
-            float(state["far"]),
+            bounds,
+            near,
+            far,
             _restored(state["train"]),
             _restored(state["test"]),
             background,
@@ -152,6 +156,8 @@ class Scene:
 def _tensor(value: Tensor, shape: tuple[int, ...]) -> Tensor:
     if tuple(value.shape) != shape:
         raise ValueError(f"a tensor of {list(value.shape)}, not {list(shape)}")
+    if not bool(value.isfinite().all()):
+        raise ValueError("a tensor with NaN or infinite values")
     return value.detach().float().cpu()
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from nif_cli import NifError
 from nif_cli.data.samples import ShapeSamples
 from nif_cli.files import available_memory
+from nif_cli.untrusted import read_npy
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -67,7 +68,7 @@ class Spool:
                 if array is not None:
                     path = self.folder / f"{self._count}-{name}.npy"
                     np.save(path, array[order])
-                    mapped[name] = np.load(path, mmap_mode="r", allow_pickle=False)
+                    mapped[name] = read_npy(path, "samples", mapped=True)
         except OSError as error:
             reason = error.strerror or "the disk is full"
             raise NifError(

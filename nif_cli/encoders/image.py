@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from nif_cli import NifError
 from nif_cli.encoders.encoder import Encoder
+from nif_cli.untrusted import read_torch
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as every published weight file expects
 
@@ -69,12 +69,10 @@ class ResNet18(Encoder):
 
     def _start_from(self, path: Path) -> None:
         """Weights from a file, as data; the last layer keeps its own, its size is that of the code."""
-        if not path.is_file():
-            raise NifError(f"encoder.weights={path}: no such file")
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-            raise NifError(f"encoder.weights={path}: not a file of weights alone (a state dict saved by torch)") from error
+            state = read_torch(path, "file of weights alone (a state dict saved by torch)")
+        except NifError as error:
+            raise NifError(f"encoder.weights={error}") from error
         state = state.get("state_dict", state) if isinstance(state, dict) else {}
         own = {k: v for k, v in self.state_dict().items() if not k.startswith("fc.")}
         lacking = [k for k, v in own.items() if getattr(state.get(k), "shape", None) != v.shape]

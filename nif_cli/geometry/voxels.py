@@ -26,6 +26,11 @@ def voxel_distance(occupied: Bool[np.ndarray, "X Y Z"], fill: bool = True) -> Fl
 
 
 def voxel_mesh(occupied: Bool[np.ndarray, "X Y Z"], fill: bool = True) -> trimesh.Trimesh:
-    """The zero level of `voxel_distance`: a closed mesh in units of voxels, with the centre of voxel (i, j, k) there."""
-    vertices, faces = mcubes.marching_cubes(voxel_distance(occupied, fill), 0.0)
+    """The zero level of `voxel_distance`: a closed mesh in units of voxels, with the centre of voxel (i, j, k) there.
+
+    Where the sign changes the distances are +-0.5, whatever they are elsewhere, so the grid itself says it all: a byte for
+    each voxel, not the tens that distances take."""
+    if fill:
+        occupied = np.asarray(ndimage.binary_fill_holes(occupied))
+    vertices, faces = mcubes.marching_cubes(np.pad(occupied, PAD), 0.5)
     return trimesh.Trimesh(vertices - PAD, np.asarray(faces, np.int64), process=False)

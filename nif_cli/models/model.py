@@ -22,8 +22,25 @@ from nif_cli.data.shapes import ShapeData
 from nif_cli.field import Field, Signal
 from nif_cli.fields.network import Encoding, Network
 from nif_cli.geometry.mesh import SPACES, Transform
+from nif_cli.untrusted import number, numbers, shown, text
 
 CHECKPOINT_FORMAT = 1  # of a checkpoint's "nif" entry; raised when an older nif could not read it
+
+
+FARTHEST = 1e30  # offsets and scales of a user's units, as meshes may have them
+OBSERVED = {  # of an observation's arrays: number of axes, lengths that the last may have (none: any), kind of the numbers
+    "points": (2, (3,), "f"),
+    "normals": (2, (3,), "f"),
+    "samples": (2, (2, 3), "f"),
+    "distance": (1, (), "f"),
+    "inside": (1, (), "b"),
+    "free": (2, (3,), "f"),
+    "colors": (2, (1, 3, 4), "f"),
+    "pixels": (4, (1, 3, 4), "u"),
+    "world": (3, (4,), "f"),
+    "camera": (3, (3,), "f"),
+    "occupied": (3, (), "b"),
+}
 
 
 @dataclass(frozen=True)
@@ -196,9 +213,12 @@ class Model(nn.Module):
         }
 
     def restore_instances(self, saved: list[dict]) -> None:
-        """The instances of a checkpoint, before its weights are loaded."""
-        self.allocate([i["id"] for i in saved])
-        self.instances = {i["id"]: _restored(i) for i in saved}
+        """The instances of a checkpoint, before its weights are loaded. NifError for what is none."""
+        found = [_restored(i, f"instance {k}") for k, i in enumerate(saved)]
+        self.allocate([i.id for i in found])
+        self.instances = {i.id: i for i in found}
+        if len(self.instances) < len(found):
+            raise NifError("two of its instances have the same id")
 
 
 def _saved(instance: Instance) -> dict[str, Any]:
@@ -211,9 +231,40 @@ def _saved(instance: Instance) -> dict[str, Any]:
     }
 
 
-def _restored(saved: dict[str, Any]) -> Instance:
+def _restored(saved: Any, where: str) -> Instance:
+    """An instance of a checkpoint, which may be a stranger's."""
+    if not isinstance(saved, dict):
+        raise NifError(f"{where}: a {type(saved).__name__}, where id, offset and scale belong")
+    id = text(saved.get("id"), f"{where}: id")
+    where = f"instance '{shown(id, 40)}'"
+    x, y, z = numbers(saved.get("offset"), f"{where}: offset", (3,), -FARTHEST, FARTHEST).tolist()
+    transform = Transform((x, y, z), number(saved.get("scale"), f"{where}: scale", 1 / FARTHEST, FARTHEST))
     seen = saved.get("observation")
-    observation = Observation(**{name: tensor.numpy() for name, tensor in seen.items()}) if seen else None
-    transform = Transform(tuple(saved["offset"]), saved["scale"])
-    scene = Scene.restored(saved["id"], transform, saved["scene"]) if "scene" in saved else None
-    return Instance(saved["id"], transform, observation, scene)
+    observation = Observation(**_arrays(seen, where)) if seen else None
+    scene = Scene.restored(id, transform, saved["scene"]) if "scene" in saved else None
+    return Instance(id, transform, observation, scene)
+
+
+def _arrays(saved: Any, where: str) -> dict[str, Any]:
+    """The arrays of an observation: of the numbers of axes and the types that they have when a run is made."""
+    if not isinstance(saved, dict) or not saved.keys() <= OBSERVED.keys():
+        raise NifError(f"{where}: its observation is not arrays by name ({', '.join(OBSERVED)})")
+    found = {}
+    for name, tensor in saved.items():
+        axes, last, kind = OBSERVED[name]
+        if (
+            not isinstance(tensor, Tensor)
+            or tensor.dim() != axes
+            or (last and tensor.shape[-1] not in last)
+            or not (tensor.numel() or name == "free")
+        ):
+            shape = list(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise NifError(f"{where}: its {name} are {shape}; they must have {axes} axes" + f", the last of {last}" * bool(last))
+        array = tensor.detach().contiguous().numpy()
+        if array.dtype.kind != kind or (kind == "f" and not np.isfinite(array).all()):
+            raise NifError(f"{where}: its {name} are {array.dtype}, or not finite")
+        found[name] = array
+    lengths = {len(found[n]) for n in ("samples", "distance", "inside", "colors") if n in found}
+    if len(lengths) > 1 or ("normals" in found and len(found["normals"]) != len(found.get("points", ()))):
+        raise NifError(f"{where}: the arrays of its observation are not of one length")
+    return found

@@ -20,9 +20,11 @@ from jaxtyping import Float
 
 from nif_cli import NifError
 from nif_cli.data.samples import Observation, ShapeSamples
-from nif_cli.files import check_array, read_npz, safe_name, write, write_npz
+from nif_cli.files import check_array, safe_name, write, write_npz
 from nif_cli.geometry.mesh import Transform
+from nif_cli.untrusted import number, read_json, read_npz, reading, regular, shown, text
 
+FARTHEST = 1e30  # offsets and scales of meshes that can be computed with
 SAMPLES, SURFACE, NORMALISATION = "SdfSamples", "SurfaceSamples", "NormalizationParameters"
 
 
@@ -65,19 +67,28 @@ def read_split(root: Path, split: str | Path | None = None) -> list[Entry]:
     path = path if path.is_file() else root / path
     if not path.is_file():
         raise NifError(f"data.split={split}: no such file, neither here nor in {root}")
-    try:
-        tree = json.loads(path.read_text())
-        entries = [Entry(d, c, name) for d, classes in tree.items() for c, names in classes.items() for name in names]
-        if not all(isinstance(n, str) for e in entries for n in (e.dataset, e.category, e.name)):
-            raise ValueError
-    except (ValueError, AttributeError, TypeError) as error:
-        raise NifError(f"{path}: not a split of DeepSDF, which is JSON like {{dataset: {{class: [ids]}}}}") from error
-    outside = [e for e in entries if safe_name(e.id) != e.id or safe_name(e.dataset) != e.dataset or "/" in e.name]
-    if outside:
-        raise NifError(f"{path}: '{outside[0].dataset}/{outside[0].id}' is no name of a shape")
+    entries = split_entries(path)
     missing = [f"{e.dataset}/{e.id}" for e in entries if not e.path(root, SAMPLES).is_file()]
     if missing:
-        raise NifError(f"{path}: {len(missing)} of its {len(entries)} shapes are not in {root / SAMPLES}: {', '.join(missing)}")
+        named = ", ".join(missing[:20]) + ", ..." * (len(missing) > 20)
+        raise NifError(f"{path}: {len(missing)} of its {len(entries)} shapes are not in {root / SAMPLES}: {named}")
+    return entries
+
+
+def split_entries(path: Path) -> list[Entry]:
+    """The shapes that a split file names, in its order; each name is that of a file in its folder. NifError otherwise."""
+    entries = []
+    for dataset, classes in read_json(path, "a split of DeepSDF").items():
+        if not isinstance(classes, dict) or not all(isinstance(names, list) for names in classes.values()):
+            raise NifError(f"{path}: not a split of DeepSDF, which is JSON like {{dataset: {{class: [ids]}}}}")
+        entries += [
+            Entry(dataset, category, text(name, f"{path}: a name in {shown(category, 40)}", 200))
+            for category, names in classes.items()
+            for name in names
+        ]
+    for e in entries:
+        if any("/" in part or len(part) > 200 or safe_name(part) != part for part in (e.dataset, e.category, e.name)):
+            raise NifError(f"{path}: '{shown(e.dataset, 40)}/{shown(e.id, 100)}' is no name of a shape")
     if not entries:
         raise NifError(f"{path}: names no shapes")
     return entries
@@ -105,6 +116,8 @@ def read(root: Path, entry: Entry) -> ShapeSamples:
     if entry.path(root, SURFACE).is_file():
         surface, normals = read_points(entry.path(root, SURFACE))
         surface = transform.to_normalised(surface).astype(np.float32)
+        if not np.isfinite(surface).all():
+            raise NifError(f"{normalisation}: its transform leads points of {SURFACE} beyond all numbers")
     seen = Observation(surface, normals) if surface is not None else None
     points, distance = np.ascontiguousarray(joined[:, :3]), -joined[:, 3]
     return ShapeSamples(entry.id, transform, points, distance, None, surface, normals, report, seen)
@@ -113,16 +126,17 @@ def read(root: Path, entry: Entry) -> ShapeSamples:
 def read_transform(path: Path) -> Transform:
     """NormalizationParameters."""
     arrays = read_npz(path, ("offset", "scale"), "normalisation parameters of DeepSDF")
-    offset, scale = arrays["offset"].reshape(-1), arrays["scale"].reshape(-1)
-    check_array(path, "offset", offset, (3,))
-    if not check_array(path, "scale", scale, (1,))[0] > 0:
-        raise NifError(f"{path}: 'scale' is {scale[0]}; it must be positive")
-    return Transform((float(offset[0]), float(offset[1]), float(offset[2])), float(scale[0]))
+    x, y, z = check_array(path, "offset", arrays["offset"].reshape(-1), (3,)).tolist()
+    (scale,) = check_array(path, "scale", arrays["scale"].reshape(-1), (1,)).tolist()
+    if not scale > 0:
+        raise NifError(f"{path}: 'scale' is {scale}; it must be positive")
+    x, y, z = (number(v, f"{path}: 'offset'", -FARTHEST, FARTHEST) for v in (x, y, z))
+    return Transform((x, y, z), number(scale, f"{path}: 'scale'", 1 / FARTHEST, FARTHEST))
 
 
 def read_points(path: Path) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray, "N 3"] | None]:
     """The vertices of a ply file, ASCII or binary, and their normals if it has any; faces (dummies here) are not read."""
-    with path.open("rb") as file:
+    with reading(regular(path), "a ply file"), path.open("rb") as file:
         head = []
         while len(head) < 100 and (line := file.readline(1000)) and (not head or head[-1] != "end_header"):
             head.append(line.decode("ascii", "replace").strip())
@@ -130,7 +144,8 @@ def read_points(path: Path) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray,
                 break
         words = [line.split() for line in head]
         elements = [w for w in words if w[:1] == ["element"]]
-        if head[:1] != ["ply"] or head[-1] != "end_header" or not elements or elements[0][1] != "vertex" or len(elements[0]) != 3:
+        first = elements[0] if elements else []
+        if head[:1] != ["ply"] or head[-1] != "end_header" or first[1:2] != ["vertex"] or len(first) != 3:
             raise NifError(f"{path}: not a ply file whose first element is 'vertex'")
         start, stop = words.index(elements[0]), words.index(elements[1]) if len(elements) > 1 else len(words)
         properties = [w[1:] for w in words[start:stop] if w[:1] == ["property"]]
@@ -160,6 +175,8 @@ def read_points(path: Path) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray,
             if not {"x", "y", "z"} <= set(names):
                 raise ValueError
             count = int(elements[0][2])
+            if not 0 < count <= path.stat().st_size:  # a point takes some bytes
+                raise ValueError
             if format == "ascii":
                 table = np.loadtxt(file, np.float64, max_rows=count, ndmin=2)[:, : len(names)]
                 columns = dict(zip(names, table.T, strict=True))
@@ -171,13 +188,17 @@ def read_points(path: Path) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray,
             points = np.stack([columns[c] for c in "xyz"], 1)
             if len(points) != count or count < 1 or not np.isfinite(points).all():
                 raise ValueError
-        except (ValueError, KeyError, IndexError) as error:
+            if float(np.abs(points).max()) > FARTHEST:
+                raise ValueError
+        except (ValueError, KeyError, IndexError, TypeError) as error:
             raise NifError(
-                f"{path}: truncated or damaged: its header promises {' '.join(elements[0][1:])} points x y z"
+                f"{path}: truncated or damaged: its header promises {shown(' '.join(elements[0][1:]), 60)} points x y z"
             ) from error
-    normals = (
-        np.stack([columns[c] for c in ("nx", "ny", "nz")], 1).astype(np.float32) if "nx" in names and "nz" in names else None
-    )
+    normals = None
+    if {"nx", "ny", "nz"} <= set(names):
+        normals = np.stack([columns[c] for c in ("nx", "ny", "nz")], 1).astype(np.float32)
+        if not np.isfinite(normals).all():
+            raise NifError(f"{path}: its normals have NaN or infinite values")
     return points, normals
 
 

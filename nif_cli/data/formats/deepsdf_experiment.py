@@ -6,10 +6,7 @@ inside: columns are put in order and the last layer is negated here (tanh is odd
 
 from __future__ import annotations
 
-import json
-import pickle
 import re
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,9 @@ from torch import Tensor
 from nif_cli import NifError
 from nif_cli.data.formats import deepsdf
 from nif_cli.geometry.mesh import Transform
+from nif_cli.untrusted import number, read_json, read_torch, shown, text, whole
+
+LARGEST_SIZE = 2**16  # of a layer or a code
 
 
 @dataclass
@@ -45,20 +45,16 @@ def read_experiment(folder: Path, epoch: str = "latest", data: str | None = None
     if not path.is_file():
         what = "no specs.json in it, so it is no experiment of DeepSDF" if folder.is_dir() else "no such folder"
         raise NifError(f"experiment={folder}: {what}")
-    try:
-        specs = json.loads(path.read_text())
-        network, size = specs["NetworkSpecs"], int(specs["CodeLength"])
-        dims, skips = [int(d) for d in network["dims"]], [int(k) for k in network.get("latent_in", ())]
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise NifError(f"{path}: not the specs of a DeepSDF experiment ({type(error).__name__}: {error})") from error
+    specs = read_json(path, "specs of a DeepSDF experiment")
+    network, dims, skips, size = _network(specs, path)
     if specs.get("NetworkArch", "deep_sdf_decoder") != "deep_sdf_decoder":
-        raise NifError(f"{path}: NetworkArch is {specs['NetworkArch']}; deep_sdf_decoder is read")
+        raise NifError(f"{path}: NetworkArch is {shown(specs['NetworkArch'])}; deep_sdf_decoder is read")
     for key, unread in (("xyz_in_all", True), ("use_tanh", True)):
         if network.get(key) == unread:
             raise NifError(f"{path}: NetworkSpecs.{key} is {str(unread).lower()}, which is not read")
     if not dims or len(set(dims)) > 1 or not all(0 < k < len(dims) for k in skips):
-        raise NifError(f"{path}: dims {dims}, latent_in {skips}: layers of one width, with skips inside, are read")
-    normed = set(network.get("norm_layers") or ())
+        raise NifError(f"{path}: dims {shown(dims)}, latent_in {shown(skips)}: layers of one width, with skips inside, are read")
+    normed = set(_wholes(network.get("norm_layers"), f"{path}: NetworkSpecs.norm_layers"))
     if normed and not network.get("weight_norm"):
         raise NifError(f"{path}: it has layer normalisation (norm_layers without weight_norm), which is not read")
 
@@ -73,20 +69,42 @@ def read_experiment(folder: Path, epoch: str = "latest", data: str | None = None
     notes: list[str] = []
     root = _data_folder(folder, specs, data, notes)
     ids, transforms = _instances(folder, specs, root, len(codes), notes)
-    dropped = float(network.get("dropout_prob") or 0.0) if network.get("dropout") else 0.0
-    bound = specs.get("CodeBound")
+    dropped = (
+        number(network.get("dropout_prob") or 0, f"{path}: NetworkSpecs.dropout_prob", 0, 0.99) if network.get("dropout") else 0.0
+    )
+    bound = number(specs.get("CodeBound") or 0, f"{path}: CodeBound", 0, 1e6)
+    longest = float(codes.norm(dim=1).max())
+    reached = state.get("epoch", epoch)
     return Experiment(
         field={"width": dims[0], "layers": layers, "skips": skips, "weight_norm": whole, "dropout": dropped, "output": "tanh"},
         weights=weights,
         codes=codes,
         transforms=dict(zip(ids, transforms, strict=True)),
-        clamp=float(specs.get("ClampingDistance", 0.1)),
+        clamp=number(specs.get("ClampingDistance", 0.1), f"{path}: ClampingDistance", 1e-6, 1e6),
         # as saved, a code may lie a little beyond the bound (it is put back at its next use), and is used as it is
-        code_norm=max(float(bound), 1.0001 * float(codes.norm(dim=1).max())) if bound else 1e6,
-        epoch=state.get("epoch", epoch),
+        code_norm=max(bound, 1.0001 * longest) if bound else 1e6,
+        epoch=reached if isinstance(reached, int) else epoch,
         data=root,
         notes=notes,
     )
+
+
+def _network(specs: dict[str, Any], path: Path) -> tuple[dict[str, Any], list[int], list[int], int]:
+    """NetworkSpecs, its dims and latent_in, and CodeLength."""
+    network = specs.get("NetworkSpecs")
+    if not isinstance(network, dict):
+        raise NifError(f"{path}: not the specs of a DeepSDF experiment: it has no NetworkSpecs")
+    dims = _wholes(network.get("dims"), f"{path}: NetworkSpecs.dims", 1)
+    skips = _wholes(network.get("latent_in"), f"{path}: NetworkSpecs.latent_in")
+    return network, dims, skips, whole(specs.get("CodeLength"), f"{path}: CodeLength", 1, LARGEST_SIZE)
+
+
+def _wholes(value: Any, where: str, least: int = 0) -> list[int]:
+    if value is None:
+        return []
+    if not isinstance(value, list) or len(value) > 1000:
+        raise NifError(f"{where} is {shown(repr(value))}; it must be a list of whole numbers, one a layer")
+    return [whole(n, where, least, LARGEST_SIZE) for n in value]
 
 
 def _load(path: Path, folder: Path, epoch: str) -> Any:
@@ -95,18 +113,7 @@ def _load(path: Path, folder: Path, epoch: str) -> Any:
     if not path.is_file():
         there = ", ".join(sorted(p.stem for p in path.parent.glob("*.pth"))[:10]) or "none"
         raise NifError(f"{path}: no such snapshot; there are: {there}")
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                if sum(entry.file_size for entry in archive.infolist()) > 2 * path.stat().st_size + 2**20:
-                    raise NifError(f"{path}: refused, it would unpack to more than it is")
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise NifError(
-            f"{path}: refused: damaged, or with more in it than tensors and plain data, which could run code"
-        ) from error
-    except (zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise NifError(f"{path}: damaged, or no torch file ({str(error).splitlines()[0][:100]})") from error
+    return read_torch(path, "snapshot of DeepSDF")
 
 
 def _weights(theirs: dict[str, Tensor], layers: int, skips: list[int], size: int, whole: bool, folder: Path) -> dict[str, Tensor]:
@@ -115,13 +122,21 @@ def _weights(theirs: dict[str, Tensor], layers: int, skips: list[int], size: int
         name = f"network.hidden.{i}" if i < layers else "network.last"
         g, v = theirs.get(f"lin{i}.weight_g"), theirs.get(f"lin{i}.weight_v")
         weight, bias = theirs.get(f"lin{i}.weight"), theirs.get(f"lin{i}.bias")
+        for part in (g, v, weight, bias):
+            if part is not None and not (isinstance(part, Tensor) and part.is_floating_point() and bool(part.isfinite().all())):
+                raise NifError(f"{folder}: its ModelParameters hold no finite numbers in layer lin{i}")
         if bias is None or (weight is None and (g is None or v is None)):
             raise NifError(f"{folder}: its ModelParameters have no layer lin{i}, which specs.json promises")
         if v is not None and g is not None and not (whole and i < layers):
+            if v.dim() != 2 or g.shape != (len(v), 1):
+                raise NifError(f"{folder}: its layer lin{i} has weight_g {list(g.shape)} and weight_v {list(v.shape)}")
             weight = torch._weight_norm(v, g, 0)  # pyright: ignore[reportPrivateImportUsage]
             g = v = None
         matrix = v if v is not None else weight
         assert matrix is not None
+        least = size + 3 if i == 0 or i in skips else 1
+        if matrix.dim() != 2 or bias.dim() != 1 or matrix.shape[1] < least:
+            raise NifError(f"{folder}: its layer lin{i} is {list(matrix.shape)}, {list(bias.shape)}; specs.json promises another")
         if i == 0:  # [code, xyz] -> [xyz, code]
             matrix = torch.cat((matrix[:, size:], matrix[:, :size]), 1)
         elif i in skips:  # [h, code, xyz] -> [h, xyz, code]
@@ -141,10 +156,12 @@ def _codes(path: Path, folder: Path, epoch: str, size: int) -> Float[Tensor, "S 
     if isinstance(codes, dict):
         codes = codes.get("weight")
     if isinstance(codes, list) and codes and all(isinstance(c, Tensor) for c in codes):
-        codes = torch.stack([c.reshape(-1) for c in codes])
-    if not isinstance(codes, Tensor) or codes.shape[-1] != size or codes.numel() == 0:
+        codes = torch.stack([c.reshape(-1) for c in codes]) if len({c.numel() for c in codes}) == 1 else codes
+    if not isinstance(codes, Tensor) or codes.dim() < 1 or codes.shape[-1] != size or codes.numel() == 0:
         shape = list(codes.shape) if isinstance(codes, Tensor) else type(codes).__name__
         raise NifError(f"{path}: its latent_codes are {shape}; specs.json says CodeLength {size}")
+    if not codes.is_floating_point() or not bool(codes.isfinite().all()):
+        raise NifError(f"{path}: its latent_codes are {codes.dtype}, or not finite")
     return codes.detach().float().reshape(-1, size)
 
 
@@ -154,10 +171,11 @@ def _data_folder(folder: Path, specs: dict[str, Any], data: str | None, notes: l
         if not path.is_dir():
             raise NifError(f"data_root={data}: no such folder")
         return path
-    source = str(specs.get("DataSource", ""))
+    source = text(specs.get("DataSource", ""), f"{folder / 'specs.json'}: DataSource")
     for base in (Path(), folder, *folder.resolve().parents):
         if source and (base / source).is_dir():
             return base / source
+    source = shown(source)
     notes.append(f"its data ({source or 'unnamed'}) is not here: meshes stay in normalised space, or give data_root=<folder>")
     return None
 
@@ -166,19 +184,14 @@ def _instances(
     folder: Path, specs: dict[str, Any], root: Path | None, count: int, notes: list[str]
 ) -> tuple[list[str], list[Transform]]:
     """The instance ids in the order of the codes: that of the training split."""
-    split = str(specs.get("TrainSplit", ""))
+    split = text(specs.get("TrainSplit", ""), f"{folder / 'specs.json'}: TrainSplit")
     bases = [Path(), folder, *folder.resolve().parents, *([root, root.parent] if root else [])]
     path = next((b / s for b in bases for s in (split, Path(split).name) if split and (b / s).is_file()), None)
     if path is None:
+        split = shown(split)
         notes.append(f"its TrainSplit ({split or 'unnamed'}) is not here: shapes are called code_0000, ... in its order")
         return [f"code_{k:04d}" for k in range(count)], [Transform()] * count
-    try:
-        tree = json.loads(path.read_text())
-        entries = [
-            deepsdf.Entry(d, c, str(name)) for d, classes in tree.items() for c, names in classes.items() for name in names
-        ]
-    except (ValueError, AttributeError, TypeError) as error:
-        raise NifError(f"{path}: not a split of DeepSDF") from error
+    entries = deepsdf.split_entries(path)
     ids = [e.id for e in entries]
     if len(ids) != count or len(set(ids)) != count:
         raise NifError(f"{path}: it names {len(set(ids))} shapes, and there are {count} codes: this is another split")

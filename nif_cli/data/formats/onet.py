@@ -21,9 +21,11 @@ from jaxtyping import Bool, Float
 
 from nif_cli import NifError
 from nif_cli.data.samples import Observation, ShapeSamples
-from nif_cli.files import check_array, read_npz, write, write_npz
+from nif_cli.files import check_array, write, write_npz
 from nif_cli.geometry.mesh import Transform
+from nif_cli.untrusted import number, read_npz, reading, regular, shown
 
+FARTHEST = 1e30  # offsets and scales of meshes that can be computed with
 JITTER = 1e-4  # added to points stored as float16, as the published loader does: 16 bits are a grid
 
 
@@ -74,12 +76,14 @@ class OnetTree:
                         f"{path}: no such split; there are {', '.join(sorted(p.stem for p in folder.glob('*.lst'))) or 'none'}"
                     )
                 there = set(listed)
-                listed = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+                with reading(regular(path), "a list of shapes"):
+                    listed = [line.strip() for line in path.read_text().splitlines() if line.strip()]
                 missing += [f"{category}/{name}" for name in listed if name not in there]
             found += [Entry(category, name) for name in listed]
         if missing:
             raise NifError(
-                f"{self.root}: {len(missing)} of the {len(found)} shapes of split={split} are not there: {', '.join(missing)}"
+                f"{self.root}: {len(missing)} of the {len(found)} shapes of split={split} are not there: "
+                + shown(", ".join(missing), 300)
             )
         if not found:
             raise NifError(f"{self.root}: no shapes in split={split}")
@@ -128,17 +132,25 @@ class OnetTree:
             path = folder / "img_choy2016" / "cameras.npz"
             names = [f"{kind}_mat_{i}" for kind in ("world", "camera") for i in range(len(images))]
             mats = read_npz(path, names, "cameras of occupancy networks")
+            shapes = {"world": (3, 4), "camera": (3, 3)}
             world, camera = (
-                np.stack([mats[f"{kind}_mat_{i}"] for i in range(len(images))]).astype(np.float64) for kind in ("world", "camera")
+                np.stack([_matrix(path, f"{kind}_mat_{i}", mats, shapes[kind]) for i in range(len(images))])
+                for kind in ("world", "camera")
             )
             # theirs start from the user's units, a shape's own space is the normalised one
             back = np.eye(4)
             back[:3, :3] /= transform.scale
             back[:3, 3] = -np.asarray(transform.offset)
-            world, camera = world[:, :3, :4] @ back, camera[:, :3, :3]
+            world = world @ back
         voxels = folder / "model.binvox"
         grid = voxels if voxels.is_file() else None
         return Observation(points, normals, images=images, world=world, camera=camera, voxels=grid), transform
+
+
+def _matrix(path: Path, name: str, arrays: dict[str, np.ndarray], shape: tuple[int, int]) -> Float[np.ndarray, "3 M"]:
+    """A matrix of a camera, of which some files have more rows and columns."""
+    whole = check_array(path, name, arrays[name], (None, None)).astype(np.float64)
+    return check_array(path, name, whole[: shape[0], : shape[1]], shape)
 
 
 def read_points(path: Path) -> tuple[Float[np.ndarray, "N 3"], Bool[np.ndarray, "N"], Transform]:
@@ -167,11 +179,12 @@ def read_points(path: Path) -> tuple[Float[np.ndarray, "N 3"], Bool[np.ndarray, 
 
 def read_transform(path: Path, arrays: dict[str, np.ndarray]) -> Transform:
     """`loc` [3] and `scale` []: p = normalised * scale + loc."""
-    loc = check_array(path, "loc", arrays["loc"].reshape(-1), (3,)).astype(np.float64)
-    scale = check_array(path, "scale", arrays["scale"].reshape(-1), (1,)).astype(np.float64)
-    if not scale[0] > 0:
-        raise NifError(f"{path}: 'scale' is {scale[0]}; it must be positive")
-    return Transform((-float(loc[0]), -float(loc[1]), -float(loc[2])), 1 / float(scale[0]))
+    loc = check_array(path, "loc", arrays["loc"].reshape(-1), (3,)).tolist()
+    (scale,) = check_array(path, "scale", arrays["scale"].reshape(-1), (1,)).tolist()
+    if not scale > 0:
+        raise NifError(f"{path}: 'scale' is {scale}; it must be positive")
+    x, y, z = (-number(v, f"{path}: 'loc'", -FARTHEST, FARTHEST) for v in loc)
+    return Transform((x, y, z), 1 / number(scale, f"{path}: 'scale'", 1 / FARTHEST, FARTHEST))
 
 
 def write_shape(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,9 @@ from jaxtyping import Bool
 from nif_cli import NifError
 from nif_cli.files import write
 from nif_cli.geometry.mesh import Transform
+from nif_cli.untrusted import npz_headers, number, read_npy, read_npz, reading, regular, shown
 
+MOST = 2**27  # voxels of one grid
 READABLE = (".binvox", ".npy", ".npz")
 Grid = tuple[Bool[np.ndarray, "X Y Z"], Transform]
 
@@ -48,13 +51,13 @@ def read_grids(path: Path) -> Grids:
     """The grids of one file, still packed where they were. NifError names a file that holds something else."""
     if path.suffix.lower() == ".binvox":
         return Grids(1, True, lambda row: read_binvox(path))
-    try:
-        loaded = np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix.lower() == ".npy" else None)
-        arrays = {k: loaded[k] for k in loaded.files} if isinstance(loaded, np.lib.npyio.NpzFile) else {"": loaded}
-    except Exception as error:  # zipfile, zlib and numpy each stumble in their own ways over a damaged file
-        raise NifError(f"{path}: truncated, or neither npy nor npz; Python objects in it are never read") from error
-    shape = arrays.pop("shape", None)
-    name, array = _grid_array(path, arrays)
+    shape = None
+    if path.suffix.lower() == ".npy":
+        name, array = "", read_npy(path, "a voxel grid", mapped=True)
+    else:
+        name = _grid_name(path, [n for n in npz_headers(path, "a voxel grid") if n != "shape"])
+        arrays = read_npz(path, (name, "shape?"), "a voxel grid")
+        array, shape = arrays[name], arrays.get("shape")
     if shape is not None:
         if shape.ndim != 1 or len(shape) not in (3, 4) or not np.issubdtype(shape.dtype, np.integer) or (shape < 1).any():
             raise NifError(
@@ -77,6 +80,7 @@ def read_grids(path: Path) -> Grids:
             raise NifError(f"{path}: '{name or 'array'}' is of type {array.dtype}; grids hold booleans or numbers")
         full = array.shape
     one = full[-3:]
+    _check_size(path, one)
 
     def read(row: int) -> Grid:
         size = int(np.prod(one))
@@ -86,7 +90,7 @@ def read_grids(path: Path) -> Grids:
             grid = bits[row * size - first * 8 :][:size].reshape(one).astype(bool)
         else:
             grid = np.asarray(array[row] if len(full) == 4 else array)
-            if not np.isfinite(grid).all():
+            if grid.dtype.kind == "c" or not np.isfinite(grid).all():
                 raise NifError(f"{path}: grid {row} holds NaN or infinite values")
             grid = grid > 0.5 if np.issubdtype(grid.dtype, np.floating) else grid.astype(bool)
         return grid, _centred(one)
@@ -94,15 +98,21 @@ def read_grids(path: Path) -> Grids:
     return Grids(full[0] if len(full) == 4 else 1, len(full) == 3, read)
 
 
-def _grid_array(path: Path, arrays: dict[str, np.ndarray]) -> tuple[str, np.ndarray]:
-    for name in ("occupancy", "occupancies", "voxels", "data", "arr_0", ""):
-        if name in arrays:
-            return name, arrays[name]
-    if len(arrays) == 1:
-        return next(iter(arrays.items()))
-    raise NifError(
-        f"{path}: no grid in it: an array 'occupancy' or 'voxels' is needed, it has {', '.join(list(arrays)[:8]) or 'nothing'}"
-    )
+def _check_size(path: Path, one: tuple[int, ...]) -> None:
+    """NifError for a grid that has more voxels than can be made a mesh of: a few bytes of run lengths stand for many."""
+    if math.prod(one) > MOST:
+        size = " x ".join(map(str, one))
+        raise NifError(f"{path}: a grid of {size} voxels; at most {MOST:,} (512^3) are read: make it coarser")
+
+
+def _grid_name(path: Path, names: list[str]) -> str:
+    for name in ("occupancy", "occupancies", "voxels", "data", "arr_0"):
+        if name in names:
+            return name
+    if len(names) == 1:
+        return names[0]
+    there = shown(", ".join(names[:8]), 200) or "nothing"
+    raise NifError(f"{path}: no grid in it: an array 'occupancy' or 'voxels' is needed, it has {there}")
 
 
 def _centred(shape: tuple[int, ...]) -> Transform:
@@ -113,26 +123,27 @@ def _centred(shape: tuple[int, ...]) -> Transform:
 
 def read_binvox(path: Path) -> Grid:
     """Patrick Min's format: run lengths in the order x, z, y; a voxel's centre is (index + 0.5) / dim * scale + translate."""
-    raw = path.read_bytes()
+    with reading(regular(path), "a binvox file"):
+        raw = path.read_bytes()
     head, found, data = raw.partition(b"data\n")
-    lines = [line.split() for line in head.decode("ascii", "replace").splitlines()]
-    if not found or not lines or lines[0][:1] != ["#binvox"]:
-        raise NifError(f"{path}: not a binvox file (it does not begin with '#binvox')")
-    keys = {line[0]: line[1:] for line in lines[1:] if line}
+    if not found or len(head) > 1000 or head.split()[:1] != [b"#binvox"]:
+        raise NifError(f"{path}: not a binvox file (it does not begin with '#binvox', a short header and 'data')")
+    keys = {line[0]: line[1:] for line in map(str.split, head.decode("ascii", "replace").splitlines()) if line}
     try:
         nx, nz, ny = (int(n) for n in keys["dim"])
-        translate = [float(x) for x in keys.get("translate", ["0", "0", "0"])]
-        scale = float(keys.get("scale", ["1"])[0])
-    except (KeyError, ValueError) as error:
-        raise NifError(f"{path}: its binvox header has no usable dim, translate or scale") from error
+        x, y, z = (number(float(v), f"{path}: translate") for v in keys.get("translate", ["0", "0", "0"]))
+        scale = number(float(keys.get("scale", ["1"])[0]), f"{path}: scale", 1e-12)
+    except (KeyError, ValueError, IndexError) as error:
+        raise NifError(f"{path}: damaged header: dim, translate and scale are needed, as numbers") from error
     runs = np.frombuffer(data, np.uint8)
     total = int(runs[1::2].sum(dtype=np.int64))
-    if len(runs) % 2 or min(nx, ny, nz) < 1 or total != nx * ny * nz or not scale > 0 or len(translate) != 3:
-        raise NifError(f"{path}: truncated or damaged: {total:,} voxels where its header says {nx} x {nz} x {ny}")
-    grid = np.repeat(runs[::2], runs[1::2]).reshape(nx, nz, ny).transpose(0, 2, 1) > 0
+    if len(runs) % 2 or min(nx, ny, nz) < 1 or total != nx * ny * nz:
+        dim = shown(f"{nx} x {nz} x {ny}", 60)
+        raise NifError(f"{path}: truncated or damaged: {total:,} voxels where its header says {dim}")
+    _check_size(path, (nx, ny, nz))
+    grid = np.repeat(runs[::2] > 0, runs[1::2]).reshape(nx, nz, ny).transpose(0, 2, 1)
     side = scale / max(nx, ny, nz)
-    x, y, z = (-(t + 0.5 * side) for t in translate)
-    return grid, Transform((x, y, z), 1 / side)
+    return grid, Transform((-(x + 0.5 * side), -(y + 0.5 * side), -(z + 0.5 * side)), 1 / side)
 
 
 def write_binvox(path: Path, grid: Bool[np.ndarray, "X Y Z"], transform: Transform | None = None) -> None:
