@@ -73,12 +73,13 @@ class _Truth:
     """What the first job learned from, and how another job's result is measured and drawn beside it."""
 
     def __init__(self, model: Any, size: int = 320):
+        from nif_cli import runs
         from nif_cli.config import build
         from nif_cli.data.image import ImageData
         from nif_cli.rendering.cameras import turntable
 
         self.size, self.pose = size, turntable(1)[0]
-        self.data: Any = build(model.config["data"], "data")
+        self.data: Any = build(runs.located(model.config)["data"], "data")
         self.id = next(iter(model.instances))
         self.is_picture = isinstance(self.data, ImageData)
         self.mesh = None if self.is_picture else self.data.truth(self.id).mesh

@@ -23,6 +23,7 @@ from nif_cli.data.scene import Scene
 from nif_cli.data.shapes import ShapeData
 from nif_cli.field import Field, Signal
 from nif_cli.geometry.mesh import SPACES, Transform
+from nif_cli.models.resuming import reapply
 
 CHECKPOINT_FORMAT = 1  # of a checkpoint's "nif" entry; raised when an older nif could not read it
 
@@ -226,7 +227,8 @@ class Model(pl.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Resuming: random numbers go on where they stopped."""
+        """Resuming: random numbers go on where they stopped, under the settings of now."""
+        reapply(self, checkpoint)
         self._seconds_before = float(checkpoint["nif"]["seconds"])
         random = checkpoint["nif"]["random"]
         self._random_state = random["cpu"]
