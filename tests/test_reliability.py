@@ -189,7 +189,8 @@ class TestSettings:
         for old, new in zip(
             before["optimizer_states"][0]["param_groups"], after["optimizer_states"][0]["param_groups"], strict=True
         ):
-            assert new["lr"] in (5e-4, 2e-3) and new["lr"] != old["lr"]
+            assert new["lr"] in (5e-4, 2e-3)
+            assert new["lr"] != old["lr"]
             assert (list(new["betas"]), new["weight_decay"]) == ([0.8, 0.99], 0.01)
         assert "lr: 0.0005" in Path("run/config.yaml").read_text()
 
