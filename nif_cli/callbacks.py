@@ -66,7 +66,7 @@ class Checkpoints(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._began = self._saved = time.monotonic()
-        self._wait, self._validated = min(FIRST, self.every), -1
+        self._wait, self._validated = distance(0.0, 0.0, self.every), -1
 
         def stop(number: int, frame: Any) -> None:
             if self.stopped_by == "SIGINT" and number == signal.SIGINT:
@@ -132,8 +132,12 @@ class Checkpoints(pl.Callback):
         self.saved += 1
         if name == "last":
             self._saved = time.monotonic()
-            distance = max(FIRST, GROWTH * (self._saved - self._began), (self._saved - began) / SHARE)
-            self._wait = min(distance, self.every)
+            self._wait = distance(self._saved - self._began, self._saved - began, self.every)
+
+
+def distance(trained: float, took: float, every: float) -> float:
+    """Seconds until a run is saved again that has trained for `trained` seconds and took `took` to be saved."""
+    return min(max(FIRST, GROWTH * trained, took / SHARE), every)
 
 
 def _leave_terminal() -> None:

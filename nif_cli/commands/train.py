@@ -155,8 +155,8 @@ def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides
         except BaseException as error:
             if replaced is not None and not keeper.saved and not rank():  # nothing has been trained under these settings
                 write(folder / "config.yaml", replaced)
-            if trainer.interrupted:
-                raise KeyboardInterrupt from error
+            if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
+                raise KeyboardInterrupt from error  # Lightning would end with 1
             if isinstance(error, torch.cuda.OutOfMemoryError):
                 key = "batch_rays" if isinstance(data, Views) else "batch_points"
                 raise NifError(f"out of memory on {device}: lower data.{key} (it is {getattr(data, key)})") from error
