@@ -185,7 +185,7 @@ class Claim:
 
     def _lock(self, path: Path, key: str) -> None:
         while True:
-            handle = path.open("a+b")
+            handle = path.open("a+b", buffering=0)  # closing it writes nothing more
             if lock(handle) is False:
                 handle.seek(0)
                 owner = handle.read(100).decode(errors="replace").strip()
@@ -197,7 +197,6 @@ class Claim:
         self._handle = handle
         handle.truncate(0)
         handle.write(f"process {os.getpid()} on {platform.node()}".encode())
-        handle.flush()
         os.fsync(handle.fileno())
 
     def release(self) -> None:

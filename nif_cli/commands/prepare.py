@@ -40,7 +40,7 @@ def main(cfg: DictConfig) -> None:
         with ending():
             _prepare(config, settings, workers, output)
     finally:
-        claim.release()
+        claim.abandon()
 
 
 def _prepare(config: dict[str, Any], settings: Settings, workers: int, output: Path) -> None:

@@ -86,7 +86,7 @@ def _run(cfg: DictConfig, hydra: Any, announce: bool) -> float:
     try:
         return _train(config, claim.folder, resumed, list(hydra.overrides.task) if sweeping else [], announce)
     finally:
-        claim.release()
+        claim.abandon()
 
 
 def rank() -> int:
