@@ -563,3 +563,35 @@ def test_what_a_disk_says_names_the_file(tmp_path):
     (tmp_path / "a").write_text("")
     with pytest.raises(NifError, match="a/b"):
         write(tmp_path / "a" / "b", "x")
+
+
+def test_a_picture_of_nothing(ball):
+    """A field whose surface is nowhere: white, nowhere hit, whatever the number of rays a pixel."""
+    from nif_cli.rendering.cameras import turntable
+    from nif_cli.rendering.surface_view import surface_view
+
+    for antialias in (1, 2):
+        view = surface_view(ball(-1.0), turntable(1)[0], 16, antialias=antialias)
+        assert float(view.opacity.max()) == 0
+        assert not torch.isfinite(view.depth).any()
+
+
+def test_no_home_and_an_unknown_user(monkeypatch):
+    """As in many containers: what can be made again is kept in the system's temporary folder."""
+    from nif_cli.data.spill import cache_folder
+
+    def unknown(self):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("NIF_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "expanduser", unknown)
+    assert cache_folder().is_absolute()
+
+
+def test_a_python_without_semaphores(nif, sphere_file, monkeypatch):
+    def lacks(*_):
+        raise ImportError("this build lacks multiprocessing.synchronize")
+
+    monkeypatch.setattr("nif_cli.commands.prepare.ProcessPoolExecutor", lacks)
+    assert "worker processes" in nif("prepare", f"input={sphere_file}", "output=out", "samples=500").error
