@@ -56,9 +56,10 @@ PATHS = ("path", "root", "observations")  # keys of data that name files
 def paths_of(config: dict[str, Any]) -> dict[str, Any]:
     """Where the files that a configuration names lie, absolute, by key; what it says already of paths that have not been
     changed stays."""
-    data, before, found = config.get("data"), config.get("paths"), {}
-    before = before if isinstance(before, dict) else {}
-    for key in PATHS if isinstance(data, dict) else ():
+    data, paths, found = config.get("data"), config.get("paths"), {}
+    before: dict[str, Any] = paths if isinstance(paths, dict) else {}
+    data = data if isinstance(data, dict) else {}
+    for key in PATHS:
         typed = data.get(key)
         if typed in (None, "???") or not isinstance(typed, str | list):
             continue

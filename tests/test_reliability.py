@@ -442,6 +442,14 @@ class TestPlaces:
         Path("ball.ply").write_text("something else")
         assert nif("train", f"resume={of_a_file}", "trainer.max_steps=14").code == 0
 
+    def test_a_path_typed_anew_is_seen_from_here(self, nif, of_a_file):
+        """Also when it is typed as before, and the first file is still there."""
+        shutil.copy("work/ball.ply", "ball.ply")
+        assert nif("train", f"resume={of_a_file}", "trainer.max_steps=14", "++data.path=ball.ply").code == 0
+        assert str(Path("ball.ply").resolve()) in (of_a_file / "config.yaml").read_text()
+        Path("ball.ply").write_text("something else")
+        assert "ball.ply" in nif("evaluate", f"run={of_a_file}", "data.path=ball.ply", "resolution=16").error
+
     def test_moved_together(self, nif, of_a_file):
         Path("work").rename("elsewhere")
         os.chdir("elsewhere")

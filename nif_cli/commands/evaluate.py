@@ -152,8 +152,8 @@ def _data(config: dict[str, Any], model: Model) -> Data:
     """The data to compare with: the run's own, with the user's changes, or another source."""
     given = config["data"] if isinstance(config["data"], dict) else {}
     if "_target_" not in given:  # the run's own, wherever it lies now
-        own = {**(model.config.get("data") or {}), **given}
-        given = runs.located({**model.config, "data": own})["data"]
+        own = model.config.get("data") or {}
+        given = {**runs.located({**model.config, "data": {k: v for k, v in own.items() if k not in given}})["data"], **given}
     node = dict(given)
     if config["split"] is not None:
         node["split"] = config["split"]

@@ -22,7 +22,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning.callbacks import Timer
 
 from nif_cli import NifError, conf_folder, runs
@@ -229,6 +229,9 @@ def _resumed_config(run: Path, overrides: list[str], composed: DictConfig) -> Di
                 f"{key}={override.get_value_element_as_str()}: a resumed run keeps its {key}; init_from starts a new one"
             )
         OmegaConf.update(cfg, key, override.value(), force_add=override.is_add())
+        if isinstance(cfg.get("paths"), DictConfig):  # typed anew: as seen from here
+            with open_dict(cfg):
+                cfg.paths.pop(key, None)
     cfg.resume = cfg.output_dir = cfg.init_from = None
     return cfg
 
