@@ -49,6 +49,7 @@ class Checkpoints(pl.Callback):
         self.every = every_minutes * 60
         self.best = float("inf")
         self.saved = 0  # how many times, in this process
+        self._began = time.monotonic()
         self.stopped_by: str | None = None
         self._handlers: dict[int, Any] = {}
 
