@@ -18,6 +18,9 @@ class SweepTable(Callback):
     """Claims the sweep's folder; at the end prints a row for each job, best first, and writes sweep.csv there. Ends the
     command with 1 where jobs have failed."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in vars(self).items() if k != "claim"}  # jobs in processes of their own do not own the folder
+
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         from nif_cli import NifError
         from nif_cli.files import Claim
