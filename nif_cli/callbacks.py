@@ -9,6 +9,8 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +24,7 @@ from tqdm import tqdm
 
 from nif_cli import NifError, runs
 from nif_cli.field import Field
+from nif_cli.files import disk_says
 from nif_cli.geometry.extraction import extract_mesh
 from nif_cli.rendering.cameras import turntable
 from nif_cli.rendering.pictures import overview, picture, png_bytes, sheet
@@ -29,16 +32,24 @@ from nif_cli.rendering.sphere_tracing import EmptySpace
 from nif_cli.rendering.volume import RadianceField
 from nif_cli.training.lightning import Training
 
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+FIRST = 2.0  # seconds after which a run is saved for the first time
+GROWTH = 0.5  # then whenever it has trained for this much more than until the last time
+SHARE = 0.02  # but saving takes no more of the time than this
+
 
 class Checkpoints(pl.Callback):
-    """checkpoints/last.ckpt every `every_minutes`, at the end, and on Ctrl-C or SIGTERM; checkpoints/best.ckpt where
-    val/loss is lowest. Each is written whole or not at all. A second Ctrl-C stops at once."""
+    """checkpoints/last.ckpt after two seconds, then at growing distances up to `every_minutes`, at the end, and on Ctrl-C,
+    SIGTERM or SIGHUP; checkpoints/best.ckpt where val/loss is lowest. Each is written whole or not at all. A second Ctrl-C
+    stops at once."""
 
     def __init__(self, every_minutes: float = 5.0):
         if not every_minutes > 0:
             raise ValueError(f"every_minutes={every_minutes}: must be positive")
         self.every = every_minutes * 60
         self.best = float("inf")
+        self.saved = 0  # how many times, in this process
+        self._began = time.monotonic()
         self.stopped_by: str | None = None
         self._handlers: dict[int, Any] = {}
 
@@ -48,23 +59,35 @@ class Checkpoints(pl.Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best = float(state["best"])
 
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """How much of metrics.csv belongs to it; that much is on the disk before it is."""
+        for logger in trainer.loggers:
+            if isinstance(logger, CsvLogger):
+                checkpoint["rows"] = logger.flush()
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._saved, self._validated = time.monotonic(), -1
+        self._began = self._saved = time.monotonic()
+        self._wait, self._validated = distance(0.0, 0.0, self.every), -1
 
         def stop(number: int, frame: Any) -> None:
             if self.stopped_by == "SIGINT" and number == signal.SIGINT:
                 raise KeyboardInterrupt
             self.stopped_by = signal.Signals(number).name
             trainer.should_stop = True
+            if self.stopped_by == "SIGHUP":
+                _leave_terminal()
 
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in SIGNALS:
             try:
+                if number != signal.SIGINT and signal.getsignal(number) == signal.SIG_IGN:
+                    continue  # nohup
                 self._handlers[number] = signal.signal(number, stop)
             except ValueError:  # not the main thread
                 break
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        due = time.monotonic() - self._saved > self.every
+        # Not before a look at the held-out points, which a resumed run would leave out: after it
+        due = time.monotonic() - self._saved > self._wait and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         if trainer.world_size > 1:  # clocks and signals differ between processes: the first decides for all
             due, trainer.should_stop = trainer.strategy.broadcast((due, trainer.should_stop))
         if due:
@@ -99,7 +122,7 @@ class Checkpoints(pl.Callback):
         self._handlers = {}
 
     def save(self, trainer: pl.Trainer, name: str) -> None:
-        self._saved = time.monotonic()
+        began = time.monotonic()
         folder = Path(trainer.default_root_dir) / "checkpoints"
         if trainer.world_size > 1:  # every process takes part; Lightning writes on the first
             trainer.save_checkpoint(folder / f"{name}.ckpt")
@@ -107,6 +130,22 @@ class Checkpoints(pl.Callback):
             runs.write(
                 folder / f"{name}.ckpt", lambda path: torch.save(trainer._checkpoint_connector.dump_checkpoint(False), path)
             )
+        self.saved += 1
+        if name == "last":
+            self._saved = time.monotonic()
+            self._wait = distance(self._saved - self._began, self._saved - began, self.every)
+
+
+def distance(trained: float, took: float, every: float) -> float:
+    """Seconds until a run is saved again that has trained for `trained` seconds and took `took` to be saved."""
+    return min(max(FIRST, GROWTH * trained, took / SHARE), every)
+
+
+def _leave_terminal() -> None:
+    """The terminal has gone: what is still printed goes nowhere, and stops nothing."""
+    for stream in (1, 2):
+        if os.isatty(stream):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
 
 class Progress(pl.Callback):
@@ -237,9 +276,8 @@ class CsvLogger(Logger):
         super().__init__()
         self.path = Path(save_dir) / "metrics.csv"
         self.columns = ["step"]
-        if self.path.exists():
-            with self.path.open(newline="") as file:
-                self.columns = next(csv.reader(file), self.columns)
+        self.rows = 0  # that are in the file
+        self._opened = False
 
     @property
     def name(self) -> str:
@@ -257,33 +295,90 @@ class CsvLogger(Logger):
         row = {"step": step, **{k: f"{float(v):.6g}" for k, v in metrics.items() if k != "epoch"}}
         if len(row) == 1:
             return
+        if not self._opened:
+            self.go_on(lambda rows: rows)
+        new = [k for k in row if k not in self.columns]
         try:
-            new = [k for k in row if k not in self.columns]
             if new or not self.path.exists():
-                self._rewrite(self.columns + new)
-            with self.path.open("a", newline="") as file:
+                self._rewrite(self.columns + new, self._read()[1])
+            with self.path.open("a", newline="", encoding="utf-8") as file:
                 csv.DictWriter(file, self.columns).writerow(row)
         except OSError as error:
-            raise NifError(f"{self.path}: cannot be written: {error.strerror}") from error
+            raise NifError(f"{self.path}: cannot be written: {disk_says(error)}") from error
+        self.rows += 1
 
-    def _rewrite(self, columns: list[str], until: float = float("inf")) -> None:
-        """The file with these columns, and without the rows of later steps than `until`."""
-        rows: list[dict[str, str]] = []
-        if self.path.exists():
-            with self.path.open(newline="") as file:
-                rows = [r for r in csv.DictReader(file) if float(r["step"] or 0) <= until]
-        self.columns = columns
+    def flush(self) -> int:
+        """How many rows there are; they are on the disk."""
+        try:
+            with self.path.open("rb") as file:
+                os.fsync(file.fileno())
+        except OSError:  # no such file yet, or a file system that cannot
+            pass
+        return self.rows
+
+    def _rewrite(self, columns: list[str], rows: list[dict[str, str]]) -> None:
+        self.columns, self.rows = columns, len(rows)
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, lineterminator="\r\n")
         writer.writeheader()
         writer.writerows(rows)
         runs.write(self.path, text.getvalue())
 
+    def _read(self) -> tuple[list[str], list[dict[str, str]], int | None]:
+        """Columns, the rows that can be read, and how many of them come before the first damage (None: all is well)."""
+        if not self.path.is_file():
+            return ["step"], [], 0 if os.path.lexists(self.path) else None
+        text = self.path.read_bytes().decode("utf-8", errors="replace")
+        found: list[dict[str, str]] = []
+        damaged = None
+        # row by row: an open quote swallows no more than its own line
+        parsed = [next(csv.reader([line]), []) if "\0" not in line and len(line) < 2**16 else [] for line in text.splitlines()]
+        columns = parsed[0] if parsed and parsed[0][:1] == ["step"] and len(set(parsed[0])) == len(parsed[0]) else []
+        if not columns or "\ufffd" in "".join(columns):
+            return ["step"], [], None if not text else 0
+        for cells in parsed[1:]:
+            if len(cells) == len(columns) and all(_is_number(c) for c in cells):
+                found.append(dict(zip(columns, cells, strict=True)))
+            elif damaged is None:
+                damaged = len(found)
+        return columns, found, damaged
+
+    def go_on(self, keep: Callable[[list[dict[str, str]]], list[dict[str, str]]]) -> None:
+        """The rows that `keep` chooses stay. A file that is damaged before their end is kept aside, and that is said."""
+        self._opened = True
+        if not os.path.lexists(self.path):
+            return
+        try:
+            columns, rows, damaged = self._read()
+            kept = keep(rows)
+            if damaged is not None and (damaged < len(kept) or not rows):
+                aside = next(p for n in count(1) if not os.path.lexists(p := self.path.with_name(f"metrics.damaged-{n}.csv")))
+                os.replace(self.path, aside)
+                print(f"{self.path}: damaged; kept as {aside.name}, and the {len(kept)} rows that can be read go on")
+        except OSError as error:
+            raise NifError(f"{self.path}: cannot be read: {disk_says(error)}") from error
+        self._rewrite(columns, kept)
+
     @rank_zero_only
-    def forget_after(self, step: int) -> None:
-        """Drop the rows of steps that a resumed run is about to make again."""
-        if self.path.exists():
-            self._rewrite(self.columns, until=step)
+    def forget_after(self, step: int, rows: int | None = None) -> None:
+        """Drop what a resumed run is about to write again: all but the first `rows`, which its checkpoint knows. Of an older
+        one: those of later steps than `step`, and the training's own of that step."""
+        if rows is not None:
+            self.go_on(lambda found: found[:rows])
+        else:
+            self.go_on(
+                lambda found: [
+                    r for r in found if float(r["step"] or 0) < step or (float(r["step"] or 0) == step and not r.get("train/lr"))
+                ]
+            )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text or "0")
+    except ValueError:
+        return False
+    return text == text.strip()
 
 
 def write_summary(run: Path, summary: dict[str, Any]) -> None:

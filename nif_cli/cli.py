@@ -198,6 +198,8 @@ complete -F _nif -o default nif"""
 def _run(command: str, args: list[str]) -> int:
     if command == "import-deepsdf":  # what users call it is the name of a configuration group
         args = ["folder=" + a.removeprefix("experiment=") if a.startswith("experiment=") else a for a in args]
+    if command == "evaluate":  # the run's own data with a key changed: Hydra sees no data there
+        args = [f"++{a}" if a.startswith("data.") else a for a in args]
     try:
         return _hydra(command, args)
     except Exception as error:

@@ -57,6 +57,7 @@ class Train:
     output_dir: str | None = None
     resume: str | None = None
     init_from: str | None = None
+    paths: Any = None  # where data.path and the like lay when the run began; written by nif
 
 
 @dataclass

@@ -6,6 +6,7 @@ import fnmatch
 import functools
 import inspect
 import math
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,19 +35,79 @@ READ_ALLOWED = ("nif_cli.", "torch.optim.", "torch.nn.")  # what a checkpoint's 
 
 
 def find(run: str | None, key: str = "run") -> Path:
-    """The folder of a run: the one named, or (None, 'latest') the latest started under ./outputs that has a checkpoint."""
+    """The folder of a run: the one named, or (None, 'latest') the latest started under ./outputs that has a checkpoint. To be
+    resumed it needs none: what was stopped before the first begins again."""
     if run is None or run == "latest":
-        found = [p.parent.parent for p in OUTPUTS.rglob("checkpoints/last.ckpt")]
-        found = [p for p in found if (p / "config.yaml").is_file()]
+        found = [p.parent for p in OUTPUTS.rglob("config.yaml") if key == "resume" or _checkpoints(p.parent)]
         if not found:
             raise NifError(f"no run with a checkpoint under ./{OUTPUTS}; train one (nif train), or name one: {key}=<folder>")
         return max(found, key=lambda p: (p / "config.yaml").stat().st_mtime_ns)
     path = Path(run).expanduser()
     if not path.exists():
         raise NifError(f"{key}={run}: no such folder")
-    if not (path / "checkpoints").is_dir():
+    if (path / "checkpoints").is_dir() and (_checkpoints(path) or not (path / "config.yaml").is_file()):
+        return path
+    if not (path / "config.yaml").is_file():
         raise NifError(f"{key}={run}: not a run (it has no checkpoints folder); a run is what 'nif train' makes")
+    if key != "resume":
+        raise NifError(f"{key}={run}: a run that was stopped before anything was saved; nif train resume={run} begins it again")
     return path
+
+
+def _checkpoints(run: Path) -> bool:
+    return any((run / "checkpoints" / f"{which}.ckpt").is_file() for which in ("last", "best"))
+
+
+PATHS = ("path", "root", "observations")  # keys of data that name files
+
+
+def paths_of(config: dict[str, Any]) -> dict[str, Any]:
+    """Where the files that a configuration names lie, absolute, by key; what it says already of paths that have not been
+    changed stays."""
+    data, paths, found = config.get("data"), config.get("paths"), {}
+    before: dict[str, Any] = paths if isinstance(paths, dict) else {}
+    data = data if isinstance(data, dict) else {}
+    for key in PATHS:
+        typed = data.get(key)
+        if typed in (None, "???") or not isinstance(typed, str | list):
+            continue
+        known = before.get(f"data.{key}")
+        if isinstance(known, dict) and known.get("typed") == typed:
+            found[f"data.{key}"] = known
+        else:
+            absolute = [os.path.abspath(Path(str(t)).expanduser()) for t in ([typed] if isinstance(typed, str) else typed)]
+            found[f"data.{key}"] = {"typed": typed, "absolute": absolute[0] if isinstance(typed, str) else absolute}
+    return found
+
+
+def located(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a run with the paths of its data as they are to be found from here: where they lay when the run
+    began, else as they were typed. NifError says which key to give when they are nowhere."""
+    paths, data = config.get("paths"), config.get("data")
+    if not isinstance(paths, dict) or not isinstance(data, dict):
+        return config
+    data = dict(data)
+    for key, known in paths.items():
+        name = str(key).removeprefix("data.")
+        if not isinstance(known, dict) or name not in PATHS or name not in data or data[name] != known.get("typed"):
+            continue
+        absolute = known.get("absolute")
+        for choice in (absolute, data[name]):
+            if choice and all(isinstance(p, str) and _exists(p) for p in (choice if isinstance(choice, list) else [choice])):
+                if choice != absolute:
+                    print(f"{key}: {absolute} is there no more; {choice} is taken, seen from here")
+                data[name] = choice
+                break
+        else:
+            raise NifError(f"{key}={data[name]}: no such file or folder (it was {absolute}); give {key}=<where it is now>")
+    return {**config, "data": data}
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):
+        return False
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -107,6 +168,9 @@ def load(run: Path, which: str = "last", device: torch.device | str = "cpu") -> 
     if which not in ("last", "best"):
         raise NifError(f"checkpoint={which}: must be last or best")
     path = run / "checkpoints" / f"{which}.ckpt"
+    if which == "last" and not path.exists() and (best := path.with_name("best.ckpt")).is_file():
+        print(f"{run}: it was stopped before the first last.ckpt; best.ckpt is taken")
+        path = best
     checkpoint = read_checkpoint(path)
     nif = checkpoint["nif"]
     config = nif["config"]

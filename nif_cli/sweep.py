@@ -2,28 +2,84 @@
 
 from __future__ import annotations
 
+import atexit
 import csv
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, read_write
 
 
 class SweepTable(Callback):
-    """Prints a row for each job, best first, and writes sweep.csv in the sweep's folder."""
+    """Claims the sweep's folder; at the end prints a row for each job, best first, and writes sweep.csv there. Ends the
+    command with 1 where jobs have failed."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in vars(self).items() if k != "claim"}  # jobs in processes of their own do not own the folder
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        from nif_cli import NifError
+        from nif_cli.files import Claim
+
+        typed = any(str(o).startswith("hydra.sweep.dir=") for o in config.hydra.overrides.hydra)
+        base = Path(str(config.hydra.sweep.dir))
+        folder, n = base, 1
+        try:
+            while True:
+                try:
+                    self.claim = Claim(folder, f"hydra.sweep.dir={folder}", new=not typed)
+                    break
+                except FileExistsError:  # a sweep that began in the same second
+                    folder, n = base.with_name(f"{base.name}_{n}"), n + 1
+        except NifError as error:  # Hydra would make a warning of it
+            print(f"nif: {error}", file=sys.stderr)
+            sys.exit(1)
+        atexit.register(self.claim.release)
+        if folder != base:
+            with read_write(config):
+                config.hydra.sweep.dir = str(folder)
+                config.hydra.overrides.hydra.append(f"hydra.sweep.dir={folder}")
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
-        rows = []
-        for path in sorted(folder.glob("*/summary.json"), key=lambda p: (len(p.parent.name), p.parent.name)):
-            summary = json.loads(path.read_text())
-            settings = dict(o.lstrip("+").split("=", 1) for o in summary.pop("overrides"))
-            rows.append({"run": str(path.parent), **settings, **summary})
+        rows = self._rows(folder)
+        self.claim.release()
         if not rows:
             return
+        try:
+            self._table(folder, rows)
+        except Exception as error:  # Hydra would make a warning of it
+            print(f"nif: {error}", file=sys.stderr)
+            sys.exit(1)
+        failed = sum("error" in row for row in rows)
+        if failed:
+            sys.stdout.flush()
+            what = (
+                f"all {failed} jobs failed"
+                if failed == len(rows)
+                else f"{failed} of {len(rows)} jobs failed; the others are ready"
+            )
+            print(f"nif: {what} (each says why above and in {folder / 'sweep.csv'})", file=sys.stderr)
+            sys.exit(1)
+
+    @staticmethod
+    def _rows(folder: Path) -> list[dict[str, Any]]:
+        rows = []
+        for path in sorted(folder.glob("*/summary.json"), key=lambda p: (len(p.parent.name), p.parent.name)):
+            try:
+                summary = json.loads(path.read_text())
+                rows.append({"run": str(path.parent), **_settings(path.parent), **summary})
+                del rows[-1]["overrides"]
+            except (OSError, ValueError, TypeError, KeyError, AttributeError):
+                print(f"{path}: no summary of a job; left out")
+        return rows
+
+    @staticmethod
+    def _table(folder: Path, rows: list[dict[str, Any]]) -> None:
         varied = [k for k in dict.fromkeys(k for r in rows for k in r) if len({str(r.get(k)) for r in rows}) > 1 or k == "run"]
         everything = list(dict.fromkeys(k for r in rows for k in r))
         rows.sort(key=lambda r: r["val/loss best"] if isinstance(r.get("val/loss best"), float) else float("inf"))
@@ -47,6 +103,16 @@ class Comparison(SweepTable):
 
     def on_multirun_end(self, config: DictConfig, **keywords: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
+        from nif_cli.untrusted import one_line
+
+        try:
+            self._sheet(folder)
+        except Exception as error:  # a picture too few is no reason to keep the table back
+            print(f"{folder / 'contact.png'}: not made ({one_line(error)})")
+        super().on_multirun_end(config, **keywords)
+
+    @staticmethod
+    def _sheet(folder: Path) -> None:
         from nif_cli import NifError, runs
         from nif_cli.rendering.pictures import png_bytes, sheet
 
@@ -63,7 +129,6 @@ class Comparison(SweepTable):
                 cells.append(truth.compare(model, job, " ".join(varied) or job.name))
             except NifError as error:
                 print(f"{job}: {error}")
-        super().on_multirun_end(config, **keywords)
         if cells:
             runs.write(folder / "contact.png", png_bytes(sheet(cells)))
             print(f"sheet: {folder / 'contact.png'}")
@@ -73,12 +138,13 @@ class _Truth:
     """What the first job learned from, and how another job's result is measured and drawn beside it."""
 
     def __init__(self, model: Any, size: int = 320):
+        from nif_cli import runs
         from nif_cli.config import build
         from nif_cli.data.image import ImageData
         from nif_cli.rendering.cameras import turntable
 
         self.size, self.pose = size, turntable(1)[0]
-        self.data: Any = build(model.config["data"], "data")
+        self.data: Any = build(runs.located(model.config)["data"], "data")
         self.id = next(iter(model.instances))
         self.is_picture = isinstance(self.data, ImageData)
         self.mesh = None if self.is_picture else self.data.truth(self.id).mesh
@@ -127,7 +193,7 @@ class _Truth:
 
 def _settings(job: Path) -> dict[str, str]:
     overrides = json.loads((job / "summary.json").read_text())["overrides"]
-    return dict(o.lstrip("+").split("=", 1) for o in overrides if "=" in o)
+    return dict(str(o).lstrip("+").split("=", 1) for o in overrides if "=" in str(o))
 
 
 def _short(value: Any) -> str:

@@ -363,7 +363,8 @@ class TestSweeps:
 
     def test_a_job_that_fails_does_not_stop_the_others(self, nif, tiny):
         done = nif("train", "-m", *tiny, "data.count=2", "model.clamp=-1,0.1")
-        assert done.code == 0
+        assert done.code == 1
+        assert "1 of 2 jobs failed" in done.err
         rows = self.rows()
         assert len(rows) == 2
         assert "clamp" in rows[1]["error"]  # last: it has no result

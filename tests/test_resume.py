@@ -70,13 +70,14 @@ def test_more_steps(nif, tiny, model, stop):
     assert_same("whole", "parts")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize(("model", "stop"), [("deepsdf", 11), ("sdf", 16)])
 def test_stopped_by_a_signal(nif, tiny, monkeypatch, number, model, stop):
     """The signal comes at a step, the run is saved, says how to go on, and goes on under its schedule; twice."""
     command = ["train", *overrides(tiny, model)]
     assert nif(*command, "output_dir=whole").code == 0
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    watched = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(n) for n in watched]
     ordinary = Checkpoints.on_train_batch_end
     stops = {stop, stop + 3}
 
@@ -89,12 +90,13 @@ def test_stopped_by_a_signal(nif, tiny, monkeypatch, number, model, stop):
     monkeypatch.setattr(Checkpoints, "on_train_batch_end", kill)
     stopped = nif(*command, "output_dir=parts")
     assert "resume=parts" in stopped.out
+    assert stopped.code == 128 + number  # whoever waits for it does not go on
     assert state("parts")["global_step"] == stop
     assert "resume=parts" in nif("train", "resume=parts").out
     assert state("parts")["global_step"] == stop + 3
     assert nif("train", "resume=parts").code == 0
     assert_same("whole", "parts")
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert [signal.getsignal(n) for n in watched] == before
 
 
 def test_a_resumed_run_goes_on_with_its_own_files(nif, tiny):
@@ -135,7 +137,7 @@ def test_a_finished_run_has_nothing_left_to_do(nif, run):
     assert equal(state(str(run))["state_dict"], weights)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_real_process(tiny, number, cache):
     """The program itself, stopped from outside: it saves, says so, and leaves a run that loads."""
     command = [sys.executable, "-m", "nif_cli", "train", *overrides(tiny, "deepsdf"), "trainer.max_steps=1000000"]
@@ -157,7 +159,7 @@ def test_a_real_process(tiny, number, cache):
         out, err = process.communicate(timeout=30)
     finally:
         process.kill()
-    assert process.returncode in (0, 130, 143), err
+    assert process.returncode == 128 + number, err
     assert number.name in out
     assert "resume=stopped" in out
     assert "Traceback" not in err

@@ -150,9 +150,11 @@ def _figures(config: dict[str, Any], run: Path, model: Model, data: Data) -> Non
 
 def _data(config: dict[str, Any], model: Model) -> Data:
     """The data to compare with: the run's own, with the user's changes, or another source."""
-    node = dict(model.config.get("data") or {})
     given = config["data"] if isinstance(config["data"], dict) else {}
-    node = given if "_target_" in given else {**node, **given}
+    if "_target_" not in given:  # the run's own, wherever it lies now
+        own = model.config.get("data") or {}
+        given = {**runs.located({**model.config, "data": {k: v for k, v in own.items() if k not in given}})["data"], **given}
+    node = dict(given)
     if config["split"] is not None:
         node["split"] = config["split"]
     node.pop("instances", None) if config["split"] is not None else None

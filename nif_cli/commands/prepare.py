@@ -21,18 +21,29 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from nif_cli import NifError, __version__, conf_folder
+from nif_cli.commands.ending import ending
 from nif_cli.config import check, did_you_mean
 from nif_cli.data import preparing
 from nif_cli.data.formats import deepsdf, onet
 from nif_cli.data.preparing import FORMATS, REPAIRS, Settings, Task
-from nif_cli.files import DiskError, safe_name, write
+from nif_cli.files import Claim, DiskError, safe_name, write
 from nif_cli.geometry.mesh import mesh_files
+from nif_cli.untrusted import one_line
 
 
 def main(cfg: DictConfig) -> None:
     config = check(cfg, "prepare")
     settings, workers = _settings(config)
     output = Path(config["output"]).expanduser()
+    claim = Claim(output, f"output={output}")
+    try:
+        with ending():
+            _prepare(config, settings, workers, output)
+    finally:
+        claim.abandon()
+
+
+def _prepare(config: dict[str, Any], settings: Settings, workers: int, output: Path) -> None:
     base, tasks = _tasks(config, output)
     _claim(output, settings)
     began = time.monotonic()
@@ -122,9 +133,7 @@ def _tasks(config: dict[str, Any], output: Path) -> tuple[Path, list[Task]]:
 
 def _claim(output: Path, settings: Settings) -> None:
     """Only a new folder, an empty one, or one that nif prepare made."""
-    if output.exists() and not output.is_dir():
-        raise NifError(f"output={output}: there is a file of this name")
-    if output.is_dir() and any(output.iterdir()):
+    if any(p.name != ".lock" for p in output.iterdir()):
         try:
             ours = "nif" in json.loads((output / "report.json").read_text())
         except (OSError, ValueError, TypeError):
@@ -143,7 +152,10 @@ def _work(tasks: list[Task], settings: Settings, workers: int) -> Iterator[dict[
     while waiting or suspects:
         alone = bool(suspects)
         queue = [suspects.pop()] if alone else waiting
-        pool = ProcessPoolExecutor(1 if alone else workers, get_context("spawn"), preparing.start_worker, (threads,))
+        try:
+            pool = ProcessPoolExecutor(1 if alone else workers, get_context("spawn"), preparing.start_worker, (threads,))
+        except (ImportError, NotImplementedError, OSError) as error:
+            raise NifError(f"prepare: this Python, or this machine, cannot start worker processes ({one_line(error)})") from error
         running: dict[Future, Task] = {}
         try:
             while queue or running:
@@ -167,6 +179,10 @@ def _work(tasks: list[Task], settings: Settings, workers: int) -> Iterator[dict[
                 suspects += under_way
         except DiskError as error:
             raise NifError(f"{error}. Finished shapes are valid: make room and run the command again") from error
+        except (SystemExit, GeneratorExit):  # what is under way is not waited for; nothing of it is kept
+            for process in list((pool._processes or {}).values()):
+                process.kill()
+            raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

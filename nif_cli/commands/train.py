@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import logging
 import math
 import os
+import signal
+import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -19,51 +22,71 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning.callbacks import Timer
 
 from nif_cli import NifError, conf_folder, runs
 from nif_cli.callbacks import Checkpoints, CsvLogger, write_summary
-from nif_cli.config import blame, build, check, locate
+from nif_cli.commands import resuming
+from nif_cli.commands.ending import ending
+from nif_cli.config import blame, build, check, explain, locate
 from nif_cli.data.module import Data
 from nif_cli.data.views import Views
 from nif_cli.field import Field
+from nif_cli.files import Claim, disk_says, write
 from nif_cli.models.model import Model
 from nif_cli.training.lightning import Loaded, Training
+from nif_cli.untrusted import one_line
 
 LIGHTNING = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric")
 FOLDER = "NIF_RUN_FOLDER"
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 OURS = ("accelerator", "devices", "logger", "callbacks", "default_root_dir", "inference_mode")
 
 
 def main(cfg: DictConfig) -> float:
     """Returns val/loss, the metric that a sweep minimises."""
     hydra: Any = HydraConfig.get()
-    sweeping = hydra.mode == RunMode.MULTIRUN
-    resumed = runs.find(cfg.resume, "resume") if cfg.resume else None
-    if resumed:
-        cfg = _resumed_config(resumed, list(hydra.overrides.task))
-    config = check(cfg, "train")
-    if not 0 <= config["seed"] < 2**31:
-        raise NifError(f"seed={config['seed']}: must be in 0 .. 2^31 - 1")
-    folder = resumed or _folder(config, hydra, sweeping)
-    if rank():
-        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
-            return _train(config, folder, resumed, [], announce=False)
     launcher = str(hydra.launcher.get("_target_", ""))
-    if sweeping and "joblib" in launcher:  # jobs side by side share the cores
+    if hydra.mode != RunMode.MULTIRUN:
+        with ending():
+            return _run(cfg, hydra, announce=True)
+    if "joblib" in launcher:  # jobs side by side share the cores
         jobs = int(hydra.launcher.get("n_jobs", -1))
         cores = os.cpu_count() or 1
         torch.set_num_threads(max(1, cores // (cores if jobs < 1 else jobs)))
-    if sweeping:
-        print(f"\n[{hydra.job.num}] {' '.join(hydra.overrides.task)}")
-        try:
-            return _train(config, folder, resumed, list(hydra.overrides.task), announce=False)
-        except NifError as error:  # the other jobs of the sweep go on
-            print(f"nif: {error}")
-            write_summary(folder, {"overrides": list(hydra.overrides.task), "error": str(error)})
-            return float("nan")
-    return _train(config, folder, resumed, [], announce=True)
+    overrides = list(hydra.overrides.task)
+    print(f"\n[{hydra.job.num}] {' '.join(overrides)}")
+    try:
+        with ending():
+            return _run(cfg, hydra, announce=False)
+    except Exception as error:  # the other jobs of the sweep go on; the table at its end counts it
+        if os.environ.get("NIF_DEBUG") == "1":
+            raise
+        said = str(error) if isinstance(error, NifError) else explain(error, overrides)
+        said = said or f"internal error: {type(error).__name__}: {one_line(error)} (NIF_DEBUG=1 shows where)"
+        print(f"nif: {said}")
+        write_summary(Path(hydra.runtime.output_dir), {"overrides": overrides, "error": said})
+        return float("nan")
+
+
+def _run(cfg: DictConfig, hydra: Any, announce: bool) -> float:
+    """One training, in a folder that is claimed before anything costs time."""
+    resumed = runs.find(cfg.resume, "resume") if cfg.resume else None
+    if resumed:
+        cfg = _resumed_config(resumed, list(hydra.overrides.task), cfg)
+    config = check(cfg, "train")
+    if not 0 <= config["seed"] < 2**31:
+        raise NifError(f"seed={config['seed']}: must be in 0 .. 2^31 - 1")
+    sweeping = not announce
+    if rank():
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+            return _train(config, Path(os.environ[FOLDER]), resumed, [], announce=False)
+    claim = Claim(resumed, f"resume={resumed}") if resumed else _claim(config, hydra, sweeping)
+    try:
+        return _train(config, claim.folder, resumed, list(hydra.overrides.task) if sweeping else [], announce)
+    finally:
+        claim.abandon()
 
 
 def rank() -> int:
@@ -79,14 +102,15 @@ def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides
         pl.seed_everything(config["seed"], workers=False, verbose=False)
         checkpoint, before = None, {}
         if resumed:
-            checkpoint = resumed / "checkpoints" / "last.ckpt"
-            before = runs.read_checkpoint(checkpoint)
-            if "optimizer_states" not in before:
-                raise NifError(f"resume={resumed}: it was imported, without the state of its optimizer; use init_from={resumed}")
-        data = build(config["data"], "data")
+            checkpoint, before = resuming.checkpoint_of(resumed)
+        if resumed and checkpoint:
+            resuming.check_settings(resumed, before["nif"]["config"], config)
+        config["paths"] = runs.paths_of(config)
+        data = build(runs.located(config)["data"], "data")
         if config["model"].get("channels", 0) is None and hasattr(data, "channels"):
             config["model"]["channels"] = data.channels
-        model = runs.make_model(config)
+        model = runs.make_model(config if checkpoint is None else _without_weights(config))
+        model.config = config
         if not isinstance(data, Data):
             raise NifError(f"data._target_={config['data'].get('_target_')}: not data of nif")
         if not isinstance(data, model.learns):
@@ -99,37 +123,43 @@ def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides
         began = time.monotonic()
         model.space = data.space
         model.adopt(data)
-        shapes = data.prepare()
         if isinstance(data, Views):  # now, before there is a run: a picture may be damaged, and no clock should count reading
             data.make_pool(torch.device("cuda", device.index or 0) if device.type == "cuda" else device)
         made = time.monotonic() - began
         if device.type == "cpu":
             _keep_memory()  # not before: what reading the data took goes back
-        if resumed:
-            saved = [i["id"] for i in before["nif"]["instances"]]
-            if saved != list(model.instances):
-                raise NifError(
-                    f"resume={resumed}: its data has changed since ({len(saved)} shapes then, {len(shapes)} now); use init_from"
-                )
+        if resumed and checkpoint:
+            resuming.check_instances(resumed, model, before["nif"]["instances"])
+            resuming.check_fit(resumed, model, before)
             finished = _finished(config["trainer"], before)
             if finished:
                 print(f"{resumed}: nothing left to do, {finished}")
                 return float("nan")
         trainer, keeper = _trainer(config, folder, device)
+        replaced = folder / "config.yaml"
+        replaced = replaced.read_bytes() if checkpoint and replaced.is_file() else None
         if not rank():
             runs.write_config(folder, config)
             os.environ[FOLDER] = str(folder.resolve())  # for processes that Lightning starts
         _introduce(model, data, folder, device, made)
-        if checkpoint:
-            for logger in trainer.loggers:
-                if isinstance(logger, CsvLogger):
-                    logger.forget_after(int(before["global_step"]))
+        for logger in trainer.loggers if resumed else ():
+            if isinstance(logger, CsvLogger):
+                logger.forget_after(int(before.get("global_step", 0)), before.get("rows") if checkpoint else 0)
+        del before
         training = Training(model, int((config["logger"] or {}).get("every", 50)))
         try:
             trainer.fit(training, datamodule=Loaded(data), ckpt_path=checkpoint, weights_only=True)
-        except torch.cuda.OutOfMemoryError as error:
-            key = "batch_rays" if isinstance(data, Views) else "batch_points"
-            raise NifError(f"out of memory on {device}: lower data.{key} (it is {getattr(data, key)})") from error
+        except BaseException as error:
+            if replaced is not None and not keeper.saved and not rank():  # nothing has been trained under these settings
+                write(folder / "config.yaml", replaced)
+            if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
+                raise KeyboardInterrupt from error  # Lightning would end with 1
+            if isinstance(error, torch.cuda.OutOfMemoryError):
+                key = "batch_rays" if isinstance(data, Views) else "batch_points"
+                raise NifError(f"out of memory on {device}: lower data.{key} (it is {getattr(data, key)})") from error
+            if isinstance(error, OSError) and error.errno in DISK:
+                raise NifError(f"{folder}: cannot be written to: {disk_says(error)}") from error
+            raise
     value = float(trainer.callback_metrics.get("val/loss", float("nan")))
     if not math.isfinite(value):
         raise NifError(
@@ -138,29 +168,42 @@ def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides
     if not rank():
         os.environ.pop(FOLDER, None)  # the next job of a sweep has its own
         _conclude(trainer, training, data, folder, keeper, value, overrides, announce)
+        if keeper.stopped_by:  # whoever waits is told; a sweep ends here
+            sys.stdout.flush()
+            sys.exit(128 + signal.Signals[keeper.stopped_by])
     return value
 
 
-def _folder(config: dict[str, Any], hydra: Any, sweeping: bool) -> Path:
-    if rank():
-        return Path(os.environ[FOLDER])
+def _without_weights(config: dict[str, Any]) -> dict[str, Any]:
+    """The encoder without the file that it started from: a run that goes on has weights of its own."""
+    encoder = config.get("encoder")
+    return {**config, "encoder": {**encoder, "weights": None}} if encoder and encoder.get("weights") else config
+
+
+def _claim(config: dict[str, Any], hydra: Any, sweeping: bool) -> Claim:
+    """The folder of a new run: nobody else's, now and until it ends."""
     if sweeping:
-        return Path(hydra.runtime.output_dir)
+        return Claim(Path(hydra.runtime.output_dir), str(hydra.runtime.output_dir))
     if config["output_dir"]:
         folder = Path(config["output_dir"]).expanduser()
+        claim = Claim(folder, f"output_dir={folder}")
         if (folder / "config.yaml").exists() or (folder / "checkpoints").exists():
+            claim.release()
             raise NifError(f"output_dir={folder}: there is a run already; resume={folder} goes on with it")
-        return folder
+        return claim
     choices = hydra.runtime.choices
     base = runs.OUTPUTS / f"{choices.model}-{choices.data}" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     folder, n = base, 1
-    while folder.exists():
-        folder, n = base.with_name(f"{base.name}_{n}"), n + 1
-    return folder
+    while True:
+        try:
+            return Claim(folder, f"output_dir={folder}", new=True)
+        except FileExistsError:
+            folder, n = base.with_name(f"{base.name}_{n}"), n + 1
 
 
-def _resumed_config(run: Path, overrides: list[str]) -> DictConfig:
-    """The run's own configuration, with the values (not the groups) that the command line changes."""
+def _resumed_config(run: Path, overrides: list[str], composed: DictConfig) -> DictConfig:
+    """The run's own configuration, with the values that the command line changes; of groups callbacks= and logger= only,
+    which are taken as `composed`."""
     if not (run / "config.yaml").is_file():
         raise NifError(f"resume={run}: it has no config.yaml")
     try:
@@ -175,11 +218,17 @@ def _resumed_config(run: Path, overrides: list[str]) -> DictConfig:
             continue
         if key in ("init_from", "output_dir"):
             raise NifError(f"resume goes on with a run in its own folder; {key} is for a new one: give one of them")
+        if key in ("callbacks", "logger") and isinstance(override.value(), str):
+            OmegaConf.update(cfg, key, OmegaConf.to_container(composed[key], resolve=True), merge=False, force_add=True)
+            continue
         if (conf_folder() / key).is_dir() and key != "hydra":
             raise NifError(
                 f"{key}={override.get_value_element_as_str()}: a resumed run keeps its {key}; init_from starts a new one"
             )
         OmegaConf.update(cfg, key, override.value(), force_add=override.is_add())
+        if isinstance(cfg.get("paths"), DictConfig):  # typed anew: as seen from here
+            with open_dict(cfg):
+                cfg.paths.pop(key, None)
     cfg.resume = cfg.output_dir = cfg.init_from = None
     return cfg
 

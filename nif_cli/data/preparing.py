@@ -3,11 +3,15 @@ which would cost every process seconds."""
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
 import signal
+import threading
 from dataclasses import asdict, dataclass
+from multiprocessing import parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +70,26 @@ class Task:
 
 
 def start_worker(threads: int) -> None:
-    """Before anything of libigl runs: processes share the cores. Ctrl-C is the main process's business; the shape under way
-    is finished."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Before anything of libigl runs: processes share the cores. Signals from a terminal are the main process's business;
+    when that ends, however it ends, so does this one."""
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     os.environ["IGL_NUM_THREADS"] = str(threads)
+    parent = parent_process()
+    if parent is not None:
+        _die_with_parent(parent.pid)
+        threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
+
+
+def _die_with_parent(parent: int | None) -> None:
+    """Linux can do it at once, also while a library holds the interpreter; elsewhere a thread has to notice."""
+    try:
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, linux/prctl.h
+    except (OSError, AttributeError, TypeError):
+        return
+    if os.getppid() != parent:  # it died before this was asked
+        os._exit(1)
 
 
 def prepare_shape(task: Task, settings: Settings) -> dict[str, Any]:

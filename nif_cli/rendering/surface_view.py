@@ -64,7 +64,7 @@ def surface_view(
         within = torch.cartesian_prod(offset, offset)
         uneven = _uneven(depth.reshape(size, size), normal.reshape(size, size, 3), rgb.reshape(size, size, 3))
         uneven = torch.nonzero(uneven | missed.reshape(size, size))
-        for part in uneven.split(2**20 // len(within)):
+        for part in uneven.split(2**20 // len(within)) if len(uneven) else ():  # of nothing, nothing is uneven
             at = part.flip(-1)[:, None] + within
             colours, hits = look(at.reshape(-1, 2).to(device))
             pixel = part[:, 0] * size + part[:, 1]

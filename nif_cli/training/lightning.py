@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from nif_cli import NifError
 from nif_cli.data.module import Batches, Data
 from nif_cli.models.model import Model
+from nif_cli.models.resuming import reapply
 
 
 class Training(pl.LightningModule):
@@ -109,7 +110,8 @@ class Training(pl.LightningModule):
         checkpoint["nif"] = self.model.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Resuming: the clock and the random numbers go on where they stopped."""
+        """Resuming: the clock and the random numbers go on where they stopped, under the settings of now."""
+        reapply(self.model, checkpoint)
         self._seconds_before = float(checkpoint["nif"]["seconds"])
         random = checkpoint["nif"]["random"]
         self._random_state = random["cpu"]
