@@ -199,7 +199,9 @@ def _run(command: str, args: list[str]) -> int:
     if command == "import-deepsdf":  # what users call it is the name of a configuration group
         args = ["folder=" + a.removeprefix("experiment=") if a.startswith("experiment=") else a for a in args]
     try:
-        return _hydra(command, args)
+        from nif_cli.words import as_typed
+
+        return _hydra(command, as_typed(args))
     except Exception as error:
         return _tell(error, args)
 

@@ -17,11 +17,13 @@ from typing import Any
 
 import yaml
 from hydra.core.config_store import ConfigStore
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nif_cli import NifError
+from nif_cli.untrusted import shown
+from nif_cli.words import paste, quoted
 
 # A class may be built when its own __module__ begins so. Functions never, and nothing else: configs and checkpoints
 # come from strangers.
@@ -378,6 +380,21 @@ class blame:
             raise NifError(f"{self.where}: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from error
 
 
+def _unread(word: str) -> str:
+    """What is wrong with a word that Hydra cannot read, and how it is written."""
+    key, equals, value = word.partition("=")
+    if not equals:
+        return f"{shown(word, 300)}: not key=value; a file is given as data.path=..., input=... or mesh=..."
+    if not re.fullmatch(r"[+~]{0,2}[A-Za-z_][\w./@-]*", key):
+        return f"{shown(word, 300)}: '{shown(key)}' is no key"
+    return f"{shown(word, 300)}: '{shown(value, 200)}' cannot be read; if it is text, quote it twice: {_quoted(word)}"
+
+
+def _quoted(word: str) -> str:
+    key, _, value = word.partition("=")
+    return shown(paste(f"{key}={quoted(value)}"), 300)
+
+
 def explain(error: BaseException, overrides: Iterable[str] = ()) -> str | None:
     """One line for what Hydra or OmegaConf found wrong with an override or a file; None for any other error."""
     if isinstance(error, MissingConfigException):
@@ -388,6 +405,12 @@ def explain(error: BaseException, overrides: Iterable[str] = ()) -> str | None:
             hint = did_you_mean(name, options)
             return f"no {group} '{name}'{hint}" + ("" if "there are" in hint else f" (choices: {', '.join(options)})")
         return str(error).splitlines()[0]
+    if isinstance(error, OverrideParseException):
+        return _unread(str(error.override))
+    if isinstance(error, ConfigCompositionException) and str(error).startswith(("Ambiguous value", "Sweep parameters")):
+        word = str(error).splitlines()[0].partition("'")[2].removesuffix("' requires --multirun").removesuffix("'")
+        key = word.partition("=")[0]
+        return f"{shown(word, 300)}: a sweep is asked for by -m; a list is {key}=[a,b], text with commas {_quoted(word)}"
     cause = error
     while isinstance(cause, ConfigCompositionException) and cause.__cause__ is not None:
         cause = cause.__cause__

@@ -27,6 +27,7 @@ from nif_cli.data.formats import deepsdf, onet
 from nif_cli.data.preparing import FORMATS, REPAIRS, Settings, Task
 from nif_cli.files import DiskError, safe_name, write
 from nif_cli.geometry.mesh import mesh_files
+from nif_cli.words import paste
 
 
 def main(cfg: DictConfig) -> None:
@@ -57,9 +58,9 @@ def main(cfg: DictConfig) -> None:
             f"{len(tasks) - len(done)} of {len(tasks)} shapes failed (named above and in report.json); the others are ready"
         )
     if "deepsdf" in settings.formats:
-        print(f"next:\n  nif train model=deepsdf data=deepsdf data.root={output / 'deepsdf'}")
+        print("next:\n  nif train model=deepsdf data=deepsdf " + paste(f"data.root={output / 'deepsdf'}"))
     if "onet" in settings.formats and (conf_folder() / "model" / "occupancy.yaml").is_file():
-        print(f"  nif train model=occupancy data=onet data.root={output / 'onet'}")
+        print("  nif train model=occupancy data=onet " + paste(f"data.root={output / 'onet'}"))
 
 
 def _settings(config: dict[str, Any]) -> tuple[Settings, int]:

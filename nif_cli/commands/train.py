@@ -30,6 +30,7 @@ from nif_cli.data.shapes import ShapeData
 from nif_cli.data.views import Views
 from nif_cli.field import Field
 from nif_cli.models.model import Model
+from nif_cli.words import paste
 
 LIGHTNING = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric")
 FOLDER = "NIF_RUN_FOLDER"
@@ -151,7 +152,7 @@ def _folder(config: dict[str, Any], hydra: Any, sweeping: bool) -> Path:
     if config["output_dir"]:
         folder = Path(config["output_dir"]).expanduser()
         if (folder / "config.yaml").exists() or (folder / "checkpoints").exists():
-            raise NifError(f"output_dir={folder}: there is a run already; resume={folder} goes on with it")
+            raise NifError(f"output_dir={folder}: there is a run already; {paste(f'resume={folder}')} goes on with it")
         return folder
     choices = hydra.runtime.choices
     base = runs.OUTPUTS / f"{choices.model}-{choices.data}" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
@@ -329,12 +330,14 @@ def _conclude(
     if figures:
         print(", ".join(f"{name} {figure:.4g}" for name, figure in figures.items()))
     if keeper.stopped_by:
-        print(f"stopped by {keeper.stopped_by} and saved; go on with\n  nif train resume={folder}")
+        print(f"stopped by {keeper.stopped_by} and saved; go on with\n  nif train {paste(f'resume={folder}')}")
     elif announce:
         if timer is not None and trainer.global_step < trainer.max_steps and timer.time_remaining() is not None:
-            print(f"stopped at trainer.max_time={trainer_time(timer)}; more: nif train resume={folder} trainer.max_time=...")
+            more = f"nif train {paste(f'resume={folder}')} trainer.max_time=..."
+            print(f"stopped at trainer.max_time={trainer_time(timer)}; more: {more}")
         surface = isinstance(model.field(next(iter(model.instances))), Field)
-        print("next:" + f"\n  nif extract run={folder}" * surface + f"\n  nif render run={folder}")
+        run = paste(f"run={folder}")
+        print("next:" + f"\n  nif extract {run}" * surface + f"\n  nif render {run}")
 
 
 def trainer_time(timer: Timer) -> str:
