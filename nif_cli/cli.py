@@ -227,8 +227,12 @@ def _hydra(command: str, args: list[str]) -> int:
     import hydra
     from omegaconf import DictConfig
 
-    from nif_cli.config import register
+    from nif_cli.composition import guarded
+    from nif_cli.config import register, started
 
+    unpickling = next((a for a in args if a.startswith("--e") and "--experimental-rerun".startswith(a.partition("=")[0])), None)
+    if unpickling:
+        raise NifError(f"{unpickling}: refused, it would run what a file holds; resume=<run> goes on with a run")
     register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us, whole, and leave as one line
     full = [sys.argv[0], command, *args]
@@ -243,7 +247,8 @@ def _hydra(command: str, args: list[str]) -> int:
     before = sys.argv
     sys.argv = ["nif", *args]
     try:
-        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=command)(task)()
+        with started(), guarded():
+            hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=command)(task)()
     finally:
         sys.argv = before
     return 0

@@ -11,7 +11,8 @@ import os
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -206,6 +207,25 @@ SCHEMAS = {
 }
 
 
+@contextmanager
+def started() -> Iterator[None]:
+    """Within, NIF_ALLOW is what it was at the start, whatever a configuration or a library sets."""
+    _environment.append(os.environ.get(FOREIGN, ""))
+    try:
+        yield
+    finally:
+        _environment.pop()
+
+
+_environment: list[str] = []
+
+
+def own_prefixes() -> tuple[str, ...]:
+    """The prefixes of classes that the user allows by NIF_ALLOW."""
+    words = _environment[0] if _environment else os.environ.get(FOREIGN, "")
+    return tuple(p.strip() for p in words.split(",") if p.strip())
+
+
 def register() -> None:
     """Make the schemas known to Hydra."""
     for name, schema in SCHEMAS.items():
@@ -228,7 +248,7 @@ def check(cfg: DictConfig, command: str) -> dict[str, Any]:
     try:
         plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
     except OmegaConfBaseException as error:
-        raise NifError(f"{error.full_key or 'config'}: {str(error).splitlines()[0]}") from error
+        raise NifError(f"{error.full_key or 'config'}: {_said(error)}") from error
     assert isinstance(plain, dict)
     known = [f.name for f in fields(SCHEMAS[command])]
     for key in plain:
@@ -329,8 +349,7 @@ def locate(target: Any, where: str = "", allowed: tuple[str, ...] = ALLOWED) -> 
     key = f"{where}._target_" if where else "_target_"
     if not isinstance(target, str):
         raise NifError(f"{key}={target!r}: must be the dotted name of a class")
-    own = tuple(p.strip() for p in os.environ.get(FOREIGN, "").split(",") if p.strip())
-    prefixes = allowed + own
+    prefixes = allowed + own_prefixes()
     top = tuple({p.split(".")[0] + "." for p in prefixes})
     module_name, _, name = target.rpartition(".")
     refused = f"{key}={target}: refused; only classes of {', '.join(p.rstrip('.') for p in prefixes)} may be built"
@@ -380,6 +399,11 @@ class blame:
             raise NifError(f"{self.where}: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from error
 
 
+def _said(error: BaseException) -> str:
+    """OmegaConf's first line, without the name of our own exception in a resolver."""
+    return str(error).splitlines()[0].removeprefix("NifError raised while resolving interpolation: ")
+
+
 def _unread(word: str) -> str:
     """What is wrong with a word that Hydra cannot read, and how it is written."""
     key, equals, value = word.partition("=")
@@ -417,7 +441,7 @@ def explain(error: BaseException, overrides: Iterable[str] = ()) -> str | None:
     if isinstance(cause, OmegaConfBaseException):
         key = cause.full_key or str(cause.key or "")
         parent = cause.parent_node
-        text = str(cause).splitlines()[0]
+        text = _said(cause)
         if "not in struct" in text or "not in '" in text or "not found" in text.lower():
             choices = [str(k) for k in parent] if isinstance(parent, DictConfig) else []
             last = key.rpartition(".")[2]

@@ -29,8 +29,13 @@ def as_typed(words: Iterable[str]) -> list[str]:
       that name;
     - in a sweep (-m) commas separate paths; one that has a comma itself, or begins with a bracket, stands in quotes."""
     words = list(words)
-    sweeping = any(w == "-m" or (w.startswith("--mu") and "--multirun".startswith(w)) for w in words)
-    return [_word(word, sweeping) for word in words]
+    sweeping = any(_is_sweep(word) for word in words)
+    flags = ["-m"] if sweeping else []  # in front: Hydra reads no words on both sides of it
+    return flags + [_word(word, sweeping) for word in words if not (sweeping and _is_sweep(word))]
+
+
+def _is_sweep(word: str) -> bool:
+    return word == "-m" or (word.startswith("--mu") and "--multirun".startswith(word))
 
 
 def holds_a_path(key: str) -> bool:

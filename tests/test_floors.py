@@ -18,7 +18,7 @@ FLOORS = [
     ["fields", "data"],
     ["encoders"],
     ["models"],
-    ["config", "runs", "callbacks", "sweep", "words"],
+    ["config", "runs", "callbacks", "sweep", "words", "composition"],
     ["cli", "commands", "__main__"],
 ]
 FILES = sorted(ROOT.rglob("*.py"))

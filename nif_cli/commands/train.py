@@ -24,6 +24,7 @@ from pytorch_lightning.callbacks import Timer
 
 from nif_cli import NifError, conf_folder, runs
 from nif_cli.callbacks import Checkpoints, CsvLogger, write_summary
+from nif_cli.composition import read_plain, without_interpolations
 from nif_cli.config import blame, build, check, locate
 from nif_cli.data.module import Data
 from nif_cli.data.shapes import ShapeData
@@ -166,11 +167,10 @@ def _resumed_config(run: Path, overrides: list[str]) -> DictConfig:
     """The run's own configuration, with the values (not the groups) that the command line changes."""
     if not (run / "config.yaml").is_file():
         raise NifError(f"resume={run}: it has no config.yaml")
-    try:
-        cfg = OmegaConf.load(run / "config.yaml")
-    except Exception as error:
-        raise NifError(f"{run / 'config.yaml'}: not readable as YAML ({str(error).splitlines()[0]})") from error
-    assert isinstance(cfg, DictConfig)
+    plain = read_plain(run / "config.yaml")
+    if not isinstance(plain, dict):
+        raise NifError(f"{run / 'config.yaml'}: not the configuration of a run")
+    cfg = OmegaConf.create(without_interpolations(plain))  # a stranger's file may name the secrets of our environment
     OmegaConf.set_struct(cfg, True)
     for override in OverridesParser.create().parse_overrides(overrides):
         key = override.key_or_group
