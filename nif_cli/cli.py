@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+from contextlib import redirect_stdout
 
 from nif_cli import NifError, __version__, conf_folder
 
@@ -133,7 +135,7 @@ def _overview() -> str:
     return (
         f"nif {__version__}: neural implicit fields, from data to meshes and pictures.\n\n"
         f"usage: nif <command> [key=value ...]\n\n{lines}\n\n"
-        'nif <command> --help shows its keys.  Completion for bash: eval "$(nif -sc install=bash)"'
+        'nif <command> --help shows its keys.  Completion (also zsh; fish by "| source"): eval "$(nif -sc install=bash)"'
     )
 
 
@@ -167,8 +169,15 @@ def _help(command: str) -> str:
 
 
 def _complete(args: list[str]) -> int:
-    if "install=bash" in args[-1]:
-        print(_BASH)
+    """A shell asks with the line typed so far in COMP_LINE; the answer is a candidate a line, as it is, not quoted."""
+    from nif_cli import completion
+
+    if args[-1].startswith("install="):
+        shell = args[-1].partition("=")[2]
+        if shell not in completion.SCRIPTS:
+            print(f"nif: install={shell}: there are {', '.join(completion.SCRIPTS)}", file=sys.stderr)
+            return 2
+        print(completion.SCRIPTS[shell])
         return 0
     line = os.environ.get("COMP_LINE", "")
     words = line.split()
@@ -177,22 +186,19 @@ def _complete(args: list[str]) -> int:
         start = words[1] if len(words) > 1 else ""
         print("\n".join(c for c in COMMANDS if c.startswith(start)))
         return 0
+    word = completion.last_word(line)
+    files = completion.files(word)
+    if files is not None:
+        print("\n".join(files))
+        return 0
     stripped = line.replace(words[1], "", 1).replace("  ", " ", 1)
     point = int(os.environ.get("COMP_POINT", len(line))) - (len(line) - len(stripped))
     os.environ.update(COMP_LINE=stripped, COMP_POINT=str(point))
-    return _hydra(command, ["-sc", "query=bash"])
-
-
-_BASH = """\
-_nif() {
-    local words
-    words=$(COMP_LINE="$COMP_LINE" COMP_POINT="$COMP_POINT" nif -sc query=bash 2>/dev/null)
-    mapfile -t COMPREPLY < <(compgen -W "$words" -- "${COMP_WORDS[COMP_CWORD]}" 2>/dev/null || true)
-    [ ${#COMPREPLY[@]} -eq 0 ] && COMPREPLY=($words)
-    [[ ${COMPREPLY[0]} == *[=./] ]] && compopt -o nospace
-}
-COMP_WORDBREAKS=${COMP_WORDBREAKS//=}
-complete -F _nif -o default nif"""
+    out = io.StringIO()
+    with redirect_stdout(out):
+        code = _hydra(command, ["-sc", "query=bash"])
+    print("\n".join(out.getvalue().split()))
+    return code
 
 
 def _run(command: str, args: list[str]) -> int:

@@ -19,7 +19,7 @@ FLOORS = [
     ["encoders"],
     ["models"],
     ["config", "runs", "callbacks", "sweep", "words", "composition"],
-    ["cli", "commands", "__main__"],
+    ["cli", "completion", "commands", "__main__"],
 ]
 FILES = sorted(ROOT.rglob("*.py"))
 
