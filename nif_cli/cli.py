@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import os
 import sys
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 
 from nif_cli import NifError, __version__, conf_folder
+from nif_cli.terminal import lost, printable, printing
 
 COMMANDS = {
     "prepare": "sample meshes into a dataset that other tools read too",
@@ -86,15 +87,19 @@ EXAMPLES = {
 def main(argv: list[str] | None = None) -> None:
     """Entry point of `nif`. Exit code 0, 1 (the user can mend it) or 2 (usage)."""
     args = sys.argv[1:] if argv is None else argv
-    try:
-        code = _main(list(args))
-        sys.stdout.flush()
-    except BrokenPipeError:  # nif train --help | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
-    except KeyboardInterrupt:
-        print("nif: interrupted", file=sys.stderr)
-        code = 130
+    with printing():
+        out = sys.stdout
+        try:
+            code = _main(list(args))
+        except SystemExit as stop:  # a task that has said why
+            code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        except KeyboardInterrupt:
+            print("nif: interrupted", file=sys.stderr)
+            code = 130
+    problem = lost(out)
+    if problem:
+        _say(problem)
+        code = code or 1
     sys.exit(code)
 
 
@@ -223,8 +228,13 @@ def _tell(error: Exception, args: list[str]) -> int:
 
         bug = f"internal error, please report it: {type(error).__name__}: {str(error)[:300]} (NIF_DEBUG=1 shows where)"
         message = explain(error, args) or bug
-    print(f"nif: {message}", file=sys.stderr)
+    _say(message)
     return 1
+
+
+def _say(message: str) -> None:
+    with suppress(OSError, AttributeError):  # standard error may be closed or full too: the exit code remains
+        print(f"nif: {printable(message)}", file=sys.stderr, flush=True)
 
 
 def _hydra(command: str, args: list[str]) -> int:
@@ -246,7 +256,8 @@ def _hydra(command: str, args: list[str]) -> int:
     def task(cfg: DictConfig) -> float | None:
         sys.argv = full  # Lightning's DDP starts its other processes with these
         try:
-            return importlib.import_module(f"nif_cli.commands.{command.replace('-', '_')}").main(cfg)
+            with printing():
+                return importlib.import_module(f"nif_cli.commands.{command.replace('-', '_')}").main(cfg)
         except Exception as error:  # told here, or Hydra would put a line of its own in front
             sys.exit(_tell(error, args))
 

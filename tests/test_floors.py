@@ -19,7 +19,7 @@ FLOORS = [
     ["encoders"],
     ["models"],
     ["config", "runs", "callbacks", "sweep", "words", "composition"],
-    ["cli", "completion", "commands", "__main__"],
+    ["cli", "completion", "terminal", "commands", "__main__"],
 ]
 FILES = sorted(ROOT.rglob("*.py"))
 
