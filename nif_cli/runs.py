@@ -5,8 +5,10 @@ from __future__ import annotations
 import fnmatch
 import functools
 import inspect
+import os
 import pickle
 import re
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,10 @@ from nif_cli.files import safe_name as safe_name  # what a run is written with
 from nif_cli.files import write as write
 from nif_cli.geometry.mesh import SPACES
 from nif_cli.models.model import CHECKPOINT_FORMAT, Model
+from nif_cli.untrusted import shown
 
 OUTPUTS = Path("outputs")
+MANY_FILES = 300_000  # of a run, or of its data: nobody's are more, unless told
 READ_ALLOWED = ("nif_cli.", "torch.optim.", "torch.nn.")  # what a checkpoint's own configuration may name
 
 
@@ -32,13 +36,44 @@ def find(run: str | None, key: str = "run") -> Path:
         found = [p for p in found if (p / "config.yaml").is_file()]
         if not found:
             raise NifError(f"no run with a checkpoint under ./{OUTPUTS}; train one (nif train), or name one: {key}=<folder>")
-        return max(found, key=lambda p: (p / "config.yaml").stat().st_mtime_ns)
+        return _without_ways_out(max(found, key=lambda p: (p / "config.yaml").stat().st_mtime_ns), key)
     path = Path(run).expanduser()
     if not path.exists():
         raise NifError(f"{key}={run}: no such folder")
     if not (path / "checkpoints").is_dir():
         raise NifError(f"{key}={run}: not a run (it has no checkpoints folder); a run is what 'nif train' makes")
-    return path
+    return _without_ways_out(path, key)
+
+
+def _without_ways_out(run: Path, key: str) -> Path:
+    """The run, if none of its links leads out of it: results, checkpoints and logs would be written through them."""
+    home, seen = os.path.realpath(run), 0
+    for folder, folders, files in os.walk(run):
+        for name in (*folders, *files):
+            path = os.path.join(folder, name)
+            if os.path.islink(path) and os.path.commonpath([home, os.path.realpath(path)]) != home:
+                raise NifError(f"{key}={shown(run, 300)}: its {os.path.relpath(path, run)} is a link out of it; put a copy there")
+        seen += len(folders) + len(files)
+        if seen > MANY_FILES:
+            break
+    return run
+
+
+def look_first(data: dict[str, Any]) -> None:
+    """NifError where the data that a run (not the user) names is a folder that nobody would walk unasked, as / is."""
+    for key in ("path", "root", "observations"):
+        value = data.get(key)
+        for path in value if isinstance(value, list) else [value]:
+            if not isinstance(path, str) or not os.path.isdir(os.path.expanduser(path)):
+                continue
+            seen, end = 0, time.monotonic() + 15
+            for _, folders, files in os.walk(os.path.expanduser(path)):
+                seen += len(folders) + len(files)
+                if seen > MANY_FILES or time.monotonic() > end:
+                    raise NifError(
+                        f"data.{key}={shown(path)}: so says the run, and there are more than {seen:,} files; "
+                        f"type data.{key}=... if they are meant"
+                    )
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -152,13 +152,16 @@ def _data(config: dict[str, Any], model: Model) -> Data:
     """The data to compare with: the run's own, with the user's changes, or another source."""
     node = dict(model.config.get("data") or {})
     given = config["data"] if isinstance(config["data"], dict) else {}
-    node = given if "_target_" in given else {**node, **given}
+    stranger = "_target_" not in given
+    if stranger:
+        runs.look_first({k: v for k, v in node.items() if k not in given})
+    node = {**node, **given} if stranger else given
     if config["split"] is not None:
         node["split"] = config["split"]
     node.pop("instances", None) if config["split"] is not None else None
     node.setdefault("seed", 0)
     check_node(node, "data")
-    data = build(node, "data")
+    data = build(node, "data", **({"allowed": runs.READ_ALLOWED} if stranger else {}))
     if not isinstance(data, model.learns):
         raise NifError(f"evaluate: this run is of {model.learns.holds}, the data holds {getattr(data, 'holds', 'none of it')}")
     if isinstance(data, ShapeData):

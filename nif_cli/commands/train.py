@@ -20,10 +20,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import Timer
+from pytorch_lightning.callbacks import ModelCheckpoint, Timer
 
 from nif_cli import NifError, conf_folder, runs
 from nif_cli.callbacks import Checkpoints, CsvLogger, write_summary
+from nif_cli.commands.lightning_parts import check_devices, made, told
 from nif_cli.composition import read_plain, without_interpolations
 from nif_cli.config import blame, build, check, locate
 from nif_cli.data.module import Data
@@ -85,7 +86,8 @@ def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides
             before = runs.read_checkpoint(checkpoint)
             if "optimizer_states" not in before:
                 raise NifError(f"resume={resumed}: it was imported, without the state of its optimizer; use init_from={resumed}")
-        data = build(config["data"], "data")
+        narrow = {"allowed": runs.READ_ALLOWED} if resumed else {}  # a run may be a stranger's
+        data = build(config["data"], "data", **narrow)
         if config["model"].get("channels", 0) is None and hasattr(data, "channels"):
             config["model"]["channels"] = data.channels
         model = runs.make_model(config)
@@ -130,7 +132,8 @@ def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides
                     logger.forget_after(int(before["global_step"]))
         model.log_every = int((config["logger"] or {}).get("every", 50))
         try:
-            trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+            with told("trainer"):
+                trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         except torch.cuda.OutOfMemoryError as error:
             key = "batch_rays" if isinstance(data, Views) else "batch_points"
             raise NifError(f"out of memory on {device}: lower data.{key} (it is {getattr(data, key)})") from error
@@ -172,6 +175,7 @@ def _resumed_config(run: Path, overrides: list[str]) -> DictConfig:
         raise NifError(f"{run / 'config.yaml'}: not the configuration of a run")
     cfg = OmegaConf.create(without_interpolations(plain))  # a stranger's file may name the secrets of our environment
     OmegaConf.set_struct(cfg, True)
+    typed: set[str] = set()
     for override in OverridesParser.create().parse_overrides(overrides):
         key = override.key_or_group
         if key == "resume":
@@ -182,7 +186,13 @@ def _resumed_config(run: Path, overrides: list[str]) -> DictConfig:
             raise NifError(
                 f"{key}={override.get_value_element_as_str()}: a resumed run keeps its {key}; init_from starts a new one"
             )
-        OmegaConf.update(cfg, key, override.value(), force_add=override.is_add())
+        parent = OmegaConf.select(cfg, key.rpartition(".")[0]) if "." in key else None
+        known = isinstance(parent, DictConfig) and "_target_" in parent  # its class is asked whether there is such a key
+        OmegaConf.update(cfg, key, override.value(), force_add=override.is_add() or known)
+        typed.add(key)
+    data = cfg.get("data")
+    if isinstance(data, DictConfig):
+        runs.look_first({k: v for k, v in data.items() if f"data.{k}" not in typed})
     cfg.resume = cfg.output_dir = cfg.init_from = None
     return cfg
 
@@ -219,7 +229,7 @@ def _start_from(model: Model, run: Path) -> None:
 
 
 def _trainer(config: dict[str, Any], folder: Path, device: torch.device) -> tuple[pl.Trainer, Checkpoints]:
-    callbacks = [c for c in build(config["callbacks"] or {}, "callbacks").values() if c is not None]
+    callbacks = [c for c in made(config["callbacks"] or {}, "callbacks", folder).values() if c is not None]
     keeper = next((c for c in callbacks if isinstance(c, Checkpoints)), None)
     if keeper is None:
         raise NifError("callbacks: a run needs its checkpoints (nif_cli.callbacks.Checkpoints)")
@@ -230,8 +240,9 @@ def _trainer(config: dict[str, Any], folder: Path, device: torch.device) -> tupl
             given: dict[str, Any] = {"save_dir": str(folder)}
             if node["_target_"].endswith("TensorBoardLogger"):
                 given |= {"name": "", "version": ""}
-            loggers.append(build(node, f"logger.{name}", **given))
+            loggers.append(made(node, f"logger.{name}", folder, **given))
     node = config["trainer"]
+    check_devices(node, device)
     taken = [k for k in OURS if k in node and k != "devices"]
     if taken:
         raise NifError(f"trainer.{taken[0]}: set by nif itself" + (" (device=...)" if taken[0] == "accelerator" else ""))
@@ -239,9 +250,10 @@ def _trainer(config: dict[str, Any], folder: Path, device: torch.device) -> tupl
         raise NifError("trainer: give max_steps or max_time, or the training never ends")
     _check_time(node.get("max_time"))
     devices = node.get("devices", 1)
-    trainer = build(
+    trainer = made(
         node,
         "trainer",
+        folder,
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=[device.index or 0] if device.type == "cuda" and devices == 1 else devices,
         max_epochs=-1,
@@ -251,7 +263,7 @@ def _trainer(config: dict[str, Any], folder: Path, device: torch.device) -> tupl
         inference_mode=False,  # fitting a code at test time needs gradients
         enable_progress_bar=False,
         enable_model_summary=False,
-        enable_checkpointing=False,
+        enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
     )
