@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+from contextlib import redirect_stdout, suppress
 
 from nif_cli import NifError, __version__, conf_folder
+from nif_cli.terminal import lost, printable, printing
 
 COMMANDS = {
     "prepare": "sample meshes into a dataset that other tools read too",
@@ -84,15 +87,19 @@ EXAMPLES = {
 def main(argv: list[str] | None = None) -> None:
     """Entry point of `nif`. Exit code 0, 1 (the user can mend it) or 2 (usage)."""
     args = sys.argv[1:] if argv is None else argv
-    try:
-        code = _main(list(args))
-        sys.stdout.flush()
-    except BrokenPipeError:  # nif train --help | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
-    except KeyboardInterrupt:
-        print("nif: interrupted", file=sys.stderr)
-        code = 130
+    with printing():
+        out = sys.stdout
+        try:
+            code = _main(list(args))
+        except SystemExit as stop:  # a task that has said why
+            code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        except KeyboardInterrupt:
+            print("nif: interrupted", file=sys.stderr)
+            code = 130
+    problem = lost(out)
+    if problem:
+        _say(problem)
+        code = code or 1
     sys.exit(code)
 
 
@@ -133,7 +140,7 @@ def _overview() -> str:
     return (
         f"nif {__version__}: neural implicit fields, from data to meshes and pictures.\n\n"
         f"usage: nif <command> [key=value ...]\n\n{lines}\n\n"
-        'nif <command> --help shows its keys.  Completion for bash: eval "$(nif -sc install=bash)"'
+        'nif <command> --help shows its keys.  Completion (also zsh; fish by "| source"): eval "$(nif -sc install=bash)"'
     )
 
 
@@ -167,8 +174,15 @@ def _help(command: str) -> str:
 
 
 def _complete(args: list[str]) -> int:
-    if "install=bash" in args[-1]:
-        print(_BASH)
+    """A shell asks with the line typed so far in COMP_LINE; the answer is a candidate a line, as it is, not quoted."""
+    from nif_cli import completion
+
+    if args[-1].startswith("install="):
+        shell = args[-1].partition("=")[2]
+        if shell not in completion.SCRIPTS:
+            print(f"nif: install={shell}: there are {', '.join(completion.SCRIPTS)}", file=sys.stderr)
+            return 2
+        print(completion.SCRIPTS[shell])
         return 0
     line = os.environ.get("COMP_LINE", "")
     words = line.split()
@@ -177,22 +191,19 @@ def _complete(args: list[str]) -> int:
         start = words[1] if len(words) > 1 else ""
         print("\n".join(c for c in COMMANDS if c.startswith(start)))
         return 0
+    word = completion.last_word(line)
+    files = completion.files(word)
+    if files is not None:
+        print("\n".join(files))
+        return 0
     stripped = line.replace(words[1], "", 1).replace("  ", " ", 1)
     point = int(os.environ.get("COMP_POINT", len(line))) - (len(line) - len(stripped))
     os.environ.update(COMP_LINE=stripped, COMP_POINT=str(point))
-    return _hydra(command, ["-sc", "query=bash"])
-
-
-_BASH = """\
-_nif() {
-    local words
-    words=$(COMP_LINE="$COMP_LINE" COMP_POINT="$COMP_POINT" nif -sc query=bash 2>/dev/null)
-    mapfile -t COMPREPLY < <(compgen -W "$words" -- "${COMP_WORDS[COMP_CWORD]}" 2>/dev/null || true)
-    [ ${#COMPREPLY[@]} -eq 0 ] && COMPREPLY=($words)
-    [[ ${COMPREPLY[0]} == *[=./] ]] && compopt -o nospace
-}
-COMP_WORDBREAKS=${COMP_WORDBREAKS//=}
-complete -F _nif -o default nif"""
+    out = io.StringIO()
+    with redirect_stdout(out):
+        code = _hydra(command, ["-sc", "query=bash"])
+    print("\n".join(out.getvalue().split()))
+    return code
 
 
 def _run(command: str, args: list[str]) -> int:
@@ -201,7 +212,9 @@ def _run(command: str, args: list[str]) -> int:
     if command == "evaluate":  # the run's own data with a key changed: Hydra sees no data there
         args = [f"++{a}" if a.startswith("data.") else a for a in args]
     try:
-        return _hydra(command, args)
+        from nif_cli.words import as_typed
+
+        return _hydra(command, as_typed(args))
     except Exception as error:
         return _tell(error, args)
 
@@ -217,8 +230,13 @@ def _tell(error: Exception, args: list[str]) -> int:
 
         bug = f"internal error, please report it: {type(error).__name__}: {str(error)[:300]} (NIF_DEBUG=1 shows where)"
         message = explain(error, args) or bug
-    print(f"nif: {message}", file=sys.stderr)
+    _say(message)
     return 1
+
+
+def _say(message: str) -> None:
+    with suppress(OSError, AttributeError):  # standard error may be closed or full too: the exit code remains
+        print(f"nif: {printable(message)}", file=sys.stderr, flush=True)
 
 
 def _hydra(command: str, args: list[str]) -> int:
@@ -227,8 +245,12 @@ def _hydra(command: str, args: list[str]) -> int:
     import hydra
     from omegaconf import DictConfig
 
-    from nif_cli.config import register
+    from nif_cli.composition import guarded
+    from nif_cli.config import register, started
 
+    unpickling = next((a for a in args if a.startswith("--e") and "--experimental-rerun".startswith(a.partition("=")[0])), None)
+    if unpickling:
+        raise NifError(f"{unpickling}: refused, it would run what a file holds; resume=<run> goes on with a run")
     register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us, whole, and leave as one line
     full = [sys.argv[0], command, *args]
@@ -236,14 +258,16 @@ def _hydra(command: str, args: list[str]) -> int:
     def task(cfg: DictConfig) -> float | None:
         sys.argv = full  # Lightning's DDP starts its other processes with these
         try:
-            return importlib.import_module(f"nif_cli.commands.{command.replace('-', '_')}").main(cfg)
+            with printing():
+                return importlib.import_module(f"nif_cli.commands.{command.replace('-', '_')}").main(cfg)
         except Exception as error:  # told here, or Hydra would put a line of its own in front
             sys.exit(_tell(error, args))
 
     before = sys.argv
     sys.argv = ["nif", *args]
     try:
-        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=command)(task)()
+        with started(), guarded():
+            hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=command)(task)()
     finally:
         sys.argv = before
     return 0

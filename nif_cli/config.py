@@ -11,18 +11,21 @@ import os
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any
 
 import yaml
 from hydra.core.config_store import ConfigStore
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nif_cli import NifError
 from nif_cli.moved import today, with_todays_keys
+from nif_cli.untrusted import shown
+from nif_cli.words import paste, quoted
 
 # A class may be built when its own __module__ begins so. Functions never, and nothing else: configs and checkpoints
 # come from strangers.
@@ -206,6 +209,25 @@ SCHEMAS = {
 }
 
 
+@contextmanager
+def started() -> Iterator[None]:
+    """Within, NIF_ALLOW is what it was at the start, whatever a configuration or a library sets."""
+    _environment.append(os.environ.get(FOREIGN, ""))
+    try:
+        yield
+    finally:
+        _environment.pop()
+
+
+_environment: list[str] = []
+
+
+def own_prefixes() -> tuple[str, ...]:
+    """The prefixes of classes that the user allows by NIF_ALLOW."""
+    words = _environment[0] if _environment else os.environ.get(FOREIGN, "")
+    return tuple(p.strip() for p in words.split(",") if p.strip())
+
+
 def register() -> None:
     """Make the schemas known to Hydra."""
     for name, schema in SCHEMAS.items():
@@ -228,7 +250,7 @@ def check(cfg: DictConfig, command: str) -> dict[str, Any]:
     try:
         plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
     except OmegaConfBaseException as error:
-        raise NifError(f"{error.full_key or 'config'}: {str(error).splitlines()[0]}") from error
+        raise NifError(f"{error.full_key or 'config'}: {_said(error)}") from error
     assert isinstance(plain, dict)
     known = [f.name for f in fields(SCHEMAS[command])]
     for key in plain:
@@ -331,8 +353,7 @@ def locate(target: Any, where: str = "", allowed: tuple[str, ...] = ALLOWED) -> 
     if not isinstance(target, str):
         raise NifError(f"{key}={target!r}: must be the dotted name of a class")
     target = today(target)
-    own = tuple(p.strip() for p in os.environ.get(FOREIGN, "").split(",") if p.strip())
-    prefixes = allowed + own
+    prefixes = allowed + own_prefixes()
     top = tuple({p.split(".")[0] + "." for p in prefixes})
     module_name, _, name = target.rpartition(".")
     refused = f"{key}={target}: refused; only classes of {', '.join(p.rstrip('.') for p in prefixes)} may be built"
@@ -383,6 +404,26 @@ class blame:
             raise NifError(f"{self.where}: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from error
 
 
+def _said(error: BaseException) -> str:
+    """OmegaConf's first line, without the name of our own exception in a resolver."""
+    return str(error).splitlines()[0].removeprefix("NifError raised while resolving interpolation: ")
+
+
+def _unread(word: str) -> str:
+    """What is wrong with a word that Hydra cannot read, and how it is written."""
+    key, equals, value = word.partition("=")
+    if not equals:
+        return f"{shown(word, 300)}: not key=value; a file is given as data.path=..., input=... or mesh=..."
+    if not re.fullmatch(r"[+~]{0,2}[A-Za-z_][\w./@-]*", key):
+        return f"{shown(word, 300)}: '{shown(key)}' is no key"
+    return f"{shown(word, 300)}: '{shown(value, 200)}' cannot be read; if it is text, quote it twice: {_quoted(word)}"
+
+
+def _quoted(word: str) -> str:
+    key, _, value = word.partition("=")
+    return shown(paste(f"{key}={quoted(value)}"), 300)
+
+
 def explain(error: BaseException, overrides: Iterable[str] = ()) -> str | None:
     """One line for what Hydra or OmegaConf found wrong with an override or a file; None for any other error."""
     if isinstance(error, MissingConfigException):
@@ -393,13 +434,19 @@ def explain(error: BaseException, overrides: Iterable[str] = ()) -> str | None:
             hint = did_you_mean(name, options)
             return f"no {group} '{name}'{hint}" + ("" if "there are" in hint else f" (choices: {', '.join(options)})")
         return str(error).splitlines()[0]
+    if isinstance(error, OverrideParseException):
+        return _unread(str(error.override))
+    if isinstance(error, ConfigCompositionException) and str(error).startswith(("Ambiguous value", "Sweep parameters")):
+        word = str(error).splitlines()[0].partition("'")[2].removesuffix("' requires --multirun").removesuffix("'")
+        key = word.partition("=")[0]
+        return f"{shown(word, 300)}: a sweep is asked for by -m; a list is {key}=[a,b], text with commas {_quoted(word)}"
     cause = error
     while isinstance(cause, ConfigCompositionException) and cause.__cause__ is not None:
         cause = cause.__cause__
     if isinstance(cause, OmegaConfBaseException):
         key = cause.full_key or str(cause.key or "")
         parent = cause.parent_node
-        text = str(cause).splitlines()[0]
+        text = _said(cause)
         if "not in struct" in text or "not in '" in text or "not found" in text.lower():
             choices = [str(k) for k in parent] if isinstance(parent, DictConfig) else []
             last = key.rpartition(".")[2]

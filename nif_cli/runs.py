@@ -8,6 +8,7 @@ import inspect
 import math
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,7 @@ from nif_cli.untrusted import read_torch, shown, whole
 
 OUTPUTS = Path("outputs")
 BASES = {"field": (Network, RadianceNetwork), "encoding": (Encoding,), "encoder": (Encoder,)}
+MANY_FILES = 300_000  # of a run, or of its data: nobody's are more, unless told
 LARGEST_SIZE = 2**26  # of any number in the configuration of a network
 READ_ALLOWED = ("nif_cli.", "torch.optim.", "torch.nn.")  # what a checkpoint's own configuration may name
 
@@ -41,17 +43,48 @@ def find(run: str | None, key: str = "run") -> Path:
         found = [p.parent for p in OUTPUTS.rglob("config.yaml") if key == "resume" or _checkpoints(p.parent)]
         if not found:
             raise NifError(f"no run with a checkpoint under ./{OUTPUTS}; train one (nif train), or name one: {key}=<folder>")
-        return max(found, key=lambda p: (p / "config.yaml").stat().st_mtime_ns)
+        return _without_ways_out(max(found, key=lambda p: (p / "config.yaml").stat().st_mtime_ns), key)
     path = Path(run).expanduser()
     if not path.exists():
         raise NifError(f"{key}={run}: no such folder")
     if (path / "checkpoints").is_dir() and (_checkpoints(path) or not (path / "config.yaml").is_file()):
-        return path
+        return _without_ways_out(path, key)
     if not (path / "config.yaml").is_file():
         raise NifError(f"{key}={run}: not a run (it has no checkpoints folder); a run is what 'nif train' makes")
     if key != "resume":
         raise NifError(f"{key}={run}: a run that was stopped before anything was saved; nif train resume={run} begins it again")
-    return path
+    return _without_ways_out(path, key)
+
+
+def _without_ways_out(run: Path, key: str) -> Path:
+    """The run, if none of its links leads out of it: results, checkpoints and logs would be written through them."""
+    home, seen = os.path.realpath(run), 0
+    for folder, folders, files in os.walk(run):
+        for name in (*folders, *files):
+            path = os.path.join(folder, name)
+            if os.path.islink(path) and os.path.commonpath([home, os.path.realpath(path)]) != home:
+                raise NifError(f"{key}={shown(run, 300)}: its {os.path.relpath(path, run)} is a link out of it; put a copy there")
+        seen += len(folders) + len(files)
+        if seen > MANY_FILES:
+            break
+    return run
+
+
+def look_first(data: dict[str, Any]) -> None:
+    """NifError where the data that a run (not the user) names is a folder that nobody would walk unasked, as / is."""
+    for key in ("path", "root", "observations"):
+        value = data.get(key)
+        for path in value if isinstance(value, list) else [value]:
+            if not isinstance(path, str) or not os.path.isdir(os.path.expanduser(path)):
+                continue
+            seen, end = 0, time.monotonic() + 15
+            for _, folders, files in os.walk(os.path.expanduser(path)):
+                seen += len(folders) + len(files)
+                if seen > MANY_FILES or time.monotonic() > end:
+                    raise NifError(
+                        f"data.{key}={shown(path)}: so says the run, and there are more than {seen:,} files; "
+                        f"type data.{key}=... if they are meant"
+                    )
 
 
 def _checkpoints(run: Path) -> bool:

@@ -18,8 +18,8 @@ FLOORS = [
     ["fields", "data"],
     ["encoders"],
     ["models"],
-    ["config", "runs", "callbacks", "sweep", "training"],
-    ["cli", "commands", "__main__"],
+    ["config", "runs", "callbacks", "sweep", "training", "words", "composition"],
+    ["cli", "completion", "terminal", "commands", "__main__"],
 ]
 FILES = sorted(ROOT.rglob("*.py"))
 

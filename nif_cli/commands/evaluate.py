@@ -151,16 +151,19 @@ def _figures(config: dict[str, Any], run: Path, model: Model, data: Data) -> Non
 def _data(config: dict[str, Any], model: Model) -> Data:
     """The data to compare with: the run's own, with the user's changes, or another source."""
     given = config["data"] if isinstance(config["data"], dict) else {}
-    if "_target_" not in given:  # the run's own, wherever it lies now
-        own = model.config.get("data") or {}
-        given = {**runs.located({**model.config, "data": {k: v for k, v in own.items() if k not in given}})["data"], **given}
+    stranger = "_target_" not in given  # the run's own, wherever it lies now; a run may be a stranger's
+    if stranger:
+        own = {k: v for k, v in (model.config.get("data") or {}).items() if k not in given}
+        own = runs.located({**model.config, "data": own})["data"]
+        runs.look_first(own)
+        given = {**own, **given}
     node = dict(given)
     if config["split"] is not None:
         node["split"] = config["split"]
     node.pop("instances", None) if config["split"] is not None else None
     node.setdefault("seed", 0)
     check_node(node, "data")
-    data = build(node, "data")
+    data = build(node, "data", **({"allowed": runs.READ_ALLOWED} if stranger else {}))
     if not isinstance(data, model.learns):
         raise NifError(f"evaluate: this run is of {model.learns.holds}, the data holds {getattr(data, 'holds', 'none of it')}")
     data.expect(model.needs)

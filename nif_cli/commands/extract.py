@@ -22,6 +22,7 @@ from nif_cli.geometry.extraction import extract_mesh
 from nif_cli.geometry.finishing import field_normals, largest_part, refined, simplified, vertex_colors
 from nif_cli.geometry.mesh import WRITABLE, Transform, mesh_bytes
 from nif_cli.rendering.volume import RadianceField, surface_colors
+from nif_cli.words import paste
 
 
 def main(cfg: DictConfig) -> None:
@@ -33,7 +34,7 @@ def main(cfg: DictConfig) -> None:
     for id, field, transform in run.fields():
         total += 1
         if not isinstance(field, Field):
-            raise NifError(f"{id}: a picture, which has no surface; nif render run={run.path} gives it back")
+            raise NifError(f"{id}: a picture, which has no surface; nif render {paste(f'run={run.path}')} gives it back")
         if field.bounds.shape[1] == 2:
             _curves(run, id, field, transform, folder, config)
             continue

@@ -13,6 +13,7 @@ from nif_cli.config import check
 from nif_cli.data.formats.deepsdf_experiment import read_experiment
 from nif_cli.models.deepsdf import DeepSdf
 from nif_cli.models.model import Instance
+from nif_cli.words import paste
 
 
 def main(cfg: DictConfig) -> None:
@@ -46,4 +47,5 @@ def main(cfg: DictConfig) -> None:
     print(f"{run}  epoch {found.epoch}, {len(found.codes)} codes of {found.codes.shape[1]}, {parameters:,} parameters")
     for note in found.notes:
         print(f"  {note}")
-    print(f"next:\n  nif extract run={run}\n  nif reconstruct run={run} input=...")
+    word = paste(f"run={run}")
+    print(f"next:\n  nif extract {word}\n  nif reconstruct {word} input=...")

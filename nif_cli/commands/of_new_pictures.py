@@ -26,6 +26,7 @@ from nif_cli.metrics.image import psnr, ssim
 from nif_cli.models.metasdf import MetaSdf
 from nif_cli.models.model import Inferred
 from nif_cli.rendering.pictures import displayed, image_values, png_bytes
+from nif_cli.words import paste
 
 UNITS = {"psnr": "dB, all pixels at the picture's own size", "ssim": "of 1"}
 
@@ -51,7 +52,7 @@ def reconstruct(config: dict[str, Any], model: MetaSdf, run: Path, device: torch
         write(base.with_name(f"{base.name}.json"), json.dumps(report, indent=1))
         if config["save"]:
             save_run(base, model, made, lies(pixels), file)
-            print(f"{base}: a run of model=image; nif train resume={base} refines it")
+            print(f"{base}: a run of model=image; nif train {paste(f'resume={base}')} refines it")
         path = base.with_name(f"{base.name}.png")
         write(path, png_bytes(displayed(values)))
         print(f"{path}  {about(pixels)}, loss {made.report['loss']:.5f}, PSNR {figures['psnr']:.2f} dB, "

@@ -29,6 +29,7 @@ from nif_cli.data.preparing import FORMATS, REPAIRS, Settings, Task
 from nif_cli.files import Claim, DiskError, safe_name, write
 from nif_cli.geometry.mesh import mesh_files
 from nif_cli.untrusted import one_line
+from nif_cli.words import paste
 
 
 def main(cfg: DictConfig) -> None:
@@ -68,9 +69,9 @@ def _prepare(config: dict[str, Any], settings: Settings, workers: int, output: P
             f"{len(tasks) - len(done)} of {len(tasks)} shapes failed (named above and in report.json); the others are ready"
         )
     if "deepsdf" in settings.formats:
-        print(f"next:\n  nif train model=deepsdf data=deepsdf data.root={output / 'deepsdf'}")
+        print("next:\n  nif train model=deepsdf data=deepsdf " + paste(f"data.root={output / 'deepsdf'}"))
     if "onet" in settings.formats and (conf_folder() / "model" / "occupancy.yaml").is_file():
-        print(f"  nif train model=occupancy data=onet data.root={output / 'onet'}")
+        print("  nif train model=occupancy data=onet " + paste(f"data.root={output / 'onet'}"))
 
 
 def _settings(config: dict[str, Any]) -> tuple[Settings, int]:

@@ -26,6 +26,7 @@ from nif_cli.models.metasdf import MetaSdf
 from nif_cli.models.model import Model
 from nif_cli.rendering.cameras import turntable
 from nif_cli.rendering.pictures import picture, png_bytes, sheet
+from nif_cli.words import paste
 
 
 def main(cfg: DictConfig) -> None:
@@ -90,7 +91,7 @@ def main(cfg: DictConfig) -> None:
         write(base.with_name(f"{base.name}.json"), json.dumps(report, indent=1))
         if config["save"]:
             save_run(base, model, made, transform, file)
-            print(f"{base}: a run of model=sdf; nif train resume={base} refines it")
+            print(f"{base}: a run of model=sdf; nif train {paste(f'resume={base}')} refines it")
         if not len(mesh.faces):
             empty += 1
             print(f"{id}: no surface came out; {base.name}.json has the report")

@@ -23,12 +23,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
-from pytorch_lightning.callbacks import Timer
+from pytorch_lightning.callbacks import ModelCheckpoint, Timer
 
 from nif_cli import NifError, conf_folder, runs
 from nif_cli.callbacks import Checkpoints, CsvLogger, write_summary
 from nif_cli.commands import resuming
 from nif_cli.commands.ending import ending
+from nif_cli.commands.lightning_parts import check_devices, made, told
+from nif_cli.composition import read_plain, without_interpolations
 from nif_cli.config import blame, build, check, explain, locate
 from nif_cli.data.module import Data
 from nif_cli.data.views import Views
@@ -37,6 +39,7 @@ from nif_cli.files import Claim, disk_says, write
 from nif_cli.models.model import Model
 from nif_cli.training.lightning import Loaded, Training
 from nif_cli.untrusted import one_line
+from nif_cli.words import paste
 
 LIGHTNING = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric")
 FOLDER = "NIF_RUN_FOLDER"
@@ -106,7 +109,8 @@ def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides
         if resumed and checkpoint:
             resuming.check_settings(resumed, before["nif"]["config"], config)
         config["paths"] = runs.paths_of(config)
-        data = build(runs.located(config)["data"], "data")
+        narrow = {"allowed": runs.READ_ALLOWED} if resumed else {}  # a run may be a stranger's
+        data = build(runs.located(config)["data"], "data", **narrow)
         if config["model"].get("channels", 0) is None and hasattr(data, "channels"):
             config["model"]["channels"] = data.channels
         model = runs.make_model(config if checkpoint is None else _without_weights(config))
@@ -148,7 +152,8 @@ def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides
         del before
         training = Training(model, int((config["logger"] or {}).get("every", 50)))
         try:
-            trainer.fit(training, datamodule=Loaded(data), ckpt_path=checkpoint, weights_only=True)
+            with told("trainer"):
+                trainer.fit(training, datamodule=Loaded(data), ckpt_path=checkpoint, weights_only=True)
         except BaseException as error:
             if replaced is not None and not keeper.saved and not rank():  # nothing has been trained under these settings
                 write(folder / "config.yaml", replaced)
@@ -189,7 +194,7 @@ def _claim(config: dict[str, Any], hydra: Any, sweeping: bool) -> Claim:
         claim = Claim(folder, f"output_dir={folder}")
         if (folder / "config.yaml").exists() or (folder / "checkpoints").exists():
             claim.release()
-            raise NifError(f"output_dir={folder}: there is a run already; resume={folder} goes on with it")
+            raise NifError(f"output_dir={folder}: there is a run already; {paste(f'resume={folder}')} goes on with it")
         return claim
     choices = hydra.runtime.choices
     base = runs.OUTPUTS / f"{choices.model}-{choices.data}" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
@@ -206,12 +211,12 @@ def _resumed_config(run: Path, overrides: list[str], composed: DictConfig) -> Di
     which are taken as `composed`."""
     if not (run / "config.yaml").is_file():
         raise NifError(f"resume={run}: it has no config.yaml")
-    try:
-        cfg = OmegaConf.load(run / "config.yaml")
-    except Exception as error:
-        raise NifError(f"{run / 'config.yaml'}: not readable as YAML ({str(error).splitlines()[0]})") from error
-    assert isinstance(cfg, DictConfig)
+    plain = read_plain(run / "config.yaml")
+    if not isinstance(plain, dict):
+        raise NifError(f"{run / 'config.yaml'}: not the configuration of a run")
+    cfg: Any = OmegaConf.create(without_interpolations(plain))  # a stranger's file may name the secrets of our environment
     OmegaConf.set_struct(cfg, True)
+    typed: set[str] = set()
     for override in OverridesParser.create().parse_overrides(overrides):
         key = override.key_or_group
         if key == "resume":
@@ -225,10 +230,16 @@ def _resumed_config(run: Path, overrides: list[str], composed: DictConfig) -> Di
             raise NifError(
                 f"{key}={override.get_value_element_as_str()}: a resumed run keeps its {key}; init_from starts a new one"
             )
-        OmegaConf.update(cfg, key, override.value(), force_add=override.is_add())
         if isinstance(cfg.get("paths"), DictConfig):  # typed anew: as seen from here
             with open_dict(cfg):
                 cfg.paths.pop(key, None)
+        parent = OmegaConf.select(cfg, key.rpartition(".")[0]) if "." in key else None
+        known = isinstance(parent, DictConfig) and "_target_" in parent  # its class is asked whether there is such a key
+        OmegaConf.update(cfg, key, override.value(), force_add=override.is_add() or known)
+        typed.add(key)
+    data = cfg.get("data")
+    if isinstance(data, DictConfig):
+        runs.look_first({k: v for k, v in data.items() if f"data.{k}" not in typed})
     cfg.resume = cfg.output_dir = cfg.init_from = None
     return cfg
 
@@ -265,7 +276,7 @@ def _start_from(model: Model, run: Path) -> None:
 
 
 def _trainer(config: dict[str, Any], folder: Path, device: torch.device) -> tuple[pl.Trainer, Checkpoints]:
-    callbacks = [c for c in build(config["callbacks"] or {}, "callbacks").values() if c is not None]
+    callbacks = [c for c in made(config["callbacks"] or {}, "callbacks", folder).values() if c is not None]
     keeper = next((c for c in callbacks if isinstance(c, Checkpoints)), None)
     if keeper is None:
         raise NifError("callbacks: a run needs its checkpoints (nif_cli.callbacks.Checkpoints)")
@@ -276,8 +287,9 @@ def _trainer(config: dict[str, Any], folder: Path, device: torch.device) -> tupl
             given: dict[str, Any] = {"save_dir": str(folder)}
             if node["_target_"].endswith("TensorBoardLogger"):
                 given |= {"name": "", "version": ""}
-            loggers.append(build(node, f"logger.{name}", **given))
+            loggers.append(made(node, f"logger.{name}", folder, **given))
     node = config["trainer"]
+    check_devices(node, device)
     taken = [k for k in OURS if k in node and k != "devices"]
     if taken:
         raise NifError(f"trainer.{taken[0]}: set by nif itself" + (" (device=...)" if taken[0] == "accelerator" else ""))
@@ -285,9 +297,10 @@ def _trainer(config: dict[str, Any], folder: Path, device: torch.device) -> tupl
         raise NifError("trainer: give max_steps or max_time, or the training never ends")
     _check_time(node.get("max_time"))
     devices = node.get("devices", 1)
-    trainer = build(
+    trainer = made(
         node,
         "trainer",
+        folder,
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=[device.index or 0] if device.type == "cuda" and devices == 1 else devices,
         max_epochs=-1,
@@ -297,7 +310,7 @@ def _trainer(config: dict[str, Any], folder: Path, device: torch.device) -> tupl
         inference_mode=False,  # fitting a code at test time needs gradients
         enable_progress_bar=False,
         enable_model_summary=False,
-        enable_checkpointing=False,
+        enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
     )
@@ -378,12 +391,14 @@ def _conclude(
     if figures:
         print(", ".join(f"{name} {figure:.4g}" for name, figure in figures.items()))
     if keeper.stopped_by:
-        print(f"stopped by {keeper.stopped_by} and saved; go on with\n  nif train resume={folder}")
+        print(f"stopped by {keeper.stopped_by} and saved; go on with\n  nif train {paste(f'resume={folder}')}")
     elif announce:
         if timer is not None and trainer.global_step < trainer.max_steps and timer.time_remaining() is not None:
-            print(f"stopped at trainer.max_time={trainer_time(timer)}; more: nif train resume={folder} trainer.max_time=...")
+            more = f"nif train {paste(f'resume={folder}')} trainer.max_time=..."
+            print(f"stopped at trainer.max_time={trainer_time(timer)}; more: {more}")
         surface = isinstance(model.field(next(iter(model.instances))), Field)
-        print("next:" + f"\n  nif extract run={folder}" * surface + f"\n  nif render run={folder}")
+        run = paste(f"run={folder}")
+        print("next:" + f"\n  nif extract {run}" * surface + f"\n  nif render {run}")
 
 
 def trainer_time(timer: Timer) -> str:

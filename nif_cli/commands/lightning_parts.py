@@ -1,0 +1,71 @@
+"""Callbacks, loggers and profilers of Lightning in a run: what they write stays in its folder, what they lack is said."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from nif_cli import NifError
+from nif_cli.composition import inside
+from nif_cli.config import build
+from nif_cli.untrusted import one_line, shown
+
+FOLDERS = ("dirpath", "log_dir", "root_dir")  # keys that Lightning takes relative to the working folder
+
+
+def kept_inside(node: Any, where: str, run: Path) -> Any:
+    """The node, its folders below the run's. NifError for a text of a class that is not ours which leads out of it."""
+    if isinstance(node, list):
+        return [kept_inside(value, f"{where}[{i}]", run) for i, value in enumerate(node)]
+    if not isinstance(node, dict):
+        return node
+    node = {key: kept_inside(value, f"{where}.{key}", run) for key, value in node.items()}
+    target = str(node.get("_target_", ""))
+    if not target or target.startswith("nif_cli."):
+        return node
+    for key, value in node.items():
+        text = str(value).removeprefix("file:") if isinstance(value, str) else ""
+        if not inside(text):
+            raise NifError(f"{where}.{key}={shown(value)}: refused, it leads out of the run folder; give a name in it")
+    if target.endswith(".ModelCheckpoint"):  # apart from our own: both may have a last.ckpt
+        node["dirpath"] = node.get("dirpath") or "model_checkpoints"
+    return {key: str(run / value) if key in FOLDERS and isinstance(value, str) else value for key, value in node.items()}
+
+
+def made(node: Any, where: str, run: Path, **given: Any) -> Any:
+    """What `build` makes of the node once it is kept inside; a missing package or setting is a NifError."""
+    with told(where):
+        return build(kept_inside(node, where, run), where, **given)
+
+
+@contextmanager
+def told(where: str) -> Iterator[None]:
+    """Lightning's complaints about what a user can mend, as one line."""
+    try:
+        yield
+    except MisconfigurationException as error:
+        raise NifError(f"{where}: {one_line(error, 300)}") from error
+    except ImportError as error:
+        raise NifError(f"{where}: a package is missing: {one_line(error, 200)}") from error
+    except RuntimeError as error:
+        if "arly stopping" not in str(error):
+            raise
+        raise NifError(f"{where}: {one_line(error, 300)}") from error
+
+
+def check_devices(trainer: dict[str, Any], device: torch.device) -> None:
+    """NifError for more processes than this machine is good for."""
+    wanted = trainer.get("devices", 1)
+    count = len(wanted) if isinstance(wanted, list) else int(wanted) if str(wanted).isdigit() else 1
+    most = torch.cuda.device_count() if device.type == "cuda" else max(2, os.cpu_count() or 1)
+    if count > most:
+        raise NifError(f"trainer.devices={wanted}: this machine is good for {most}; give trainer.devices=1")
+    nodes = trainer.get("num_nodes", 1)
+    if isinstance(nodes, int) and nodes > 1 and "MASTER_ADDR" not in os.environ:
+        raise NifError(f"trainer.num_nodes={nodes}: the other machines are named by MASTER_ADDR, which is not set")

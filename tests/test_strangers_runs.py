@@ -1,0 +1,145 @@
+"""A stranger's run at resume=, extract, evaluate: its configuration is its own, and its writes stay in its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+import nif_cli.runs
+from nif_cli.config import started
+
+
+def change(run: Path, **values: object) -> None:
+    """Set keys (dots as __) of a run's config.yaml."""
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    for key, value in values.items():
+        node = config
+        *path, last = key.split("__")
+        for part in path:
+            node = node.setdefault(part, {})
+        node[last] = value
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+
+
+@pytest.mark.parametrize("name", ["meshes", "checkpoints", "metrics.csv", "meshes/chair"])
+def test_a_link_out_of_a_run_is_not_written_through(nif, run, tmp_path, name):
+    outside = tmp_path / "outside"
+    if (run / name).exists():
+        (run / name).rename(outside)
+    else:
+        outside.mkdir()
+    (run / name).parent.mkdir(exist_ok=True)
+    (run / name).symlink_to(outside)
+    before = sorted(p.name for p in outside.rglob("*"))
+    for words in (["train", f"resume={run}"], ["extract", f"run={run}"], ["evaluate", f"run={run}"], ["render", f"run={run}"]):
+        assert name in nif(*words).error
+    assert sorted(p.name for p in outside.rglob("*")) == before
+
+
+def test_a_link_inside_a_run_is_its_own(nif, run):
+    (run / "again").symlink_to(run / "checkpoints")
+    assert nif("extract", f"run={run}", "resolution=4", "level=-9", "instances=1").code == 0
+
+
+def test_no_secret_comes_in(nif, run, monkeypatch, tmp_path):
+    monkeypatch.setenv("SECRET", "swordfish")
+    change(run, seed="${oc.env:SECRET}")
+    assert "swordfish" not in nif("train", f"resume={run}", "trainer.max_steps=14").error
+    change(run, seed=0, data__instances=["${oc.env:SECRET}"])
+    done = nif("train", f"resume={run}", "trainer.max_steps=14")
+    assert "swordfish" not in done.out + done.err
+    assert not [p for p in run.rglob("*") if p.is_file() and b"swordfish" in p.read_bytes()]
+
+
+def test_more_processes_than_the_machine_has(nif, run):
+    change(run, trainer__devices=4000)
+    assert "trainer.devices=4000" in nif("train", f"resume={run}", "trainer.max_steps=14").error
+
+
+def test_data_that_nobody_walks_unasked(nif, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(nif_cli.runs, "MANY_FILES", 40)
+    wide = tmp_path / "wide"
+    wide.mkdir()
+    for k in range(50):
+        (wide / f"{k}.txt").touch()
+    change(run, data={"_target_": "nif_cli.data.meshes.MeshData", "path": str(wide)})
+    assert "data.path" in nif("train", f"resume={run}", "trainer.max_steps=14").error
+    assert "so says the run" not in nif("train", f"resume={run}", "trainer.max_steps=14", f"data.path={wide}").error
+
+
+@pytest.mark.parametrize(
+    ("key", "node"),
+    [
+        ("logger__csv", {"_target_": "pytorch_lightning.loggers.CSVLogger", "name": "../../out"}),
+        ("logger__csv", {"_target_": "pytorch_lightning.loggers.TensorBoardLogger", "sub_dir": "../../out"}),
+        ("logger__csv", {"_target_": "pytorch_lightning.loggers.MLFlowLogger", "tracking_uri": "file:../../out"}),
+        ("trainer__profiler", {"_target_": "pytorch_lightning.profilers.SimpleProfiler", "dirpath": "../out", "filename": "x"}),
+        ("trainer__profiler", {"_target_": "pytorch_lightning.profilers.SimpleProfiler", "filename": "/tmp/out/x"}),
+        ("callbacks__x", {"_target_": "pytorch_lightning.callbacks.ModelCheckpoint", "dirpath": "/tmp/out"}),
+    ],
+)
+def test_nothing_is_written_outside_the_run(nif, run, tmp_path, key, node):
+    change(run, **{key: node})
+    message = nif("train", f"resume={run}", "trainer.max_steps=14").error
+    assert key.replace("__", ".") in message
+    assert "leads out of the run" in message
+    assert not list(tmp_path.rglob("out"))
+
+
+PARTS = {
+    "callbacks.x=ModelCheckpoint": [
+        "+callbacks.x._target_=pytorch_lightning.callbacks.ModelCheckpoint",
+        "+callbacks.x.save_last=true",
+    ],
+    "callbacks.x=EarlyStopping": [
+        "+callbacks.x._target_=pytorch_lightning.callbacks.EarlyStopping",
+        "+callbacks.x.monitor=val/loss",
+    ],
+    "callbacks.x=EarlyStopping of nothing": [
+        "+callbacks.x._target_=pytorch_lightning.callbacks.EarlyStopping",
+        "+callbacks.x.monitor=nothing",
+    ],
+    "logger.x=MLFlowLogger": ["+logger.x._target_=pytorch_lightning.loggers.MLFlowLogger"],
+    "logger.x=CSVLogger": ["+logger.x._target_=pytorch_lightning.loggers.CSVLogger"],
+    "trainer.profiler": ["+trainer.profiler._target_=pytorch_lightning.profilers.SimpleProfiler", "+trainer.profiler.filename=p"],
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_parts_of_lightning_work_or_say_why(nif, tiny, tmp_path, name):
+    done = nif("train", *tiny, "data.count=2", *PARTS[name], "output_dir=made")
+    assert done.code == 0 or done.error
+    if name in ("callbacks.x=ModelCheckpoint", "logger.x=CSVLogger", "callbacks.x=EarlyStopping", "trainer.profiler"):
+        assert done.code == 0, done.err
+    assert {p.name for p in tmp_path.iterdir()} <= {"made"}
+    if done.code == 0:
+        assert nif("train", "resume=made", "trainer.max_steps=14").code == 0
+
+
+def test_keys_are_those_of_the_run(nif, tiny, sphere_file, tmp_path):
+    """Of its own field and data, not of the default groups; what no class knows is named."""
+    sets = [*tiny[:-3], "model=sdf", "field=siren", "field.width=16", "field.layers=2", f"data.path={sphere_file}"]
+    done = nif("train", *sets, "output_dir=made")
+    assert done.code == 0, done.err
+    moved = sphere_file.rename(tmp_path / "moved (1).ply")
+    done = nif("train", "resume=made", "trainer.max_steps=14", f"data.path={moved}", "model.surface_weight=2.5", "field.omega=30")
+    assert done.code == 0, done.err
+    for typed in ("field.omego=3", "model.code_size=3", "data.count=2", "trainer.max_step=9"):
+        assert f"no key '{typed.partition('=')[0]}'" in nif("train", "resume=made", typed).error
+    done = nif("evaluate", "run=made", f"data.path={moved}", "resolution=8")
+    assert done.code in (0, 1)
+    assert "internal error" not in done.err
+    assert "no key" not in done.err
+    assert "no key" in nif("evaluate", "run=made", "data.pahts=x").error
+
+
+def test_what_is_allowed_is_settled_at_the_start(monkeypatch):
+    from nif_cli.config import own_prefixes
+
+    monkeypatch.setenv("NIF_ALLOW", "mine.")
+    with started():
+        monkeypatch.setenv("NIF_ALLOW", "os.")
+        assert own_prefixes() == ("mine.",)
+    assert own_prefixes() == ("os.",)
