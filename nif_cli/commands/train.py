@@ -286,6 +286,17 @@ def _check_time(text: Any) -> None:
 def _introduce(model: Model, data: Data, folder: Path, device: torch.device, seconds: float) -> None:
     shapes = data.prepare()
     doubts = ("not all of it lies", "without a picture", "not watertight", "no point is inside", "dropped", "no normalisation")
+    doubts += (
+        "turned",
+        "disagree",
+        "single precision",
+        "not flat",
+        "cross themselves",
+        "left out",
+        "inward",
+        "contradict",
+        "larger than",
+    )
     doubtful = [s for s in shapes if any(doubt in s.report for doubt in doubts)]
     for shape in shapes if len(shapes) <= 3 else doubtful[:10]:
         print(f"{shape.id}: {shape.report}")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import igl
 import numpy as np
@@ -18,11 +16,11 @@ from nif_cli.geometry.orientation import disagreeing_edges, oriented_mesh
 from nif_cli.geometry.polygons import triangles
 from nif_cli.geometry.reading import read_polygons
 from nif_cli.geometry.sampling import sample_surface
+from nif_cli.geometry.writing import TOLERANCE, WRITABLE, mesh_bytes, rounding
 from nif_cli.untrusted import regular
 
+__all__ = ["WRITABLE", "mesh_bytes"]
 READABLE = (".ply", ".obj", ".stl", ".off", ".glb", ".gltf")
-WRITABLE = ("ply", "obj", "glb", "stl", "off")
-TOLERANCE = 1e-7  # of a shape's size: what float32 may round; more is written in double precision, or said
 BALL_RADIUS = 1 / 1.03  # the farthest vertex of a normalised shape (DeepSDF's preprocessing)
 
 
@@ -140,17 +138,11 @@ def load_mesh(path: str | Path) -> trimesh.Trimesh:
     given = read_polygons(path)
     faces = triangles(given, path)
     mesh = clean(trimesh.Trimesh(given.vertices, faces, process=False), str(path))
-    if given.single and (lost := _rounding(mesh)) > TOLERANCE:
+    if given.single and (lost := rounding(mesh)) > TOLERANCE:
         given.notes.append(f"single precision so far from the origin: its positions are known to {lost:.1g} of its size")
     mesh, turned = oriented_mesh(mesh)
     mesh.metadata["notes"] = (*given.notes, *turned)
     return mesh
-
-
-def _rounding(mesh: trimesh.Trimesh) -> float:
-    """How far float32 would round the positions, as a part of the mesh's size."""
-    low, high = np.asarray(mesh.bounds)
-    return float(np.spacing(np.float32(min(np.abs((low, high)).max(), 3e38))) / 2 / max((high - low).max(), 1e-300))
 
 
 def clean(mesh: trimesh.Trimesh, name: str) -> trimesh.Trimesh:
@@ -247,19 +239,3 @@ def unit_cube(vertices: Float[np.ndarray, "V 3"]) -> Transform:
 
 SPACES = {"ball": (unit_ball, 1.0), "cube": (unit_cube, 0.55)}
 """The normalised spaces: how a shape is brought there, and half the side of the cube that holds it."""
-
-
-def mesh_bytes(mesh: trimesh.Trimesh, format: str) -> bytes:
-    """The mesh in a file format of WRITABLE (ply is binary), as bytes to be written in one go. Vertex colours, sRGB here,
-    are linear in glb, as its specification says."""
-    visual: Any = mesh.visual
-    if format == "glb" and visual.kind == "vertex":
-        srgb = np.asarray(visual.vertex_colors) / 255
-        linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
-        linear[:, 3] = srgb[:, 3]
-        normals = mesh.vertex_normals if "vertex_normals" in mesh._cache else None  # only those that somebody gave it
-        colors = (linear * 255 + 0.5).astype(np.uint8)
-        mesh = trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_colors=colors, vertex_normals=normals, process=False)
-    data = mesh.export(file_type=format)
-    buffer = io.BytesIO(data.encode() if isinstance(data, str) else bytes(data))
-    return buffer.getvalue()

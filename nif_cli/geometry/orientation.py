@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import igl
 import numpy as np
 import trimesh
@@ -32,7 +34,7 @@ def turned_outwards(
     """
     given = np.ascontiguousarray(faces, np.int64)
     oriented, patch = (np.asarray(a) for a in igl.bfs_orient(given))
-    patch = patch.reshape(-1)
+    patch = patch.reshape(-1).astype(np.int64)
     count = int(patch.max(initial=-1)) + 1
     if disagreeing_edges(given) == 0:
         oriented = given
@@ -65,7 +67,7 @@ def _inside_out(
     centred = vertices - vertices[faces].mean((0, 1))
     order = np.argsort(patch, kind="stable")
     ends = np.searchsorted(patch[order], np.arange(count + 1))
-    parts = [faces[order[a:b]] for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    parts = [faces[order[a:b]] for a, b in pairwise(ends.tolist())]
     closed = np.array([_closed(part) for part in parts])
     low = np.array([centred[part].min((0, 1)) for part in parts])
     high = np.array([centred[part].max((0, 1)) for part in parts])

@@ -114,7 +114,7 @@ class _Binary:
             return {name: np.empty(0) if n is None else (np.empty(0, np.int64), np.empty(0, np.int64)) for name, _, n in types}
         lengths = self._first(types)
         fields: list[tuple] = []
-        for i, (name, kind, n) in enumerate(types):
+        for i, (_, kind, n) in enumerate(types):
             fields += [(f"n{i}", n), (f"v{i}", kind, (lengths[i],))] if n else [(f"v{i}", kind)]
         record = np.dtype(fields)
         if self.at + e.count * record.itemsize <= len(self.data):  # all lists as long as the first?
@@ -191,7 +191,7 @@ class _Text:
                 if n is not None and self.at < len(words):
                     length = int(words[self.at])
                     self.at += 1
-                if length < 0 or self.at + length > len(words) or self.at >= len(words) and n is None:
+                if length < 0 or self.at + length > len(words) or (self.at >= len(words) and n is None):
                     raise NifError(
                         f"{self.path}: truncated: {e.count:,} of '{shown(e.name)}' are announced, it ends after {row:,}"
                     )
