@@ -140,6 +140,8 @@ def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides
     if not rank():
         os.environ.pop(FOLDER, None)  # the next job of a sweep has its own
         _conclude(trainer, model, data, folder, keeper, value, overrides, announce)
+        if announce and (left_out := getattr(data, "left_out", [])):
+            raise NifError(f"{len(left_out)} shapes were left out (named above); the run has learned the others")
     return value
 
 

@@ -17,7 +17,7 @@ from nif_cli.geometry.polygons import triangles
 from nif_cli.geometry.reading import read_polygons
 from nif_cli.geometry.sampling import sample_surface
 from nif_cli.geometry.writing import TOLERANCE, WRITABLE, mesh_bytes, rounding
-from nif_cli.untrusted import regular
+from nif_cli.untrusted import reading, regular
 
 __all__ = ["WRITABLE", "mesh_bytes"]
 READABLE = (".ply", ".obj", ".stl", ".off", ".glb", ".gltf")
@@ -135,12 +135,13 @@ def load_mesh(path: str | Path) -> trimesh.Trimesh:
     path = regular(Path(path), "mesh file")
     if path.stat().st_size * 8 > available_memory():
         raise NifError(f"{path}: a mesh file of {path.stat().st_size / 2**30:.1f} GiB does not fit in the memory of this machine")
-    given = read_polygons(path)
-    faces = triangles(given, path)
-    mesh = clean(trimesh.Trimesh(given.vertices, faces, process=False), str(path))
-    if given.single and (lost := rounding(mesh)) > TOLERANCE:
-        given.notes.append(f"single precision so far from the origin: its positions are known to {lost:.1g} of its size")
-    mesh, turned = oriented_mesh(mesh)
+    with reading(path, "a mesh"):
+        given = read_polygons(path)
+        faces = triangles(given, path)
+        mesh = clean(trimesh.Trimesh(given.vertices, faces, process=False), str(path))
+        if given.single and (lost := rounding(mesh)) > TOLERANCE:
+            given.notes.append(f"single precision so far from the origin: its positions are known to {lost:.1g} of its size")
+        mesh, turned = oriented_mesh(mesh)
     mesh.metadata["notes"] = (*given.notes, *turned)
     return mesh
 

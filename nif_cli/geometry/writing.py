@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ def mesh_bytes(mesh: trimesh.Trimesh, format: str) -> bytes:
 
     Far from the origin, where float32 would round more than 1e-7 of the size, ply holds doubles, obj and off all digits,
     glb a node that moves the mesh there. STL knows float32 only: its vertices are written around an origin that its head
-    names, with a warning that says so.
+    names (`remark` says so).
     """
     visual: Any = mesh.visual
     far = len(mesh.vertices) > 0 and rounding(mesh) > TOLERANCE
@@ -36,8 +35,7 @@ def mesh_bytes(mesh: trimesh.Trimesh, format: str) -> bytes:
         return _double_ply(mesh)
     origin = np.zeros(3)
     if far:
-        low, high = np.asarray(mesh.bounds)
-        origin = np.array([float(f"{x:.12g}") for x in (low + high) / 2])
+        origin = _origin(mesh)
     if format == "glb" and visual.kind == "vertex":
         srgb = np.asarray(visual.vertex_colors) / 255
         linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
@@ -59,18 +57,23 @@ def mesh_bytes(mesh: trimesh.Trimesh, format: str) -> bytes:
     content = io.BytesIO(data.encode() if isinstance(data, str) else bytes(data)).getvalue()
     if far and format == "stl":
         content = _head(origin) + content[80:]
-        warnings.warn(
-            f"STL has single precision only, which so far from the origin would lose {rounding_at(origin, mesh):.1g} of the size: "
-            f"its vertices are written around the origin ({', '.join(f'{x:.12g}' for x in origin)}), which other programs do not "
-            "add; format=ply, obj, off or glb keep the place",
-            stacklevel=2,
-        )
     return content
 
 
-def rounding_at(origin: np.ndarray, mesh: trimesh.Trimesh) -> float:
-    """What float32 would lose at an origin, as a part of the size of a mesh around zero."""
-    return float(np.spacing(np.float32(np.abs(origin).max())) / 2 / max(float(np.ptp(mesh.bounds, axis=0).max()), 1e-300))
+def remark(mesh: trimesh.Trimesh, format: str) -> str | None:
+    """What other programs do not find in a file of this format, for people; None where all is there."""
+    if format != "stl" or not len(mesh.vertices) or (lost := rounding(mesh)) <= TOLERANCE:
+        return None
+    origin = " ".join(f"{x:.12g}" for x in _origin(mesh))
+    return (
+        f"warning: STL has single precision, which would lose {lost:.1g} of the size so far from the origin: written around "
+        f"({origin}), which its header names and other programs do not add; format=ply, obj, off or glb keep the place"
+    )
+
+
+def _origin(mesh: trimesh.Trimesh) -> np.ndarray:
+    """A point near the mesh that twelve digits name exactly."""
+    return np.array([float(f"{x:.12g}") for x in np.asarray(mesh.bounds).mean(0)])
 
 
 def _head(origin: np.ndarray) -> bytes:
