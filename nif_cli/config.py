@@ -159,6 +159,7 @@ class NewShapes:
 @dataclass
 class Reconstruct(NewShapes):
     input: Any = MISSING
+    turn_normals: bool = False
     normalise: str = "auto"
     run: str | None = None
     checkpoint: str = "last"

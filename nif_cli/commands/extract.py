@@ -20,7 +20,8 @@ from nif_cli.field import Field, Signal
 from nif_cli.geometry.curves import extract_curves, svg
 from nif_cli.geometry.extraction import extract_mesh
 from nif_cli.geometry.finishing import field_normals, largest_part, refined, simplified, vertex_colors
-from nif_cli.geometry.mesh import WRITABLE, Transform, mesh_bytes
+from nif_cli.geometry.mesh import Transform
+from nif_cli.geometry.writing import WRITABLE, mesh_bytes, remark
 from nif_cli.rendering.volume import RadianceField, surface_colors
 from nif_cli.words import paste
 
@@ -72,6 +73,8 @@ def main(cfg: DictConfig) -> None:
         runs.write(path, mesh_bytes(mesh, config["format"]))
         counts = f"{len(mesh.vertices):,} vertices, {len(mesh.faces):,} faces, {'closed' if mesh.is_watertight else 'open'}"
         print(f"{path}  {counts}, {', '.join(remarks)}, {time.monotonic() - began:.1f} s")
+        if said := remark(mesh, config["format"]):
+            print(f"  {said}")
     if len(empty) == total:
         raise NifError("no surface in any of them: train longer, or another level=")
 

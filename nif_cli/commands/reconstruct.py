@@ -21,11 +21,13 @@ from nif_cli.data.samples import Observation
 from nif_cli.field import Field
 from nif_cli.files import write, write_npz
 from nif_cli.geometry.extraction import extract_mesh
-from nif_cli.geometry.mesh import SPACES, WRITABLE, Transform, load_mesh, mesh_bytes
+from nif_cli.geometry.mesh import SPACES, Transform, load_mesh
+from nif_cli.geometry.writing import WRITABLE, mesh_bytes, remark
 from nif_cli.models.metasdf import MetaSdf
 from nif_cli.models.model import Model
 from nif_cli.rendering.cameras import turntable
 from nif_cli.rendering.pictures import picture, png_bytes, sheet
+from nif_cli.untrusted import reading
 from nif_cli.words import paste
 
 
@@ -55,7 +57,12 @@ def main(cfg: DictConfig) -> None:
     for file, name in files:
         try:
             for id, read in read_inputs(file, name):
-                given_as = read()
+                with reading(file, "a shape"):
+                    given_as = read()
+                if config["turn_normals"]:
+                    given_as.turn()
+                for note in given_as.notes:
+                    print(f"{id}: {note}")
                 if config["normalise"] == "none":
                     given_as.space, given_as.transform, transform = model.space, Transform(), Transform()
                 one, transform = normalise(given_as, model.space, None if config["normalise"] == "none" else like)
@@ -106,6 +113,8 @@ def main(cfg: DictConfig) -> None:
         loss = f"loss {made.report['loss']:.5f}, " if "loss" in made.report else ""
         print(f"{path}  {loss}{len(mesh.vertices):,} vertices, {'closed' if report['closed'] else 'open'}, "
               f"{time.monotonic() - began:.1f} s")  # fmt: skip
+        if said := remark(mesh, config["format"]):
+            print(f"  {said}")
     if empty == len(given):
         raise NifError("no surface in any of them: is the run trained long enough, and on shapes like these?")
     if failed:

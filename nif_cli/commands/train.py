@@ -176,6 +176,8 @@ def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides
         if keeper.stopped_by:  # whoever waits is told; a sweep ends here
             sys.stdout.flush()
             sys.exit(128 + signal.Signals[keeper.stopped_by])
+        if announce and (left_out := getattr(data, "left_out", [])):
+            raise NifError(f"{len(left_out)} were left out (named above); the run has learned the others")
     return value
 
 
@@ -345,8 +347,19 @@ def _check_time(text: Any) -> None:
 
 def _introduce(model: Model, data: Data, folder: Path, device: torch.device, seconds: float) -> None:
     shapes = data.prepare()
-    doubts = ("doubtful", "not all of it lies", "without a picture")
-    doubts += ("not watertight", "no point is inside", "dropped", "no normalisation")
+    doubts = ("not all of it lies", "without a picture", "not watertight", "no point is inside", "dropped", "no normalisation")
+    doubts += (
+        "doubtful",
+        "turned",
+        "disagree",
+        "single precision",
+        "not flat",
+        "cross themselves",
+        "left out",
+        "inward",
+        "contradict",
+        "larger than",
+    )
     doubtful = [s for s in shapes if any(doubt in s.report for doubt in doubts)]
     for shape in shapes if len(shapes) <= 3 else doubtful[:10]:
         print(f"{shape.id}: {shape.report}")

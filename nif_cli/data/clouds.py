@@ -20,8 +20,9 @@ class PointClouds(ShapeData):
 
     holds = "points on surfaces"
 
-    def __init__(self, path: str, **settings):
+    def __init__(self, path: str, turn_normals: bool = False, **settings):
         super().__init__(**settings)
+        self.turn_normals = turn_normals
         self.path = Path(path).expanduser()
 
     def sources(self) -> list[Source]:
@@ -29,7 +30,10 @@ class PointClouds(ShapeData):
         found = []
         for file in input_files(self.path):
             name = file.relative_to(base).with_suffix("").as_posix()
-            found += [(id, partial(self._sample, file, id, read)) for id, read in read_inputs(file, name)]
+            try:
+                found += [(id, partial(self._sample, file, id, read)) for id, read in read_inputs(file, name)]
+            except NifError as error:  # one bad file is left out when the others are read
+                found.append((name, partial(_broken, error)))
         return found
 
     def truth(self, id: str) -> Truth:
@@ -40,6 +44,8 @@ class PointClouds(ShapeData):
 
     def _sample(self, file: Path, id: str, read) -> ShapeSamples:
         given: Input = read()
+        if self.turn_normals:
+            given.turn()
         if given.seen is None or given.seen.points is None:
             raise NifError(f"{file}: no point cloud; data=meshes reads meshes, data=voxels grids")
         points, normals = given.seen.points, given.seen.normals
@@ -47,5 +53,14 @@ class PointClouds(ShapeData):
         surface = transform.to_normalised(points).astype(np.float32)
         kind = "with normals" if normals is not None else "without normals"
         return ShapeSamples(
-            id, transform, np.empty((0, 3), np.float32), surface=surface, normals=normals, report=f"{len(points):,} points {kind}"
+            id,
+            transform,
+            np.empty((0, 3), np.float32),
+            surface=surface,
+            normals=normals,
+            report="; ".join((f"{len(points):,} points {kind}", *given.notes)),
         )
+
+
+def _broken(error: NifError) -> ShapeSamples:
+    raise error

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 import trimesh
 from jaxtyping import Float
+from scipy.spatial import KDTree
 
 from nif_cli import NifError
 from nif_cli.data.formats import deepsdf, onet
@@ -20,13 +21,16 @@ from nif_cli.data.observing import seen_by_depth
 from nif_cli.data.samples import Observation
 from nif_cli.files import available_memory, check_array
 from nif_cli.geometry.mesh import READABLE as MESHES
-from nif_cli.geometry.mesh import SPACES, Transform, clean, load_mesh
+from nif_cli.geometry.mesh import SPACES, Transform, clean, hidden, load_mesh
 from nif_cli.geometry.voxels import voxel_mesh
 from nif_cli.rendering.cameras import Rays
-from nif_cli.untrusted import npz_headers, number, read_npy, read_npz, regular
+from nif_cli.untrusted import npz_headers, number, read_npy, read_npz, regular, shown
 
+INWARDS = "most of its normals point inwards: turn_normals=true turns them (of training: data.turn_normals=true)"
+OUTWARDS = "its normals pointed outwards or undecidedly before turn_normals turned them"
 FARTHEST = 1e12  # depths and places of cameras: beyond it float32 has nothing left
 CLOUDS = (".xyz", ".npy", ".npz", ".ply")
+ALIASES = ("xyz", "positions", "coords", "pts")  # of points, in npz files of others
 PICTURES = (".png", ".jpg", ".jpeg")
 FILES = tuple(dict.fromkeys((*MESHES, *CLOUDS, *GRIDS, *PICTURES)))
 
@@ -41,6 +45,13 @@ class Input:
     seen: Observation | None = None
     transform: Transform = field(default_factory=Transform)
     space: str | None = None
+    notes: list[str] = field(default_factory=list)  # what is to be said of it
+
+    def turn(self) -> None:
+        """Turn the normals of a point cloud, in place."""
+        if self.seen is not None and self.seen.normals is not None:
+            self.seen = replace(self.seen, normals=-self.seen.normals)
+            self.notes = [n for n in self.notes if n != INWARDS] + (["normals turned"] if INWARDS in self.notes else [OUTWARDS])
 
     @property
     def extent(self) -> Float[np.ndarray, "E 3"]:
@@ -74,6 +85,7 @@ def input_files(path: str | Path) -> list[Path]:
             raise NifError(f"input={path}: '{path.suffix}' is not read; {', '.join(FILES)} are")
         return [path]
     files = sorted(p for p in path.rglob("*") if p.suffix.lower() in FILES and p.is_file() and not p.stem.endswith("_mask"))
+    files = [p for p in files if not hidden(p, path)]
     if not files:
         raise NifError(f"input={path}: nothing in this folder is read (looked for {', '.join(FILES)})")
     return files
@@ -89,20 +101,26 @@ def read_inputs(path: Path, name: str) -> list[tuple[str, Callable[[], Input]]]:
     if regular(path).stat().st_size * 8 > available_memory():
         raise NifError(f"{path}: a file of {path.stat().st_size / 2**30:.1f} GiB does not fit in the memory of this machine")
     if suffix == ".npz":
-        names = npz_headers(path, "a shape").keys()
+        headers = npz_headers(path, "a shape")
+        names = headers.keys()
         if {"pos", "neg"} <= names:
             return [(name, lambda: _signed(path, name))]
         if {"points", "occupancies"} <= names:
             return [(name, lambda: _occupied(path, name))]
-        if "points" in names:
+        if "points" in names or names & set(ALIASES):
             return [(name, lambda: _cloud_npz(path, name))]
         if "depth" in names or "z_depth" in names:
             return [(name, lambda: _depth_npz(path, name))]
+        if not any(len(shape) >= 3 for shape, _ in headers.values()):
+            raise NifError(
+                f"{path}: its arrays are {shown(', '.join(sorted(names)), 100)}; wanted are points (and normals) for a cloud, "
+                "pos and neg (DeepSDF), points and occupancies (occupancy networks), depth or z_depth with pose, or a grid [X, Y, Z]"
+            )
     elif suffix == ".npy":
         if read_npy(path, "a point cloud or voxels", mapped=True).ndim == 2:
-            return [(name, lambda: Input(name, seen=_cloud(path, read_npy(path, "a point cloud"))))]
+            return [(name, lambda: _cloud_input(path, name, read_npy(path, "a point cloud")))]
     elif suffix == ".xyz":
-        return [(name, lambda: Input(name, seen=_cloud(path, _read_xyz(path))))]
+        return [(name, lambda: _cloud_input(path, name, _read_xyz(path)))]
     if suffix in GRIDS:
         grids = read_grids(path)
 
@@ -122,8 +140,10 @@ def read_inputs(path: Path, name: str) -> list[tuple[str, Callable[[], Input]]]:
 def _mesh_or_cloud(path: Path, name: str) -> Input:
     if path.suffix.lower() == ".ply" and not _has_faces(path):
         points, normals = deepsdf.read_points(path)
-        return Input(name, seen=_cloud(path, points if normals is None else np.column_stack((points, normals))))
-    return Input(name, load_mesh(path))
+        table = points if normals is None else np.column_stack((points, normals))
+        return _cloud_input(path, name, table, named=True)
+    mesh = load_mesh(path)
+    return Input(name, mesh, notes=list(mesh.metadata.get("notes", ())))
 
 
 def _has_faces(path: Path) -> bool:
@@ -143,12 +163,42 @@ def _read_xyz(path: Path) -> np.ndarray:
             warnings.simplefilter("ignore")  # an empty file is refused below, as one of too few points
             return np.loadtxt(path, np.float64, ndmin=2, comments=("#", "//"), delimiter="," if "," in _first(path) else None)
     except ValueError as error:
-        raise NifError(f"{path}: not a point cloud: lines of x y z, or x y z nx ny nz, are read") from error
+        raise NifError(f"{path}: not a point cloud: lines of x y z, x y z nx ny nz or x y z r g b are read") from error
 
 
 def _first(path: Path) -> str:
     with path.open("rb") as file:
         return file.readline(500).decode("latin-1")
+
+
+def _cloud_input(path: Path, name: str, table: np.ndarray, named: bool = False) -> Input:
+    """A cloud [P, 3], or [P, 6]: with normals if they are `named` so, or are unit vectors; else with colours."""
+    notes = []
+    if table.ndim == 2 and table.shape[1] == 6 and table.dtype.kind in "fiu" and not named:
+        extra = np.asarray(table[np.isfinite(table).all(1), 3:], np.float64)
+        length = np.linalg.norm(extra, axis=1)
+        if len(extra) and not (length == 0).any() and np.mean(np.abs(length - 1) < 0.02) < 0.99:
+            if extra.min() < 0 or extra.max() > 65535:
+                raise NifError(
+                    f"{path}: columns 4 to 6 are no normals (their lengths are {length.min():.3g} to {length.max():.3g}, not 1) and "
+                    "no colours (some are negative); leave them out, or scale them to unit length"
+                )
+            notes.append("columns 4 to 6 are colours (not of unit length, as normals are): left aside")
+            table = table[:, :3]
+    seen = _cloud(path, table)
+    if seen.normals is not None and inward(seen.points, seen.normals):
+        notes.append(INWARDS)
+    return Input(name, seen=seen, notes=notes)
+
+
+def inward(points: Float[np.ndarray, "P 3"], normals: Float[np.ndarray, "P 3"]) -> bool:
+    """Whether the normals of a cloud point inwards: the flux of (p - middle) through its surface, each point with the area
+    that its neighbours leave it, is three times the volume (divergence theorem), negative then."""
+    away = points - np.median(points, axis=0)
+    distance, _ = KDTree(away).query(away, min(9, len(away)))
+    area = distance[:, -1] ** 2
+    reach = float((area * np.linalg.norm(away, axis=1)).sum())
+    return float((area * (away * normals).sum(1)).sum()) < -0.1 * reach
 
 
 def _cloud(path: Path, table: np.ndarray, least: int = 16) -> Observation:
@@ -177,8 +227,7 @@ def _cloud(path: Path, table: np.ndarray, least: int = 16) -> Observation:
 def _signed(path: Path, name: str) -> Input:
     """Samples of DeepSDF, with the normalisation that lies beside them in the tree, if any."""
     both = read_npz(path, ("pos", "neg"), "a DeepSDF sample file")
-    rows = np.concatenate([check_array(path, n, both[n], (None, 4), finite=False) for n in ("pos", "neg")])
-    rows = rows[(np.abs(rows) < 1e30).all(1)].astype(np.float32)
+    rows, notes = deepsdf.joined(path, both["pos"], both["neg"])
     if len(rows) < 16:
         raise NifError(f"{path}: {len(rows)} samples that are numbers: too few")
     transform = Transform()
@@ -188,7 +237,7 @@ def _signed(path: Path, name: str) -> Input:
         if Path(*parts).is_file():
             transform = deepsdf.read_transform(Path(*parts))
     seen = Observation(samples=np.ascontiguousarray(rows[:, :3]), distance=-rows[:, 3])
-    return Input(name, seen=seen, transform=transform, space="ball")
+    return Input(name, seen=seen, transform=transform, space="ball", notes=notes)
 
 
 def _occupied(path: Path, name: str) -> Input:
@@ -197,15 +246,20 @@ def _occupied(path: Path, name: str) -> Input:
 
 
 def _cloud_npz(path: Path, name: str) -> Input:
-    arrays = read_npz(path, ("points", "normals?", "loc?", "scale?"), "a point cloud")
-    table = check_array(path, "points", arrays["points"], (None, 3), finite=False)
+    found = read_npz(path, ("points?", *(f"{a}?" for a in ALIASES), "normals?", "loc?", "scale?"), "a point cloud")
+    key = next(k for k in ("points", *ALIASES) if k in found)
+    arrays = {"points": found[key]} | {k: v for k, v in found.items() if k in ("normals", "loc", "scale")}
+    table = check_array(path, key, arrays["points"], (None, 3), finite=False)
     if "normals" in arrays:
         table = np.column_stack((table, check_array(path, "normals", arrays["normals"], (len(table), 3), finite=False)))
-    seen = _cloud(path, table)
+    given = _cloud_input(path, name, table, named=True)
+    seen = given.seen
+    if key != "points":
+        given.notes.append(f"'{key}' is read as its points" + ("" if "normals" in arrays else ", without normals"))
     if "loc" in arrays and "scale" in arrays:  # of occupancy networks: in their cube
-        assert seen.points is not None
-        return Input(name, seen=seen, transform=onet.read_transform(path, arrays), space="cube")
-    return Input(name, seen=seen)
+        assert seen is not None
+        return Input(name, seen=seen, notes=given.notes, transform=onet.read_transform(path, arrays), space="cube")
+    return given
 
 
 def _depth_npz(path: Path, name: str) -> Input:

@@ -96,7 +96,7 @@ def picture_files(path: Path) -> dict[str, Path]:
         return {path.stem: path}
     if not path.is_dir():
         raise NifError(f"{path}: no such file or folder")
-    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in READABLE and p.is_file())
+    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in READABLE and p.is_file() and not p.name.startswith("."))
     if not files:
         raise NifError(f"{path}: no picture in this folder (looked for {', '.join(READABLE)})")
     names = [f.relative_to(path).with_suffix("").as_posix() for f in files]

@@ -28,7 +28,7 @@ from nif_cli.geometry.sampling import sample_surface
 
 FORMATS = ("deepsdf", "onet")
 REPAIRS = ("none", "fill", "solid")
-VERSION = 1  # part of every fingerprint: raise it when the same settings would give other files
+VERSION = 2  # part of every fingerprint: raise it when the same settings would give other files
 CUBE = 1.1  # occupancies are taken uniformly in a cube of this side around the unit cube (occupancy networks)
 
 
@@ -113,12 +113,13 @@ def prepare_shape(task: Task, settings: Settings) -> dict[str, Any]:
         report = inspect_mesh(mesh)
         repaired = _repair(mesh, report, settings)
         line |= report.as_dict()
-        doubts = list(report.doubts)
+        line["notes"], doubts = list(report.notes), list(report.doubts)
         if repaired is not None:
             mesh, line["before"] = repaired, line.copy()
             after = inspect_mesh(mesh)
             line |= after.as_dict() | {"repaired": settings.repair}
-            doubts = list(after.doubts)
+            line["notes"] = list(report.notes)
+            doubts = [*report.notes, *after.doubts]
     except NifError as error:
         return {**line, "error": str(error)}
     except OSError as error:

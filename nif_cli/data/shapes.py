@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import fnmatch
+import sys
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from nif_cli.data.module import Batches, Data, Needs, in_turn
 from nif_cli.data.pool import ShapeBatch, ShapePool, ShardedPool
 from nif_cli.data.samples import Look, Observation, ShapeSamples
 from nif_cli.data.spill import Spool, memory_limit
+from nif_cli.files import DiskError
 from nif_cli.geometry.mesh import SPACES
 from nif_cli.geometry.sampling import sample_around
 from nif_cli.metrics.protocols import Truth
@@ -61,6 +63,7 @@ class ShapeData(Data):
         self.memory = memory_limit(memory)
         self.instances, self.observations = instances, observations
         self.shapes: list[ShapeSamples] = []
+        self.left_out: list[str] = []  # shapes that could not be read: named when it happens
         self.pool: ShapePool | ShardedPool | None = None
         self.spool: Spool | None = None
 
@@ -99,9 +102,20 @@ class ShapeData(Data):
             bar = tqdm(total=len(sources), desc="samples", unit=" shape", leave=False, disable=None, delay=1)
             try:
                 for i in range(len(sources)):
-                    shape = waiting.pop(0).result()
+                    coming = waiting.pop(0)
                     if i + 3 < len(sources):
                         waiting.append(threads.submit(sources[i + 3][1]))
+                    try:
+                        shape = coming.result()
+                    except DiskError:
+                        raise
+                    except NifError as error:
+                        if len(sources) == 1:
+                            raise
+                        self.left_out.append(sources[i][0])
+                        bar.write(f"{sources[i][0]}: left out: {error}", file=sys.stdout)
+                        bar.update()
+                        continue
                     used += shape.nbytes
                     if self.spool is None and 2 * used > self.memory:  # the samples, and the pool that copies them
                         self.spool = Spool(self.seed)
@@ -114,6 +128,8 @@ class ShapeData(Data):
                 raise
             finally:
                 bar.close()
+        if not self.shapes:
+            raise NifError(f"none of the {len(sources)} shapes could be read; the reasons stand above")
         return self.shapes
 
     def _chosen(self, sources: list[Source]) -> list[Source]:
@@ -186,6 +202,7 @@ class ShapeData(Data):
             return []
         other = copy.copy(self)
         other.split, other.instances, other.shapes, other.pool, other.spool = "test", count, [], None, None  # type: ignore[attr-defined]
+        other.left_out = []
         try:
             other.sources()
         except NifError:  # no such split

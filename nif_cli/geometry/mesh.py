@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import igl
 import numpy as np
@@ -14,10 +12,15 @@ from jaxtyping import Float
 
 from nif_cli import NifError
 from nif_cli.files import available_memory
+from nif_cli.geometry.orientation import disagreeing_edges, oriented_mesh
+from nif_cli.geometry.polygons import triangles
+from nif_cli.geometry.reading import read_polygons
 from nif_cli.geometry.sampling import sample_surface
+from nif_cli.geometry.writing import TOLERANCE, WRITABLE, mesh_bytes, rounding
+from nif_cli.untrusted import reading, regular
 
+__all__ = ["WRITABLE", "mesh_bytes"]
 READABLE = (".ply", ".obj", ".stl", ".off", ".glb", ".gltf")
-WRITABLE = ("ply", "obj", "glb", "stl", "off")
 BALL_RADIUS = 1 / 1.03  # the farthest vertex of a normalised shape (DeepSDF's preprocessing)
 
 
@@ -60,15 +63,20 @@ class MeshReport:
     extent: float  # the longest side
     thinnest: float  # the 5th percentile of how thick the shape is behind its surface
     overlap: float  # the part of the surface that lies inside another part (winding number above 1 just below it)
+    disagreeing_edges: int = 0  # edges of two faces that look to different sides
+    notes: tuple[str, ...] = ()  # what was mended or lost when the file was read
 
     @property
     def watertight(self) -> bool:
-        return self.boundary_edges == 0 and self.non_manifold_edges == 0
+        """Closed, with an inside that all faces agree about."""
+        return self.boundary_edges == self.non_manifold_edges == self.disagreeing_edges == 0
 
     @property
     def doubts(self) -> list[str]:
         """Why the signs, or the thin parts, of this shape are not to be trusted; empty for a clean solid."""
-        found = []
+        found = list(self.notes)
+        if self.disagreeing_edges:
+            found.append(f"faces disagree about the inside at {self.disagreeing_edges:,} edges")
         if self.doubled_faces > 0.1 * self.faces:
             found.append(f"{self.doubled_faces / self.faces:.0%} of the faces are there twice")
         if self.boundary_edges:
@@ -84,17 +92,19 @@ class MeshReport:
         return found
 
     def as_dict(self) -> dict:
-        return {**asdict(self), "watertight": self.watertight}
+        return {**asdict(self), "notes": list(self.notes), "watertight": self.watertight}
 
     def __str__(self) -> str:
         parts = f", {self.components} parts" if self.components > 1 else ""
         if self.watertight:
             state = "watertight" + (", inside out" if self.volume < 0 else "")
+        elif self.disagreeing_edges:
+            state = f"not watertight: faces disagree about the inside at {self.disagreeing_edges:,} edges"
         else:
             holes = f"{self.boundary_edges} boundary edges" if self.boundary_edges else ""
             forks = f"{self.non_manifold_edges} non-manifold edges" if self.non_manifold_edges else ""
             state = f"not watertight ({', '.join(filter(None, (holes, forks)))}): signs by winding number close its holes"
-        return f"{self.vertices:,} vertices, {self.faces:,} faces{parts}, {state}"
+        return "; ".join((f"{self.vertices:,} vertices, {self.faces:,} faces{parts}, {state}", *self.notes))
 
 
 def mesh_files(path: str | Path) -> list[Path]:
@@ -106,31 +116,43 @@ def mesh_files(path: str | Path) -> list[Path]:
         if path.suffix.lower() not in READABLE:
             raise NifError(f"{path}: '{path.suffix}' is no mesh format; readable are {', '.join(READABLE)}")
         return [path]
-    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in READABLE and p.is_file())
+    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in READABLE and p.is_file() and not hidden(p, path))
     if not files:
         raise NifError(f"{path}: no meshes in this folder (looked for {', '.join(READABLE)})")
     return files
 
 
+def hidden(file: Path, folder: Path) -> bool:
+    """Whether a file below a folder, or a folder between them, has a name with a dot in front, as what macOS leaves beside
+    each file (._x)."""
+    return any(part.startswith(".") for part in file.relative_to(folder).parts)
+
+
 def load_mesh(path: str | Path) -> trimesh.Trimesh:
     """Read one mesh file: polygons become triangles, scenes one mesh, vertices are merged by position alone (texture
-    seams split them otherwise), degenerate faces are dropped. Anything else is a NifError that names the file."""
-    path = Path(path)
+    seams split them otherwise), degenerate faces are dropped, faces that look the wrong way are turned. What was done is
+    in `metadata["notes"]`, for people. Anything else is a NifError that names the file."""
+    path = regular(Path(path), "mesh file")
     if path.stat().st_size * 8 > available_memory():
         raise NifError(f"{path}: a mesh file of {path.stat().st_size / 2**30:.1f} GiB does not fit in the memory of this machine")
-    try:
-        mesh = trimesh.load_scene(path, process=False, skip_materials=True, allow_remote=False).to_mesh()
-    except Exception as error:  # trimesh's readers raise whatever the file makes them stumble over
-        cloud = "pointcloud" in str(error).lower()
-        reason = "it holds points and no faces" if cloud else str(error).strip().split("\n")[0] or type(error).__name__
-        raise NifError(f"{path}: cannot be read as a mesh: {reason[:200]}") from error
-    return clean(mesh, str(path))
+    with reading(path, "a mesh"):
+        given = read_polygons(path)
+        faces = triangles(given, path)
+        mesh = clean(trimesh.Trimesh(given.vertices, faces, process=False), str(path))
+        if given.single and (lost := rounding(mesh)) > TOLERANCE:
+            given.notes.append(f"single precision so far from the origin: its positions are known to {lost:.1g} of its size")
+        mesh, turned = oriented_mesh(mesh)
+    mesh.metadata["notes"] = (*given.notes, *turned)
+    return mesh
 
 
 def clean(mesh: trimesh.Trimesh, name: str) -> trimesh.Trimesh:
     """Merge by position and drop degenerate faces; NifError (naming `name`) when no surface is left or numbers are not finite."""
     if len(mesh.faces) == 0:
         raise NifError(f"{name}: no faces" + (", points only; a mesh is needed" if len(mesh.vertices) else ": the mesh is empty"))
+    lost = (mesh.faces < 0) | (mesh.faces >= len(mesh.vertices))
+    if lost.any():
+        raise NifError(f"{name}: a face names vertex {mesh.faces[lost][0]}, and there are {len(mesh.vertices)}")
     used = mesh.vertices[np.unique(mesh.faces)]
     if not np.isfinite(used).all():
         raise NifError(f"{name}: {(~np.isfinite(used).all(1)).sum():,} vertices are NaN or infinite; repair the mesh first")
@@ -140,6 +162,16 @@ def clean(mesh: trimesh.Trimesh, name: str) -> trimesh.Trimesh:
     # trimesh's tolerances are absolute, 1e-8: right for a mesh of size 1, which others are scaled to and back by a power
     # of two, exactly
     scale = 2.0 ** -np.floor(np.log2(extent))
+    middle = (used.min(0) + used.max(0)) / 2
+    if np.abs(middle).max() > 1e3 * extent:  # its grid of whole numbers does not reach this far
+        unique, index = trimesh.grouping.unique_rows((mesh.vertices - middle) * scale, digits=8)
+        mesh = trimesh.Trimesh(mesh.vertices[unique], index.reshape(-1)[mesh.faces], process=False)
+        a, b, c = (mesh.vertices[mesh.faces] - middle).transpose(1, 0, 2) * scale
+        mesh.update_faces(np.linalg.norm(np.cross(b - a, c - a), axis=1) > 0)
+        mesh.remove_unreferenced_vertices()
+        if len(mesh.faces) == 0:
+            raise NifError(f"{name}: degenerate, all its faces have no area")
+        return mesh
     mesh = trimesh.Trimesh(mesh.vertices * scale, mesh.faces, process=False)
     mesh.merge_vertices(merge_tex=True, merge_norm=True)
     mesh.update_faces(mesh.nondegenerate_faces(height=0))
@@ -154,6 +186,13 @@ def inspect_mesh(mesh: trimesh.Trimesh, probes: int = 500) -> MeshReport:
     must be merged by position. The same mesh gives the same report."""
     _, counts = np.unique(mesh.edges_sorted, axis=0, return_counts=True)
     extent = float(np.ptp(mesh.vertices, axis=0).max())
+    notes = tuple(mesh.metadata.get("notes", ()))
+    # igl's tolerances are absolute, for a mesh of size 1 at the origin; powers of two change no digit
+    scale = 2.0 ** -np.floor(np.log2(extent)) if extent > 0 else 1.0
+    middle = np.asarray(mesh.bounds).mean(0)
+    middle = middle if np.abs(middle).max() > 1e3 * extent else np.zeros(3)
+    mesh = trimesh.Trimesh((mesh.vertices - middle) * scale, mesh.faces, process=False)
+    extent *= scale
     vertices, faces = np.ascontiguousarray(mesh.vertices, np.float64), np.ascontiguousarray(mesh.faces, np.int64)
     surface, normals = sample_surface(mesh, probes, np.random.default_rng(0))
     below = surface - 1e-4 * extent * normals
@@ -168,11 +207,13 @@ def inspect_mesh(mesh: trimesh.Trimesh, probes: int = 500) -> MeshReport:
         non_manifold_edges=int((counts > 2).sum()),
         components=int(mesh.body_count),
         doubled_faces=len(faces) - len(np.unique(np.sort(faces, 1), axis=0)),
-        area=float(mesh.area),
-        volume=signed_volume(mesh),
-        extent=extent,
-        thinnest=float(np.percentile(across, 5)) if len(across) else 0.0,
+        area=float(mesh.area) / scale**2,
+        volume=signed_volume(mesh) / scale**3,
+        extent=extent / scale,
+        thinnest=float(np.percentile(across, 5)) / scale if len(across) else 0.0,
         overlap=float((np.asarray(igl.fast_winding_number(vertices, faces, below)) > 1.5).mean()),
+        disagreeing_edges=disagreeing_edges(faces),
+        notes=notes,
     )
 
 
@@ -199,19 +240,3 @@ def unit_cube(vertices: Float[np.ndarray, "V 3"]) -> Transform:
 
 SPACES = {"ball": (unit_ball, 1.0), "cube": (unit_cube, 0.55)}
 """The normalised spaces: how a shape is brought there, and half the side of the cube that holds it."""
-
-
-def mesh_bytes(mesh: trimesh.Trimesh, format: str) -> bytes:
-    """The mesh in a file format of WRITABLE (ply is binary), as bytes to be written in one go. Vertex colours, sRGB here,
-    are linear in glb, as its specification says."""
-    visual: Any = mesh.visual
-    if format == "glb" and visual.kind == "vertex":
-        srgb = np.asarray(visual.vertex_colors) / 255
-        linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
-        linear[:, 3] = srgb[:, 3]
-        normals = mesh.vertex_normals if "vertex_normals" in mesh._cache else None  # only those that somebody gave it
-        colors = (linear * 255 + 0.5).astype(np.uint8)
-        mesh = trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_colors=colors, vertex_normals=normals, process=False)
-    data = mesh.export(file_type=format)
-    buffer = io.BytesIO(data.encode() if isinstance(data, str) else bytes(data))
-    return buffer.getvalue()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import igl
 import mcubes
 import numpy as np
 import trimesh
@@ -11,6 +10,7 @@ from scipy import ndimage
 
 from nif_cli import NifError
 from nif_cli.geometry.distance import MeshDistance
+from nif_cli.geometry.orientation import turned_outwards
 
 BLOCK = 4  # grid points along a side of what is decided at once far from the surface
 
@@ -22,17 +22,8 @@ def oriented(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
     """
     faces = np.asarray(mesh.faces, np.int64)
     _, first = np.unique(np.sort(faces, 1), axis=0, return_index=True)
-    faces, patch = map(np.asarray, igl.bfs_orient(np.ascontiguousarray(faces[np.sort(first)])))
-    count = int(patch.max()) + 1
-    a, b, c = mesh.vertices[faces].transpose(1, 0, 2) - mesh.vertices.mean(0)
-    volume = np.bincount(patch, (np.cross(a, b) * c).sum(1), count)
-    edges = np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), 1)
-    owner = np.repeat(patch, 3)
-    _, index, uses = np.unique(np.column_stack((edges, owner)), axis=0, return_inverse=True, return_counts=True)
-    opened = np.bincount(owner, uses[index.reshape(-1)] == 1, count) > 0
-    wrong = ((volume < 0) & ~opened)[patch]
-    faces[wrong] = faces[wrong][:, ::-1]
-    return trimesh.Trimesh(mesh.vertices, faces, process=False)
+    turned, _ = turned_outwards(np.asarray(mesh.vertices, np.float64), faces[np.sort(first)])
+    return trimesh.Trimesh(mesh.vertices, turned, process=False)
 
 
 def filled(mesh: trimesh.Trimesh) -> trimesh.Trimesh:

@@ -67,7 +67,10 @@ def read_split(root: Path, split: str | Path | None = None) -> list[Entry]:
     path = path if path.is_file() else root / path
     if not path.is_file():
         raise NifError(f"data.split={split}: no such file, neither here nor in {root}")
-    entries = split_entries(path)
+    entries = [_without_suffix(root, e) for e in split_entries(path)]
+    seen: set[Entry] = set()
+    if twice := [e for e in entries if e in seen or seen.add(e)]:
+        raise NifError(f"{path}: names '{twice[0].dataset}/{twice[0].id}' twice; each shape once")
     missing = [f"{e.dataset}/{e.id}" for e in entries if not e.path(root, SAMPLES).is_file()]
     if missing:
         named = ", ".join(missing[:20]) + ", ..." * (len(missing) > 20)
@@ -94,20 +97,50 @@ def split_entries(path: Path) -> list[Entry]:
     return entries
 
 
+def _without_suffix(root: Path, entry: Entry) -> Entry:
+    """Some splits name files, a.npz."""
+    plain = Entry(entry.dataset, entry.category, entry.name.removesuffix(".npz"))
+    return entry if entry.path(root, SAMPLES).is_file() else plain
+
+
+def joined(path: Path, pos: np.ndarray, neg: np.ndarray) -> tuple[Float[np.ndarray, "N 4"], list[str]]:
+    """The rows of a sample file that are numbers, float32, and what is to be said of them. NifError where the signs of
+    distances contradict the arrays' names; where all do, they are turned."""
+    rows = [check_array(path, name, a, (None, 4), finite=False) for name, a in (("pos", pos), ("neg", neg))]
+    total = sum(map(len, rows))
+    rows = [r.astype(np.float32, copy=False)[(np.abs(r) < 1e30).all(1)] for r in rows]
+    notes = []
+    if sum(map(len, rows)) < total:
+        notes.append(f"{total - sum(map(len, rows)):,} rows with NaN dropped")
+    if sum(map(len, rows)) < 2:
+        raise NifError(f"{path}: {total:,} samples, of which {sum(map(len, rows))} are numbers; prepare the shape again")
+    wrong = [int((rows[0][:, 3] < 0).sum()), int((rows[1][:, 3] > 0).sum())]
+    both = np.concatenate(rows)
+    if sum(wrong) == int((both[:, 3] != 0).sum()) and sum(wrong):
+        both[:, 3] *= -1
+        notes.append("all distances contradict 'pos' (outside) and 'neg' (inside) by their signs: turned")
+    elif sum(wrong):
+        raise NifError(
+            f"{path}: {wrong[0]:,} distances in 'pos' are negative and {wrong[1]:,} in 'neg' positive; pos is outside (+), neg "
+            "inside (-): prepare the shape again"
+        )
+    inside = both[both[:, 3] < 0, :3] if (both[:, 3] < 0).any() else both[:, :3]
+    reach = float(np.abs(inside).max())
+    if not 0.05 < reach < 1.1:
+        word = "larger" if reach > 1 else "smaller"
+        notes.append(
+            f"not normalised: {word} than the unit ball, its inside reaches to {reach:.3g} and its samples from "
+            f"{both[:, :3].min():.3g} to {both[:, :3].max():.3g}; nif prepare on the meshes makes normalised samples"
+        )
+    return both, notes
+
+
 def read(root: Path, entry: Entry) -> ShapeSamples:
     """One shape. Rows with NaN or infinite values (some published files have them) are dropped and counted in the report."""
     path = entry.path(root, SAMPLES)
     both = read_npz(path, ("pos", "neg"), "a DeepSDF sample file")
-    rows = [check_array(path, name, both[name], (None, 4), finite=False) for name in ("pos", "neg")]
-    total = sum(map(len, rows))
-    joined = np.concatenate(rows).astype(np.float32, copy=False)
-    good = np.isfinite(joined).all(1)
-    joined = joined if good.all() else joined[good]
-    if len(joined) < 2:
-        raise NifError(f"{path}: {total:,} samples, of which {len(joined)} are numbers; prepare the shape again")
-    report = f"{len(joined):,} samples"
-    if len(joined) < total:
-        report += f", {total - len(joined):,} rows with NaN dropped"
+    rows, notes = joined(path, both["pos"], both["neg"])
+    report = "; ".join((f"{len(rows):,} samples", *notes))
     normalisation = entry.path(root, NORMALISATION)
     transform = read_transform(normalisation) if normalisation.is_file() else Transform()
     if not normalisation.is_file():
@@ -119,7 +152,7 @@ def read(root: Path, entry: Entry) -> ShapeSamples:
         if not np.isfinite(surface).all():
             raise NifError(f"{normalisation}: its transform leads points of {SURFACE} beyond all numbers")
     seen = Observation(surface, normals) if surface is not None else None
-    points, distance = np.ascontiguousarray(joined[:, :3]), -joined[:, 3]
+    points, distance = np.ascontiguousarray(rows[:, :3]), -rows[:, 3]
     return ShapeSamples(entry.id, transform, points, distance, None, surface, normals, report, seen)
 
 
@@ -224,10 +257,15 @@ def write_shape(
 
 def _ply(points: np.ndarray, normals: np.ndarray) -> str:
     faces = len(points) // 3
+    far = np.abs(points).max(initial=0) > 1e6 * np.finfo(np.float32).eps * 8 * np.ptp(points, axis=0).max(initial=0)
+    kind, digits = ("double", 17) if far else ("float", 9)
     head = f"ply\nformat ascii 1.0\nelement vertex {len(points)}\n"
-    head += "".join(f"property float {name}\n" for name in ("x", "y", "z", "nx", "ny", "nz"))
+    head += "".join(f"property {kind} {name}\n" for name in "xyz")
+    head += "".join(f"property float {name}\n" for name in ("nx", "ny", "nz"))
     head += f"element face {faces}\nproperty list uchar int vertex_index\nend_header\n"
-    vertices = ("%.9g %.9g %.9g %.4f %.4f %.4f\n" * len(points)) % tuple(np.column_stack((points, normals)).reshape(-1).tolist())
+    vertices = (f"%.{digits}g %.{digits}g %.{digits}g %.4f %.4f %.4f\n" * len(points)) % tuple(
+        np.column_stack((points, normals)).reshape(-1).tolist()
+    )
     return head + vertices + ("3 %d %d %d\n" * faces) % tuple(range(3 * faces))
 
 

@@ -41,7 +41,7 @@ def grid_files(path: Path) -> list[Path]:
         if path.suffix.lower() not in READABLE:
             raise NifError(f"{path}: '{path.suffix}' is no voxel format; readable are {', '.join(READABLE)}")
         return [path]
-    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in READABLE and p.is_file())
+    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in READABLE and p.is_file() and not p.name.startswith("."))
     if not files:
         raise NifError(f"{path}: no voxel grids in this folder (looked for {', '.join(READABLE)})")
     return files
