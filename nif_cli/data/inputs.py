@@ -114,7 +114,8 @@ def read_inputs(path: Path, name: str) -> list[tuple[str, Callable[[], Input]]]:
         if not any(len(shape) >= 3 for shape, _ in headers.values()):
             raise NifError(
                 f"{path}: its arrays are {shown(', '.join(sorted(names)), 100)}; wanted are points (and normals) for a cloud, "
-                "pos and neg (DeepSDF), points and occupancies (occupancy networks), depth or z_depth with pose, or a grid [X, Y, Z]"
+                "pos and neg (DeepSDF), points and occupancies (of occupancy networks), "
+                "depth or z_depth with pose, or a grid [X, Y, Z]"
             )
     elif suffix == ".npy":
         if read_npy(path, "a point cloud or voxels", mapped=True).ndim == 2:
@@ -180,7 +181,7 @@ def _cloud_input(path: Path, name: str, table: np.ndarray, named: bool = False) 
         if len(extra) and not (length == 0).any() and np.mean(np.abs(length - 1) < 0.02) < 0.99:
             if extra.min() < 0 or extra.max() > 65535:
                 raise NifError(
-                    f"{path}: columns 4 to 6 are no normals (their lengths are {length.min():.3g} to {length.max():.3g}, not 1) and "
+                    f"{path}: columns 4 to 6 are no normals (lengths {length.min():.3g} to {length.max():.3g}, not 1) and "
                     "no colours (some are negative); leave them out, or scale them to unit length"
                 )
             notes.append("columns 4 to 6 are colours (not of unit length, as normals are): left aside")
