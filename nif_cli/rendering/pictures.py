@@ -183,7 +183,7 @@ def write_mp4(path: Path, frames: Sequence[Picture], fps: float = 24) -> None:
     height, width = (n + n % 2 for n in frames[0].shape[:2])
     import imageio_ffmpeg  # only here: a large package, and mp4 is seldom asked for
 
-    writer = imageio_ffmpeg.write_frames(str(path), (width, height), fps=fps, quality=8, macro_block_size=2)
+    writer = imageio_ffmpeg.write_frames(str(path), (width, height), fps=fps, quality=8, macro_block_size=2)  # pyright: ignore[reportArgumentType]
     writer.send(None)
     for frame in frames:
         padded = np.pad(frame, ((0, height - frame.shape[0]), (0, width - frame.shape[1]), (0, 0)), mode="edge")

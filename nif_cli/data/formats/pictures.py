@@ -79,7 +79,7 @@ def _sixteen_bits(path: Path, image: Image.Image) -> Pixels:
             assert isinstance(tiled, ImageFile.ImageFile)
             tiles = []
             for tile in tiled.tile:
-                mode, *rest = [tile.args] if isinstance(tile.args, str) else tile.args
+                mode, *rest = [tile.args] if isinstance(tile.args, str) else tile.args or [""]
                 mode = mode.replace("RGBa", "RGBA")
                 mode = "RGBA" if grey else mode if tiled is image else mode[:-1] + other[mode[-1]]
                 tiles.append(tile._replace(args=mode if isinstance(tile.args, str) else (mode, *rest)))

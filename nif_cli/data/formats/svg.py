@@ -121,7 +121,9 @@ def _parsed(path: Path) -> Element:
             if total > MOST_BYTES:
                 raise NifError(f"{path}: refused: it unpacks to more than {MOST_BYTES / 2**20:.0f} MiB of SVG")
             parser.feed(block)
-            for event, element in parser.read_events():
+            event: str
+            element: Element
+            for event, element in parser.read_events():  # pyright: ignore[reportAssignmentType]
                 root = element if root is None else root
                 depth += 1 if event == "start" else -1
                 count += event == "start"

@@ -184,8 +184,8 @@ def _draw(pen: Pen, kind: str, relative: bool, v: np.ndarray, last: tuple[str, n
         if len(v):
             pen.lines(pen.at + np.cumsum(v, 0) if relative else v)
     elif kind == "A":
-        for row in v:
-            pen.add(arc(pen.at, *row[:5], row[5:] + pen.at * relative))
+        for rx, ry, turn, large, sweep, *end in v:
+            pen.add(arc(pen.at, rx, ry, turn, large, sweep, np.array(end) + pen.at * relative))
     else:
         p = v.reshape(len(v), -1, 2)
         end = pen.at + np.cumsum(p[:, -1], 0) if relative else p[:, -1]
