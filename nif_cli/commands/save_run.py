@@ -10,12 +10,10 @@ import torch
 import yaml
 
 from nif_cli import NifError, conf_folder, runs
-from nif_cli.commands.train import _quiet, _trainer
 from nif_cli.data.image import ImageData
 from nif_cli.geometry.mesh import Transform
 from nif_cli.models.metasdf import MetaSdf
 from nif_cli.models.model import Inferred, Instance, Model
-from nif_cli.training.lightning import Training
 
 
 def check_savable(model: Model) -> None:
@@ -29,6 +27,9 @@ def check_savable(model: Model) -> None:
 def save_run(folder: Path, model: Model, made: Inferred, transform: Transform, source: Path) -> None:
     """A run in `folder` whose network has the weights of `made` and whose data is the mesh or picture `source`. NifError where
     there is a run already."""
+    from nif_cli.commands.train import _quiet, _trainer  # Lightning takes a second to import, and few save runs
+    from nif_cli.training.lightning import Training
+
     assert isinstance(model, MetaSdf)
     if (folder / "checkpoints").exists():
         raise NifError(f"{folder}: there is a run already; remove it, or give another output=")
