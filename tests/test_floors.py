@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,3 +92,12 @@ def test_the_checker_sees_every_kind_of_import(tmp_path: Path, monkeypatch: pyte
     )
     found = [part(module) for module in imports(path)]
     assert sorted(found) == ["__init__", "data", "geometry", "models", "runs"]
+
+
+def test_only_training_needs_lightning():
+    """It takes a second to import, and whoever opens a run need not have it."""
+    commands = ("extract", "render", "reconstruct", "evaluate", "prepare", "import_deepsdf")
+    code = "; ".join(f"import nif_cli.commands.{name}" for name in commands)
+    code += "; import sys; print([m for m in sys.modules if m.startswith(('pytorch_lightning', 'lightning'))])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
