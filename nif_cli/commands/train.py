@@ -33,6 +33,7 @@ from nif_cli.commands.lightning_parts import check_devices, made, told
 from nif_cli.composition import read_plain, without_interpolations
 from nif_cli.config import blame, build, check, explain, locate
 from nif_cli.data.module import Data
+from nif_cli.data.shapes import ShapeData
 from nif_cli.data.views import Views
 from nif_cli.field import Field
 from nif_cli.files import Claim, disk_says, write
@@ -176,8 +177,8 @@ def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides
         if keeper.stopped_by:  # whoever waits is told; a sweep ends here
             sys.stdout.flush()
             sys.exit(128 + signal.Signals[keeper.stopped_by])
-        if announce and (left_out := getattr(data, "left_out", [])):
-            raise NifError(f"{len(left_out)} were left out (named above); the run has learned the others")
+        if announce and isinstance(data, ShapeData) and (left_out := data.left_out):
+            raise NifError(f"{len(left_out)} shapes were left out (named above); the run has learned the others")
     return value
 
 

@@ -128,7 +128,7 @@ class ShapeData(Data):
                 raise
             finally:
                 bar.close()
-        if not self.shapes:
+        if sources and not self.shapes:
             raise NifError(f"none of the {len(sources)} shapes could be read; the reasons stand above")
         return self.shapes
 

@@ -6,17 +6,28 @@ from itertools import islice
 from types import SimpleNamespace
 from typing import Any
 
-from nif_cli.data.module import Batches
+import torch
+
+from nif_cli.data.module import Batches, Data
+from nif_cli.training.lightning import Loaded
+
+
+class Given(Data):
+    """Data whose batches the test gives."""
 
 
 class Numbers(Batches[Any]):
     """Batch k is k."""
 
     def __init__(self, done: int, processes: int, number: int):
+        """The place as Lightning's trainer knows it, through the shell around the data."""
         loop = SimpleNamespace(epoch_loop=SimpleNamespace(total_batch_idx=done - 1))
-        self.data = SimpleNamespace(  # type: ignore[assignment]
-            trainer=SimpleNamespace(fit_loop=loop, world_size=processes, global_rank=number), epoch_batches=500
-        )
+        self.data = Given()
+        self.data.train_batches = lambda device: self
+        shell = Loaded(self.data)
+        strategy = SimpleNamespace(root_device=torch.device("cpu"))
+        shell.trainer = SimpleNamespace(fit_loop=loop, world_size=processes, global_rank=number, strategy=strategy)  # type: ignore[assignment]
+        assert shell.train_dataloader() is self
 
     def batch(self, k: int) -> int:
         return k

@@ -179,7 +179,7 @@ def test_instances() -> None:
         Given([*shapes, shapes[0]]).prepare()
 
 
-def test_a_source_that_fails_says_so() -> None:
+def test_a_source_that_fails_is_left_out_and_named(capsys) -> None:
     def broken() -> ShapeSamples:
         raise NifError("x.npz: truncated")
 
@@ -187,8 +187,12 @@ def test_a_source_that_fails_says_so() -> None:
         def sources(self):
             return [("a", lambda: ball("a", 10, 0)), ("b", broken)]
 
-    with pytest.raises(NifError, match="truncated"):
-        Broken().prepare()
+    data = Broken()
+    assert [s.id for s in data.prepare()] == ["a"]
+    assert data.left_out == ["b"]  # nif train ends with 1
+    assert "b: left out: x.npz: truncated" in capsys.readouterr().out
+    with pytest.raises(NifError, match="truncated"):  # nothing is left without it
+        Broken(instances=["b"]).prepare()
 
 
 def test_toy_shapes_through_the_same_sampling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,12 +98,14 @@ def test_two_instances_of_one_name_are_refused(tmp_path):
         Meshes(str(tmp_path), **SMALL).prepare()
 
 
-def test_one_bad_file_of_many_is_named(tmp_path):
+def test_one_bad_file_of_many_is_left_out_and_named(tmp_path, capsys):
     for k in range(4):
         trimesh.creation.box().export(tmp_path / f"{k}.ply")
     (tmp_path / "broken.ply").write_bytes(b"ply\nnonsense")
-    with pytest.raises(NifError, match=r"broken\.ply"):
-        Meshes(str(tmp_path), **SMALL).prepare()
+    data = Meshes(str(tmp_path), **SMALL)
+    assert [s.id for s in data.prepare()] == ["0", "1", "2", "3"]
+    assert data.left_out == ["broken"]
+    assert "broken.ply" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -82,12 +82,10 @@ def _checkpoint(run: Path, overrides: tuple[str, ...]) -> None:
         config = check(compose("train", list(overrides)), "train")
     data = build(config["data"], "data")
     model = runs.make_model(config)
-    if model.look is not None:
-        data.look = model.look
     model.space = data.space
     model.adopt(data)
     checkpoint: dict = {"state_dict": model.state_dict(), "global_step": 0}
-    model.on_save_checkpoint(checkpoint)
+    checkpoint["nif"] = model.state()
     runs.write_config(run, config)
     runs.write(run / "checkpoints" / "last.ckpt", lambda path: torch.save(checkpoint, path))
 
