@@ -111,7 +111,7 @@ def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides
             resuming.check_settings(resumed, before["nif"]["config"], config)
         config["paths"] = runs.paths_of(config)
         narrow = {"allowed": runs.READ_ALLOWED} if resumed else {}  # a run may be a stranger's
-        data = build(runs.located(config)["data"], "data", **narrow)
+        data = build(runs.located(config)["data"] if resumed else config["data"], "data", **narrow)
         if config["model"].get("channels", 0) is None and hasattr(data, "channels"):
             config["model"]["channels"] = data.channels
         model = runs.make_model(config if checkpoint is None else _without_weights(config))
