@@ -245,6 +245,9 @@ def _two_meshes(config: dict[str, Any], protocols: dict[str, Protocol]) -> None:
         (_, read), *_ = read_inputs(path, path.stem)
         given = read()
         scan = given.transform.to_original(given.extent)
+    for key, given in (("mesh", mesh), ("reference", reference)):
+        for note in given.metadata.get("notes", ()):
+            print(f"{config[key]}: {note}")
     distance = MeshDistance(mesh.vertices, mesh.faces)
     if not mesh.is_watertight:
         print(f"{config['mesh']}: not closed; inside is where the winding number is above a half")
