@@ -202,17 +202,17 @@ def placed(
     box = torch.stack((corners.amin(0), corners.amax(0))).to(field.bounds)
     values, grown = _values(field), scale if field.trust > 0 else 1.0
 
-    def back(points: Tensor) -> Tensor:
+    def undone(points: Tensor) -> Tensor:
         return (points - shift.to(points)) @ turn.to(points) / scale  # the rotation's transpose is its inverse
 
     def value_at(points: Tensor) -> Tensor:
-        return grown * values(back(points))
+        return grown * values(undone(points))
 
     if not isinstance(field, Signal):
         return Composed(value_at, box, grown * field.trust, exact_sides(field))
 
     def color_at(points: Tensor, directions: Tensor | None) -> Tensor:
-        return field.color(back(points), None if directions is None else directions @ turn.to(directions))
+        return field.color(undone(points), None if directions is None else directions @ turn.to(directions))
 
     return ComposedSignal(value_at, box, grown * field.trust, exact_sides(field), color_at=color_at)
 
