@@ -38,13 +38,14 @@ SWEEPERS = (
 CALLBACKS = ("nif_cli.sweep.", "hydra.experimental.callbacks.LogJobReturnCallback")
 TARGETS = {"launcher": LAUNCHERS, "sweeper": SWEEPERS, "callbacks": CALLBACKS}
 FOLDERS = {"run.dir": ".", "output_subdir": None, "job.chdir": False}  # what nif's own configuration says
+NAMED = re.compile(r"\$\{\s*([^{}:$\s]+)\s*\}")  # an interpolation of another key
 UNRESOLVED = ("env", "decode", "create", "select", "deprecated", "dict.keys", "dict.values")  # resolvers of OmegaConf
 
 
 @contextmanager
 def guarded() -> Iterator[None]:
     """Within, Hydra composes by way of this module."""
-    before, types = hydra_main.ConfigLoaderImpl, dict(SourcesRegistry.instance().types)
+    before, types = hydra_main.ConfigLoaderImpl, dict(SourcesRegistry.instance().types)  # pyright: ignore[reportPrivateImportUsage]
     hydra_main.ConfigLoaderImpl = Loader  # type: ignore[misc]
     try:
         _prepare()
@@ -106,6 +107,7 @@ class Loader(ConfigLoaderImpl):
             cfg = super().load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
         except (KeyError, RecursionError, AttributeError) as error:  # env_copy of what is not there, nests, odd defaults
             raise NifError(f"the configuration cannot be composed: {one_line(error)}") from error
+        _check_unfolding(cfg)
         check_hydra(cfg)
         with read_write(cfg.hydra.overrides):
             cfg.hydra.overrides.task.extend(withheld)
@@ -118,7 +120,8 @@ def _of_a_run(command: str | None, overrides: list[str], mode: RunMode) -> tuple
     if command == "train" and mode == RunMode.RUN:
         resuming = [w for w in overrides if _key(w) == "resume" and not w.lower().endswith(("=", "=null"))]
         if resuming:
-            kept = [w for w, key in zip(overrides, keys, strict=True) if key == "resume" or key.split(".")[0].startswith("hydra")]
+            ours = ("resume", "callbacks", "logger")  # the two groups that a resumed run takes anew are composed
+            kept = [w for w, key in zip(overrides, keys, strict=True) if key in ours or key.split(".")[0].startswith("hydra")]
             return kept, [w for w in overrides if w not in kept]
     if command not in ("train", "prepare") and "data" not in keys:  # the run's data, changed
         overrides = [
@@ -186,6 +189,46 @@ def without_interpolations(node: Any) -> Any:
     if isinstance(node, list):
         return [without_interpolations(value) for value in node]
     return literal(node) if isinstance(node, str) else node
+
+
+def _check_unfolding(cfg: DictConfig) -> None:
+    """NifError where `${...}` upon `${...}` would make more text than a configuration has, before any is resolved."""
+    root = OmegaConf.to_container(cfg, resolve=False, throw_on_missing=False)
+    sizes: dict[tuple[str, ...], int] = {}
+
+    def size(node: Any, place: tuple[str, ...]) -> int:
+        if place not in sizes:
+            sizes[place] = 0  # met again on its way to itself: OmegaConf will say so
+            inner = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+            sizes[place] = 1 + sum(size(value, (*place, str(key))) for key, value in inner)
+            if isinstance(node, str):
+                text = node.replace("\\${", "")
+                if re.search(r"\$\{[^}:]*\$\{", text):
+                    raise NifError(f"{shown('.'.join(place))}: an interpolation in the name of another is not resolved")
+                sizes[place] += len(text) + sum(size(*_named(root, name, place)) for name in NAMED.findall(text))
+        return sizes[place]
+
+    try:
+        count = size(root, ())
+    except RecursionError as error:
+        raise NifError("the configuration: its interpolations are nested too deeply") from error
+    if count > LARGEST:
+        raise NifError(f"the configuration: refused, its interpolations unfold to {min(count, 10**30):.0e} characters")
+
+
+def _named(root: Any, name: str, place: tuple[str, ...]) -> tuple[Any, tuple[str, ...]]:
+    """What `${name}` at a place names, and where that is; names that begin with dots are relative."""
+    dots = len(name) - len(name.lstrip("."))
+    parts = (*(place[:-dots] if dots else ()), *re.findall(r"[^.\[\]]+", name))
+    node = root
+    for part in parts:
+        if isinstance(node, list) and part.isdigit() and int(part) < len(node):
+            node = node[int(part)]
+        elif isinstance(node, dict) and part in node:
+            node = node[part]
+        else:
+            return None, (*parts, "missing")
+    return node, parts
 
 
 def check_hydra(cfg: DictConfig) -> None:

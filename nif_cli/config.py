@@ -257,6 +257,14 @@ def check(cfg: DictConfig, command: str) -> dict[str, Any]:
     for key in plain:
         if key not in known:
             raise NifError(f"no key '{key}'{did_you_mean(str(key), known)}")
+    hints = typing.get_type_hints(SCHEMAS[command])
+    for field in fields(SCHEMAS[command]):  # Hydra has seen to it, but for a run's own file
+        value = plain.setdefault(field.name, field.default)
+        hint = hints[field.name]
+        if command == "train" and hint is Any and not isinstance(value, dict | None):
+            raise NifError(f"{field.name}={shown(repr(value))}: must be a mapping of keys")
+        if value != MISSING and hint is not Any and (isinstance(value, dict) or not _fits(value, hint)):
+            raise NifError(f"{field.name}={shown(repr(value))}: must be {_spell(hint)}")
     check_node(plain, "")
     return typing.cast("dict[str, Any]", plain)
 

@@ -15,7 +15,7 @@ PATHS = (
     *("path", "normalise", "split", "dataset", "category", "shape", "appearance"),
 )
 """Keys whose values are paths or names. Below `data` those of IN_DATA, however deep."""
-IN_DATA = ("path", "root", "split", "observations")
+IN_DATA = ("path", "root", "split", "observations", "images")
 NAMES = ("instances", "data.instances")  # names, globs or a count: quoted only where Hydra's grammar cannot read them
 
 KEY = re.compile(r"(?P<sign>\+{0,2})(?P<key>[A-Za-z_][\w.]*)=(?P<value>.*)", re.DOTALL)

@@ -178,6 +178,32 @@ def test_a_bomb_is_a_line(nif, tiny, tmp_path, run, name):
     assert not Path(PWNED).exists()
 
 
+def doubling(pair: str, levels: int) -> str:
+    lines = ["# @package _global_", "data:", "  b0: xxxxxxxxxxxxxxxx", "  c0: {x: 1, y: 2}"]
+    return "\n".join(lines + [f"  {pair[0]}{k}: {pair[1:].replace('K', str(k - 1))}" for k in range(1, levels)])
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "text",
+    [
+        doubling("b${data.bK}${data.bK}", 40),
+        doubling("b${.bK}${.bK}", 40),
+        doubling("b${now:${data.bK}${data.bK}}", 40),
+        doubling("c{x: '${data.cK}', y: '${data.cK}'}", 40),
+        doubling("b[ '${data.bK}', '${..bK}', '${data.bK}' ]", 40),
+        doubling("b${data.bK}", 5000),
+        "# @package _global_\ndata: {a: '${data.b}', b: '${data.a}'}",
+        "# @package _global_\ndata: {a: b, c: '${data.${data.a}}'}",
+    ],
+    ids=["absolute", "relative", "in a resolver", "containers", "lists", "a chain", "a circle", "dynamic"],
+)
+def test_interpolations_that_unfold(nif, tmp_path, text):
+    (tmp_path / "theirs" / "experiment").mkdir(parents=True)
+    (tmp_path / "theirs" / "experiment" / "x.yaml").write_text(text)
+    assert nif("train", f"--config-dir={tmp_path / 'theirs'}", "experiment=x", "trainer.max_steps=1").error
+
+
 def test_our_own_files_are_small():
     from nif_cli import conf_folder
 

@@ -123,7 +123,8 @@ def test_keys_are_those_of_the_run(nif, tiny, sphere_file, tmp_path):
     sets = [*tiny[:-3], "model=sdf", "field=siren", "field.width=16", "field.layers=2", f"data.path={sphere_file}"]
     done = nif("train", *sets, "output_dir=made")
     assert done.code == 0, done.err
-    moved = sphere_file.rename(tmp_path / "moved (1).ply")
+    (tmp_path / "moved (1)").mkdir()
+    moved = sphere_file.rename(tmp_path / "moved (1)" / sphere_file.name)
     done = nif("train", "resume=made", "trainer.max_steps=14", f"data.path={moved}", "model.surface_weight=2.5", "field.omega=30")
     assert done.code == 0, done.err
     for typed in ("field.omego=3", "model.code_size=3", "data.count=2", "trainer.max_step=9"):
@@ -135,6 +136,23 @@ def test_keys_are_those_of_the_run(nif, tiny, sphere_file, tmp_path):
     assert "no key" in nif("evaluate", "run=made", "data.pahts=x").error
 
 
+def test_groups_that_a_resumed_run_takes_anew(nif, run):
+    """A run of logger=csv, callbacks=quiet, resumed with others: those are taken, with the keys typed beside them."""
+    done = nif(
+        "train", f"resume={run}", "trainer.max_steps=14", "callbacks=default", "callbacks.preview.size=24", "logger=default"
+    )
+    assert done.code == 0, done.err
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["callbacks"]["preview"]["size"] == 24
+    assert "tensorboard" in config["logger"]
+    assert list(run.glob("events.out.tfevents*"))
+    done = nif("train", f"resume={run}", "trainer.max_steps=16", "callbacks=quiet", "logger=csv")
+    assert done.code == 0, done.err
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert "preview" not in config["callbacks"]
+    assert "tensorboard" not in config["logger"]
+
+
 def test_what_is_allowed_is_settled_at_the_start(monkeypatch):
     from nif_cli.config import own_prefixes
 
@@ -143,3 +161,20 @@ def test_what_is_allowed_is_settled_at_the_start(monkeypatch):
         monkeypatch.setenv("NIF_ALLOW", "os.")
         assert own_prefixes() == ("mine.",)
     assert own_prefixes() == ("os.",)
+
+
+@pytest.mark.parametrize("value", [None, "x", [1], {"a": 1}, True, float("nan"), 10**40])
+@pytest.mark.parametrize("key", ["seed", "device", "trainer", "data", "model"])
+def test_a_root_key_of_another_type(nif, run, key, value):
+    """A line, or a training that can do with it; a key that is missing is as by default."""
+    change(run, **{key: value})
+    done = nif("train", f"resume={run}", "trainer.max_steps=14")
+    assert done.code == 0 or done.error
+
+
+def test_early_stopping_stops(nif, tiny):
+    node = ["_target_=pytorch_lightning.callbacks.EarlyStopping", "monitor=val/loss", "patience=1", "min_delta=10"]
+    sets = [*(f"+callbacks.x.{word}" for word in node), "+trainer.val_check_interval=10", "trainer.max_steps=200"]
+    done = nif("train", *tiny, "data.count=2", *sets, "output_dir=made")
+    assert done.code == 0, done.err
+    assert "\n20 steps" in done.out

@@ -146,7 +146,6 @@ class TestForms:
         words = [
             "model.lr=1,2",
             "field=siren",
-            "-m",
             "--cfg",
             "job",
             "instances=[chair/*]",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from nif_cli import NifError
 from nif_cli.composition import inside
@@ -35,6 +35,10 @@ def kept_inside(node: Any, where: str, run: Path) -> Any:
             raise NifError(f"{where}.{key}={shown(value)}: refused, it leads out of the run folder; give a name in it")
     if target.endswith(".ModelCheckpoint"):  # apart from our own: both may have a last.ckpt
         node["dirpath"] = node.get("dirpath") or "model_checkpoints"
+        if node.get("monitor"):
+            node.setdefault("save_on_train_epoch_end", False)
+    if target.endswith(".EarlyStopping"):  # after each look at the held-out data: before one there is nothing to judge by
+        node.setdefault("check_on_train_epoch_end", False)
     return {key: str(run / value) if key in FOLDERS and isinstance(value, str) else value for key, value in node.items()}
 
 

@@ -215,7 +215,7 @@ def _resumed_config(run: Path, overrides: list[str], composed: DictConfig) -> Di
     if not (run / "config.yaml").is_file():
         raise NifError(f"resume={run}: it has no config.yaml")
     plain = read_plain(run / "config.yaml")
-    if not isinstance(plain, dict):
+    if not isinstance(plain, dict) or any(isinstance(value, list) for value in plain.values()):
         raise NifError(f"{run / 'config.yaml'}: not the configuration of a run")
     cfg: Any = OmegaConf.create(without_interpolations(plain))  # a stranger's file may name the secrets of our environment
     OmegaConf.set_struct(cfg, True)
@@ -242,7 +242,7 @@ def _resumed_config(run: Path, overrides: list[str], composed: DictConfig) -> Di
         typed.add(key)
     data = cfg.get("data")
     if isinstance(data, DictConfig):
-        runs.look_first({k: v for k, v in data.items() if f"data.{k}" not in typed})
+        runs.look_first({str(k): v for k, v in data.items() if f"data.{k}" not in typed})
     cfg.resume = cfg.output_dir = cfg.init_from = None
     return cfg
 

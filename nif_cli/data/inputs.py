@@ -187,7 +187,7 @@ def _cloud_input(path: Path, name: str, table: np.ndarray, named: bool = False) 
             notes.append("columns 4 to 6 are colours (not of unit length, as normals are): left aside")
             table = table[:, :3]
     seen = _cloud(path, table)
-    if seen.normals is not None and inward(seen.points, seen.normals):
+    if seen.points is not None and seen.normals is not None and inward(seen.points, seen.normals):
         notes.append(INWARDS)
     return Input(name, seen=seen, notes=notes)
 
