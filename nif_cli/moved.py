@@ -7,8 +7,33 @@ from typing import Any
 
 # old dotted path of a class: its path today
 MOVED: dict[str, str] = {
-    "nif_cli.data.shapes.Meshes": "nif_cli.data.meshes.Meshes",
-    "nif_cli.data.shapes.ToyShapes": "nif_cli.data.meshes.ToyShapes",
+    "nif_cli.data.clouds.PointClouds": "nif_cli.data.shapes.point_clouds.PointClouds",
+    "nif_cli.data.curve.CurveBatches": "nif_cli.data.images.curves.CurveBatches",
+    "nif_cli.data.curve.CurveData": "nif_cli.data.images.curves.CurveData",
+    "nif_cli.data.formats.blender.BlenderViews": "nif_cli.data.scenes.blender.BlenderViews",
+    "nif_cli.data.formats.colmap.ColmapViews": "nif_cli.data.scenes.colmap.ColmapViews",
+    "nif_cli.data.formats.llff.LlffViews": "nif_cli.data.scenes.formats.llff.LlffViews",
+    "nif_cli.data.formats.transforms.TransformsViews": "nif_cli.data.scenes.formats.transforms.TransformsViews",
+    "nif_cli.data.image.ImageData": "nif_cli.data.images.datamodule.ImageData",
+    "nif_cli.data.image.PictureBatches": "nif_cli.data.images.datamodule.PictureBatches",
+    "nif_cli.data.image.PixelBatches": "nif_cli.data.images.datamodule.PixelBatches",
+    "nif_cli.data.inputs.DepthInput": "nif_cli.data.shapes.user_files.DepthInput",
+    "nif_cli.data.meshes.Folder": "nif_cli.data.shapes.meshes.Folder",
+    "nif_cli.data.meshes.MeshData": "nif_cli.data.shapes.meshes.MeshData",
+    "nif_cli.data.meshes.Meshes": "nif_cli.data.shapes.meshes.Meshes",
+    "nif_cli.data.meshes.ToyShapes": "nif_cli.data.shapes.meshes.ToyShapes",
+    "nif_cli.data.meshes.Voxels": "nif_cli.data.shapes.meshes.Voxels",
+    "nif_cli.data.pictures.KeptPicture": "nif_cli.data.images.folder.KeptPicture",
+    "nif_cli.data.prepared.DeepSdfTree": "nif_cli.data.shapes.presampled.DeepSdfTree",
+    "nif_cli.data.prepared.OnetData": "nif_cli.data.shapes.presampled.OnetData",
+    "nif_cli.data.shapes.Meshes": "nif_cli.data.shapes.meshes.Meshes",
+    "nif_cli.data.shapes.ShapeBatches": "nif_cli.data.shapes.datamodule.ShapeBatches",
+    "nif_cli.data.shapes.ShapeData": "nif_cli.data.shapes.datamodule.ShapeData",
+    "nif_cli.data.shapes.ToyShapes": "nif_cli.data.shapes.meshes.ToyShapes",
+    "nif_cli.data.textured.TexturedMeshes": "nif_cli.data.shapes.textured.TexturedMeshes",
+    "nif_cli.data.toy_views.ToyViews": "nif_cli.data.scenes.toy.ToyViews",
+    "nif_cli.data.views.RayBatches": "nif_cli.data.scenes.datamodule.RayBatches",
+    "nif_cli.data.views.Views": "nif_cli.data.scenes.datamodule.Views",
 }
 
 # (path of a class today, old key of its configuration): the key today

@@ -140,7 +140,7 @@ class _Truth:
     def __init__(self, model: Any, size: int = 320):
         from nif_cli import runs
         from nif_cli.config import build
-        from nif_cli.data.image import ImageData
+        from nif_cli.data.images.datamodule import ImageData
         from nif_cli.rendering.cameras import turntable
 
         self.size, self.pose = size, turntable(1)[0]

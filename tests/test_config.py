@@ -243,7 +243,7 @@ REFUSED = [
     "nif_cli.runs.pickle.loads",
     "nif_cli.runs.Path",
     "nif_cli.runs.zipfile.ZipFile",
-    "nif_cli.data.shapes.ThreadPoolExecutor",
+    "nif_cli.data.shapes.datamodule.ThreadPoolExecutor",
     "nif_cli.cli.main",
     "nif_cli.runs.write",
     "nif_cli.runs.load",

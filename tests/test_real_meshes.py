@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nif_cli.data.meshes import Meshes
+from nif_cli.data.shapes.meshes import Meshes
 from nif_cli.geometry.mesh import inspect_mesh, load_mesh
 
 pytestmark = pytest.mark.data

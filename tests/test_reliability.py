@@ -19,8 +19,8 @@ import torch
 
 from nif_cli import NifError
 from nif_cli.callbacks import Checkpoints, CsvLogger, distance
-from nif_cli.data.shapes import ShapeData
-from nif_cli.data.spill import Spool
+from nif_cli.data.memory import Spool
+from nif_cli.data.shapes.datamodule import ShapeData
 from nif_cli.files import Claim, DiskError, _swept, write
 
 
@@ -329,7 +329,7 @@ class TestLeftovers:
         assert sorted(p.name for p in tmp_path.iterdir()) == [".mesh.ply.mine", "a.txt", "b.txt"]
 
     def test_samples_of_dead_processes_go(self, cache):
-        script = "import os; from nif_cli.data.spill import Spool; s = Spool(0); print(s.folder); os._exit(9)"
+        script = "import os; from nif_cli.data.memory import Spool; s = Spool(0); print(s.folder); os._exit(9)"
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
         left = Path(done.stdout.strip())
         assert left.is_dir()
@@ -585,7 +585,7 @@ def test_a_picture_of_nothing(ball):
 
 def test_no_home_and_an_unknown_user(monkeypatch):
     """As in many containers: what can be made again is kept in the system's temporary folder."""
-    from nif_cli.data.spill import cache_folder
+    from nif_cli.data.memory import cache_folder
 
     def unknown(self):
         raise RuntimeError("Could not determine home directory.")

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from nif_cli.callbacks import Checkpoints
-from nif_cli.data.shapes import ShapeData
+from nif_cli.data.shapes.datamodule import ShapeData
 
 MODELS = {
     "deepsdf": ["data.count=5", "data.batch_shapes=2", "model.code_size=4", "model.prior=0.1", "model.prior_warmup=0"],

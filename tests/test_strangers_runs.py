@@ -64,7 +64,7 @@ def test_data_that_nobody_walks_unasked(nif, run, tmp_path, monkeypatch):
     wide.mkdir()
     for k in range(50):
         (wide / f"{k}.txt").touch()
-    change(run, data={"_target_": "nif_cli.data.meshes.MeshData", "path": str(wide)})
+    change(run, data={"_target_": "nif_cli.data.shapes.meshes.MeshData", "path": str(wide)})
     assert "data.path" in nif("train", f"resume={run}", "trainer.max_steps=14").error
     assert "so says the run" not in nif("train", f"resume={run}", "trainer.max_steps=14", f"data.path={wide}").error
 

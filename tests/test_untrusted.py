@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from nif_cli import NifError, runs
-from nif_cli.data.formats.voxels import read_grids, write_binvox
-from nif_cli.data.inputs import read_inputs
+from nif_cli.data.shapes.formats.voxels import read_grids, write_binvox
+from nif_cli.data.shapes.user_files import read_inputs
 from nif_cli.files import safe_name
 from nif_cli.geometry.voxels import voxel_distance, voxel_mesh
 from nif_cli.untrusted import npz_headers, read_npy, read_npz, read_torch

@@ -16,10 +16,10 @@ import trimesh
 from nif_cli import NifError, runs
 from nif_cli.commands.of_new_pictures import observed
 from nif_cli.commands.of_new_shapes import shown
-from nif_cli.data.formats.pictures import read_picture
-from nif_cli.data.observing import known, thin
-from nif_cli.data.pictures import check_channels, lies
-from nif_cli.data.samples import ShapeSamples
+from nif_cli.data.images.folder import check_channels, lies
+from nif_cli.data.images.formats.pixels import read_picture
+from nif_cli.data.shapes.observations import known, thin
+from nif_cli.data.shapes.samples import ShapeSamples
 from nif_cli.files import write
 from nif_cli.geometry.extraction import extract_mesh
 from nif_cli.geometry.sampling import sample_surface

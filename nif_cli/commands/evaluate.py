@@ -22,12 +22,12 @@ from nif_cli.commands.adaptation_curve import compare, compare_pictures, steps_o
 from nif_cli.commands.evaluate_views import VIEW_PROTOCOLS, evaluate_views
 from nif_cli.commands.of_new_shapes import check_keys, check_kind, infer, shown
 from nif_cli.config import build, check, check_node, did_you_mean
-from nif_cli.data.image import ImageData
-from nif_cli.data.inputs import read_inputs
-from nif_cli.data.module import Data
-from nif_cli.data.observing import known
-from nif_cli.data.shapes import ShapeData
-from nif_cli.data.views import Views
+from nif_cli.data.datamodule import Data
+from nif_cli.data.images.datamodule import ImageData
+from nif_cli.data.scenes.datamodule import Views
+from nif_cli.data.shapes.datamodule import ShapeData
+from nif_cli.data.shapes.observations import known
+from nif_cli.data.shapes.user_files import read_inputs
 from nif_cli.field import Field
 from nif_cli.field import evaluate as values_of
 from nif_cli.files import write

@@ -16,9 +16,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from nif_cli import NifError, __version__, runs
-from nif_cli.data.posing import normalised
-from nif_cli.data.scene import Scene, View
-from nif_cli.data.views import Views
+from nif_cli.data.scenes.datamodule import Views
+from nif_cli.data.scenes.poses import normalised
+from nif_cli.data.scenes.scene import Scene, View
 from nif_cli.files import safe_name, write
 from nif_cli.metrics.image import psnr, ssim
 from nif_cli.models.model import Model

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from nif_cli import NifError, runs
 from nif_cli.config import check
-from nif_cli.data.formats.deepsdf_experiment import read_experiment
+from nif_cli.data.shapes.formats.deepsdf_experiment import read_experiment
 from nif_cli.models.deepsdf import DeepSdf
 from nif_cli.models.model import Instance
 from nif_cli.words import paste

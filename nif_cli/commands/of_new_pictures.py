@@ -15,11 +15,11 @@ from torch import Tensor
 from nif_cli import NifError, __version__, runs
 from nif_cli.commands.of_new_shapes import infer
 from nif_cli.commands.save_run import save_run
-from nif_cli.data.formats.pictures import Pixels, read_picture
-from nif_cli.data.image import ImageData
-from nif_cli.data.observing import keep_half
-from nif_cli.data.pictures import about, check_channels, kept, lies, picture_files
-from nif_cli.data.samples import Observation
+from nif_cli.data.images.datamodule import ImageData
+from nif_cli.data.images.folder import about, check_channels, kept, lies, picture_files
+from nif_cli.data.images.formats.pixels import Pixels, read_picture
+from nif_cli.data.shapes.observations import keep_half
+from nif_cli.data.shapes.samples import Observation
 from nif_cli.field import Field, Signal
 from nif_cli.files import available_memory, write, write_npz
 from nif_cli.metrics.image import psnr, ssim

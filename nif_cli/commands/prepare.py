@@ -23,9 +23,9 @@ from tqdm import tqdm
 from nif_cli import NifError, __version__, conf_folder
 from nif_cli.commands.ending import ending
 from nif_cli.config import check, did_you_mean
-from nif_cli.data import preparing
-from nif_cli.data.formats import deepsdf, onet
-from nif_cli.data.preparing import FORMATS, REPAIRS, Settings, Task
+from nif_cli.data.shapes import preprocess
+from nif_cli.data.shapes.formats import deepsdf, onet
+from nif_cli.data.shapes.preprocess import FORMATS, REPAIRS, Settings, Task
 from nif_cli.files import Claim, DiskError, safe_name, write
 from nif_cli.geometry.mesh import mesh_files
 from nif_cli.untrusted import one_line
@@ -154,7 +154,7 @@ def _work(tasks: list[Task], settings: Settings, workers: int) -> Iterator[dict[
         alone = bool(suspects)
         queue = [suspects.pop()] if alone else waiting
         try:
-            pool = ProcessPoolExecutor(1 if alone else workers, get_context("spawn"), preparing.start_worker, (threads,))
+            pool = ProcessPoolExecutor(1 if alone else workers, get_context("spawn"), preprocess.start_worker, (threads,))
         except (ImportError, NotImplementedError, OSError) as error:
             raise NifError(f"prepare: this Python, or this machine, cannot start worker processes ({one_line(error)})") from error
         running: dict[Future, Task] = {}
@@ -162,7 +162,7 @@ def _work(tasks: list[Task], settings: Settings, workers: int) -> Iterator[dict[
             while queue or running:
                 while queue and len(running) < 2 * workers:
                     task = queue.pop()
-                    running[pool.submit(preparing.prepare_shape, task, settings)] = task
+                    running[pool.submit(preprocess.prepare_shape, task, settings)] = task
                 finished, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in finished:
                     line = future.result()

@@ -15,9 +15,9 @@ from nif_cli.commands import of_new_pictures
 from nif_cli.commands.of_new_shapes import check_keys, check_kind, infer, shown
 from nif_cli.commands.save_run import check_savable, save_run
 from nif_cli.config import check, did_you_mean
-from nif_cli.data.image import ImageData
-from nif_cli.data.inputs import input_files, normalise, read_inputs
-from nif_cli.data.samples import Observation
+from nif_cli.data.images.datamodule import ImageData
+from nif_cli.data.shapes.samples import Observation
+from nif_cli.data.shapes.user_files import input_files, normalise, read_inputs
 from nif_cli.field import Field
 from nif_cli.files import write, write_npz
 from nif_cli.geometry.extraction import extract_mesh

@@ -32,9 +32,9 @@ from nif_cli.commands.ending import ending
 from nif_cli.commands.lightning_parts import check_devices, made, told
 from nif_cli.composition import read_plain, without_interpolations
 from nif_cli.config import blame, build, check, explain, locate
-from nif_cli.data.module import Data
-from nif_cli.data.shapes import ShapeData
-from nif_cli.data.views import Views
+from nif_cli.data.datamodule import Data
+from nif_cli.data.scenes.datamodule import Views
+from nif_cli.data.shapes.datamodule import ShapeData
 from nif_cli.field import Field
 from nif_cli.files import Claim, disk_says, write
 from nif_cli.models.model import Model

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from nif_cli import NifError
-from nif_cli.data.samples import Observation
-from nif_cli.data.spill import memory_limit
+from nif_cli.data.memory import memory_limit
+from nif_cli.data.shapes.samples import Observation
 from nif_cli.fields.network import Network
 
 Weights = Mapping[str, Tensor]

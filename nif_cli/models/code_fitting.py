@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from nif_cli import NifError
-from nif_cli.data.samples import Observation
+from nif_cli.data.shapes.samples import Observation
 
 Network = Callable[[Tensor, Tensor], Tensor]  # points [S, N, 3], codes [S, Z] -> [S, N, C]
 FREE = 1.05  # beyond this radius nothing of a shape in the unit ball can be

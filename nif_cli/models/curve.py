@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nif_cli.data.curve import CurveBatch, CurveData
+from nif_cli.data.images.curves import CurveBatch, CurveData
 from nif_cli.field import BoundField, bind, evaluate
 from nif_cli.fields.network import Network
 from nif_cli.losses import clamped_l1

@@ -12,10 +12,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nif_cli import NifError
-from nif_cli.data.module import Needs
-from nif_cli.data.pool import ShapeBatch
-from nif_cli.data.samples import Observation
-from nif_cli.data.shapes import ShapeData
+from nif_cli.data.datamodule import Needs
+from nif_cli.data.shapes.datamodule import ShapeData
+from nif_cli.data.shapes.pool import ShapeBatch
+from nif_cli.data.shapes.samples import Observation
 from nif_cli.field import BoundField, Field, bind
 from nif_cli.fields.network import Network
 from nif_cli.losses import clamped_l1

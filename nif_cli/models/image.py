@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nif_cli import NifError
-from nif_cli.data.image import ImageData, PixelBatch
+from nif_cli.data.images.datamodule import ImageData, PixelBatch
 from nif_cli.field import BoundSignal
 from nif_cli.fields.network import Network
 from nif_cli.metrics.image import psnr, ssim

@@ -14,8 +14,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nif_cli import NifError
-from nif_cli.data.samples import Observation
-from nif_cli.data.spill import memory_limit
+from nif_cli.data.memory import memory_limit
+from nif_cli.data.shapes.samples import Observation
 from nif_cli.field import BoundField, BoundSignal
 from nif_cli.fields.network import Network
 from nif_cli.metrics.image import decibels

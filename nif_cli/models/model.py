@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from nif_cli import NifError, __version__
-from nif_cli.data.module import Data, Needs
-from nif_cli.data.samples import Observation
-from nif_cli.data.scene import Scene
-from nif_cli.data.shapes import ShapeData
+from nif_cli.data.datamodule import Data, Needs
+from nif_cli.data.scenes.scene import Scene
+from nif_cli.data.shapes.datamodule import ShapeData
+from nif_cli.data.shapes.samples import Observation
 from nif_cli.field import Field, Signal
 from nif_cli.fields.network import Encoding, Network
 from nif_cli.geometry.mesh import SPACES, Transform
@@ -69,7 +69,7 @@ class Model(nn.Module):
 
     `optimizer(groups)` and `scheduler(optimizer)` make theirs; a scheduler that takes `progress` gets the fraction of the
     training that is done. `lr` is the network's learning rate. `observes` lists the kinds of observation that `infer`
-    understands (see data/observing.py), the best first; a model that infers nothing leaves it empty.
+    understands (see data/shapes/observations.py), the best first; a model that infers nothing leaves it empty.
     """
 
     observes: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from nif_cli.data.scene import Scene
+from nif_cli.data.scenes.scene import Scene
 from nif_cli.models.optimizers import Adam
 from nif_cli.rendering.cameras import Rays
 from nif_cli.rendering.occupancy import GridMarch, OccupancyGrid

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from nif_cli import NifError
-from nif_cli.data.module import Needs
-from nif_cli.data.pool import ShapeBatch
-from nif_cli.data.shapes import ShapeData
+from nif_cli.data.datamodule import Needs
+from nif_cli.data.shapes.datamodule import ShapeData
+from nif_cli.data.shapes.pool import ShapeBatch
 from nif_cli.field import BoundField, bind
 from nif_cli.fields.network import Network
 from nif_cli.losses import clamped_l1, eikonal, normal_alignment, off_surface

@@ -10,13 +10,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nif_cli import NifError
-from nif_cli.data.image import ImageData
-from nif_cli.data.module import Needs
-from nif_cli.data.observing import known, thin
-from nif_cli.data.pictures import PicturesBatch
-from nif_cli.data.pool import ShapeBatch
-from nif_cli.data.samples import Observation
-from nif_cli.data.shapes import ShapeData
+from nif_cli.data.datamodule import Needs
+from nif_cli.data.images.datamodule import ImageData
+from nif_cli.data.images.folder import PicturesBatch
+from nif_cli.data.shapes.datamodule import ShapeData
+from nif_cli.data.shapes.observations import known, thin
+from nif_cli.data.shapes.pool import ShapeBatch
+from nif_cli.data.shapes.samples import Observation
 from nif_cli.field import BoundField, BoundSignal, bind
 from nif_cli.losses import clamped_error, two_headed
 from nif_cli.models.adaptation import Task, Weights, context_of, half_space, level_set

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from nif_cli import NifError
-from nif_cli.data.pool import ShapeBatch
-from nif_cli.data.textured import TexturedMeshes
+from nif_cli.data.shapes.pool import ShapeBatch
+from nif_cli.data.shapes.textured import TexturedMeshes
 from nif_cli.field import BoundColoredField
 from nif_cli.fields.network import Network
 from nif_cli.metrics.image import psnr

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from nif_cli import NifError
-from nif_cli.data.module import Batches, Data
+from nif_cli.data.datamodule import Batches, Data
 from nif_cli.models.model import Model
 from nif_cli.models.resuming import reapply
 

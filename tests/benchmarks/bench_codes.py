@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from machine import record
 
-from nif_cli.data.samples import Observation
+from nif_cli.data.shapes.samples import Observation
 from nif_cli.fields.mlp import MLP
 from nif_cli.geometry.mesh import Transform
 from nif_cli.metrics.shape import nearest

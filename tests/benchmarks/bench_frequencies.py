@@ -24,7 +24,7 @@ from scipy.interpolate import CloughTocher2DInterpolator
 
 from nif_cli import conf_folder, runs
 from nif_cli.config import check, register
-from nif_cli.data.image import ImageData
+from nif_cli.data.images.datamodule import ImageData
 from nif_cli.geometry.extraction import extract_mesh
 from nif_cli.geometry.mesh import load_mesh
 from nif_cli.metrics.shape import two_way_distance

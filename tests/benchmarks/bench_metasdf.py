@@ -37,7 +37,7 @@ from torch.func import functional_call
 from nif_cli import runs
 from nif_cli.commands.train import _keep_memory
 from nif_cli.config import build
-from nif_cli.data.pool import ShapeBatch
+from nif_cli.data.shapes.pool import ShapeBatch
 from nif_cli.fields.mlp import MLP
 from nif_cli.losses import clamped_error
 from nif_cli.models.adaptation import Task, adam, spread

@@ -25,8 +25,8 @@ import numpy as np
 import trimesh
 from machine import RESULTS, record
 
-from nif_cli.data.formats import deepsdf
-from nif_cli.data.formats.voxels import read_binvox
+from nif_cli.data.shapes.formats import deepsdf
+from nif_cli.data.shapes.formats.voxels import read_binvox
 from nif_cli.geometry.distance import MeshDistance
 from nif_cli.geometry.mesh import Transform, load_mesh, unit_ball
 from nif_cli.geometry.repair import oriented, solid

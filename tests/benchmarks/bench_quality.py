@@ -21,7 +21,7 @@ import torch
 from machine import record
 
 from nif_cli import runs
-from nif_cli.data.toy import toy_shape
+from nif_cli.data.shapes.toy import toy_shape
 from nif_cli.field import evaluate
 from nif_cli.geometry.distance import MeshDistance
 from nif_cli.geometry.mesh import load_mesh

@@ -11,10 +11,10 @@ import trimesh
 
 from nif_cli import NifError, files
 from nif_cli.commands import prepare
-from nif_cli.data import preparing
-from nif_cli.data.formats import deepsdf
-from nif_cli.data.formats.onet import OnetTree
-from nif_cli.data.preparing import Settings, Task, prepare_shape
+from nif_cli.data.shapes import preprocess
+from nif_cli.data.shapes.formats import deepsdf
+from nif_cli.data.shapes.formats.onet import OnetTree
+from nif_cli.data.shapes.preprocess import Settings, Task, prepare_shape
 from nif_cli.files import DiskError, write
 from nif_cli.geometry.distance import MeshDistance
 
@@ -163,7 +163,7 @@ def dying(task: Task, settings: Settings) -> dict:
 
 def test_a_worker_that_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The shape that kills its process is named; all others are done."""
-    monkeypatch.setattr(preparing, "prepare_shape", dying)
+    monkeypatch.setattr(preprocess, "prepare_shape", dying)
     tasks = [task(tmp_path, tmp_path, name) for name in ("a", "b", "killed", "c", "d")]
     lines = {line["id"]: line for line in prepare._work(tasks, SETTINGS, 2)}
     assert len(lines) == 5
@@ -172,7 +172,7 @@ def test_a_worker_that_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_full_disk_stops_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preparing, "prepare_shape", dying)
+    monkeypatch.setattr(preprocess, "prepare_shape", dying)
     tasks = [task(tmp_path, tmp_path, name) for name in ("a", "full")]
     with pytest.raises(NifError, match=r"the disk is full\. Finished shapes are valid"):
         list(prepare._work(tasks, SETTINGS, 1))

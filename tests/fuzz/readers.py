@@ -66,13 +66,13 @@ def metrics(root: Path) -> None:
 
 
 def camera_path(root: Path) -> None:
-    from nif_cli.data.scene import Scene
+    from nif_cli.data.scenes.scene import Scene
     from nif_cli.geometry.mesh import Transform
     from nif_cli.rendering.lenses import Camera
 
     lens = Camera(20, 10, 25.0, 25.0, 10.0, 5.0)
     try:
-        from nif_cli.data.formats.camera_paths import read_camera_path
+        from nif_cli.data.scenes.formats.camera_paths import read_camera_path
     except ImportError:
         from nif_cli.commands import render_views
     else:
@@ -89,7 +89,7 @@ def experiment(root: Path) -> None:
 
 
 def deepsdf(root: Path) -> None:
-    from nif_cli.data.prepared import DeepSdfTree
+    from nif_cli.data.shapes.presampled import DeepSdfTree
 
     data = DeepSdfTree(str(root))
     for id, read in data.sources():
@@ -98,9 +98,9 @@ def deepsdf(root: Path) -> None:
 
 
 def onet(root: Path) -> None:
-    from nif_cli.data.looking import load_look
-    from nif_cli.data.prepared import OnetData
-    from nif_cli.data.samples import Look
+    from nif_cli.data.shapes.conditioning import load_look
+    from nif_cli.data.shapes.presampled import OnetData
+    from nif_cli.data.shapes.samples import Look
 
     data = OnetData(str(root))
     for id, read in data.sources():
@@ -123,7 +123,7 @@ def _placed(transform) -> None:
 
 
 def voxels(root: Path) -> None:
-    from nif_cli.data.meshes import Voxels
+    from nif_cli.data.shapes.meshes import Voxels
 
     for _, read in Voxels(str(root)).meshes()[:2]:
         assert np.isfinite(read().vertices).all(), "silent: not finite"
@@ -131,7 +131,7 @@ def voxels(root: Path) -> None:
 
 def new_shapes(root: Path) -> None:
     """As reconstruct reads them."""
-    from nif_cli.data.inputs import input_files, normalise, read_inputs
+    from nif_cli.data.shapes.user_files import input_files, normalise, read_inputs
 
     for file in input_files(root):
         for _, read in read_inputs(file, file.stem)[:2]:
@@ -142,7 +142,7 @@ def new_shapes(root: Path) -> None:
 
 
 def cloud(root: Path) -> None:
-    from nif_cli.data.clouds import PointClouds
+    from nif_cli.data.shapes.point_clouds import PointClouds
 
     for _, read in PointClouds(str(root)).sources():
         _sane(read())
@@ -157,7 +157,7 @@ def mesh(root: Path) -> None:
 
 
 def painted(root: Path) -> None:
-    from nif_cli.data.textured import coloured_parts, sample_colors
+    from nif_cli.data.shapes.textured import coloured_parts, sample_colors
     from nif_cli.geometry.mesh import load_mesh
 
     load_mesh(root / "m.obj")
@@ -165,8 +165,8 @@ def painted(root: Path) -> None:
 
 
 def picture(root: Path) -> None:
-    from nif_cli.data.formats.pictures import read_picture
-    from nif_cli.data.looking import load_picture
+    from nif_cli.data.images.formats.pixels import read_picture
+    from nif_cli.data.shapes.conditioning import load_picture
 
     file = root / f"p.{root.name}"
     np.asarray(read_picture(file))
@@ -175,7 +175,7 @@ def picture(root: Path) -> None:
 
 
 def curve(root: Path) -> None:
-    from nif_cli.data.curve import CurveData
+    from nif_cli.data.images.curves import CurveData
 
     for file in sorted(p for p in root.iterdir() if p.suffix in (".svg", ".png")):
         data = CurveData(str(file), samples=200)
@@ -194,25 +194,25 @@ def _views(scenes) -> None:
 
 
 def transforms(root: Path) -> None:
-    from nif_cli.data.formats.transforms import TransformsViews
+    from nif_cli.data.scenes.formats.transforms import TransformsViews
 
     _views(TransformsViews(str(root)).prepare())
 
 
 def blender(root: Path) -> None:
-    from nif_cli.data.formats.blender import BlenderViews
+    from nif_cli.data.scenes.blender import BlenderViews
 
     _views(BlenderViews(str(root)).prepare())
 
 
 def colmap(root: Path) -> None:
-    from nif_cli.data.formats.colmap import ColmapViews
+    from nif_cli.data.scenes.colmap import ColmapViews
 
     _views(ColmapViews(str(root)).prepare())
 
 
 def llff(root: Path) -> None:
-    from nif_cli.data.formats.llff import LlffViews
+    from nif_cli.data.scenes.formats.llff import LlffViews
 
     _views(LlffViews(str(root)).prepare())
 

@@ -142,7 +142,7 @@ def _normalisation(root: Path, *names: str) -> None:
 
 
 def _deepsdf(folder: Path) -> list[Seed]:
-    from nif_cli.data.formats import deepsdf
+    from nif_cli.data.shapes.formats import deepsdf
     from nif_cli.geometry.mesh import Transform
 
     root, entry, rng = folder / "deepsdf", deepsdf.Entry("d", "c", "a"), np.random.default_rng(0)
@@ -157,8 +157,8 @@ def _deepsdf(folder: Path) -> list[Seed]:
 
 
 def _onet(folder: Path) -> list[Seed]:
-    from nif_cli.data.formats import onet
-    from nif_cli.data.formats.voxels import write_binvox
+    from nif_cli.data.shapes.formats import onet
+    from nif_cli.data.shapes.formats.voxels import write_binvox
     from nif_cli.geometry.mesh import Transform
 
     root, entry, rng = folder / "onet", onet.Entry("chair", "a"), np.random.default_rng(0)
@@ -187,7 +187,7 @@ def _ball(n: int) -> np.ndarray:
 
 
 def _voxels(folder: Path) -> list[Seed]:
-    from nif_cli.data.formats.voxels import write_binvox
+    from nif_cli.data.shapes.formats.voxels import write_binvox
 
     root, grid = folder / "voxels", _ball(6)
     for name in ("a", "b", "c", "d"):

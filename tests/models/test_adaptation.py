@@ -9,7 +9,7 @@ from torch import nn
 from torch.func import functional_call
 
 from nif_cli import NifError
-from nif_cli.data.samples import Observation
+from nif_cli.data.shapes.samples import Observation
 from nif_cli.fields.encodings import Fourier, Positional
 from nif_cli.fields.mlp import MLP
 from nif_cli.fields.network import Network

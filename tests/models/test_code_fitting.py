@@ -55,7 +55,7 @@ def ball(z: list[float]) -> trimesh.Trimesh:
 
 @pytest.mark.parametrize(("kind", "tolerance"), [("samples", 0.05), ("oriented", 0.05), ("points", 0.05), ("depth", 0.08)])
 def test_a_code_is_recovered_from_each_kind_of_observation(kind, tolerance, rng):
-    from nif_cli.data.observing import observe_mesh
+    from nif_cli.data.shapes.observations import observe_mesh
 
     z = [0.8, -0.5, 0.3, 0.6]
     seen = observe_mesh(ball(z), kind, 2000, rng)
@@ -69,7 +69,7 @@ def test_a_code_is_recovered_from_each_kind_of_observation(kind, tolerance, rng)
 
 
 def test_half_a_shape_is_enough_where_the_codes_know_the_rest(rng):
-    from nif_cli.data.observing import keep_half, observe_mesh
+    from nif_cli.data.shapes.observations import keep_half, observe_mesh
 
     z = [0.5, 0.4, -0.2, 0.0]
     seen = keep_half(observe_mesh(ball(z), "oriented", 4000, rng), "x+")
@@ -81,7 +81,7 @@ def test_half_a_shape_is_enough_where_the_codes_know_the_rest(rng):
 
 def test_shapes_fitted_together_are_those_fitted_alone(rng):
     """Nothing leaks from one shape to another: each answer is what its own observation says."""
-    from nif_cli.data.observing import observe_mesh
+    from nif_cli.data.shapes.observations import observe_mesh
 
     truth = [[0.8, 0, 0, 0], [-0.8, 0.5, 0, 0], [0.0, 0, -0.7, 0.2]]
     seen = [observe_mesh(ball(z), "samples", 2000, rng) for z in truth]
@@ -92,7 +92,7 @@ def test_shapes_fitted_together_are_those_fitted_alone(rng):
 
 
 def test_the_best_of_several_starts_is_kept(rng):
-    from nif_cli.data.observing import observe_mesh
+    from nif_cli.data.shapes.observations import observe_mesh
 
     seen = observe_mesh(trimesh.creation.icosphere(4, 0.62), "samples", 2000, rng)
     codes = torch.zeros(40, 4)
@@ -104,7 +104,7 @@ def test_the_best_of_several_starts_is_kept(rng):
 
 
 def test_the_nearest_known_shapes_are_named(rng):
-    from nif_cli.data.observing import observe_mesh
+    from nif_cli.data.shapes.observations import observe_mesh
 
     codes = torch.randn(20, 4)
     known = model(codes=codes)
@@ -131,7 +131,7 @@ def test_between_two_shapes():
 
 
 def test_bounds_say_what_is_known_and_no_more(rng):
-    from nif_cli.data.samples import Observation
+    from nif_cli.data.shapes.samples import Observation
     from nif_cli.models.code_fitting import bounds_of, violation
 
     points = np.zeros((4, 3), np.float32)
@@ -146,7 +146,7 @@ def test_bounds_say_what_is_known_and_no_more(rng):
 
 
 def test_violation_is_the_clamped_l1_loss(rng):
-    from nif_cli.data.samples import Observation
+    from nif_cli.data.shapes.samples import Observation
     from nif_cli.losses import clamped_l1
     from nif_cli.models.code_fitting import bounds_of, violation
 
@@ -159,7 +159,7 @@ def test_violation_is_the_clamped_l1_loss(rng):
 
 def test_nothing_seen_and_numbers_that_are_none(rng):
     from nif_cli import NifError
-    from nif_cli.data.samples import Observation
+    from nif_cli.data.shapes.samples import Observation
     from nif_cli.models.code_fitting import bounds_of
 
     with pytest.raises(NifError, match="nothing is seen"):

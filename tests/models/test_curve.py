@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nif_cli.data.curve import CurveBatches, CurveData
-from nif_cli.data.formats.svg import read_svg
+from nif_cli.data.images.curves import CurveBatches, CurveData
+from nif_cli.data.images.formats.svg import read_svg
 from nif_cli.geometry.curves import signed_distance
 
 QUICK = ["trainer.max_time=null", "callbacks=quiet", "logger=csv", "device=cpu", "output_dir=run", "data.samples=20000"]

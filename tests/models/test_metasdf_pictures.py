@@ -10,8 +10,8 @@ import torch
 from PIL import Image as Files
 
 from nif_cli import NifError, runs
-from nif_cli.data.pictures import PicturesBatch
-from nif_cli.data.samples import Observation
+from nif_cli.data.images.folder import PicturesBatch
+from nif_cli.data.shapes.samples import Observation
 from nif_cli.fields.siren import Siren
 from nif_cli.models.metasdf import MetaSdf
 from nif_cli.models.optimizers import Adam

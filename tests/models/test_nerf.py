@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from nif_cli import NifError
-from nif_cli.data.toy_views import ToyViews
+from nif_cli.data.scenes.toy import ToyViews
 from nif_cli.fields.radiance import Nerf as PublishedNetwork
 from nif_cli.fields.radiance import Ngp
 from nif_cli.models.nerf import Nerf
@@ -248,7 +248,7 @@ def test_from_the_shell_a_scene_becomes_a_coloured_mesh(nif):
 
 
 def test_a_stopped_run_goes_on_bit_for_bit(nif, monkeypatch):
-    from nif_cli.data.views import Views
+    from nif_cli.data.scenes.datamodule import Views
 
     monkeypatch.setattr(Views, "epoch_batches", 8)
     assert nif(*TINY, "trainer.max_steps=20", "scheduler=constant", "model.growth=0", "output_dir=part").code == 0

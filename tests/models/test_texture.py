@@ -4,7 +4,7 @@ import numpy as np
 import trimesh
 from PIL import Image
 
-from nif_cli.data.textured import painted_ball
+from nif_cli.data.shapes.textured import painted_ball
 
 QUICK = ["trainer.max_time=null", "callbacks=quiet", "logger=csv", "device=cpu", "data.batch_points=2000", "output_dir=run"]
 FEW = ["data.samples=20000", "data.surface_samples=20000"]

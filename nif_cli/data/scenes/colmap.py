@@ -1,0 +1,168 @@
+"""COLMAP's sparse models, binary and text: cameras, images and points3D (https://colmap.github.io/format.html)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+
+from nif_cli import NifError
+from nif_cli.data.scenes.datamodule import Views, each
+from nif_cli.data.scenes.formats.colmap_model import MODELS as MODELS
+from nif_cli.data.scenes.formats.colmap_model import header, lines_of, read_binary, read_text
+from nif_cli.data.scenes.formats.naming import found, label, parts_of, whereabouts
+from nif_cli.data.scenes.formats.photos import mask, view
+from nif_cli.data.scenes.formats.transforms import describe
+from nif_cli.data.scenes.poses import around_cameras, cube, every_eighth, farthest, mean_up, normalised
+from nif_cli.data.scenes.scene import Background, Scene
+from nif_cli.untrusted import shown
+
+
+class ColmapViews(Views):
+    """`root`: a folder with COLMAP's sparse/0 (or sparse) and the pictures in `images`, or the model's own folder in it, or a
+    list of them, a scene each. Of several models the one with most pictures is read.
+
+    The point that all cameras look at is the centre, the farthest camera at distance 1; `aabb_scale` is the half side of
+    the box, by default the power of two (at most 16) that holds 99 % of the sparse points. The pictures of
+    images_<downscale> are taken where there are any; masks lie in masks/<name>.png, black is ignored.
+    """
+
+    keys = "data.aabb_scale, data.near"
+
+    def __init__(
+        self,
+        root: str | Sequence[str],
+        images: str = "images",
+        downscale: int = 1,
+        hold_out: int = 8,
+        aabb_scale: float | None = None,
+        near: float | None = None,
+        batch_rays: int = 4096,
+        background: Background = "white",
+        memory: str | int | None = None,
+        seed: int = 0,
+    ):
+        super().__init__(batch_rays, background, memory, seed)
+        if downscale < 1 or hold_out < 0 or (near is not None and not near > 0):
+            raise ValueError(f"downscale={downscale}, hold_out={hold_out}, near={near}: at least 1, at least 0, positive")
+        if aabb_scale is not None and not 0 < aabb_scale <= 128:
+            raise ValueError(f"aabb_scale={aabb_scale}: the half side of the scene's box, above 0 and at most 128")
+        self.root, self.images, self.downscale, self.hold_out = root, images, downscale, hold_out
+        self.aabb_scale, self.near = aabb_scale, near
+
+    def read(self) -> list[Scene]:
+        return each(self.root, "sparse/0", self._scene)
+
+    def _scene(self, id: str, root: Path) -> Scene:
+        model, others = _model(root)
+        home = _home(root, model, self.images)
+        if home != root:
+            id, root = home.resolve().name if isinstance(self.root, str) else id, home
+        cameras, posed, points = read_binary(model) if _files(model) == "bin" else read_text(model)
+        if not posed:
+            raise NifError(f"{model}: it holds no pictures with poses")
+        poses = np.stack([p.pose for p in posed])
+        transform = around_cameras(poses)
+        moved = [normalised(pose, transform) for pose in poses]
+        views, pictures = [], []
+        for picture, pose in zip(posed, moved, strict=True):
+            path = found(picture.name, root / self.images)
+            if path is None:
+                continue
+            if picture.camera not in cameras:
+                named = shown(picture.name)
+                raise NifError(f"{model}: {named} is of camera {picture.camera}, which is not among the cameras")
+            masks = _mask(root, picture.name, path)
+            hides = None if masks is None else functools.partial(mask, masks, counts=True)
+            views.append(view(label(picture.name), path, pose, cameras[picture.camera], self.downscale, hides))
+            pictures.append((picture.name, path))
+        if not views:
+            first = root / self.images / shown(posed[0].name, 300)
+            raise NifError(f"{model}: none of its {len(posed)} pictures exists (the first: {first}); give data.images=<folder>")
+        train, test = every_eighth(views, self.hold_out)
+        seen = torch.from_numpy(transform.to_normalised(points)).float()
+        half, near = self.aabb_scale, self.near
+        if len(seen):
+            reach = float(seen.abs().amax(1).quantile(0.99)) if len(seen) < 2**24 else float(seen[:: 2**4].abs().max())
+            half = half or float(2.0 ** np.clip(np.ceil(np.log2(max(reach, 1e-3))), 0, 4))
+            distances = torch.cat([(seen[:: max(1, len(seen) // 2000)] - p[:, 3]).norm(dim=1) for p in moved])
+            near = near or max(0.02, 0.5 * float(distances.quantile(0.001) if len(distances) < 2**24 else distances.min()))
+        half, near = half or 4.0, near or 0.1
+        beyond = float((seen.abs().amax(1) > half).float().mean()) if len(seen) else 0.0
+        lost = len(posed) - len(views)
+        notes = f", {lost} of {len(posed)} without a picture" if lost else ""
+        notes += whereabouts(pictures, root, model)
+        if (root / "masks").is_dir() and not any(v.read_mask for v in views):
+            notes += "; doubtful: no mask in masks is named as a picture (masks/<name>.png)"
+        notes += others
+        notes += f"; {len(points):,} points, {beyond:.1%} of them outside the box" if len(points) else ""
+        bounds, side = cube(half), 2 * half / transform.scale
+        return Scene(
+            id,
+            transform,
+            bounds,
+            near,
+            farthest(moved, bounds),
+            train,
+            test,
+            background=self.background,
+            up=mean_up(poses),
+            protocol="mip360",
+            report=f"{describe(views)}{notes}; box +-{half:g} ({side:.3g} of COLMAP's units), near {near:.2g}",
+        )
+
+
+def _files(folder: Path) -> str | None:
+    """Which kind of model lies in a folder: "bin" or "txt"; None: none."""
+    kinds = ("bin", "txt")
+    return next((k for k in kinds if all((folder / f"{part}.{k}").is_file() for part in ("cameras", "images"))), None)
+
+
+def _model(root: Path) -> tuple[Path, str]:
+    """The folder of the sparse model with most pictures, and a word about the others."""
+    if _files(root):
+        return root, ""
+    folders = [root / "sparse", root / "colmap" / "sparse", root / "colmap"]
+    folders += [p for folder in folders if folder.is_dir() for p in sorted(folder.iterdir()) if p.is_dir()][:1000]
+    counts = {folder: _count(folder) for folder in folders if _files(folder)}
+    if not counts:
+        raise NifError(f"{root}: no COLMAP model: sparse/0/cameras.bin and images.bin (or .txt) are looked for")
+    chosen = max(counts, key=lambda folder: counts[folder])
+    rest = [f"{folder.relative_to(root).as_posix()} with {counts[folder]}" for folder in counts if folder != chosen]
+    name = chosen.relative_to(root).as_posix()
+    others = f"; {name} has most pictures ({counts[chosen]}): {', '.join(rest[:5])} not read" if rest else ""
+    return chosen, others
+
+
+def _count(folder: Path) -> int:
+    """How many pictures a model says it has."""
+    if _files(folder) == "bin":
+        with (folder / "images.bin").open("rb") as file:
+            start = file.read(8)
+        count = int.from_bytes(start, "little")
+        return count if count * 73 <= (folder / "images.bin").stat().st_size else 0
+    return sum(header(line) is not None for line in lines_of(folder / "images.txt"))
+
+
+def _home(root: Path, model: Path, images: str) -> Path:
+    """The folder that the pictures' folder lies in: `root`, or above it where that is the model's own."""
+    if model != root:
+        return root
+    above = [root, *list(root.resolve().parents)[:3]]
+    return next((folder for folder in above if (folder / images).is_dir()), root)
+
+
+def _mask(root: Path, name: str, picture: Path) -> Path | None:
+    """masks/<name>.png, or <name> with another suffix."""
+    folder = root / "masks"
+    if not folder.is_dir():
+        return None
+    inner = PurePosixPath(*[part for part in parts_of(name) if part != ".."] or ["picture"])
+    for wanted in (f"{inner}.png", str(inner.with_suffix(".png")), str(inner.with_suffix("")), picture.stem):
+        there = found(wanted, folder, (".png", ".jpg", ".jpeg"), elsewhere=False)
+        if there is not None and there.resolve() != picture.resolve():
+            return there
+    return None

@@ -1,0 +1,289 @@
+"""transforms.json of instant-ngp and of nerfstudio: frames with poses, one lens for all or one for each."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from nif_cli import NifError, untrusted
+from nif_cli.data.scenes.datamodule import Views, each
+from nif_cli.data.scenes.formats.naming import found, label, whereabouts
+from nif_cli.data.scenes.formats.photos import mask, photo_size, read_json, view
+from nif_cli.data.scenes.formats.splits import split
+from nif_cli.data.scenes.poses import AXES, around_cameras, cube, farthest, mean_up, normalised, rigid, turned
+from nif_cli.data.scenes.scene import Background, Scene, View
+from nif_cli.data.scenes.sighting import aimed
+from nif_cli.geometry.mesh import Transform
+from nif_cli.rendering.lenses import Camera
+from nif_cli.untrusted import shown
+
+MODELS = {"OPENCV": False, "PINHOLE": False, "SIMPLE_PINHOLE": False, "SIMPLE_RADIAL": False, "RADIAL": False}
+MODELS |= {"OPENCV_FISHEYE": True, "SIMPLE_RADIAL_FISHEYE": True, "RADIAL_FISHEYE": True, "SIMPLE_FISHEYE": True, "FISHEYE": True}
+FOCAL = ("fl_x", "fl_y", "camera_angle_x", "camera_angle_y", "x_fov", "y_fov")
+USUAL = 2.64  # how far instant-ngp's own scripts put the cameras from the centre, in normalised space
+
+
+class TransformsViews(Views):
+    """`root`: a folder with transforms.json, the file itself, or a list of them, a scene each.
+
+    Files of instant-ngp are normalised as instant-ngp does it (its unit cube becomes [-1, 1]^3, `aabb_scale` the half side
+    of the bounds); in others, and where those cameras do not see that cube, the point that all cameras look at is the centre
+    and the farthest camera is at distance 1. `place`: "file" or "cameras", where one of the two is wanted whatever they see.
+    `axes` of the cameras: "opengl" (x right, y up, z back) or "opencv" (x right, y down, z ahead). Where the file names no
+    test views, `hold_out`: every such view, by name, is held out.
+    """
+
+    keys = "data.place=cameras, data.aabb_scale, data.near"
+
+    def __init__(
+        self,
+        root: str | Sequence[str],
+        downscale: int = 1,
+        hold_out: int = 8,
+        aabb_scale: float | None = None,
+        near: float = 0.1,
+        axes: Literal["opengl", "opencv"] = "opengl",
+        place: Literal["file", "cameras"] | None = None,
+        batch_rays: int = 4096,
+        background: Background = "white",
+        memory: str | int | None = None,
+        seed: int = 0,
+    ):
+        super().__init__(batch_rays, background, memory, seed)
+        if downscale < 1 or hold_out < 0 or not near > 0:
+            raise ValueError(f"downscale={downscale}, hold_out={hold_out}, near={near}: at least 1, at least 0, positive")
+        if aabb_scale is not None and not 0 < aabb_scale <= 128:
+            raise ValueError(f"aabb_scale={aabb_scale}: the half side of the scene's box, above 0 and at most 128")
+        check_placing(axes, place)
+        self.taken_for = axes
+        self.root, self.downscale, self.hold_out, self.aabb_scale, self.near = root, downscale, hold_out, aabb_scale, near
+        self.axes, self.place = axes, place
+
+    def read(self) -> list[Scene]:
+        return each(self.root, "transforms.json", self._scene)
+
+    def _scene(self, id: str, root: Path) -> Scene:
+        path = root if root.is_file() else root / "transforms.json"
+        if not path.is_file() and (path.parent / "transforms_train.json").is_file():
+            raise NifError(f"{path}: no such file; this folder is for data=blender (it has transforms_train.json)")
+        file = read_json(path)
+        frames = frames_of(file, path)
+        poses = poses_of(frames, path, self.axes)
+        transform, half, note = self._placed(file, path, poses)
+        half = self.aabb_scale or half
+        moved = [normalised(pose, transform) for pose in poses]
+        views, said = read_frames(file, frames, path, moved, self.downscale)
+        train, test, divided = split(file, path, frames, views, self.hold_out)
+        lost = len(frames) - len(views)
+        said += f", {lost} of {len(frames)} frames without a picture" if lost else ""
+        bounds, side = cube(half), 2 * half / transform.scale
+        return Scene(
+            id,
+            transform,
+            bounds,
+            self.near,
+            farthest(moved, bounds),
+            train,
+            test,
+            background=self.background,
+            up=mean_up(poses),
+            protocol="llff",
+            report=f"{describe(views)}{said}{divided}; box +-{half:g} ({side:.3g} of the file's units), near {self.near:g}{note}",
+        )
+
+    def _placed(self, file: dict[str, Any], path: Path, poses: Float[np.ndarray, "V 3 4"]) -> tuple[Transform, float, str]:
+        """Where the scene lies, half the side of its box, and what was done about either."""
+        if "camera_model" in file or "applied_transform" in file:
+            if self.place == "file":
+                raise NifError(f"data.place=file: {path} is nerfstudio's, which does not say where the scene lies")
+            return around_cameras(poses), 4.0, ""
+        scale = number(file, "scale", path, 0.33)
+        if not scale > 0:
+            raise NifError(f"{path}: 'scale' is {scale:g}; it must be a positive number")
+        offset = untrusted.numbers(file.get("offset", [0.5] * 3), f"{path}: 'offset'", (3,))
+        x, y, z = ((offset - 0.5) / scale).tolist()
+        transform, half = Transform((x, y, z), 2 * scale), number(file, "aabb_scale", path, 1.0, 1e-3, 128)
+        fits = aimed(poses, transform, self.aabb_scale or half)
+        given = "scale" in file or "offset" in file  # the author placed it: told below if that cannot be
+        if self.place == "file" or (self.place is None and (fits or given)):
+            return transform, half, ""
+        half = float(2.0 ** max(0, math.ceil(math.log2(half / USUAL))))
+        why = (
+            "as data.place says" if self.place else "the cameras do not look at instant-ngp's unit cube: data.place=file keeps it"
+        )
+        return around_cameras(poses), half, f"; centred where the cameras look, the farthest at distance 1 ({why})"
+
+
+def check_placing(axes: Any, place: Any) -> None:
+    """ValueError for what a reader of JSON does not know."""
+    if axes not in AXES:
+        raise ValueError(f"axes={axes}: must be opengl (y up, z back) or opencv (y down, z ahead)")
+    if place not in (None, "file", "cameras"):
+        raise ValueError(f"place={place}: must be file or cameras")
+
+
+def frames_of(file: dict[str, Any], path: Path) -> list[dict[str, Any]]:
+    """The frames that have a file. NifError where there are none."""
+    frames = file.get("frames")
+    if not isinstance(frames, list) or not all(isinstance(f, dict) and isinstance(f.get("file_path"), str) for f in frames):
+        raise NifError(f"{path}: it has no 'frames', a list of objects with 'file_path' and 'transform_matrix'")
+    if not frames:
+        raise NifError(f"{path}: 'frames' is empty")
+    for k, frame in enumerate(frames):
+        untrusted.text(frame["file_path"], f"{path}: 'file_path' of frame {k}")
+    return frames
+
+
+def poses_of(frames: list[dict[str, Any]], path: Path, axes: str) -> Float[np.ndarray, "V 3 4"]:
+    """Camera to world, OpenGL axes, in the file's units."""
+    given = [rigid(f.get("transform_matrix"), f"{path}: frame {shown(name_of(f))}") for f in frames]
+    return np.stack([turned(pose, axes) for pose in given])
+
+
+def name_of(frame: dict[str, Any]) -> str:
+    return label(frame["file_path"])
+
+
+def number(
+    file: dict[str, Any], key: str, path: Path, default: float, low: float = -untrusted.LARGEST, high: float = untrusted.LARGEST
+) -> float:
+    return untrusted.number(file.get(key, default), f"{path}: '{key}'", low, high)
+
+
+def camera_of(frame: dict[str, Any], file: dict[str, Any], path: Path, size: tuple[int, int]) -> Camera:
+    """The lens of a frame, by its own keys or else those of the file; `size` of its picture where neither says."""
+    named, keys = name_of(frame), {**file, **frame}
+    (width, height), ratio = _size_of(frame, file, path, size)
+    own = any(key in frame for key in FOCAL)  # its own lens, whatever the key: the file's is another
+    source, share = (frame, (1.0, 1.0)) if own else (file, ratio or (1.0, 1.0))
+
+    def focal(axis: int) -> float | None:
+        which, pixels = "xy"[axis], (width, height)[axis]
+        if f"fl_{which}" in source:
+            return number(source, f"fl_{which}", path, 0.0) * share[axis]
+        angle = number(source, f"camera_angle_{which}", path, 0.0, -math.pi, math.pi - 1e-6)
+        angle = angle or math.radians(number(source, f"{which}_fov", path, 0.0, -180, 179.9999))
+        return 0.5 * pixels / math.tan(angle / 2) if angle else None
+
+    fx, fy = focal(0), focal(1)
+    if fx is None and fy is None:
+        raise NifError(f"{path}: no focal length; give fl_x, camera_angle_x (radians) or x_fov (degrees)")
+
+    def centre(axis: int) -> float:
+        key, middle = f"c{'xy'[axis]}", (width, height)[axis] / 2
+        if key in frame:
+            return number(frame, key, path, middle)
+        return middle if key not in file or ratio is None else number(file, key, path, middle) * ratio[axis]
+
+    model = keys.get("camera_model", "OPENCV")
+    if not isinstance(model, str) or model not in MODELS:
+        raise NifError(f"{path}: camera_model={shown(model)}: there are {', '.join(MODELS)}")
+    bent = keys.get("is_fisheye", False)
+    if not isinstance(bent, bool | int):
+        raise NifError(f"{path}: 'is_fisheye' is {shown(repr(bent))}; it must be true or false")
+    fisheye = bool(bent) or MODELS[model]
+    distortion = {k: number(keys, k, path, 0.0) for k in ("k1", "k2", "k3", "k4", "p1", "p2")}
+    if not fisheye:
+        distortion["k4"] = 0.0  # as instant-ngp and nerfstudio: of a fisheye only
+    try:
+        x, y = fx or fy, fy or fx
+        assert x is not None
+        assert y is not None
+        return Camera(width, height, x, y, centre(0), centre(1), **distortion, fisheye=fisheye)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise NifError(f"{path}: frame {shown(named)}: {error}") from error
+
+
+def _size_of(
+    frame: dict[str, Any], file: dict[str, Any], path: Path, size: tuple[int, int]
+) -> tuple[tuple[int, int], tuple[float, float] | None]:
+    """The size that a frame's lens speaks of, and what the file's pixels are worth in its own: None where the frame is of
+    other proportions, and the file's principal point of another picture."""
+
+    def given(source: dict[str, Any]) -> tuple[int, int] | None:
+        if "w" not in source and "h" not in source:
+            return None
+        w, h = (number(source, k, path, s, 1, 2**16) for k, s in zip("wh", size, strict=True))
+        return round(w), round(h)
+
+    own, common = given(frame), given(file)
+    if own is not None and common is not None and own != common:
+        x, y = own[0] / common[0], own[1] / common[1]
+        return own, (x, y) if abs(x - y) <= 0.02 * y else None
+    if own is not None or common is not None:
+        return own or common or size, (1.0, 1.0)
+    keys = {**file, **frame}
+    if "cx" not in keys or "cy" not in keys:
+        return size, (1.0, 1.0)
+    x, y = (2 * number(keys, k, path, 0.0) / s for k, s in zip(("cx", "cy"), size, strict=True))
+    if min(x, y) > 0 and max(x / y, y / x) < 1.15 and not 0.77 < math.sqrt(x * y) < 1.3:
+        ratio = math.sqrt(x * y)  # a principal point is about the middle: the pictures are smaller prints
+        exact = min((n / d for n in range(1, 17) for d in (1, 2, 3, 4, 8, 16)), key=lambda r: abs(r / ratio - 1))
+        ratio = exact if abs(exact / ratio - 1) < 0.08 else ratio
+        return (max(1, round(size[0] * ratio)), max(1, round(size[1] * ratio))), (1.0, 1.0)
+    if max(abs(x - 1), abs(y - 1)) > 0.5:
+        raise NifError(
+            f"{path}: cx={keys['cx']:g}, cy={keys['cy']:g} cannot be of pictures of {size[0]} x {size[1]} pixels: give w and h, "
+            "the size that they are of"
+        )
+    return size, (1.0, 1.0)
+
+
+def read_frames(
+    file: dict[str, Any], frames: list[dict[str, Any]], path: Path, poses: Sequence[Tensor], downscale: int
+) -> tuple[list[View], str]:
+    """The views of the frames whose pictures exist, and what there is to say of these. NifError where none does."""
+    views, pictures, prints = [], [], 0
+    for frame, pose in zip(frames, poses, strict=True):
+        picture = found(frame["file_path"], path.parent)
+        if picture is None:
+            continue
+        size = photo_size(picture)
+        camera = camera_of(frame, file, path, size)
+        prints += (camera.width, camera.height) != size and not {"w", "h"} & {*file, *frame}
+        views.append(view(name_of(frame), picture, pose, camera, downscale, masks_of(frame, path, picture)))
+        pictures.append((frame["file_path"], picture))
+    if not views:
+        first = shown(frames[0]["file_path"], 300)
+        raise NifError(f"{path}: none of its {len(frames)} pictures exists (the first: {path.parent / first})")
+    names = [v.name for v in views]
+    twice = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set()
+    views = [replace(v, name=f"{v.name}_{k}") if v.name in twice else v for k, v in enumerate(views)]
+    said = whereabouts(pictures, path.parent, path)
+    if prints:
+        said += f", {prints} taken for smaller or larger prints by cx and cy"
+    return views, said
+
+
+def masks_of(frame: dict[str, Any], path: Path, picture: Path) -> Callable[[tuple[int, int]], np.ndarray] | None:
+    """nerfstudio's mask_path (black is ignored), instant-ngp's dynamic_mask_<name>.png (what is not black is ignored)."""
+    named = frame.get("mask_path")
+    if named is not None:
+        there = found(untrusted.text(named, f"{path}: 'mask_path'"), path.parent)
+        if there is None:
+            raise NifError(f"{path}: no such mask: {path.parent / shown(named, 300)} (frame {shown(name_of(frame))})")
+        return functools.partial(mask, there, counts=True)
+    dynamic = picture.with_name(f"dynamic_mask_{picture.stem}.png")
+    return functools.partial(mask, dynamic, counts=False) if dynamic.is_file() else None
+
+
+def describe(views: list[View]) -> str:
+    """How many, how large, through which lens."""
+    cameras = list(dict.fromkeys(v.camera for v in views))
+    sizes = list(dict.fromkeys((c.width, c.height) for c in cameras))
+    first = cameras[0]
+    bent = [n for n in ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2") if getattr(first, n)]
+    kind = "" if first.kind == "perspective" else f" {first.kind}"
+    lens = f"f {first.fx:.5g}{kind}" + (f", {' '.join(bent)} undone" if bent else "")
+    size = f"{sizes[0][0]} x {sizes[0][1]}" if len(sizes) == 1 else f"{len(sizes)} sizes, up to {max(sizes)[0]} x {max(sizes)[1]}"
+    lenses = lens if len(cameras) == 1 else f"{len(cameras)} lenses, the first {lens}"
+    masked = sum(v.read_mask is not None for v in views)
+    return f"{len(views)} pictures of {size} pixels ({lenses})" + (f", {masked} with masks" if masked else "")

@@ -1,0 +1,120 @@
+"""Whether cameras can see what they are said to see, found before anything is trained: how many rays meet the scene's box,
+and where the cameras look."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from nif_cli import NifError
+from nif_cli.data.scenes.scene import Scene
+from nif_cli.geometry.mesh import Transform
+from nif_cli.rendering.lenses import camera_rays, unproject
+from nif_cli.rendering.paths import Poses, Vector, focus
+
+NONE, FEW = 0.005, 1 / 3  # shares of the rays below which training cannot work, and below which one is told
+TOGETHER = 0.3  # of the cameras' distance: how close to a point their axes pass, for it to be what they have in common
+
+
+def common_point(poses: Poses) -> Vector | None:
+    """The point that the axes of nearly all cameras pass; None where there is none (parallel ones, few, a walk)."""
+    if len(poses) < 3:
+        return None
+    centre, along, at = focus(poses), poses[:, :, 2], poses[:, :, 3]
+    to = centre - at
+    distance = np.linalg.norm(to, axis=1)
+    if not np.median(distance) > 1e-9 * max(1.0, float(abs(at).max())):
+        return None
+    aside = np.linalg.norm(to - (to * along).sum(1, keepdims=True) * along, axis=1)
+    parallel = np.linalg.norm(along.mean(0)) > 0.999
+    return centre if np.median(aside) < TOGETHER * np.median(distance) and not parallel else None
+
+
+def looks_away(poses: Poses) -> bool:
+    """Whether the cameras have a point in common and nearly all look away from it: so do cameras whose y and z axes are
+    turned round, and those of one who stands in the middle of a room."""
+    centre = common_point(poses)
+    return centre is not None and float((((centre - poses[:, :, 3]) * -poses[:, :, 2]).sum(1) < 0).mean()) > 0.95
+
+
+def distances(poses: Poses) -> Float[np.ndarray, "V"] | None:
+    """How far each camera is from the point in common."""
+    centre = common_point(poses)
+    return None if centre is None else np.linalg.norm(poses[:, :, 3] - centre, axis=1)
+
+
+def aimed(poses: Poses, transform: Transform, half: float) -> bool:
+    """Whether the box +-half of normalised space is where and as large as these cameras want it: most of their axes pass
+    through it, and where they stand around something it is neither a speck nor everything."""
+    at, along = transform.to_normalised(poses[:, :, 3]), poses[:, :, 2]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ends = np.stack([(sign * half - at) / along for sign in (-1, 1)])
+    inside = np.where(np.isfinite(ends), ends, np.where(abs(at) <= half, [[[-np.inf]], [[np.inf]]], np.inf))
+    if float((inside.min(0).max(1) < inside.max(0).min(1)).mean()) < 0.5:
+        return False
+    away = distances(poses)
+    if away is None or looks_away(poses):
+        return True
+    typical = float(np.median(away)) * transform.scale
+    return 0.1 < typical < 16 * half
+
+
+def share_of_rays(scene: Scene, views: int = 64, rays: int = 128) -> float:
+    """The share of the training rays that meet the scene's box between its near and far."""
+    generator = torch.Generator().manual_seed(0)
+    low, high = scene.bounds
+    found = []
+    for view in scene.train[:: max(1, len(scene.train) // views)]:
+        pixel = torch.rand(rays, 2, generator=generator, dtype=torch.float64)
+        pixel = pixel * torch.tensor([view.camera.width, view.camera.height])
+        local = unproject(view.camera.parameters.expand(rays, -1), pixel, view.camera.kind)
+        local = local[torch.isfinite(local).all(1)]
+        if not len(local):
+            continue
+        there = camera_rays(view.pose, view.camera, scene.ndc, local)
+        step = torch.where(there.directions.abs() < 1e-12, 1e-12, there.directions)
+        a, b = (low - there.origins) / step, (high - there.origins) / step
+        first = torch.minimum(a, b).amax(1).clamp(min=scene.near)
+        last = torch.maximum(a, b).amin(1).clamp(max=scene.far)
+        found.append((first < last).float())
+    return float(torch.cat(found).mean()) if found else 0.0
+
+
+def sighted(scene: Scene, keys: str, axes: str | None) -> str:
+    """What there is to say of a scene before training; nothing where all is well. `keys` name what moves or scales its box,
+    `axes` what its cameras' axes were taken for, where another choice is open. NifError where no ray meets the box."""
+    if scene.ndc is not None or not scene.train:
+        return ""
+    poses = np.stack([v.pose.double().numpy() for v in scene.train])
+    notes = []
+    if axes is not None and looks_away(poses):
+        other, why = ("opencv", "y down, z ahead") if axes == "opengl" else ("opengl", "y up, z back")
+        notes.append(
+            f"all cameras look away from the point that they stand around; if their axes are {why}, data.axes={other} turns them"
+        )
+    unit = 1 / scene.transform.scale
+    away = distances(poses)
+    if away is not None and scene.near > float(np.median(away)):
+        notes.append(f"near is {scene.near * unit:.3g}, but the cameras look at something {np.median(away) * unit:.3g} away")
+    share = share_of_rays(scene)
+    if share < FEW:
+        middle = scene.transform.to_original(scene.bounds.mean(0).numpy())
+        half = float((scene.bounds[1] - scene.bounds[0]).max()) / 2 * unit
+        point = common_point(poses)
+        where = poses[:, :, 3].mean(0) if point is None else point
+        what = "cameras stand about" if point is None else "cameras look at"
+        box = f"+-{half:.3g} about {_place(middle)}, {scene.near * unit:.3g} to {scene.far * unit:.3g} away"
+        there = f"{what} {_place(scene.transform.to_original(where))}"
+        notes.append(f"{_percent(share)} of the training rays meet its box ({box}), while the {there}: see {keys}")
+    if share < NONE:
+        raise NifError(f"{scene.id}: nothing can be learned: {'; '.join(reversed(notes))}")
+    return "".join(f"; doubtful: {note}" for note in notes)
+
+
+def _percent(share: float) -> str:
+    return f"only {share:.0%}" if share >= 0.01 else f"{share:.1%}" if share else "none"
+
+
+def _place(point: Vector) -> str:
+    return f"({', '.join(f'{x:.4g}' for x in point)})"

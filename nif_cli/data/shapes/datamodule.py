@@ -1,0 +1,280 @@
+"""The data module of shapes: sources give ShapeSamples, a pool keeps them on the device or on disk, batches are drawn there."""
+
+from __future__ import annotations
+
+import copy
+import fnmatch
+import sys
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import torch
+from scipy.spatial import KDTree
+from tqdm import tqdm
+
+from nif_cli import NifError
+from nif_cli.data.datamodule import Batches, Data, Needs, in_turn
+from nif_cli.data.memory import Spool, memory_limit
+from nif_cli.data.shapes.conditioning import load_look
+from nif_cli.data.shapes.formats.onet import OnetTree
+from nif_cli.data.shapes.pool import ShapeBatch, ShapePool, ShardedPool
+from nif_cli.data.shapes.samples import Look, Observation, ShapeSamples
+from nif_cli.files import DiskError
+from nif_cli.geometry.mesh import SPACES
+from nif_cli.geometry.sampling import sample_around
+from nif_cli.metrics.protocols import Truth
+
+Source = tuple[str, Callable[[], ShapeSamples]]
+
+
+class ShapeData(Data):
+    """Batches of shapes for training: `batch_points` points of at most `batch_shapes` shapes.
+
+    `instances` takes some of them: a count, ids or globs. Samples beyond `memory` ('400MiB'; by default half of what is
+    free) stay on disk and are drawn part by part. `observations` names another tree (of occupancy networks) to take point
+    clouds and pictures from; they are aligned by both trees' transforms.
+
+    What a batch holds is a function of (seed, number of the batch): a resumed run draws what the uninterrupted one would.
+    """
+
+    holds = "distances"  # what a source has, in words
+
+    def __init__(
+        self,
+        batch_points: int = 8192,
+        batch_shapes: int = 16,
+        seed: int = 0,
+        memory: str | int | None = None,
+        instances: int | str | Sequence[str] | None = None,
+        observations: str | None = None,
+    ):
+        super().__init__()
+        if batch_points < 2 or batch_shapes < 1:
+            raise ValueError(f"batch_points={batch_points}, batch_shapes={batch_shapes}: too few")
+        if not 0 <= seed < 2**31:
+            raise ValueError(f"seed={seed}: must be in 0 .. 2^31 - 1")
+        if isinstance(instances, int) and instances < 1:
+            raise ValueError(f"instances={instances}: at least 1")
+        self.batch_points, self.batch_shapes, self.seed = batch_points, batch_shapes, seed
+        self.memory = memory_limit(memory)
+        self.instances, self.observations = instances, observations
+        self.shapes: list[ShapeSamples] = []
+        self.left_out: list[str] = []  # shapes that could not be read: named when it happens
+        self.pool: ShapePool | ShardedPool | None = None
+        self.spool: Spool | None = None
+
+    @abstractmethod
+    def sources(self) -> list[Source]:
+        """(instance id, how its samples are got), each id once."""
+
+    def truth(self, id: str) -> Truth:
+        """What a reconstruction of this instance is compared with, in the user's units; nothing unless a source says so."""
+        return Truth()
+
+    def chosen(self) -> list[Source]:
+        """The sources that `instances` leaves, with what `observations` and a model's conditioning add to their shapes."""
+        seen = OnetTree(self.observations) if self.observations else None
+        return [(id, partial(self._looked_at, read, seen)) for id, read in self._chosen(self.sources())]
+
+    def _looked_at(self, read: Callable[[], ShapeSamples], seen: OnetTree | None) -> ShapeSamples:
+        shape = read()
+        if seen:
+            shape = replace(shape, observation=seen.observation(shape.id, shape.transform))
+        look = self.needs.conditioning
+        if look and shape.observation:
+            half = SPACES[self.space][1]
+            shape = replace(shape, observation=load_look(shape.observation, look, shape.transform, half))
+        return shape
+
+    def prepare(self) -> list[ShapeSamples]:
+        """Every shape's samples, read or made in parallel; what exceeds `memory` goes to disk."""
+        if self.shapes:
+            return self.shapes
+        sources = self.chosen()
+        # libigl uses every core by itself; two shapes at a time hide the reading of files
+        used = 0
+        with ThreadPoolExecutor(2) as threads:
+            waiting = [threads.submit(source) for _, source in sources[:3]]  # no further ahead: results take memory
+            bar = tqdm(total=len(sources), desc="samples", unit=" shape", leave=False, disable=None, delay=1)
+            try:
+                for i in range(len(sources)):
+                    coming = waiting.pop(0)
+                    if i + 3 < len(sources):
+                        waiting.append(threads.submit(sources[i + 3][1]))
+                    try:
+                        shape = coming.result()
+                    except DiskError:
+                        raise
+                    except NifError as error:
+                        if len(sources) == 1:
+                            raise
+                        self.left_out.append(sources[i][0])
+                        bar.write(f"{sources[i][0]}: left out: {error}", file=sys.stdout)
+                        bar.update()
+                        continue
+                    used += shape.nbytes
+                    if self.spool is None and 2 * used > self.memory:  # the samples, and the pool that copies them
+                        self.spool = Spool(self.seed)
+                        self.shapes = [self.spool.keep(s) for s in self.shapes]
+                    self.shapes.append(self.spool.keep(shape) if self.spool else shape)
+                    bar.update()
+            except BaseException:
+                self.shapes = []
+                threads.shutdown(cancel_futures=True)
+                raise
+            finally:
+                bar.close()
+        if sources and not self.shapes:
+            raise NifError(f"none of the {len(sources)} shapes could be read; the reasons stand above")
+        return self.shapes
+
+    def _chosen(self, sources: list[Source]) -> list[Source]:
+        ids = [id for id, _ in sources]
+        twice = sorted({id for id in ids if ids.count(id) > 1}) if len(set(ids)) < len(ids) else []
+        if twice:
+            raise NifError(f"two instances are called '{twice[0]}'; rename a file (an instance is called by its file's stem)")
+        if self.instances is None:
+            return sources
+        if isinstance(self.instances, int):
+            return sources[: self.instances]
+        patterns = [self.instances] if isinstance(self.instances, str) else list(self.instances)
+        for pattern in patterns:
+            if not (pattern in ids or fnmatch.filter(ids, pattern)):
+                raise NifError(
+                    f"data.instances: no '{pattern}' in this data; it has {', '.join(ids[:4])}{', ...' * (len(ids) > 4)}"
+                )
+        return [s for s in sources if any(s[0] == p or fnmatch.fnmatch(s[0], p) for p in patterns)]
+
+    def meet(self, needs: Needs) -> list[ShapeSamples]:
+        self.expect(needs)
+        self.prepare()
+        for what in needs.every:
+            self._require(needs.asker, what)
+        if needs.conditioning:
+            self._require_look(needs.conditioning)
+        if needs.unsigned:
+            self.shapes = [unsigned(shape, self.seed) for shape in self.shapes]
+        return self.shapes
+
+    def _require(self, model: str, what: str) -> None:
+        """NifError unless every shape has `what`, which `model` learns from."""
+        shapes = self.prepare()
+        known = {s.id for s in shapes if getattr(s, what) is not None and len(getattr(s, what))}
+        lacking = [s for s in shapes if s.id not in known and not (what == "inside" and s.distance is not None)]
+        if not lacking:
+            return
+        words = {
+            "distance": "distances",
+            "inside": "occupancies or distances",
+            "normals": "surface points with normals",
+            "surface": "surface points",
+        }[what]
+        where = f"{len(lacking)} of {len(shapes)} shapes lack them ({lacking[0].id}, ...)" if len(lacking) < len(shapes) else ""
+        raise NifError(
+            f"this data holds {self.holds}, {model} needs {words}; {where or 'run nif prepare on the meshes to make them'}"
+        )
+
+    def _require_look(self, look: Look) -> None:
+        """NifError unless every shape can be shown as `look` asks for."""
+
+        def shows(shape: ShapeSamples) -> bool:
+            seen = shape.observation or Observation()
+            kinds = {"points": shape.surface, "image": seen.pixels, "voxels": seen.occupied}
+            found = kinds[look.kind]
+            return found is not None and len(found) > 0
+
+        shapes = self.prepare()
+        lacking = [s for s in shapes if not shows(s)]
+        if lacking:
+            words = {"points": "points on the surface", "image": "pictures", "voxels": "a voxel grid"}[look.kind]
+            raise NifError(
+                f"the encoder needs {words} of every shape; {len(lacking)} of {len(shapes)} have none ({lacking[0].id}, ...); "
+                "data.observations=<tree> takes them from a tree of occupancy networks"
+            )
+
+    def test_shapes(self, count: int) -> list[ShapeSamples]:
+        """At most `count` shapes of the split 'test' of the same source, none where it has no such split."""
+        if getattr(self, "split", "test") == "test":
+            return []
+        other = copy.copy(self)
+        other.split, other.instances, other.shapes, other.pool, other.spool = "test", count, [], None, None  # type: ignore[attr-defined]
+        other.left_out = []
+        try:
+            other.sources()
+        except NifError:  # no such split
+            return []
+        return other.prepare()
+
+    def summary(self) -> str:
+        shapes = self.prepare()
+        few = "1 shape" if len(shapes) == 1 else f"{len(shapes)} shapes"
+        return f"{few}, {sum(len(s.points) for s in shapes):,} points"
+
+    def make_pool(self, device: torch.device) -> ShapePool | ShardedPool:
+        """The pool for the training device; made once."""
+        if self.pool is None or self.pool.device != device:
+            shapes = self.prepare()
+            needs = self.needs
+            settings = {"look": needs.conditioning, "occupancy": needs.occupancy, "balanced": needs.balanced}
+            if self.spool is None:
+                self.pool = ShapePool(shapes, device, self.seed, **settings)
+            else:  # two parts at a time, and room for what reading takes
+                shards = 1 + 4 * sum(s.nbytes for s in shapes) // self.memory
+                self.pool = ShardedPool(shapes, device, self.seed, shards, **settings)
+        return self.pool
+
+    def train_batches(self, device: torch.device) -> ShapeBatches:
+        return ShapeBatches(self, device)
+
+    def held_out_batches(self, device: torch.device) -> list[ShapeBatch]:
+        pool = self.make_pool(device)
+        rows = list(range(min(len(pool), 64)))
+        return [pool.held_out(rows[i : i + 16], 2048) for i in range(0, len(rows), 16)]
+
+
+def unsigned(shape: ShapeSamples, seed: int, count: int = 500_000) -> ShapeSamples:
+    """The shape as SAL sees it: `count` points around its surface points, with minus the distance to the nearest of these."""
+    assert shape.surface is not None
+    rng = np.random.default_rng([seed, 5])
+    points = sample_around(np.asarray(shape.surface), count, (0.0707, 0.0224, 0.005), 0.1, rng).astype(np.float32)
+    distance, _ = KDTree(shape.surface).query(points, workers=-1)
+    return replace(shape, points=points, distance=-distance.astype(np.float32))
+
+
+class ShapeBatches(Batches[ShapeData]):
+    def __init__(self, data: ShapeData, device: torch.device):
+        self.data, self.pool = data, data.make_pool(device)
+        self.generator = torch.Generator(device)
+        self.order = torch.Generator()
+        sharded = isinstance(self.pool, ShardedPool)  # its parts change between any two batches
+        look = data.needs.conditioning
+        each = data.batch_points + (data.batch_shapes * look.size if look and look.kind == "points" else 0)
+        self.together = 1 if sharded else max(1, min(32, 2**17 // each))
+        self.drawn: tuple[int, list[ShapeBatch]] = (-1, [])
+
+    def batch(self, k: int) -> ShapeBatch:
+        """Batch number k: shapes go round in an order that is shuffled anew each round, none twice in a batch."""
+        block, place = divmod(k, self.together)
+        if block != self.drawn[0]:
+            self.drawn = (block, self._draw(block))
+        return self.drawn[1][place]
+
+    def _draw(self, block: int) -> list[ShapeBatch]:
+        """`together` batches at once: for a small network a draw would cost as much as its step."""
+        first = block * self.together
+        total, size = len(self.pool), min(self.data.batch_shapes, len(self.pool))
+        rows = []
+        for k in range(first, first + self.together):
+            if total == 1:
+                rows.append(torch.zeros(1, dtype=torch.long))
+                continue
+            rows.append(in_turn(total, size, k, self.data.seed, self.order))
+        self.generator.manual_seed(self.data.seed * 7_368_787 + block + 1)
+        surface = int(self.data.needs.surface_share * self.data.batch_points) // size
+        pool = self.pool.at(first, self.data.batch_points)
+        drawn = pool.draw(torch.cat(rows).to(pool.device), max(2, self.data.batch_points // size), surface, self.generator)
+        return drawn.split(size)

@@ -1,0 +1,255 @@
+"""Shapes that come as meshes: sampled when training starts, and kept in a cache."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import warnings
+import zlib
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import trimesh
+from scipy.ndimage import binary_fill_holes
+
+from nif_cli import NifError
+from nif_cli.data.memory import cache_folder
+from nif_cli.data.shapes.conditioning import grid_lookup, mesh_pictures, mesh_voxels, view_poses
+from nif_cli.data.shapes.datamodule import ShapeData, Source
+from nif_cli.data.shapes.formats.voxels import Grid, grid_files, read_grids
+from nif_cli.data.shapes.samples import Observation, ShapeSamples
+from nif_cli.data.shapes.toy import FAMILIES, toy_shape
+from nif_cli.geometry.distance import signed_samples
+from nif_cli.geometry.mesh import SPACES, clean, inspect_mesh, load_mesh, mesh_files, unit_ball
+from nif_cli.geometry.voxels import voxel_mesh
+from nif_cli.metrics.protocols import Truth
+from nif_cli.untrusted import read_npz
+
+CACHE_FORMAT = "3"  # part of every key: raise it when the sampling changes
+
+
+class MeshData(ShapeData):
+    """Samples of meshes in the unit ball: `samples` points of known distance and `surface_samples` points with normals."""
+
+    def __init__(
+        self,
+        samples: int = 500_000,
+        surface_samples: int = 100_000,
+        spread: Sequence[float] = (0.0707, 0.0224, 0.005),
+        uniform: float = 0.1,
+        batch_points: int = 8192,
+        batch_shapes: int = 16,
+        seed: int = 0,
+        **settings,
+    ):
+        super().__init__(batch_points, batch_shapes, seed, **settings)
+        if samples < 2:
+            raise ValueError(f"samples={samples}: too few")
+        if surface_samples < 0 or not 0 <= uniform <= 1 or not spread or min(spread) < 0:
+            raise ValueError("surface_samples must be >= 0, uniform in [0, 1], spread a list of standard deviations")
+        self.samples, self.surface_samples = samples, surface_samples
+        self.spread, self.uniform = tuple(spread), uniform
+
+    @abstractmethod
+    def meshes(self) -> list[tuple[str, Callable[[], trimesh.Trimesh]]]:
+        """(instance id, how its mesh is read: merged by position, in its own units), each id once."""
+
+    def sources(self) -> list[Source]:
+        return [(id, partial(self._sample, id, read)) for id, read in self.meshes()]
+
+    def truth(self, id: str) -> Truth:
+        return Truth(dict(self.meshes())[id]())
+
+    def _sample(self, id: str, read: Callable[[], trimesh.Trimesh]) -> ShapeSamples:
+        mesh = read()
+        transform = unit_ball(mesh.vertices)
+        vertices = transform.to_normalised(mesh.vertices)
+        faces = np.ascontiguousarray(mesh.faces, np.int64)
+        report = str(inspect_mesh(mesh))
+        settings = (CACHE_FORMAT, self.samples, self.surface_samples, self.spread, self.uniform, self.seed)
+        shape = vertices.tobytes() + faces.tobytes()
+        key = hashlib.sha256(repr(settings).encode() + shape).hexdigest()[:32]
+        arrays = _cached(key)
+        if arrays is None:
+            rng = np.random.default_rng([self.seed, int(key[:8], 16)])
+            points, distance, surface, normals = signed_samples(
+                trimesh.Trimesh(vertices, faces, process=False),
+                self.samples,
+                self.surface_samples,
+                self.spread,
+                self.uniform,
+                rng,
+            )
+            arrays = {"points": points, "distance": distance, "surface": surface, "normals": normals}
+            _keep(key, arrays)
+        if not (arrays["distance"] > 0).any():
+            report += "; no point is inside: a surface without volume"
+        seen = self._seen(trimesh.Trimesh(vertices, faces, process=False), shape)
+        return ShapeSamples(id, transform, report=report, observation=seen, **arrays)  # type: ignore[arg-type]
+
+    def _seen(self, mesh: trimesh.Trimesh, shape: bytes) -> Observation | None:
+        """The pictures or voxels that a model wants to be shown of a mesh in the unit ball, made once and kept."""
+        look = self.needs.conditioning
+        if look is None or look.kind == "points":
+            return None
+        settings = (CACHE_FORMAT, look.kind, look.size, look.views, self.seed)
+        key = hashlib.sha256(repr(settings).encode() + shape).hexdigest()[:32]
+        name = "pixels" if look.kind == "image" else "occupied"
+        arrays = _cached(key, (name,))
+        if arrays is None:
+            if look.kind == "image":
+                poses = view_poses(look.views, self.space, np.random.default_rng([self.seed, int(key[:8], 16)]))
+                arrays = {name: mesh_pictures(mesh, poses, look.size)}
+            else:
+                arrays = {name: mesh_voxels(mesh, SPACES[self.space][1], look.size)}
+            _keep(key, arrays)
+        return Observation(**arrays)  # type: ignore[arg-type]
+
+
+class Folder(MeshData):
+    """One file, or all in a folder, in the order of their names. The last `test` shapes are held out: split=train is the
+    others, split=test those, split=all everything."""
+
+    def __init__(self, path: str, test: int = 0, split: Literal["train", "test", "all"] = "train", **settings):
+        super().__init__(**settings)
+        if test < 0:
+            raise ValueError(f"test={test}: must be 0 or more")
+        self.path, self.test, self.split = Path(path).expanduser(), test, split
+
+    @abstractmethod
+    def everything(self) -> list[tuple[str, Callable[[], trimesh.Trimesh]]]:
+        """All shapes of the file or folder, whatever the split."""
+
+    def meshes(self) -> list[tuple[str, Callable[[], trimesh.Trimesh]]]:
+        found = self.everything()
+        train = len(found) - self.test
+        if self.split != "all" and train < 1:
+            raise NifError(f"data.test={self.test}: {self.path} has {len(found)} shapes, so none is left to train on")
+        if self.split == "test" and not self.test:
+            raise NifError(f"data.split=test: no shape of {self.path} is held out; give data.test=<count>")
+        return found if self.split == "all" else found[train:] if self.split == "test" else found[:train]
+
+
+class Meshes(Folder):
+    """Mesh files; an instance is called by its file's path below the folder, without the suffix."""
+
+    def everything(self) -> list[tuple[str, Callable[[], trimesh.Trimesh]]]:
+        base = self.path if self.path.is_dir() else self.path.parent
+        return [(f.relative_to(base).with_suffix("").as_posix(), partial(load_mesh, f)) for f in mesh_files(self.path)]
+
+
+class ToyShapes(MeshData):
+    """`count` shapes of the `families` for split=train, `test` others for split=test: nothing to download."""
+
+    def __init__(
+        self,
+        count: int = 12,
+        test: int = 4,
+        families: Sequence[str] = FAMILIES,
+        split: Literal["train", "test"] = "train",
+        **settings,
+    ):
+        super().__init__(**settings)
+        if count < 1 or test < 0 or not families:
+            raise ValueError(f"count={count}, test={test}, families={list(families)}: at least one shape of one family")
+        wrong = [f for f in families if f not in FAMILIES]
+        if wrong:
+            raise ValueError(f"families: no family '{wrong[0]}'; there are {', '.join(FAMILIES)}")
+        self.count, self.test = count, test
+        self.families, self.split = tuple(families), split
+
+    def meshes(self) -> list[tuple[str, Callable[[], trimesh.Trimesh]]]:
+        word, first, count = ("", 0, self.count) if self.split == "train" else ("test_", 2**31, self.test)  # apart, always
+        found = []
+        for i in range(count):
+            family, n = self.families[i % len(self.families)], i // len(self.families)
+            found.append((f"{family}/{word}{n:04d}", partial(self.read, family, self.seed * 100_003 + first + n)))
+        return found
+
+    @staticmethod
+    def read(family: str, seed: int) -> trimesh.Trimesh:
+        return clean(toy_shape(family, seed), f"toy {family} {seed}")
+
+
+class Voxels(Folder):
+    """Occupancy grids: a binvox, npy or npz file, stacked grids in one array, or a folder of such files. `fill` closes the
+    hollow of a grid that holds surface voxels only. The surface is that of the grid's distance field; what is inside, to
+    models that ask for that and not for distances, is what the grid says."""
+
+    def __init__(self, path: str, fill: bool = True, **settings):
+        super().__init__(path, **settings)
+        self.fill = fill
+        self.grids: dict[str, Callable[[], Grid]] = {}
+
+    def everything(self) -> list[tuple[str, Callable[[], trimesh.Trimesh]]]:
+        base = self.path if self.path.is_dir() else self.path.parent
+        found = []
+        for file in grid_files(self.path):
+            stem = file.relative_to(base).with_suffix("").as_posix()
+            grids = read_grids(file)
+            for row in range(len(grids)):
+                id = stem if grids.single else f"{stem}_{row:04d}"
+                name = f"{file} ({id})"
+                found.append((id, partial(self.read, grids.read, row, name)))
+                self.grids[id] = partial(grids.read, row)
+        return found
+
+    def _sample(self, id: str, read: Callable[[], trimesh.Trimesh]) -> ShapeSamples:
+        shape = super()._sample(id, read)
+        occupied, to_voxels = self.grids[id]()
+        positions = to_voxels.to_normalised(shape.transform.to_original(shape.points))
+        filled = np.asarray(binary_fill_holes(occupied)) if self.fill else occupied
+        return replace(shape, inside=grid_lookup(filled, positions))
+
+    def read(self, grid: Callable[[int], Grid], row: int, name: str) -> trimesh.Trimesh:
+        occupied, transform = grid(row)
+        if not occupied.any():
+            raise NifError(f"{name}: the grid is empty")
+        mesh = voxel_mesh(occupied, self.fill)
+        return clean(trimesh.Trimesh(transform.to_original(mesh.vertices), mesh.faces, process=False), name)
+
+    def truth(self, id: str) -> Truth:
+        """The mesh that was learned from, and the filled grid itself at 100,000 uniform points of its box (always the same),
+        one voxel of air around."""
+        read = dict(self.everything())[id]
+        assert isinstance(read, partial)
+        occupied, transform = read.args[0](read.args[1])
+        if self.fill:
+            occupied = np.asarray(binary_fill_holes(occupied))
+        shape = np.array(occupied.shape)
+        rng = np.random.default_rng(zlib.crc32(id.encode()))
+        where = rng.uniform(-1.5, shape + 0.5, (100_000, 3))
+        cell = np.rint(where).astype(np.int64)
+        within = ((cell >= 0) & (cell < shape)).all(1)
+        inside = np.zeros(len(where), bool)
+        inside[within] = occupied[tuple(cell[within].T)]
+        return Truth(read(), points=transform.to_original(where), inside=inside)
+
+
+def _cached(key: str, names: Sequence[str] = ("points", "distance", "surface", "normals")) -> dict[str, np.ndarray] | None:
+    try:
+        return read_npz(cache_folder() / "samples" / f"{key}.npz", names, "samples")
+    except NifError:  # one that is not there, or damaged, is made again
+        return None
+
+
+def _keep(key: str, arrays: dict[str, np.ndarray]) -> None:
+    """Into the cache, atomically; a cache that cannot be written is no reason to stop."""
+    temporary = None
+    folder = cache_folder() / "samples"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, suffix=".part", delete=False) as file:
+            temporary = file.name
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+        os.replace(temporary, folder / f"{key}.npz")
+    except OSError as error:
+        if temporary and os.path.exists(temporary):
+            os.unlink(temporary)
+        warnings.warn(f"samples are not cached: {error}", stacklevel=2)

@@ -1,0 +1,73 @@
+"""Colours of meshes, whatever they are kept in, are those at the sampled points."""
+
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+
+from nif_cli import NifError
+from nif_cli.data.shapes.textured import coloured_parts, sample_colors
+
+
+def square(**visual) -> trimesh.Trimesh:
+    vertices = [[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]]
+    return trimesh.Trimesh(vertices, [[0, 1, 2], [0, 2, 3]], process=False, **visual)
+
+
+def drawn(path) -> tuple[np.ndarray, np.ndarray]:
+    points, normals, colors = sample_colors(coloured_parts(path), 4000, np.random.default_rng(0))
+    assert points.shape == normals.shape == colors.shape
+    assert np.allclose(np.abs(normals), [0, 0, 1])
+    return points, colors
+
+
+@pytest.mark.parametrize("suffix", ["ply", "obj", "glb"])
+def test_vertex_colours_are_interpolated(tmp_path, suffix):
+    square(vertex_colors=[[0, 0, 0], [255, 0, 0], [255, 255, 0], [0, 255, 0]]).export(tmp_path / f"a.{suffix}")
+    points, colors = drawn(tmp_path / f"a.{suffix}")
+    assert np.allclose(colors[:, :2], points[:, :2], atol=0.01)
+
+
+def test_face_colours(tmp_path):
+    square(face_colors=[[255, 0, 0], [0, 0, 255]]).export(tmp_path / "a.ply")
+    points, colors = drawn(tmp_path / "a.ply")
+    assert np.array_equal(colors[:, 0] > 0.5, points[:, 0] > points[:, 1])
+
+
+@pytest.mark.parametrize("folder", ["models", "images"])
+def test_textures_repeat_and_stand_upright(tmp_path, folder):
+    """Red to the right, green upwards; also from the folder beside, as ShapeNet keeps them."""
+    y, x = np.mgrid[:64, :64]
+    (tmp_path / "models").mkdir()
+    (tmp_path / "images").mkdir()
+    Image.fromarray(np.stack([x * 4, 255 - y * 4, x * 0], -1).astype(np.uint8)).save(tmp_path / folder / "t.png")
+    (tmp_path / "models/a.mtl").write_text(f"newmtl m\nKd 1 1 1\nmap_Kd {'../images/' * (folder == 'images')}t.png\n")
+    corners = "v 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nvt 2 0\nvt 3 0\nvt 3 1\nvt 2 1\n"
+    (tmp_path / "models/a.obj").write_text(f"mtllib a.mtl\n{corners}usemtl m\nf 1/1 2/2 3/3\nf 1/1 3/3 4/4\n")
+    points, colors = drawn(tmp_path / "models/a.obj")
+    inner = ((points[:, :2] > 0.02) & (points[:, :2] < 0.98)).all(1)
+    assert np.allclose(colors[inner][:, :2], points[inner][:, :2], atol=0.02)
+
+
+def test_pictures_elsewhere_are_not_read(tmp_path):
+    (tmp_path / "a/b/c").mkdir(parents=True)
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "secret.png")
+    (tmp_path / "a/b/c/m.mtl").write_text("newmtl m\nKd 0 1 0\nmap_Kd ../../../secret.png\n")
+    (tmp_path / "a/b/c/m.obj").write_text("mtllib m.mtl\nv 0 0 0\nv 1 0 0\nv 1 1 0\nvt 0 0\nusemtl m\nf 1/1 2/1 3/1\n")
+    _, colors = drawn(tmp_path / "a/b/c/m.obj")
+    assert np.allclose(colors, [0, 1, 0], atol=0.01)
+
+
+def test_a_mesh_without_colours_says_so(tmp_path):
+    square().export(tmp_path / "a.ply")
+    with pytest.raises(NifError, match=r"a\.ply: it has no colours"):
+        coloured_parts(tmp_path / "a.ply")
+
+
+def test_a_textured_face_hides_the_plain_one_on_its_back(tmp_path):
+    Image.new("RGB", (4, 4), (255, 0, 0)).save(tmp_path / "t.png")
+    (tmp_path / "a.mtl").write_text("newmtl m\nKd 1 1 1\nmap_Kd t.png\nnewmtl back\nKd 1 1 1\n")
+    corners = "v 0 0 0\nv 1 0 0\nv 1 1 0\nvt 0 0\nvt 1 0\nvt 1 1\n"
+    (tmp_path / "a.obj").write_text(f"mtllib a.mtl\n{corners}usemtl m\nf 1/1 2/2 3/3\nusemtl back\nf 3/3 2/2 1/1\n")
+    _, colors = drawn(tmp_path / "a.obj")
+    assert np.allclose(colors, [1, 0, 0], atol=0.01)
