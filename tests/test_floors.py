@@ -77,6 +77,23 @@ def test_pure_floors_know_neither_hydra_nor_lightning(path: Path):
             assert name.split(".")[0] not in ("hydra", "omegaconf", "pytorch_lightning", "lightning"), f"{path}: {name}"
 
 
+WINGS = {"shapes": [], "scenes": ["shapes"], "images": ["shapes"]}  # and what each may see of the others
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in FILES if p.relative_to(ROOT).parts[0] == "data"], ids=lambda p: p.relative_to(ROOT).as_posix()
+)
+def test_wings_of_data_stand_apart(path: Path):
+    """Shapes know neither scenes nor images; what is common to all knows none of them. A format trains nothing."""
+    own = path.relative_to(ROOT).parts[1] if len(path.relative_to(ROOT).parts) > 2 else None
+    for module in imports(path):
+        parts = module.split(".")
+        if len(parts) > 2 and parts[1] == "data" and parts[2] in WINGS:
+            assert parts[2] == own or parts[2] in WINGS.get(own or "", []), f"{path.relative_to(ROOT)} imports {module}"
+        if path.parent.name == "formats":
+            assert parts[-1] != "datamodule", f"{path.relative_to(ROOT)} imports {module}"
+
+
 def test_the_checker_sees_every_kind_of_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Inside functions, `from nif_cli import x` and relative ones are seen; names of the package are floor 0."""
     monkeypatch.setitem(globals(), "ROOT", tmp_path)

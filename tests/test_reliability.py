@@ -19,8 +19,8 @@ import torch
 
 from nif_cli import NifError
 from nif_cli.callbacks import Checkpoints, CsvLogger, distance
-from nif_cli.data.memory import Spool
 from nif_cli.data.shapes.datamodule import ShapeData
+from nif_cli.data.shapes.spool import Spool
 from nif_cli.files import Claim, DiskError, _swept, write
 
 

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from nif_cli.data.shapes.samples import Look
+pass
 
 
 @dataclass(frozen=True)
@@ -94,3 +94,15 @@ class Batches(Generic[D]):
         first, processes, number = self.place()
         for k in count(first):  # whoever trains stops after len(self)
             yield self.batch(k * processes + number)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a model is shown of each shape while it trains: `size` points of its surface, displaced by normal `noise` (in
+    units of normalised space); or one of `views` pictures of size x size pixels; or size^3 voxels of the cube that holds
+    the normalised space."""
+
+    kind: Literal["points", "image", "voxels"]
+    size: int
+    noise: float = 0.0
+    views: int = 1

@@ -13,9 +13,8 @@ from torch import Tensor
 from nif_cli import NifError
 from nif_cli.data.datamodule import Needs
 from nif_cli.data.scenes.datamodule import Views
-from nif_cli.data.scenes.scene import Scene
+from nif_cli.data.scenes.scene import RayBatch, Scene
 from nif_cli.data.scenes.visual_hull import visual_hull
-from nif_cli.data.shapes.samples import RayBatch
 from nif_cli.fields.network import RadianceNetwork
 from nif_cli.models.model import Instance, Model
 from nif_cli.models.radiance import BoundRadiance, Codes, Hierarchical, Marching, warm_up

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nif_cli import NifError
-from nif_cli.data.datamodule import Needs
+from nif_cli.data.datamodule import Look, Needs
 from nif_cli.data.shapes.datamodule import ShapeData
 from nif_cli.data.shapes.pool import ShapeBatch
-from nif_cli.data.shapes.samples import Look, Observation
+from nif_cli.data.shapes.samples import Observation
 from nif_cli.encoders.encoder import Encoder
 from nif_cli.field import BoundField, Field, bind
 from nif_cli.fields.network import Network

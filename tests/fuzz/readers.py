@@ -98,9 +98,9 @@ def deepsdf(root: Path) -> None:
 
 
 def onet(root: Path) -> None:
+    from nif_cli.data.datamodule import Look
     from nif_cli.data.shapes.conditioning import load_look
     from nif_cli.data.shapes.presampled import OnetData
-    from nif_cli.data.shapes.samples import Look
 
     data = OnetData(str(root))
     for id, read in data.sources():
@@ -123,7 +123,7 @@ def _placed(transform) -> None:
 
 
 def voxels(root: Path) -> None:
-    from nif_cli.data.shapes.meshes import Voxels
+    from nif_cli.data.shapes.voxel_grids import Voxels
 
     for _, read in Voxels(str(root)).meshes()[:2]:
         assert np.isfinite(read().vertices).all(), "silent: not finite"
@@ -194,7 +194,7 @@ def _views(scenes) -> None:
 
 
 def transforms(root: Path) -> None:
-    from nif_cli.data.scenes.formats.transforms import TransformsViews
+    from nif_cli.data.scenes.transforms import TransformsViews
 
     _views(TransformsViews(str(root)).prepare())
 
@@ -212,7 +212,7 @@ def colmap(root: Path) -> None:
 
 
 def llff(root: Path) -> None:
-    from nif_cli.data.scenes.formats.llff import LlffViews
+    from nif_cli.data.scenes.llff import LlffViews
 
     _views(LlffViews(str(root)).prepare())
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from nif_cli import NifError
-from nif_cli.data.shapes.meshes import ToyShapes
 from nif_cli.data.shapes.pool import ShapeBatch
+from nif_cli.data.shapes.toy import ToyShapes
 from nif_cli.fields.mlp import MLP
 from nif_cli.losses import clamped_l1
 from nif_cli.models.deepsdf import DeepSdf

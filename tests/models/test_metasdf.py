@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from nif_cli import NifError, runs
-from nif_cli.data.shapes.meshes import ToyShapes
 from nif_cli.data.shapes.pool import ShapeBatch
 from nif_cli.data.shapes.samples import Observation
+from nif_cli.data.shapes.toy import ToyShapes
 from nif_cli.fields.mlp import MLP
 from nif_cli.fields.siren import Siren
 from nif_cli.models.adaptation import Task

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 from nif_cli import NifError, runs
-from nif_cli.data.shapes.meshes import ToyShapes
 from nif_cli.data.shapes.samples import Observation
+from nif_cli.data.shapes.toy import ToyShapes
 from nif_cli.encoders.pointcloud import LatentEncoder, LocalPointNet, PointNet
 from nif_cli.encoders.voxels import VoxelNet
 from nif_cli.field import evaluate

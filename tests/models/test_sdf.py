@@ -9,8 +9,8 @@ import trimesh
 from torch import nn
 
 from nif_cli import NifError
-from nif_cli.data.shapes.meshes import ToyShapes
 from nif_cli.data.shapes.pool import ShapeBatch
+from nif_cli.data.shapes.toy import ToyShapes
 from nif_cli.fields.mlp import MLP
 from nif_cli.fields.network import Network
 from nif_cli.models.optimizers import Adam

@@ -11,11 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from nif_cli import NifError
 from nif_cli.data.datamodule import Batches, Data
-from nif_cli.data.images.formats.pixels import read_picture
+from nif_cli.data.images.formats.outlines import read_outline
 from nif_cli.data.images.formats.svg import read_drawing
-from nif_cli.geometry.curves import Curves, level_set, segments_of, signed_distance
+from nif_cli.geometry.curves import Curves, segments_of, signed_distance
 from nif_cli.geometry.mesh import Transform, unit_ball
 
 
@@ -119,16 +118,3 @@ class CurveBatches(Batches[CurveData]):
 
 def _moved(curve: np.ndarray, transform: Transform) -> np.ndarray:
     return (curve + np.asarray(transform.offset[:2])) * transform.scale
-
-
-def read_outline(path: Path) -> Curves:
-    """Where a picture is half as bright as white; dark is inside, so is what touches the border."""
-    pixels = read_picture(path)
-    colour = pixels[..., :3].mean(-1) / np.iinfo(pixels.dtype).max
-    if pixels.shape[2] == 4:  # on white
-        alpha = pixels[..., 3] / np.iinfo(pixels.dtype).max
-        colour = colour * alpha + 1 - alpha
-    curves = level_set(1 - colour, 0.5)
-    if not curves:
-        raise NifError(f"{path}: nothing in it is darker than half of white; a curve needs a dark shape on a light ground")
-    return [curve + 0.5 for curve in curves]  # pixel centres

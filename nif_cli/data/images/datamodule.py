@@ -16,7 +16,8 @@ from torch import Tensor
 from nif_cli import NifError
 from nif_cli.data.datamodule import Batches, Data, in_turn
 from nif_cli.data.images.folder import KeptPicture, Picture, PicturesBatch, about, draw, lies, picture_files, read_pictures
-from nif_cli.data.images.formats.pixels import Pixels, colour_card, read_picture
+from nif_cli.data.images.formats.pixels import Pixels, read_picture
+from nif_cli.data.images.toy import colour_card
 from nif_cli.data.memory import memory_limit
 
 TILE = 256  # pixels along the side of a tile

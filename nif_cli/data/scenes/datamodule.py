@@ -14,9 +14,8 @@ from nif_cli import NifError
 from nif_cli.data.datamodule import Batches, Data
 from nif_cli.data.memory import memory_limit
 from nif_cli.data.scenes.poses import cut
-from nif_cli.data.scenes.scene import Background, Scene, View
+from nif_cli.data.scenes.scene import Background, RayBatch, Scene, View
 from nif_cli.data.scenes.sighting import sighted
-from nif_cli.data.shapes.samples import RayBatch
 from nif_cli.rendering.cameras import Rays
 from nif_cli.rendering.lenses import Camera as Camera
 from nif_cli.rendering.lenses import Ndc as Ndc

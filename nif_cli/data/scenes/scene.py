@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from nif_cli import NifError
@@ -183,3 +183,23 @@ def _restored(saved: dict[str, Any]) -> list[View]:
         cameras.append(Camera(int(width), int(height), *map(float, numbers), **how))  # type: ignore[arg-type]
     poses = _tensor(saved["poses"], (len(saved["names"]), 3, 4))
     return [View(str(n), p, cameras[c]) for n, p, c in zip(saved["names"], poses, saved["which"], strict=True)]
+
+
+@dataclass
+class RayBatch:
+    """Rays of the training views, in normalised space, and the colours that are seen along them."""
+
+    origins: Float[Tensor, "R 3"]
+    directions: Float[Tensor, "R 3"]  # unit, except in NDC
+    views: Float[Tensor, "R 3"]  # unit directions in the world: what colours may depend on; `directions`, except in NDC
+    near: Float[Tensor, "R"]  # along the ray
+    far: Float[Tensor, "R"]
+    colors: Float[Tensor, "R 4"]  # sRGB and straight alpha (1 where the pictures have none), in [0, 1]
+    valid: Bool[Tensor, "R"]  # whether the colour counts
+    scene: Int64[Tensor, "R"]  # which of the data's scenes
+
+    def __len__(self) -> int:
+        return len(self.origins)
+
+    def to(self, device: torch.device | str) -> RayBatch:
+        return RayBatch(*(getattr(self, f.name).to(device) for f in fields(self)))

@@ -14,8 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from nif_cli import NifError
+from nif_cli.data.datamodule import Look
 from nif_cli.data.shapes.formats.voxels import read_grids
-from nif_cli.data.shapes.samples import Look, Observation
+from nif_cli.data.shapes.samples import Observation
 from nif_cli.geometry.distance import MeshDistance, first_hits
 from nif_cli.geometry.mesh import Transform
 from nif_cli.rendering.cameras import look_from, pinhole_rays

@@ -17,12 +17,13 @@ from scipy.spatial import KDTree
 from tqdm import tqdm
 
 from nif_cli import NifError
-from nif_cli.data.datamodule import Batches, Data, Needs, in_turn
-from nif_cli.data.memory import Spool, memory_limit
+from nif_cli.data.datamodule import Batches, Data, Look, Needs, in_turn
+from nif_cli.data.memory import memory_limit
 from nif_cli.data.shapes.conditioning import load_look
 from nif_cli.data.shapes.formats.onet import OnetTree
 from nif_cli.data.shapes.pool import ShapeBatch, ShapePool, ShardedPool
-from nif_cli.data.shapes.samples import Look, Observation, ShapeSamples
+from nif_cli.data.shapes.samples import Observation, ShapeSamples
+from nif_cli.data.shapes.spool import Spool
 from nif_cli.files import DiskError
 from nif_cli.geometry.mesh import SPACES
 from nif_cli.geometry.sampling import sample_around

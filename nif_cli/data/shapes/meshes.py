@@ -6,28 +6,22 @@ import hashlib
 import os
 import tempfile
 import warnings
-import zlib
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import trimesh
-from scipy.ndimage import binary_fill_holes
 
 from nif_cli import NifError
 from nif_cli.data.memory import cache_folder
-from nif_cli.data.shapes.conditioning import grid_lookup, mesh_pictures, mesh_voxels, view_poses
+from nif_cli.data.shapes.conditioning import mesh_pictures, mesh_voxels, view_poses
 from nif_cli.data.shapes.datamodule import ShapeData, Source
-from nif_cli.data.shapes.formats.voxels import Grid, grid_files, read_grids
 from nif_cli.data.shapes.samples import Observation, ShapeSamples
-from nif_cli.data.shapes.toy import FAMILIES, toy_shape
 from nif_cli.geometry.distance import signed_samples
-from nif_cli.geometry.mesh import SPACES, clean, inspect_mesh, load_mesh, mesh_files, unit_ball
-from nif_cli.geometry.voxels import voxel_mesh
+from nif_cli.geometry.mesh import SPACES, inspect_mesh, load_mesh, mesh_files, unit_ball
 from nif_cli.metrics.protocols import Truth
 from nif_cli.untrusted import read_npz
 
@@ -142,94 +136,6 @@ class Meshes(Folder):
     def everything(self) -> list[tuple[str, Callable[[], trimesh.Trimesh]]]:
         base = self.path if self.path.is_dir() else self.path.parent
         return [(f.relative_to(base).with_suffix("").as_posix(), partial(load_mesh, f)) for f in mesh_files(self.path)]
-
-
-class ToyShapes(MeshData):
-    """`count` shapes of the `families` for split=train, `test` others for split=test: nothing to download."""
-
-    def __init__(
-        self,
-        count: int = 12,
-        test: int = 4,
-        families: Sequence[str] = FAMILIES,
-        split: Literal["train", "test"] = "train",
-        **settings,
-    ):
-        super().__init__(**settings)
-        if count < 1 or test < 0 or not families:
-            raise ValueError(f"count={count}, test={test}, families={list(families)}: at least one shape of one family")
-        wrong = [f for f in families if f not in FAMILIES]
-        if wrong:
-            raise ValueError(f"families: no family '{wrong[0]}'; there are {', '.join(FAMILIES)}")
-        self.count, self.test = count, test
-        self.families, self.split = tuple(families), split
-
-    def meshes(self) -> list[tuple[str, Callable[[], trimesh.Trimesh]]]:
-        word, first, count = ("", 0, self.count) if self.split == "train" else ("test_", 2**31, self.test)  # apart, always
-        found = []
-        for i in range(count):
-            family, n = self.families[i % len(self.families)], i // len(self.families)
-            found.append((f"{family}/{word}{n:04d}", partial(self.read, family, self.seed * 100_003 + first + n)))
-        return found
-
-    @staticmethod
-    def read(family: str, seed: int) -> trimesh.Trimesh:
-        return clean(toy_shape(family, seed), f"toy {family} {seed}")
-
-
-class Voxels(Folder):
-    """Occupancy grids: a binvox, npy or npz file, stacked grids in one array, or a folder of such files. `fill` closes the
-    hollow of a grid that holds surface voxels only. The surface is that of the grid's distance field; what is inside, to
-    models that ask for that and not for distances, is what the grid says."""
-
-    def __init__(self, path: str, fill: bool = True, **settings):
-        super().__init__(path, **settings)
-        self.fill = fill
-        self.grids: dict[str, Callable[[], Grid]] = {}
-
-    def everything(self) -> list[tuple[str, Callable[[], trimesh.Trimesh]]]:
-        base = self.path if self.path.is_dir() else self.path.parent
-        found = []
-        for file in grid_files(self.path):
-            stem = file.relative_to(base).with_suffix("").as_posix()
-            grids = read_grids(file)
-            for row in range(len(grids)):
-                id = stem if grids.single else f"{stem}_{row:04d}"
-                name = f"{file} ({id})"
-                found.append((id, partial(self.read, grids.read, row, name)))
-                self.grids[id] = partial(grids.read, row)
-        return found
-
-    def _sample(self, id: str, read: Callable[[], trimesh.Trimesh]) -> ShapeSamples:
-        shape = super()._sample(id, read)
-        occupied, to_voxels = self.grids[id]()
-        positions = to_voxels.to_normalised(shape.transform.to_original(shape.points))
-        filled = np.asarray(binary_fill_holes(occupied)) if self.fill else occupied
-        return replace(shape, inside=grid_lookup(filled, positions))
-
-    def read(self, grid: Callable[[int], Grid], row: int, name: str) -> trimesh.Trimesh:
-        occupied, transform = grid(row)
-        if not occupied.any():
-            raise NifError(f"{name}: the grid is empty")
-        mesh = voxel_mesh(occupied, self.fill)
-        return clean(trimesh.Trimesh(transform.to_original(mesh.vertices), mesh.faces, process=False), name)
-
-    def truth(self, id: str) -> Truth:
-        """The mesh that was learned from, and the filled grid itself at 100,000 uniform points of its box (always the same),
-        one voxel of air around."""
-        read = dict(self.everything())[id]
-        assert isinstance(read, partial)
-        occupied, transform = read.args[0](read.args[1])
-        if self.fill:
-            occupied = np.asarray(binary_fill_holes(occupied))
-        shape = np.array(occupied.shape)
-        rng = np.random.default_rng(zlib.crc32(id.encode()))
-        where = rng.uniform(-1.5, shape + 0.5, (100_000, 3))
-        cell = np.rint(where).astype(np.int64)
-        within = ((cell >= 0) & (cell < shape)).all(1)
-        inside = np.zeros(len(where), bool)
-        inside[within] = occupied[tuple(cell[within].T)]
-        return Truth(read(), points=transform.to_original(where), inside=inside)
 
 
 def _cached(key: str, names: Sequence[str] = ("points", "distance", "surface", "normals")) -> dict[str, np.ndarray] | None:

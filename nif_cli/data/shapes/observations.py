@@ -14,8 +14,9 @@ import trimesh
 from jaxtyping import Float
 
 from nif_cli import NifError
+from nif_cli.data.datamodule import Look
 from nif_cli.data.shapes.conditioning import DISTANCE, mesh_pictures, mesh_voxels
-from nif_cli.data.shapes.samples import Look, Observation, ShapeSamples
+from nif_cli.data.shapes.samples import Observation, ShapeSamples
 from nif_cli.geometry.distance import first_hits, signed_samples
 from nif_cli.geometry.mesh import SPACES
 from nif_cli.geometry.sampling import sample_surface

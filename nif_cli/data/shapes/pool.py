@@ -16,7 +16,8 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from nif_cli.data.shapes.samples import Look, ShapeSamples
+from nif_cli.data.datamodule import Look
+from nif_cli.data.shapes.samples import ShapeSamples
 from nif_cli.untrusted import read_npy
 
 

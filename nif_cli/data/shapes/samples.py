@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float, Int64, UInt8
-from torch import Tensor
+from jaxtyping import Bool, Float, UInt8
 
 from nif_cli.geometry.mesh import Transform
 
@@ -67,18 +64,6 @@ class Observation:
         return {f.name: v for f in fields(self) if isinstance(v := getattr(self, f.name), np.ndarray)}
 
 
-@dataclass(frozen=True)
-class Look:
-    """What a model is shown of each shape while it trains: `size` points of its surface, displaced by normal `noise` (in
-    units of normalised space); or one of `views` pictures of size x size pixels; or size^3 voxels of the cube that holds
-    the normalised space."""
-
-    kind: Literal["points", "image", "voxels"]
-    size: int
-    noise: float = 0.0
-    views: int = 1
-
-
 @dataclass
 class ShapeSamples:
     """One shape in normalised space. `distance` is positive inside; what a source does not know stays None. `surface`
@@ -101,23 +86,3 @@ class ShapeSamples:
     def nbytes(self) -> int:
         """The bytes that a pool keeps of it."""
         return 16 * len(self.points) + (24 * len(self.surface) if self.surface is not None else 0)
-
-
-@dataclass
-class RayBatch:
-    """Rays of the training views, in normalised space, and the colours that are seen along them."""
-
-    origins: Float[Tensor, "R 3"]
-    directions: Float[Tensor, "R 3"]  # unit, except in NDC
-    views: Float[Tensor, "R 3"]  # unit directions in the world: what colours may depend on; `directions`, except in NDC
-    near: Float[Tensor, "R"]  # along the ray
-    far: Float[Tensor, "R"]
-    colors: Float[Tensor, "R 4"]  # sRGB and straight alpha (1 where the pictures have none), in [0, 1]
-    valid: Bool[Tensor, "R"]  # whether the colour counts
-    scene: Int64[Tensor, "R"]  # which of the data's scenes
-
-    def __len__(self) -> int:
-        return len(self.origins)
-
-    def to(self, device: torch.device | str) -> RayBatch:
-        return RayBatch(*(getattr(self, f.name).to(device) for f in fields(self)))

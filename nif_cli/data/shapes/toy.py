@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Literal
+
 import numpy as np
 import trimesh
 from trimesh.creation import box, cylinder, revolve
+
+from nif_cli.data.shapes.meshes import MeshData
+from nif_cli.geometry.mesh import clean
 
 FAMILIES = ("chair", "table", "lamp")
 
@@ -91,3 +98,42 @@ def _lamp(rng: np.random.Generator) -> list[trimesh.Trimesh]:
     bulb = trimesh.creation.icosphere(2, knob)
     bulb.apply_translation([0, height * rng.uniform(0.2, 0.6), 0])
     return [shade, bulb, _rod(0, 0, 0, rng.uniform(0.04, 0.1), base), _rod(0, 0, 0.02, height + tall / 2, stem)]
+
+
+pass
+
+
+pass
+
+
+class ToyShapes(MeshData):
+    """`count` shapes of the `families` for split=train, `test` others for split=test: nothing to download."""
+
+    def __init__(
+        self,
+        count: int = 12,
+        test: int = 4,
+        families: Sequence[str] = FAMILIES,
+        split: Literal["train", "test"] = "train",
+        **settings,
+    ):
+        super().__init__(**settings)
+        if count < 1 or test < 0 or not families:
+            raise ValueError(f"count={count}, test={test}, families={list(families)}: at least one shape of one family")
+        wrong = [f for f in families if f not in FAMILIES]
+        if wrong:
+            raise ValueError(f"families: no family '{wrong[0]}'; there are {', '.join(FAMILIES)}")
+        self.count, self.test = count, test
+        self.families, self.split = tuple(families), split
+
+    def meshes(self) -> list[tuple[str, Callable[[], trimesh.Trimesh]]]:
+        word, first, count = ("", 0, self.count) if self.split == "train" else ("test_", 2**31, self.test)  # apart, always
+        found = []
+        for i in range(count):
+            family, n = self.families[i % len(self.families)], i // len(self.families)
+            found.append((f"{family}/{word}{n:04d}", partial(self.read, family, self.seed * 100_003 + first + n)))
+        return found
+
+    @staticmethod
+    def read(family: str, seed: int) -> trimesh.Trimesh:
+        return clean(toy_shape(family, seed), f"toy {family} {seed}")

@@ -8,8 +8,8 @@ import pytest
 from nif_cli import NifError
 from nif_cli.data.scenes.blender import BlenderViews
 from nif_cli.data.scenes.colmap import ColmapViews
-from nif_cli.data.scenes.formats.llff import LlffViews
-from nif_cli.data.scenes.formats.transforms import TransformsViews
+from nif_cli.data.scenes.llff import LlffViews
+from nif_cli.data.scenes.transforms import TransformsViews
 
 SHARED = Path(os.environ["NIF_DATA"]).resolve().parent if os.environ.get("NIF_DATA") else Path(__file__).parents[4] / "shared"
 CASES = SHARED / "cases" / "scenes"

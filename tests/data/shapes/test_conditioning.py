@@ -9,8 +9,9 @@ import trimesh
 from PIL import Image
 
 from nif_cli import NifError
+from nif_cli.data.datamodule import Look
 from nif_cli.data.shapes.conditioning import grid_voxels, load_look, load_picture, mesh_pictures, mesh_voxels, view_poses
-from nif_cli.data.shapes.samples import Look, Observation
+from nif_cli.data.shapes.samples import Observation
 from nif_cli.geometry.mesh import Transform
 from nif_cli.rendering.cameras import pinhole_rays, turntable
 from nif_cli.rendering.pictures import picture

@@ -7,7 +7,8 @@ import trimesh
 
 from nif_cli import NifError
 from nif_cli.data.shapes.datamodule import ShapeBatches
-from nif_cli.data.shapes.meshes import Meshes, ToyShapes
+from nif_cli.data.shapes.meshes import Meshes
+from nif_cli.data.shapes.toy import ToyShapes
 from nif_cli.geometry.mesh import BALL_RADIUS
 
 CPU = torch.device("cpu")

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from nif_cli import NifError
-from nif_cli.data.datamodule import Needs
+from nif_cli.data.datamodule import Look, Needs
 from nif_cli.data.memory import memory_limit
 from nif_cli.data.shapes.datamodule import ShapeBatches, ShapeData
-from nif_cli.data.shapes.meshes import ToyShapes
 from nif_cli.data.shapes.pool import ShapePool, ShardedPool
-from nif_cli.data.shapes.samples import Look, Observation, ShapeSamples
+from nif_cli.data.shapes.samples import Observation, ShapeSamples
+from nif_cli.data.shapes.toy import ToyShapes
 from nif_cli.geometry.mesh import Transform
 
 CPU = torch.device("cpu")

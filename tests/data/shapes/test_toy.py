@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from nif_cli.data.shapes.meshes import ToyShapes
-from nif_cli.data.shapes.toy import FAMILIES, toy_shape
+from nif_cli.data.shapes.toy import FAMILIES, ToyShapes, toy_shape
 from nif_cli.geometry.mesh import clean, inspect_mesh
 
 

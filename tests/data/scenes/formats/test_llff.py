@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from nif_cli import NifError
-from nif_cli.data.scenes.formats.llff import LlffViews, read_poses_bounds
+from nif_cli.data.scenes.formats.llff import read_poses_bounds
+from nif_cli.data.scenes.llff import LlffViews
 from nif_cli.rendering.cameras import turntable
 from nif_cli.rendering.lenses import project
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from nif_cli import NifError
-from nif_cli.data.scenes.formats.transforms import TransformsViews
+from nif_cli.data.scenes.transforms import TransformsViews
 
 NAMES = [f"{k:04d}.jpg" for k in range(10)]
 
