@@ -35,7 +35,7 @@ SWEEPERS = (
     *("hydra._internal.core_plugins.basic_sweeper.BasicSweeper", "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper."),
     *("optuna.samplers.", "optuna.distributions."),
 )
-CALLBACKS = ("nif_cli.sweep.", "hydra.experimental.callbacks.LogJobReturnCallback")
+CALLBACKS = ("nif_cli.training.sweep.", "hydra.experimental.callbacks.LogJobReturnCallback")
 TARGETS = {"launcher": LAUNCHERS, "sweeper": SWEEPERS, "callbacks": CALLBACKS}
 FOLDERS = {"run.dir": ".", "output_subdir": None, "job.chdir": False}  # what nif's own configuration says
 NAMED = re.compile(r"\$\{\s*([^{}:$\s]+)\s*\}")  # an interpolation of another key

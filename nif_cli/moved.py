@@ -7,6 +7,10 @@ from typing import Any
 
 # old dotted path of a class: its path today
 MOVED: dict[str, str] = {
+    "nif_cli.callbacks.Checkpoints": "nif_cli.training.callbacks.Checkpoints",
+    "nif_cli.callbacks.CsvLogger": "nif_cli.training.csv_logger.CsvLogger",
+    "nif_cli.callbacks.Preview": "nif_cli.training.callbacks.Preview",
+    "nif_cli.callbacks.Progress": "nif_cli.training.callbacks.Progress",
     "nif_cli.data.clouds.PointClouds": "nif_cli.data.shapes.point_clouds.PointClouds",
     "nif_cli.data.curve.CurveBatches": "nif_cli.data.images.curves.CurveBatches",
     "nif_cli.data.curve.CurveData": "nif_cli.data.images.curves.CurveData",
@@ -34,6 +38,11 @@ MOVED: dict[str, str] = {
     "nif_cli.data.toy_views.ToyViews": "nif_cli.data.scenes.toy.ToyViews",
     "nif_cli.data.views.RayBatches": "nif_cli.data.scenes.datamodule.RayBatches",
     "nif_cli.data.views.Views": "nif_cli.data.scenes.datamodule.Views",
+    "nif_cli.models.optimizers.Adam": "nif_cli.optim.adam.Adam",
+    "nif_cli.models.optimizers.Cosine": "nif_cli.optim.schedules.Cosine",
+    "nif_cli.models.optimizers.Halving": "nif_cli.optim.schedules.Halving",
+    "nif_cli.sweep.Comparison": "nif_cli.training.sweep.Comparison",
+    "nif_cli.sweep.SweepTable": "nif_cli.training.sweep.SweepTable",
 }
 
 # (path of a class today, old key of its configuration): the key today

@@ -66,7 +66,9 @@ ATTACKS = {
     "a name of the clock": {"hydra": {"callbacks": {"x": {"_target_": "${now:os.system}", "command": TOUCH}}}},
     "a nested class": {
         "hydra": {
-            "callbacks": {"table": {"_target_": "nif_cli.sweep.SweepTable", "x": {"_target_": "os.system", "command": "x"}}}
+            "callbacks": {
+                "table": {"_target_": "nif_cli.training.sweep.SweepTable", "x": {"_target_": "os.system", "command": "x"}}
+            }
         }
     },
     "a launcher": {"hydra": {"launcher": {"_target_": "os.system", "command": TOUCH}}},

@@ -18,9 +18,11 @@ FLOORS = [
     ["geometry"],
     ["rendering", "metrics", "losses"],
     ["fields", "data"],
-    ["encoders"],
+    ["encoders", "optim"],
     ["models"],
-    ["config", "runs", "callbacks", "sweep", "training", "words", "composition"],
+    ["config", "runs", "words", "composition"],
+    ["training", "inference"],
+    ["evaluation"],
     ["cli", "completion", "terminal", "commands", "__main__"],
 ]
 FILES = sorted(ROOT.rglob("*.py"))

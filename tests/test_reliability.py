@@ -18,10 +18,11 @@ import pytest
 import torch
 
 from nif_cli import NifError
-from nif_cli.callbacks import Checkpoints, CsvLogger, distance
 from nif_cli.data.shapes.datamodule import ShapeData
 from nif_cli.data.shapes.spool import Spool
 from nif_cli.files import Claim, DiskError, _swept, write
+from nif_cli.training.callbacks import Checkpoints, distance
+from nif_cli.training.csv_logger import CsvLogger
 
 
 @pytest.fixture(autouse=True)

@@ -85,7 +85,7 @@ class TestStrangers:
             runs.load(run)
 
     def test_the_config_file_of_a_run_is_not_trusted_either(self, run: Path, nif):
-        text = (run / "config.yaml").read_text().replace("nif_cli.models.optimizers.Adam", "os.system")
+        text = (run / "config.yaml").read_text().replace("nif_cli.optim.adam.Adam", "os.system")
         assert "os.system" in text
         (run / "config.yaml").write_text(text)
         assert "optimizer._target_=os.system" in nif("train", f"resume={run}").error

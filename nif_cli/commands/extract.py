@@ -14,7 +14,6 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from nif_cli import NifError, runs
-from nif_cli.commands.of_run import OpenRun, open_run
 from nif_cli.config import check, did_you_mean
 from nif_cli.field import Field, Signal
 from nif_cli.geometry.curves import extract_curves, svg
@@ -22,6 +21,7 @@ from nif_cli.geometry.extraction import extract_mesh
 from nif_cli.geometry.finishing import field_normals, largest_part, refined, simplified, vertex_colors
 from nif_cli.geometry.mesh import Transform
 from nif_cli.geometry.writing import WRITABLE, mesh_bytes, remark
+from nif_cli.inference.open_run import OpenRun, open_run
 from nif_cli.rendering.volume import RadianceField, surface_colors
 from nif_cli.words import paste
 

@@ -21,13 +21,13 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from nif_cli import NifError, __version__, conf_folder
-from nif_cli.commands.ending import ending
 from nif_cli.config import check, did_you_mean
 from nif_cli.data.shapes import preprocess
 from nif_cli.data.shapes.formats import deepsdf, onet
 from nif_cli.data.shapes.preprocess import FORMATS, REPAIRS, Settings, Task
 from nif_cli.files import Claim, DiskError, safe_name, write
 from nif_cli.geometry.mesh import mesh_files
+from nif_cli.training.ending import ending
 from nif_cli.untrusted import one_line
 from nif_cli.words import paste
 

@@ -11,9 +11,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from nif_cli import NifError, runs
-from nif_cli.commands import of_new_pictures
-from nif_cli.commands.of_new_shapes import check_keys, check_kind, infer, shown
-from nif_cli.commands.save_run import check_savable, save_run
+from nif_cli.commands import reconstruct_images
 from nif_cli.config import check, did_you_mean
 from nif_cli.data.images.datamodule import ImageData
 from nif_cli.data.shapes.samples import Observation
@@ -23,10 +21,12 @@ from nif_cli.files import write, write_npz
 from nif_cli.geometry.extraction import extract_mesh
 from nif_cli.geometry.mesh import SPACES, Transform, load_mesh
 from nif_cli.geometry.writing import WRITABLE, mesh_bytes, remark
+from nif_cli.inference.shapes import check_keys, check_kind, infer, shown
 from nif_cli.models.metasdf import MetaSdf
 from nif_cli.models.model import Model
 from nif_cli.rendering.cameras import turntable
 from nif_cli.rendering.pictures import picture, png_bytes, sheet
+from nif_cli.training.export import check_savable, save_run
 from nif_cli.untrusted import reading
 from nif_cli.words import paste
 
@@ -49,7 +49,7 @@ def main(cfg: DictConfig) -> None:
     if config["run"] is None:
         print(f"run: {run}")
     if isinstance(model, MetaSdf) and model.learns is ImageData:
-        of_new_pictures.reconstruct(config, model, run, device)
+        reconstruct_images.reconstruct_images(config, model, run, device)
         return
     files = _files(config["input"])
     given, transforms, seen, failed = [], [], [], []

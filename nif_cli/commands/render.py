@@ -15,12 +15,12 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from nif_cli import NifError, runs
-from nif_cli.commands.of_run import OpenRun, open_run, pair_name
 from nif_cli.commands.render_views import CAMERAS, FRAMES, channels_of, render_views
 from nif_cli.config import blame, check
 from nif_cli.field import Field, Signal
 from nif_cli.files import available_memory
 from nif_cli.geometry.mesh import Transform
+from nif_cli.inference.open_run import OpenRun, open_run, pair_name
 from nif_cli.rendering.cameras import turntable
 from nif_cli.rendering.pictures import (
     displayed,

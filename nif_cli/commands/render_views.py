@@ -13,11 +13,11 @@ import torch
 from tqdm import tqdm
 
 from nif_cli import NifError, runs
-from nif_cli.commands.of_run import OpenRun
 from nif_cli.config import blame, did_you_mean
 from nif_cli.data.scenes.formats.camera_paths import read_camera_path
 from nif_cli.data.scenes.poses import normalised
 from nif_cli.data.scenes.scene import Scene, View
+from nif_cli.inference.open_run import OpenRun
 from nif_cli.rendering.lenses import Camera
 from nif_cli.rendering.paths import focus, mean_pose, one_sided, orbit, spiral
 from nif_cli.rendering.photographs import CHANNELS, Photograph

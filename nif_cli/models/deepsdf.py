@@ -21,7 +21,7 @@ from nif_cli.fields.network import Network
 from nif_cli.losses import clamped_l1
 from nif_cli.models.code_fitting import BoundsPool, bounds_of, fit_codes, violation
 from nif_cli.models.model import Inferred, Instance, Model
-from nif_cli.models.optimizers import Adam
+from nif_cli.optim.adam import Adam
 
 
 class DeepSdf(Model):

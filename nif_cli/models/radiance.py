@@ -12,7 +12,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from nif_cli.data.scenes.scene import Scene
-from nif_cli.models.optimizers import Adam
+from nif_cli.optim.adam import Adam
 from nif_cli.rendering.cameras import Rays
 from nif_cli.rendering.occupancy import GridMarch, OccupancyGrid
 from nif_cli.rendering.sampling import dense, importance, intervals, stratified

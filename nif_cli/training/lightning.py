@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from nif_cli import NifError
 from nif_cli.data.datamodule import Batches, Data
 from nif_cli.models.model import Model
-from nif_cli.models.resuming import reapply
+from nif_cli.training.reapply import reapply
 
 
 class Training(pl.LightningModule):

@@ -35,16 +35,16 @@ from machine import RESULTS, record
 from torch.func import functional_call
 
 from nif_cli import runs
-from nif_cli.commands.train import _keep_memory
 from nif_cli.config import build
 from nif_cli.data.shapes.pool import ShapeBatch
 from nif_cli.fields.mlp import MLP
 from nif_cli.losses import clamped_error
 from nif_cli.models.adaptation import Task, adam, spread
 from nif_cli.models.metasdf import MetaSdf
-from nif_cli.models.optimizers import Adam
+from nif_cli.optim.adam import Adam
 from nif_cli.rendering.charts import chart
 from nif_cli.rendering.pictures import png_bytes
+from nif_cli.training.trainer import keep_memory
 
 SHAPES, STEPS = 32, 3
 SETTINGS = {"2,048 points, 5 x 256": (2048, 5, 256), "256 points, 4 x 64": (256, 4, 64)}
@@ -95,7 +95,7 @@ def step(kind: str, points: int, layers: int, width: int, device: str) -> tuple[
 def one(kind: str, setting: str, device: str, threads: int) -> None:
     """In a process of its own: seconds of a step and its peak memory, as JSON on the last line."""
     torch.set_num_threads(threads)
-    _keep_memory()
+    keep_memory()
     points, layers, width = SETTINGS[setting]
     _, _, run = step(kind, points, layers, width, device)
     cuda = device != "cpu"

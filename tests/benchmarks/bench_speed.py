@@ -29,10 +29,10 @@ import torch
 from machine import record
 from torch import Tensor
 
-from nif_cli.commands.train import _keep_memory, _quiet
 from nif_cli.fields.mlp import MLP, Linear
 from nif_cli.losses import clamped_l1
-from nif_cli.models.optimizers import Adam
+from nif_cli.optim.adam import Adam
+from nif_cli.training.trainer import keep_memory, quiet
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -42,7 +42,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def step(rounds: int = 9) -> dict:
-    _keep_memory()  # as nif train does
+    keep_memory()  # as nif train does
     shapes, points = 16, 1024
     network = MLP(3, 1, 256, width=512, layers=8, skips=[4], weight_norm=True, dropout=0.2, output="tanh").train()
     optimizer = Adam(network.parameters(), lr=5e-4, fused=True)
@@ -119,7 +119,7 @@ def loop(steps: int = 2000, points: int = 512, rounds: int = 3) -> dict:
                 optimizer.step()
 
         alone = seconds(partial(plain, bare, optimizer)) / steps
-        with _quiet():
+        with quiet():
             trainer = pl.Trainer(
                 max_steps=steps, max_epochs=-1, accelerator="cpu", devices=1, logger=False, inference_mode=False,
                 enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False, num_sanity_val_steps=0,

@@ -8,7 +8,7 @@ import torch
 from nif_cli import NifError
 from nif_cli.fields import grids
 from nif_cli.fields.radiance import Nerf, Ngp, spherical_harmonics
-from nif_cli.models.optimizers import Adam
+from nif_cli.optim.adam import Adam
 
 
 def places(count: int, seed: int = 0):

@@ -58,7 +58,7 @@ def resume(root: Path) -> None:
 
 
 def metrics(root: Path) -> None:
-    from nif_cli.callbacks import CsvLogger
+    from nif_cli.training.csv_logger import CsvLogger
 
     logger = CsvLogger(str(root))
     logger.forget_after(3)

@@ -11,7 +11,7 @@ from nif_cli.data.shapes.toy import ToyShapes
 from nif_cli.fields.mlp import MLP
 from nif_cli.losses import clamped_l1
 from nif_cli.models.deepsdf import DeepSdf
-from nif_cli.models.optimizers import Adam
+from nif_cli.optim.adam import Adam
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from nif_cli.fields.mlp import MLP
 from nif_cli.fields.siren import Siren
 from nif_cli.models.adaptation import Task
 from nif_cli.models.metasdf import MetaSdf
-from nif_cli.models.optimizers import Adam
+from nif_cli.optim.adam import Adam
 
 TINY_SIREN = partial(Siren, width=5, layers=2, omega=4.0, first_omega=4.0)
 

@@ -14,7 +14,7 @@ from nif_cli.data.images.folder import PicturesBatch
 from nif_cli.data.shapes.samples import Observation
 from nif_cli.fields.siren import Siren
 from nif_cli.models.metasdf import MetaSdf
-from nif_cli.models.optimizers import Adam
+from nif_cli.optim.adam import Adam
 
 SMALL = ["field=siren_small", "field.width=16", "field.layers=2", "model.steps=2", "data.batch_points=256"]
 QUICK = ["trainer.max_time=null", "trainer.max_steps=8", "callbacks=quiet", "logger=csv", "device=cpu", "output_dir=run"]

@@ -14,7 +14,7 @@ from nif_cli.data.scenes.toy import ToyViews
 from nif_cli.fields.radiance import Nerf as PublishedNetwork
 from nif_cli.fields.radiance import Ngp
 from nif_cli.models.nerf import Nerf
-from nif_cli.models.optimizers import Adam
+from nif_cli.optim.adam import Adam
 from nif_cli.rendering.volume import RadianceField, volume_render
 
 NGP = functools.partial(Ngp, log2_table=14, levels=6, level_features=4, finest=128, half=False)

@@ -18,7 +18,7 @@ from nif_cli.field import evaluate
 from nif_cli.fields.conditional import ConditionalResNet
 from nif_cli.fields.local import LocalDecoder
 from nif_cli.models.occupancy import Occupancy
-from nif_cli.models.optimizers import Adam
+from nif_cli.optim.adam import Adam
 
 DECODER = partial(ConditionalResNet, width=16, blocks=1)
 ENCODERS = {

@@ -13,8 +13,8 @@ from nif_cli.data.shapes.pool import ShapeBatch
 from nif_cli.data.shapes.toy import ToyShapes
 from nif_cli.fields.mlp import MLP
 from nif_cli.fields.network import Network
-from nif_cli.models.optimizers import Adam
 from nif_cli.models.sdf import Sdf
+from nif_cli.optim.adam import Adam
 
 
 class Exact(Network):

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from nif_cli import NifError, runs
-from nif_cli.commands import composing
 from nif_cli.field import Field, Signal
 from nif_cli.geometry.mesh import Transform
+from nif_cli.inference import edits as inference_edits
 from nif_cli.models.model import Model
 
 
@@ -23,13 +23,13 @@ class OpenRun:
     device: torch.device
     instances: list[str]
     config: dict[str, Any]
-    composed: list[composing.Operand]  # what compose= puts together, of this run or of several
+    composed: list[inference_edits.Operand]  # what compose= puts together, of this run or of several
 
     def fields(self) -> Iterator[tuple[str, Field | Signal, Transform]]:
         """(name, field, transform to the user's units) of the instances; with interpolate= of the shapes between two of
         them, with sample= of new ones (in normalised space), with compose= of what they make together."""
         if self.composed:
-            yield from composing.composed(self.composed, self.config, self.device)
+            yield from inference_edits.composed(self.composed, self.config, self.device)
             return
         edits = [key for key in ("offset", "shell") if self.config[key]]
         for name, field, transform in self._learned():
@@ -37,7 +37,7 @@ class OpenRun:
                 if not isinstance(field, Field) or field.bounds.shape[1] != 3:
                     raise NifError(f"{edits[0]}: is for shapes in space, and {name} is none")
                 unit = transform.scale if self.config["frame"] == "original" else 1.0
-                name, field = f"{'-'.join(edits)}/{name}", composing.edited(field, self.config, unit, self.device)
+                name, field = f"{'-'.join(edits)}/{name}", inference_edits.edited(field, self.config, unit, self.device)
             yield name, field, transform
 
     def _learned(self) -> Iterator[tuple[str, Field | Signal, Transform]]:
@@ -68,7 +68,7 @@ def pair_name(first: str, second: str) -> str:
 def open_run(config: dict[str, Any]) -> OpenRun:
     """The run (or runs), model and instances that a command's keys name; says which, where the user did not."""
     device = runs.device_for(config["device"])
-    composing.check_keys(config)
+    inference_edits.check_keys(config)
     steps, count = config["interpolate"], config["sample"]
     if steps is not None and count is not None:
         raise NifError("interpolate and sample: give one of them")
@@ -82,7 +82,7 @@ def open_run(config: dict[str, Any]) -> OpenRun:
         if config["run"] is None:
             print(f"run: {paths[0]}")
         models = [runs.load(path, config["checkpoint"], device) for path in paths]
-        chosen = composing.operands(models, config["instances"], config["compose"])
+        chosen = inference_edits.operands(models, config["instances"], config["compose"])
         return OpenRun(paths[0], models[0], device, [id for id, _ in chosen], config, chosen)
     path = runs.find(None if config["run"] is None else str(config["run"]))
     model = runs.load(path, config["checkpoint"], device)

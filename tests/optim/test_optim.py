@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from nif_cli.models.optimizers import Adam, Cosine, Halving
+from nif_cli.optim.adam import Adam
+from nif_cli.optim.schedules import Cosine, Halving
 
 
 def table(sparse: bool, rows: int = 6) -> nn.Embedding:

@@ -14,8 +14,6 @@ import torch
 import trimesh
 
 from nif_cli import NifError, runs
-from nif_cli.commands.of_new_pictures import observed
-from nif_cli.commands.of_new_shapes import shown
 from nif_cli.data.images.folder import check_channels, lies
 from nif_cli.data.images.formats.pixels import read_picture
 from nif_cli.data.shapes.observations import known, thin
@@ -23,6 +21,8 @@ from nif_cli.data.shapes.samples import ShapeSamples
 from nif_cli.files import write
 from nif_cli.geometry.extraction import extract_mesh
 from nif_cli.geometry.sampling import sample_surface
+from nif_cli.inference.images import observed
+from nif_cli.inference.shapes import shown
 from nif_cli.metrics.image import decibels
 from nif_cli.metrics.shape import surface_distances
 from nif_cli.models.adaptation import Task, Weights, adam, spread

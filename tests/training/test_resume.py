@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from nif_cli.callbacks import Checkpoints
 from nif_cli.data.shapes.datamodule import ShapeData
+from nif_cli.training.callbacks import Checkpoints
 
 MODELS = {
     "deepsdf": ["data.count=5", "data.batch_shapes=2", "model.code_size=4", "model.prior=0.1", "model.prior_warmup=0"],

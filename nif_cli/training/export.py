@@ -27,7 +27,6 @@ def check_savable(model: Model) -> None:
 def save_run(folder: Path, model: Model, made: Inferred, transform: Transform, source: Path) -> None:
     """A run in `folder` whose network has the weights of `made` and whose data is the mesh or picture `source`. NifError where
     there is a run already."""
-    from nif_cli.commands.train import _quiet, _trainer  # Lightning takes a second to import, and few save runs
     from nif_cli.training.lightning import Training
 
     assert isinstance(model, MetaSdf)
@@ -56,7 +55,7 @@ def save_run(folder: Path, model: Model, made: Inferred, transform: Transform, s
         "trainer": {"_target_": "pytorch_lightning.Trainer", "max_steps": 0, "max_time": "00:00:00:01"},
         "logger": None,
     }
-    none["callbacks"] = {"checkpoint": {"_target_": "nif_cli.callbacks.Checkpoints"}}
+    none["callbacks"] = {"checkpoint": {"_target_": "nif_cli.training.callbacks.Checkpoints"}}
     with _quiet():
         trainer, keeper = _trainer(none, folder, torch.device("cpu"))
         trainer.fit(Training(plain), train_dataloaders=[0])

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from nif_cli.callbacks import Checkpoints, CsvLogger
+from nif_cli.training.callbacks import Checkpoints
+from nif_cli.training.csv_logger import CsvLogger
 
 
 def rows(folder: Path) -> list[dict[str, str]]:

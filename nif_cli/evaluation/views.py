@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,27 +21,11 @@ from nif_cli.data.scenes.poses import normalised
 from nif_cli.data.scenes.scene import Scene, View
 from nif_cli.files import safe_name, write
 from nif_cli.metrics.image import psnr, ssim
+from nif_cli.metrics.view_protocols import VIEW_PROTOCOLS, ViewProtocol
 from nif_cli.models.model import Model
 from nif_cli.rendering.pictures import displayed, png_bytes, sheet
 from nif_cli.rendering.volume import RadianceField
 
-
-@dataclass(frozen=True)
-class ViewProtocol:
-    """Pictures are compared as 8-bit PNGs (mean over views of each one's PSNR; SSIM by an 11 x 11 Gaussian window, sigma
-    1.5, valid padding); `background` is what transparent ones lie on, None: what the run was trained with. `published` is
-    what the published numbers were measured on, beside which other sizes are named."""
-
-    published: str
-    sizes: tuple[tuple[int, int], ...] = ()
-    background: str | None = None
-
-
-VIEW_PROTOCOLS = {
-    "blender": ViewProtocol("200 test views of 800 x 800 pixels, white background", ((800, 800),), "white"),
-    "llff": ViewProtocol("every 8th picture, 1008 x 756 pixels (images_4)", ((1008, 756),)),
-    "mip360": ViewProtocol("every 8th picture in the order of names, a quarter of the size outdoors, half indoors"),
-}
 UNITS = {"psnr": "dB, mean over views", "ssim": "of 1, mean over views"}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from nif_cli import NifError, runs
 from nif_cli.models.model import Model
-from nif_cli.models.resuming import changed, reapply
+from nif_cli.training.reapply import changed, reapply
 
 KEPT = ("field", "encoding", "encoder")  # what the weights mean
 TUNED = ("dropout", "table_rate", "smoothness", "noise", "weights")  # ... but for how they are learned

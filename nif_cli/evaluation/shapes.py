@@ -1,0 +1,87 @@
+"""The fields of a run beside the shapes of its data, for what measures them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from nif_cli import NifError, runs
+from nif_cli.data.shapes.datamodule import ShapeData
+from nif_cli.data.shapes.observations import known
+from nif_cli.field import Field
+from nif_cli.field import evaluate as values_of
+from nif_cli.geometry.mesh import Transform
+from nif_cli.inference.shapes import check_kind, infer, shown
+from nif_cli.metrics.protocols import Metrics
+from nif_cli.models.model import Model
+
+Results = dict[str, dict[str, Metrics]]  # protocol -> instance -> metric -> value
+
+
+def chosen_shapes(config: dict[str, Any], model: Model, data: ShapeData) -> dict[str, Callable]:
+    """The instances to evaluate, each with its source."""
+    sources = dict(data.chosen())
+    ids = list(sources)
+    if config["split"] is None and config["observe"] is None and not isinstance(config["data"], dict):
+        ids = [id for id in ids if id in model.instances]
+        if not ids:
+            example = next(iter(model.instances), "none")
+            raise NifError(
+                f"no instance of the run ({example}, ...) is in its data ({next(iter(sources))}, ...): give split=test, or data="
+            )
+    if config["instances"] is not None:
+        ids = runs.select(ids, config["instances"])
+    return {id: sources[id] for id in ids}
+
+
+Made = tuple[str, Field, Transform, dict[str, Any], np.ndarray | None]
+
+
+def evaluated_fields(config: dict[str, Any], model: Model, data: ShapeData, shapes: dict[str, Callable]) -> Iterator[Made]:
+    """Each instance's field, the transform to the user's units, the report of its inference and the scan that it saw:
+    those that the run knows as they are (unless the user says what to observe), the others inferred."""
+    new = [id for id in shapes if id not in model.instances or config["observe"] is not None]
+    bar = tqdm(total=len(shapes), desc="evaluate", unit=" shape", leave=False, disable=not sys.stderr.isatty(), delay=1)
+    with bar:
+        for id in shapes:
+            if id not in new:
+                field = model.field(id)
+                assert isinstance(field, Field)
+                yield id, field, model.instances[id].transform, {}, None
+                bar.update()
+        if not new:
+            return
+        check_kind(model, config)
+        if data.space != model.space:
+            raise NifError(
+                f"this data is normalised to the {data.space}, the run to the {model.space}: use the same kind of data"
+            )
+        for start in range(0, len(new), config["together"]):  # no more of them in memory than are inferred together
+            part = new[start : start + config["together"]]
+            seen, transforms = [], []
+            for number, id in enumerate(part, start):
+                shape = shapes[id]()
+                seen.append(shown(model, config, known(shape), None, number))
+                transforms.append(shape.transform)
+            for id, transform, observation, made in zip(part, transforms, seen, infer(model, seen, config), strict=True):
+                scan = None if observation.points is None else transform.to_original(observation.points)
+                assert isinstance(made.field, Field)
+                yield id, made.field, transform, made.report, scan
+                bar.update()
+
+
+def inside_of(field: Field, transform: Transform, device: torch.device) -> Callable[[np.ndarray], np.ndarray]:
+    """Whether points (in the user's units) are inside, by the field itself; outside its bounds nothing is."""
+
+    def inside(points: np.ndarray) -> np.ndarray:
+        where = torch.from_numpy(transform.to_normalised(points)).float().to(device)
+        low, high = field.bounds.to(where)
+        within = ((where >= low) & (where <= high)).all(1)
+        return ((values_of(field, where) > field.level) & within).cpu().numpy()
+
+    return inside

@@ -1,0 +1,74 @@
+"""New pictures from some of their pixels, by a run that has learned weights for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nif_cli import NifError
+from nif_cli.data.images.folder import about, check_channels, kept, lies
+from nif_cli.data.images.formats.pixels import Pixels, read_picture
+from nif_cli.data.shapes.observations import keep_half
+from nif_cli.data.shapes.samples import Observation
+from nif_cli.field import Field, Signal
+from nif_cli.files import available_memory
+from nif_cli.inference.shapes import infer
+from nif_cli.metrics.image import psnr, ssim
+from nif_cli.models.metasdf import MetaSdf
+from nif_cli.models.model import Inferred
+from nif_cli.rendering.pictures import image_values
+
+Made = tuple[str, Path, Pixels, Inferred]
+
+
+def adapted(config: dict[str, Any], model: MetaSdf, files: dict[str, Path], failed: list[NifError]) -> Iterator[Made]:
+    """Every picture with what it took to adapt to `points` of its pixels, `together` at a time; those that cannot be read,
+    or are of another kind than the run's, go to `failed`."""
+    names = list(files)
+    for start in range(0, len(names), config["together"]):
+        part: list[str] = []
+        seen: list[Observation] = []
+        for number, id in enumerate(names[start : start + config["together"]], start):
+            try:
+                pixels = read_picture(files[id])
+                check_channels(files[id], pixels, model.subject.out)
+                if 16 * pixels.shape[0] * pixels.shape[1] > available_memory():
+                    raise NifError(f"{files[id]}: {about(pixels)} do not fit in memory")
+                seen.append(observed(config, id, pixels, number))
+                part.append(id)
+            except NifError as error:
+                failed.append(error)
+        if part:
+            for id, made in zip(part, infer(model, seen, config), strict=True):
+                yield id, files[id], read_picture(files[id]), made  # again: no more than one of them in memory
+
+
+def observed(config: dict[str, Any], id: str, pixels: Pixels, number: int) -> Observation:
+    """`points` of its pixels, at random; with `keep` of one half of it only."""
+    rng = np.random.default_rng([config["seed"], number])
+    most = config["points"] if config["keep"] is None else pixels[..., 0].size
+    seen = kept(id, pixels, most, rng).observed(most, rng)
+    if config["keep"] is None:
+        return seen
+    half = keep_half(seen, config["keep"])
+    assert half.samples is not None
+    assert half.colors is not None
+    some = rng.permutation(len(half.samples))[: config["points"]]
+    return Observation(samples=half.samples[some], colors=half.colors[some])
+
+
+def measured(signal: Field | Signal, pixels: Pixels, device: torch.device) -> tuple[Tensor, dict[str, float]]:
+    """The picture [H, W, C] that the signal makes, at its own size, and how close it is."""
+    height, width, _ = pixels.shape
+    assert isinstance(signal, Signal)
+    made = image_values(signal, lies(pixels), (0, 0, width, height), (width, height), device).clamp(0, 1)
+    truth = torch.from_numpy(np.array(pixels)).float() / float(np.iinfo(pixels.dtype).max)
+    found = {"psnr": psnr(made, truth)}
+    if min(height, width) >= 11 and width * height <= 2**24:
+        found["ssim"] = ssim(made, truth)
+    return made, found

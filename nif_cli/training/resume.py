@@ -1,0 +1,83 @@
+"""Going on with a run, and starting from the weights of another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from nif_cli import NifError, conf_folder, runs
+from nif_cli.composition import read_plain, without_interpolations
+from nif_cli.models.model import Model
+from nif_cli.training.trainer import check_time
+
+
+def resumed_config(run: Path, overrides: list[str], composed: DictConfig) -> DictConfig:
+    """The run's own configuration, with the values that the command line changes; of groups callbacks= and logger= only,
+    which are taken as `composed`."""
+    if not (run / "config.yaml").is_file():
+        raise NifError(f"resume={run}: it has no config.yaml")
+    plain = read_plain(run / "config.yaml")
+    if not isinstance(plain, dict) or any(isinstance(value, list) for value in plain.values()):
+        raise NifError(f"{run / 'config.yaml'}: not the configuration of a run")
+    cfg: Any = OmegaConf.create(without_interpolations(plain))  # a stranger's file may name the secrets of our environment
+    OmegaConf.set_struct(cfg, True)
+    typed: set[str] = set()
+    for override in OverridesParser.create().parse_overrides(overrides):
+        key = override.key_or_group
+        if key == "resume":
+            continue
+        if key in ("init_from", "output_dir"):
+            raise NifError(f"resume goes on with a run in its own folder; {key} is for a new one: give one of them")
+        if key in ("callbacks", "logger") and isinstance(override.value(), str):
+            OmegaConf.update(cfg, key, OmegaConf.to_container(composed[key], resolve=True), merge=False, force_add=True)
+            continue
+        if (conf_folder() / key).is_dir() and key != "hydra":
+            raise NifError(
+                f"{key}={override.get_value_element_as_str()}: a resumed run keeps its {key}; init_from starts a new one"
+            )
+        if isinstance(cfg.get("paths"), DictConfig):  # typed anew: as seen from here
+            with open_dict(cfg):
+                cfg.paths.pop(key, None)
+        parent = OmegaConf.select(cfg, key.rpartition(".")[0]) if "." in key else None
+        known = isinstance(parent, DictConfig) and "_target_" in parent  # its class is asked whether there is such a key
+        OmegaConf.update(cfg, key, override.value(), force_add=override.is_add() or known)
+        typed.add(key)
+    data = cfg.get("data")
+    if isinstance(data, DictConfig):
+        runs.look_first({str(k): v for k, v in data.items() if f"data.{k}" not in typed})
+    cfg.resume = cfg.output_dir = cfg.init_from = None
+    return cfg
+
+
+def why_finished(trainer: dict[str, Any], checkpoint: dict[str, Any]) -> str | None:
+    """Whether a resumed run has had all its steps or all its time, and what would give it more."""
+    steps, limit = int(checkpoint["global_step"]), trainer.get("max_steps") or -1
+    if 0 <= limit <= steps:
+        return f"it has had its {steps:,} steps; give a larger trainer.max_steps"
+    check_time(trainer.get("max_time"))
+    if isinstance(trainer.get("max_time"), str):
+        days, hours, minutes, seconds = map(int, trainer["max_time"].split(":"))
+        had = float(checkpoint["callbacks"].get("Timer", {}).get("time_elapsed", {}).get("train", 0.0))
+        if had >= ((days * 24 + hours) * 60 + minutes) * 60 + seconds:
+            return f"it has had its time; give a longer trainer.max_time than {trainer['max_time']}"
+    return None
+
+
+def start_from(model: Model, run: Path) -> None:
+    """init_from: the weights of another run where names and shapes agree; NifError when the networks differ."""
+    checkpoint = runs.read_checkpoint(run / "checkpoints" / "last.ckpt")
+    theirs = {k: v for k, v in checkpoint["state_dict"].items() if k.startswith(("network.", "encoder."))}
+    ours = {k: v for k, v in model.state_dict().items() if k.startswith(("network.", "encoder."))}
+    wrong = sorted(ours.keys() ^ theirs.keys()) or [k for k in ours if ours[k].shape != theirs[k].shape]
+    if wrong:
+        k = wrong[0]
+        a, b = (str(list(d[k].shape)) if k in d else "absent" for d in (theirs, ours))
+        raise NifError(f"init_from={run}: another network than this one ({k} is {a} there and {b} here); use its model and field")
+    model.load_state_dict(theirs, strict=False)
+    codes = checkpoint["state_dict"].get("codes.weight")
+    if codes is not None:
+        model.restore_instances(checkpoint["nif"]["instances"])
+        model.load_state_dict({"codes.weight": codes}, strict=False)

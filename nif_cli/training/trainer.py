@@ -1,0 +1,130 @@
+"""Lightning's Trainer as nif sets it up, and what is kept from the user of its talk."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint, Timer
+
+from nif_cli import NifError
+from nif_cli.config import blame, locate
+from nif_cli.training.callbacks import Checkpoints
+from nif_cli.training.lightning_parts import check_devices, made
+
+LIGHTNING = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric")
+OURS = ("accelerator", "devices", "logger", "callbacks", "default_root_dir", "inference_mode")
+
+
+def make_trainer(config: dict[str, Any], folder: Path, device: torch.device) -> tuple[pl.Trainer, Checkpoints]:
+    callbacks = [c for c in made(config["callbacks"] or {}, "callbacks", folder).values() if c is not None]
+    keeper = next((c for c in callbacks if isinstance(c, Checkpoints)), None)
+    if keeper is None:
+        raise NifError("callbacks: a run needs its checkpoints (nif_cli.training.callbacks.Checkpoints)")
+    loggers = []
+    for name, node in (config["logger"] or {}).items():
+        if isinstance(node, dict):
+            locate(node["_target_"], f"logger.{name}")
+            given: dict[str, Any] = {"save_dir": str(folder)}
+            if node["_target_"].endswith("TensorBoardLogger"):
+                given |= {"name": "", "version": ""}
+            loggers.append(made(node, f"logger.{name}", folder, **given))
+    node = config["trainer"]
+    check_devices(node, device)
+    taken = [k for k in OURS if k in node and k != "devices"]
+    if taken:
+        raise NifError(f"trainer.{taken[0]}: set by nif itself" + (" (device=...)" if taken[0] == "accelerator" else ""))
+    if (node.get("max_steps") or -1) < 0 and not node.get("max_time"):
+        raise NifError("trainer: give max_steps or max_time, or the training never ends")
+    check_time(node.get("max_time"))
+    devices = node.get("devices", 1)
+    trainer = made(
+        node,
+        "trainer",
+        folder,
+        accelerator="gpu" if device.type == "cuda" else "cpu",
+        devices=[device.index or 0] if device.type == "cuda" and devices == 1 else devices,
+        max_epochs=-1,
+        default_root_dir=str(folder),
+        callbacks=callbacks,
+        logger=loggers,
+        inference_mode=False,  # fitting a code at test time needs gradients
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
+    return trainer, keeper
+
+
+def keep_memory() -> None:
+    """Ask glibc to keep freed memory. By default it gives every large tensor back to the kernel and faults it in anew at
+    the next step: a third of the time of a wide network's step on a CPU."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):  # not glibc: nothing to ask
+        return
+    mmap_max, trim_threshold, top_pad = -4, -1, -2  # malloc.h
+    mallopt(mmap_max, 0)
+    mallopt(trim_threshold, 2**31 - 1)
+    mallopt(top_pad, 2**27)
+
+
+def check_time(text: Any) -> None:
+    if text is None:
+        return
+    with blame("trainer.max_time"):
+        try:
+            days, hours, minutes, seconds = (int(x) for x in str(text).split(":"))
+            two = all(len(part) == 2 for part in str(text).split(":")[1:])  # as Lightning wants it
+            if not two or timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds) <= timedelta(0):
+                raise ValueError
+        except ValueError:
+            raise ValueError(f"'{text}': must be days:hours:minutes:seconds, as 00:00:10:00 for ten minutes") from None
+
+
+def trainer_time(timer: Timer) -> str:
+    assert timer._duration is not None
+    minutes, seconds = divmod(round(timer._duration), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours // 24:02d}:{hours % 24:02d}:{minutes:02d}:{seconds:02d}"
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the tips and warnings of the libraries that say nothing to the user of nif; all others pass."""
+    chatter = [logging.getLogger(f"{base}.utilities.rank_zero") for base in LIGHTNING]
+    levels = [c.level for c in chatter]
+    for c in chatter:
+        c.setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        for message in (
+            ".*does not have many workers.*",
+            ".*log_every_n_steps.*",
+            ".*`training_step` returned.*",
+            ".*Checkpoint directory.*exists and is not empty.*",
+            ".*GPU available but not used.*",
+            ".*module.* in eval mode at the start of training.*",
+            ".*no `val_dataloader`. Skipping val loop.*",
+            ".*callbacks used to create the checkpoint need to be provided.*",
+            ".*lr_scheduler.step.*before.*optimizer.step.*",
+            ".*is ending in the middle of an epoch.*",
+            ".*resuming from a checkpoint that ended before the epoch ended.*",
+            ".*treespec.*LeafSpec.*",
+            ".*LightningDataModule.*state.*",
+        ):
+            warnings.filterwarnings("ignore", message)
+        try:
+            yield
+        finally:
+            for c, level in zip(chatter, levels, strict=True):
+                c.setLevel(level)
