@@ -41,6 +41,7 @@ MOVED: dict[str, str] = {
     "nif_cli.models.optimizers.Adam": "nif_cli.optim.adam.Adam",
     "nif_cli.models.optimizers.Cosine": "nif_cli.optim.schedules.Cosine",
     "nif_cli.models.optimizers.Halving": "nif_cli.optim.schedules.Halving",
+    "nif_cli.rendering.occupancy.OccupancyGrid": "nif_cli.rendering.occupancy_grid.OccupancyGrid",
     "nif_cli.sweep.Comparison": "nif_cli.training.sweep.Comparison",
     "nif_cli.sweep.SweepTable": "nif_cli.training.sweep.SweepTable",
 }

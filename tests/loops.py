@@ -11,11 +11,11 @@ import torch
 
 from nif_cli.fields import grids, kernels
 from nif_cli.fields.grids import LazyGradient, Levels
-from nif_cli.rendering import kernels as rendering
-from nif_cli.rendering import occupancy, volume
-from nif_cli.rendering.cameras import Rays
-from nif_cli.rendering.occupancy import GridMarch, OccupancyGrid
-from nif_cli.rendering.sampling import Samples
+from nif_cli.rendering import march_kernels as rendering
+from nif_cli.rendering import occupancy_grid, volume
+from nif_cli.rendering.occupancy_grid import GridMarch, OccupancyGrid
+from nif_cli.rendering.ray_samples import Samples
+from nif_cli.rendering.rays import Rays
 
 BETAS, EPS = (0.9, 0.99), 1e-15
 
@@ -135,10 +135,10 @@ def marching(rng: np.random.Generator) -> None:
             at[5], to[5] = (-2, 0.01, 0.02), (1, 0, 0)
         rays = Rays(*(torch.from_numpy(a.astype(np.float32)) for a in (at, to)))
         found = all_samples(grid, rays, cone)
-        kept, occupancy.kernels = occupancy.kernels, None
+        kept, occupancy_grid.kernels = occupancy_grid.kernels, None
         sound = [n for n in range(count) if count <= 9 or not 1 <= n <= 4]
         expected = all_samples(grid, Rays(rays.origins[sound], rays.directions[sound]), cone)
-        occupancy.kernels = kept
+        occupancy_grid.kernels = kept
         expected[:, 0] = np.array(sound, float)[expected[:, 0].astype(int)] if len(expected) else 0
         assert not np.isin(found[:, 0], (1, 2, 3, 4)).any() or count <= 9, "samples of rays that are none"
         ours, theirs = ({(int(r), round(float(t), 3)) for r, t, _ in x} for x in (found, expected))

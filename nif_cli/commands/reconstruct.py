@@ -24,8 +24,9 @@ from nif_cli.geometry.writing import WRITABLE, mesh_bytes, remark
 from nif_cli.inference.shapes import check_keys, check_kind, infer, shown
 from nif_cli.models.metasdf import MetaSdf
 from nif_cli.models.model import Model
-from nif_cli.rendering.cameras import turntable
-from nif_cli.rendering.pictures import picture, png_bytes, sheet
+from nif_cli.rendering.camera_paths import turntable
+from nif_cli.rendering.image_files import png_bytes, sheet
+from nif_cli.rendering.pictures import picture
 from nif_cli.training.export import check_savable, save_run
 from nif_cli.untrusted import reading
 from nif_cli.words import paste

@@ -14,7 +14,7 @@ from nif_cli.data.images.folder import about, lies, picture_files
 from nif_cli.files import write, write_npz
 from nif_cli.inference.images import adapted, measured
 from nif_cli.models.metasdf import MetaSdf
-from nif_cli.rendering.pictures import displayed, png_bytes
+from nif_cli.rendering.image_files import displayed, png_bytes
 from nif_cli.training.export import save_run
 from nif_cli.words import paste
 

@@ -21,21 +21,10 @@ from nif_cli.field import Field, Signal
 from nif_cli.files import available_memory
 from nif_cli.geometry.mesh import Transform
 from nif_cli.inference.open_run import OpenRun, open_run, pair_name
-from nif_cli.rendering.cameras import turntable
-from nif_cli.rendering.pictures import (
-    displayed,
-    drawn,
-    gif_bytes,
-    image_values,
-    picture,
-    picture_size,
-    plane_picture,
-    png_bytes,
-    scaled,
-    sheet,
-    write_mp4,
-)
-from nif_cli.rendering.sphere_tracing import EmptySpace
+from nif_cli.rendering.camera_paths import turntable
+from nif_cli.rendering.empty_space import EmptySpace
+from nif_cli.rendering.image_files import displayed, gif_bytes, png_bytes, scaled, sheet, write_mp4
+from nif_cli.rendering.pictures import drawn, image_values, picture, picture_size, plane_picture
 from nif_cli.rendering.surface_view import surface_view
 
 

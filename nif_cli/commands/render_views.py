@@ -18,10 +18,10 @@ from nif_cli.data.scenes.formats.camera_paths import read_camera_path
 from nif_cli.data.scenes.poses import normalised
 from nif_cli.data.scenes.scene import Scene, View
 from nif_cli.inference.open_run import OpenRun
-from nif_cli.rendering.lenses import Camera
-from nif_cli.rendering.paths import focus, mean_pose, one_sided, orbit, spiral
-from nif_cli.rendering.photographs import CHANNELS, Photograph
-from nif_cli.rendering.pictures import amid, gif_bytes, png_bytes, scaled, sheet, write_mp4
+from nif_cli.rendering.camera_paths import focus, mean_pose, one_sided, orbit, spiral
+from nif_cli.rendering.cameras import Camera
+from nif_cli.rendering.image_files import amid, gif_bytes, png_bytes, scaled, sheet, write_mp4
+from nif_cli.rendering.volume_view import CHANNELS, Photograph
 
 CAMERAS = ("turntable", "spiral", "test", "train", "path")
 LARGEST = 400  # pixels along the longest side, where the user does not say

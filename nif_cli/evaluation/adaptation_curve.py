@@ -28,9 +28,10 @@ from nif_cli.metrics.shape import surface_distances
 from nif_cli.models.adaptation import Task, Weights, adam, spread
 from nif_cli.models.metasdf import MetaSdf
 from nif_cli.models.model import Model
-from nif_cli.rendering.cameras import turntable
+from nif_cli.rendering.camera_paths import turntable
 from nif_cli.rendering.charts import chart
-from nif_cli.rendering.pictures import overview, picture, png_bytes, sheet
+from nif_cli.rendering.image_files import png_bytes, sheet
+from nif_cli.rendering.pictures import overview, picture
 
 RATES = (1e-4, 3e-4, 1e-3, 2e-3, 5e-3)
 PRETRAINING = 500  # steps of Adam on the one shape

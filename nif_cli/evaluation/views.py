@@ -23,7 +23,7 @@ from nif_cli.files import safe_name, write
 from nif_cli.metrics.image import psnr, ssim
 from nif_cli.metrics.view_protocols import VIEW_PROTOCOLS, ViewProtocol
 from nif_cli.models.model import Model
-from nif_cli.rendering.pictures import displayed, png_bytes, sheet
+from nif_cli.rendering.image_files import displayed, png_bytes, sheet
 from nif_cli.rendering.volume import RadianceField
 
 UNITS = {"psnr": "dB, mean over views", "ssim": "of 1, mean over views"}

@@ -18,9 +18,9 @@ from nif_cli.data.scenes.visual_hull import visual_hull
 from nif_cli.fields.network import RadianceNetwork
 from nif_cli.models.model import Instance, Model
 from nif_cli.models.radiance import BoundRadiance, Codes, Hierarchical, Marching, warm_up
-from nif_cli.rendering.cameras import Rays
-from nif_cli.rendering.occupancy import OccupancyGrid
-from nif_cli.rendering.sampling import intervals
+from nif_cli.rendering.occupancy_grid import OccupancyGrid
+from nif_cli.rendering.ray_samples import intervals
+from nif_cli.rendering.rays import Rays
 from nif_cli.rendering.volume import Light, composite, through
 
 LOOKS = 2**17  # cells that are looked at together, at most: cascades have millions

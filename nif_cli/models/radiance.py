@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from nif_cli.data.scenes.scene import Scene
 from nif_cli.optim.adam import Adam
-from nif_cli.rendering.cameras import Rays
-from nif_cli.rendering.occupancy import GridMarch, OccupancyGrid
-from nif_cli.rendering.sampling import dense, importance, intervals, stratified
+from nif_cli.rendering.occupancy_grid import GridMarch, OccupancyGrid
+from nif_cli.rendering.ray_samples import dense, importance, intervals, stratified
+from nif_cli.rendering.rays import Rays
 from nif_cli.rendering.volume import March, Once, composite, through
 
 

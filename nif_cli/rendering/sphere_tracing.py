@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
-from scipy.ndimage import binary_dilation, distance_transform_edt, maximum_filter, minimum_filter
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from nif_cli.field import Field, evaluate, value_and_gradient
-from nif_cli.rendering.cameras import Rays
+from nif_cli.rendering.empty_space import EmptySpace
+from nif_cli.rendering.rays import Rays, box_entry
 
 
 @dataclass
@@ -21,71 +20,6 @@ class Hits:
     points: Float[Tensor, "R 3"]  # zero where nothing is hit
     normals: Float[Tensor, "R 3"]  # outward, unit; zero where nothing is hit
     closest: Float[Tensor, "R"] | None = None  # the smallest distance to the surface that was met, where distances are known
-
-
-def box_entry(rays: Rays, bounds: Float[Tensor, "2 3"]) -> tuple[Float[Tensor, "R"], Float[Tensor, "R"]]:
-    """Where rays enter and leave an axis-aligned box (entry >= 0); entry > exit where they miss it."""
-    inverse = 1 / torch.where(rays.directions.abs() < 1e-12, 1e-12, rays.directions)
-    a, b = (bounds[0] - rays.origins) * inverse, (bounds[1] - rays.origins) * inverse
-    return torch.minimum(a, b).amax(-1).clamp(min=0), torch.maximum(a, b).amin(-1)
-
-
-class EmptySpace:
-    """How far the surface is at least, from coarse grids of values of the field: cheap to look up.
-
-    A cell may hold the surface when |value - level| at its centre is less than the cell's half diagonal (with a margin of 1.5
-    for networks that are only nearly distances; for clamped ones at most `trust`). Such cells of a grid of `resolution`^3 are
-    halved and asked again. The rest is at least as far from the surface as from the nearest cell that may hold it. Values
-    that are no distances (trust 0) say only on which side a centre is, and how much they vary: cells whose centre is inside,
-    those whose value is less than what it changes by around them, and their neighbours may hold the surface.
-    """
-
-    def __init__(self, field: Field, resolution: int | None = None, device: torch.device | str = "cpu"):
-        resolution = resolution or (40 if field.trust > 0 else 64)
-        self.low, self.high = field.bounds.to(device)
-        self.cell = (self.high - self.low) / resolution
-        index = torch.arange(resolution, device=device)
-        cells = torch.stack(torch.meshgrid(index, index, index, indexing="ij"), -1).reshape(-1, 3)
-        value = self._outward(field, cells)
-        outward: np.ndarray = value.reshape((resolution,) * 3).cpu().numpy()
-        if field.trust > 0:
-            corners = torch.tensor([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)], device=device)
-            children = (2 * cells[value.abs() < self._reach(field)][:, None] + corners).reshape(-1, 3)
-            resolution, self.cell = 2 * resolution, 0.5 * self.cell
-            outward = outward.repeat(2, 0).repeat(2, 1).repeat(2, 2)
-            value = self._outward(field, children)
-            outward[tuple(children.T.cpu().numpy())] = value.cpu().numpy()
-            occupied: np.ndarray = np.zeros((resolution,) * 3, bool)
-            occupied[tuple(children[value.abs() < self._reach(field)].T.cpu().numpy())] = True
-        else:
-            varies = maximum_filter(outward, 3) - minimum_filter(outward, 3)
-            occupied = binary_dilation((outward < 0) | (outward < varies), np.ones((3, 3, 3)))  # type: ignore[assignment]
-        sides = self.cell.tolist()
-        far = distance_transform_edt(~occupied, sampling=sides) if occupied.any() else np.full(occupied.shape, 1e3)
-        # between any point of this cell and any of that one: two half diagonals less than between the centres
-        self.far = torch.from_numpy(np.asarray(far) - float(self.cell.norm())).float().to(device)
-        inside = outward < 0
-        between = distance_transform_edt(~inside, sampling=sides) - distance_transform_edt(inside, sampling=sides)  # type: ignore[operator]
-        near = occupied & (np.abs(outward) < field.trust)
-        self.between = torch.from_numpy(np.where(near, outward, between)).float().to(device)
-
-    def _outward(self, field: Field, cells: Int[Tensor, "N 3"]) -> Float[Tensor, "N"]:
-        return field.level - evaluate(field, self.low + (cells + 0.5) * self.cell)
-
-    def _reach(self, field: Field) -> float:
-        return min(1.5 * 0.5 * float(self.cell.norm()), 0.9 * field.trust)
-
-    def at_least(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
-        """A lower bound of the distance to the surface at points inside the bounds; 0 near it."""
-        i, j, k = ((points - self.low) / self.cell).long().clamp(0, len(self.far) - 1).unbind(-1)
-        far = self.far[i, j, k]
-        return torch.where(far > 0.5 * self.cell.min(), far, 0.0)  # steps that are hardly any would never arrive
-
-    def distance(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
-        """About the distance to the surface, positive outside, to about a cell: for light."""
-        where = (2 * (points - self.low) / (self.high - self.low) - 1).flip(-1)[None, :, None, None]
-        grid = self.between[None, None]
-        return torch.nn.functional.grid_sample(grid, where, padding_mode="border", align_corners=False).reshape(-1)
 
 
 def sphere_trace(field: Field, rays: Rays, empty: EmptySpace | None = None, steps: int = 200, tolerance: float = 1e-4) -> Hits:
@@ -209,16 +143,3 @@ def _hits(field: Field, rays: Rays, depth: Float[Tensor, "R"], tolerance: float)
         if not len(row):
             break
     return Hits(hit, depth, points, normals)
-
-
-def shade(
-    hits: Hits, rays: Rays, right: Float[Tensor, "3"], up: Float[Tensor, "3"], paint: Float[Tensor, "R 3"] | None = None
-) -> Float[Tensor, "R 3"]:
-    """sRGB in [0, 1]: a matte surface of colour `paint`, or tinted by its normal, lit from the camera's upper left, on white."""
-    back = -rays.directions
-    light = torch.nn.functional.normalize(0.9 * back + 0.7 * up.to(back) - 0.5 * right.to(back), dim=-1)
-    lambert = (hits.normals * light).sum(-1).clamp(min=0)
-    facing = (hits.normals * back).sum(-1).clamp(0, 1)
-    tint = 0.78 + 0.22 * hits.normals if paint is None else paint
-    colour = tint * (0.28 + 0.72 * lambert)[:, None] * (0.75 + 0.25 * facing)[:, None]
-    return torch.where(hits.hit[:, None], colour.clamp(0, 1), torch.ones_like(colour))

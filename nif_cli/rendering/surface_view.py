@@ -9,9 +9,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from nif_cli.field import Field, Signal
-from nif_cli.rendering.cameras import rays_through
-from nif_cli.rendering.lighting import studio
-from nif_cli.rendering.sphere_tracing import EmptySpace, Hits, shade, sphere_trace
+from nif_cli.rendering.empty_space import EmptySpace
+from nif_cli.rendering.rays import rays_through
+from nif_cli.rendering.shading import shade, studio
+from nif_cli.rendering.sphere_tracing import Hits, sphere_trace
 
 
 @dataclass

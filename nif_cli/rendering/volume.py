@@ -19,13 +19,13 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from nif_cli.field import Field, Signal
-from nif_cli.rendering.cameras import Rays
-from nif_cli.rendering.sampling import Samples
+from nif_cli.rendering.ray_samples import Samples
+from nif_cli.rendering.rays import Rays
 
 try:
-    from nif_cli.rendering import kernels
+    from nif_cli.rendering import composite_kernels
 except ImportError:  # no numba here
-    kernels = None
+    composite_kernels = None
 
 OPAQUE = 60.0  # an optical depth at which float32 has nothing left of the light: more is not told apart, and has no gradient
 REACH = 0.02  # how far in front of a surface one looks at it, in normalised space
@@ -78,7 +78,7 @@ def composite(
 
     On a CPU one compiled loop, with its backward; elsewhere, and for float64, `reference`.
     """
-    if kernels is not None and density.device.type == "cpu" and density.dtype == torch.float32:
+    if composite_kernels is not None and density.device.type == "cpu" and density.dtype == torch.float32:
         color, depth, transmittance, weights = _Composite.apply(density, rgb, samples.t, samples.delta, samples.ray, rays)
         return Light(color, depth, transmittance), weights
     return reference(density, rgb, samples, rays)
@@ -106,17 +106,17 @@ class _Composite(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, density, rgb, t, delta, ray, rays):  # type: ignore[override]
-        assert kernels is not None
-        out = kernels.composite(density.detach(), rgb.detach(), t, delta, ray, rays, OPAQUE)
+        assert composite_kernels is not None
+        out = composite_kernels.composite(density.detach(), rgb.detach(), t, delta, ray, rays, OPAQUE)
         ctx.save_for_backward(density, rgb, t, delta, ray, *out)
         return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, of_color, of_depth, of_transmittance, of_weights):  # type: ignore[override]
-        assert kernels is not None
+        assert composite_kernels is not None
         of = (of_color, of_depth, of_transmittance, of_weights)
-        grads = kernels.composite_backward(ctx.saved_tensors, of, OPAQUE)
+        grads = composite_kernels.composite_backward(ctx.saved_tensors, of, OPAQUE)
         return *grads, None, None, None, None
 
 

@@ -19,9 +19,10 @@ from tqdm import tqdm
 from nif_cli import NifError, runs
 from nif_cli.field import Field
 from nif_cli.geometry.extraction import extract_mesh
-from nif_cli.rendering.cameras import turntable
-from nif_cli.rendering.pictures import overview, picture, png_bytes, sheet
-from nif_cli.rendering.sphere_tracing import EmptySpace
+from nif_cli.rendering.camera_paths import turntable
+from nif_cli.rendering.empty_space import EmptySpace
+from nif_cli.rendering.image_files import png_bytes, sheet
+from nif_cli.rendering.pictures import overview, picture
 from nif_cli.rendering.volume import RadianceField
 from nif_cli.training.csv_logger import CsvLogger
 from nif_cli.training.lightning import Training

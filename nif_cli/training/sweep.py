@@ -114,7 +114,7 @@ class Comparison(SweepTable):
     @staticmethod
     def _sheet(folder: Path) -> None:
         from nif_cli import NifError, runs
-        from nif_cli.rendering.pictures import png_bytes, sheet
+        from nif_cli.rendering.image_files import png_bytes, sheet
 
         jobs = sorted((p.parent for p in folder.glob("*/checkpoints/") if p.is_dir()), key=lambda p: (len(p.name), p.name))
         settings = {job: _settings(job) for job in jobs if (job / "summary.json").exists()}
@@ -141,7 +141,7 @@ class _Truth:
         from nif_cli import runs
         from nif_cli.config import build
         from nif_cli.data.images.datamodule import ImageData
-        from nif_cli.rendering.cameras import turntable
+        from nif_cli.rendering.camera_paths import turntable
 
         self.size, self.pose = size, turntable(1)[0]
         self.data: Any = build(runs.located(model.config)["data"], "data")
@@ -155,7 +155,8 @@ class _Truth:
         from PIL import Image
 
         from nif_cli.geometry.mesh import unit_ball
-        from nif_cli.rendering.pictures import labelled, mesh_picture, scaled
+        from nif_cli.rendering.image_files import labelled, scaled
+        from nif_cli.rendering.pictures import mesh_picture
 
         if self.is_picture:
             pixels = self.data.pixels()
@@ -174,7 +175,8 @@ class _Truth:
         from nif_cli import runs
         from nif_cli.geometry.extraction import extract_mesh
         from nif_cli.metrics.shape import two_way_distance
-        from nif_cli.rendering.pictures import labelled, overview, picture
+        from nif_cli.rendering.image_files import labelled
+        from nif_cli.rendering.pictures import overview, picture
 
         summary = json.loads((job / "summary.json").read_text())
         field, transform = model.field(self.id), model.instances[self.id].transform

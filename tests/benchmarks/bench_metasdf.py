@@ -43,7 +43,7 @@ from nif_cli.models.adaptation import Task, adam, spread
 from nif_cli.models.metasdf import MetaSdf
 from nif_cli.optim.adam import Adam
 from nif_cli.rendering.charts import chart
-from nif_cli.rendering.pictures import png_bytes
+from nif_cli.rendering.image_files import png_bytes
 from nif_cli.training.trainer import keep_memory
 
 SHAPES, STEPS = 32, 3

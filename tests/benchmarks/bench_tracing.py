@@ -27,8 +27,10 @@ from nif_cli.cli import main
 from nif_cli.field import Field, value_and_gradient
 from nif_cli.geometry.distance import MeshDistance
 from nif_cli.geometry.extraction import extract_mesh
-from nif_cli.rendering.cameras import Rays, pinhole_rays, turntable
-from nif_cli.rendering.sphere_tracing import EmptySpace, box_entry, sphere_trace
+from nif_cli.rendering.camera_paths import turntable
+from nif_cli.rendering.empty_space import EmptySpace
+from nif_cli.rendering.rays import Rays, box_entry, pinhole_rays
+from nif_cli.rendering.sphere_tracing import sphere_trace
 from nif_cli.rendering.surface_view import surface_view
 
 SIZE = 512

@@ -166,7 +166,7 @@ def test_shapes_have_no_views(nif, run):
 @pytest.fixture
 def photographs(tmp_path: Path) -> Path:
     """Nine photographs with transforms.json."""
-    from nif_cli.rendering.cameras import turntable
+    from nif_cli.rendering.camera_paths import turntable
 
     root = tmp_path / "fox"
     (root / "images").mkdir(parents=True)

@@ -272,7 +272,7 @@ def _curves(folder: Path) -> list[Seed]:
 
 def _poses(count: int) -> np.ndarray:
     """Cameras around the origin, camera to world in OpenGL axes [V, 3, 4]."""
-    from nif_cli.rendering.cameras import turntable
+    from nif_cli.rendering.camera_paths import turntable
 
     return np.stack([p.double().numpy() for p in turntable(count, 20, "z", 4.0)])
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nif_cli.rendering.cameras import turntable
-from nif_cli.rendering.pictures import gif_bytes, picture, png_bytes, sheet, write_mp4
+from nif_cli.rendering.camera_paths import turntable
+from nif_cli.rendering.image_files import gif_bytes, png_bytes, sheet, write_mp4
+from nif_cli.rendering.pictures import picture
 
 
 def test_a_ball_is_a_disc_of_the_right_size(ball):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from nif_cli.rendering.lenses import Camera, camera_directions, project, unproject
+from nif_cli.rendering.cameras import Camera, camera_directions, project, unproject
 
 PLAIN = Camera(60, 40, 50.0, 52.0, 31.0, 19.0)
 SPHERE = Camera(64, 32, 64 / (2 * math.pi), 32 / math.pi, 32.0, 16.0, projection="sphere")

@@ -3,8 +3,10 @@
 import pytest
 import torch
 
-from nif_cli.rendering.cameras import Rays, pinhole_rays, turntable
-from nif_cli.rendering.sphere_tracing import box_entry, shade, sphere_trace
+from nif_cli.rendering.camera_paths import turntable
+from nif_cli.rendering.rays import Rays, box_entry, pinhole_rays
+from nif_cli.rendering.shading import shade
+from nif_cli.rendering.sphere_tracing import sphere_trace
 
 
 def rays_at(ball_radius: float = 0.6, size: int = 24) -> tuple[Rays, torch.Tensor]:

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from nif_cli.rendering.cameras import Rays, look_from, pinhole_rays, rays_through, turntable
-from nif_cli.rendering.lighting import occlusion, shadow, studio
+from nif_cli.rendering.camera_paths import look_from, turntable
+from nif_cli.rendering.empty_space import EmptySpace
 from nif_cli.rendering.pictures import drawn
-from nif_cli.rendering.sphere_tracing import EmptySpace, sphere_trace
+from nif_cli.rendering.rays import Rays, pinhole_rays, rays_through
+from nif_cli.rendering.shading import occlusion, shadow, studio
+from nif_cli.rendering.sphere_tracing import sphere_trace
 from nif_cli.rendering.surface_view import framing, surface_view
 
 

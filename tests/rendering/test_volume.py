@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from nif_cli.rendering import volume
-from nif_cli.rendering.cameras import Rays
-from nif_cli.rendering.sampling import Samples, dense
+from nif_cli.rendering.ray_samples import Samples, dense
+from nif_cli.rendering.rays import Rays
 from nif_cli.rendering.volume import Once, composite, through, volume_render
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from nif_cli.rendering.cameras import turntable
+from nif_cli.rendering.camera_paths import turntable
 from nif_cli.rendering.pictures import mesh_picture, picture
 
 QUICK = ["experiment=frequencies", "trainer.max_time=null", "trainer.max_steps=3", "logger=csv", "device=cpu"]

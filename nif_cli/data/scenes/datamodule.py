@@ -16,10 +16,10 @@ from nif_cli.data.memory import memory_limit
 from nif_cli.data.scenes.poses import cut
 from nif_cli.data.scenes.scene import Background, RayBatch, Scene, View
 from nif_cli.data.scenes.sighting import sighted
-from nif_cli.rendering.cameras import Rays
-from nif_cli.rendering.lenses import Camera as Camera
-from nif_cli.rendering.lenses import Ndc as Ndc
-from nif_cli.rendering.lenses import camera_directions, unproject
+from nif_cli.rendering.cameras import Camera as Camera
+from nif_cli.rendering.cameras import camera_directions, unproject
+from nif_cli.rendering.ndc import Ndc as Ndc
+from nif_cli.rendering.rays import Rays
 
 TABLE = 2**22  # pixels of different lenses whose directions are kept, 12 bytes each; beyond them they are found anew
 

@@ -20,8 +20,9 @@ from nif_cli.data.scenes.formats.transforms import describe
 from nif_cli.data.scenes.poses import around_cameras, cube, every_eighth, mean_up, normalised
 from nif_cli.data.scenes.scene import Background, Scene, View
 from nif_cli.geometry.mesh import Transform
-from nif_cli.rendering.lenses import Camera, Ndc, camera_rays
-from nif_cli.rendering.paths import mean_pose
+from nif_cli.rendering.camera_paths import mean_pose
+from nif_cli.rendering.cameras import Camera, camera_rays
+from nif_cli.rendering.ndc import Ndc
 
 BD_FACTOR = 0.75  # the nearest bound comes to 1 / this
 ODD = 10  # times the median: a bound beyond that is a point that was matched wrongly

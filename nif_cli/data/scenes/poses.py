@@ -13,8 +13,8 @@ from torch import Tensor
 from nif_cli import NifError
 from nif_cli.data.scenes.scene import Scene, View
 from nif_cli.geometry.mesh import Transform
-from nif_cli.rendering.lenses import camera_rays, unproject
-from nif_cli.rendering.paths import focus
+from nif_cli.rendering.camera_paths import focus
+from nif_cli.rendering.cameras import camera_rays, unproject
 from nif_cli.untrusted import LARGEST
 
 AXES = ("opengl", "opencv")

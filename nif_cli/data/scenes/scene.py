@@ -14,11 +14,12 @@ from torch import Tensor
 
 from nif_cli import NifError
 from nif_cli.geometry.mesh import Transform
-from nif_cli.rendering.cameras import Rays
-from nif_cli.rendering.lenses import Camera, Ndc, camera_rays
-from nif_cli.rendering.photographs import Photograph, photograph
-from nif_cli.rendering.pictures import scaled
+from nif_cli.rendering.cameras import Camera, camera_rays
+from nif_cli.rendering.image_files import scaled
+from nif_cli.rendering.ndc import Ndc
+from nif_cli.rendering.rays import Rays
 from nif_cli.rendering.volume import RadianceField
+from nif_cli.rendering.volume_view import Photograph, photograph
 
 Background = Literal["white", "black", "random"]
 

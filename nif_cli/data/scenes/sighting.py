@@ -10,8 +10,8 @@ from jaxtyping import Float
 from nif_cli import NifError
 from nif_cli.data.scenes.scene import Scene
 from nif_cli.geometry.mesh import Transform
-from nif_cli.rendering.lenses import camera_rays, unproject
-from nif_cli.rendering.paths import Poses, Vector, focus
+from nif_cli.rendering.camera_paths import Poses, Vector, focus
+from nif_cli.rendering.cameras import camera_rays, unproject
 
 NONE, FEW = 0.005, 1 / 3  # shares of the rays below which training cannot work, and below which one is told
 TOGETHER = 0.3  # of the cameras' distance: how close to a point their axes pass, for it to be what they have in common

@@ -15,8 +15,8 @@ from nif_cli.data.scenes.scene import Background, Scene, View
 from nif_cli.data.shapes.toy import FAMILIES, toy_shape
 from nif_cli.geometry.distance import first_hits
 from nif_cli.geometry.mesh import unit_ball
-from nif_cli.rendering.cameras import look_from
-from nif_cli.rendering.lenses import Camera, camera_rays
+from nif_cli.rendering.camera_paths import look_from
+from nif_cli.rendering.cameras import Camera, camera_rays
 
 DISTANCE, FOV = 3.0, 40.0  # of the cameras from the unit ball's centre, and their vertical angle
 MATERIALS = ("chequered", "striped", "spotted", "painted")

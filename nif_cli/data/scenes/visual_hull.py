@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from nif_cli.data.scenes.scene import View
-from nif_cli.rendering.lenses import project
-from nif_cli.rendering.occupancy import OccupancyGrid
+from nif_cli.rendering.cameras import project
+from nif_cli.rendering.occupancy_grid import OccupancyGrid
 
 COARSER = 4  # cells along a side of those that are looked at first
 

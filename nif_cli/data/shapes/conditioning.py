@@ -19,8 +19,10 @@ from nif_cli.data.shapes.formats.voxels import read_grids
 from nif_cli.data.shapes.samples import Observation
 from nif_cli.geometry.distance import MeshDistance, first_hits
 from nif_cli.geometry.mesh import Transform
-from nif_cli.rendering.cameras import look_from, pinhole_rays
-from nif_cli.rendering.sphere_tracing import Hits, box_entry, shade
+from nif_cli.rendering.camera_paths import look_from
+from nif_cli.rendering.rays import box_entry, pinhole_rays
+from nif_cli.rendering.shading import shade
+from nif_cli.rendering.sphere_tracing import Hits
 from nif_cli.untrusted import opened_picture
 
 LONGEST = 4096  # pixels along the longest side of what is padded to a square: longer pictures are averaged first

@@ -20,7 +20,8 @@ from nif_cli.data.shapes.samples import Observation, ShapeSamples
 from nif_cli.geometry.distance import first_hits, signed_samples
 from nif_cli.geometry.mesh import SPACES
 from nif_cli.geometry.sampling import sample_surface
-from nif_cli.rendering.cameras import Rays, pinhole_rays, turntable
+from nif_cli.rendering.camera_paths import turntable
+from nif_cli.rendering.rays import Rays, pinhole_rays
 
 KINDS = ("samples", "oriented", "points", "depth", "image", "voxels")
 SPREAD, UNIFORM = (0.0707, 0.0224), 0.06  # DeepSDF's samples: around the surface, and anywhere

@@ -23,7 +23,7 @@ from nif_cli.files import available_memory, check_array
 from nif_cli.geometry.mesh import READABLE as MESHES
 from nif_cli.geometry.mesh import SPACES, Transform, clean, hidden, load_mesh
 from nif_cli.geometry.voxels import voxel_mesh
-from nif_cli.rendering.cameras import Rays
+from nif_cli.rendering.rays import Rays
 from nif_cli.untrusted import npz_headers, number, read_npy, read_npz, regular, shown
 
 INWARDS = "most of its normals point inwards: turn_normals=true turns them (of training: data.turn_normals=true)"

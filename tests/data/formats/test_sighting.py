@@ -11,7 +11,7 @@ from nif_cli import NifError
 from nif_cli.data.scenes.blender import BlenderViews
 from nif_cli.data.scenes.sighting import common_point, looks_away, share_of_rays
 from nif_cli.data.scenes.transforms import TransformsViews
-from nif_cli.rendering.cameras import turntable
+from nif_cli.rendering.camera_paths import turntable
 
 NAMES = [f"{k:02d}.png" for k in range(10)]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nif_cli.rendering.cameras import turntable
+from nif_cli.rendering.camera_paths import turntable
 
 
 @pytest.fixture

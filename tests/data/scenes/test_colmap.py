@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from nif_cli import NifError
 from nif_cli.data.scenes.colmap import MODELS, ColmapViews, read_binary, read_text
-from nif_cli.rendering.lenses import project
+from nif_cli.rendering.cameras import project
 
 NAMES = [f"{k:02d}.jpg" for k in range(10)]
 PARAMETERS = [25.0, 26.0, 9.0, 6.0, 0.1, 0.02, 0.001, 0.002]  # of OPENCV

@@ -12,8 +12,9 @@ from nif_cli.data.scenes.datamodule import RayBatches, RayPool, Views, view_rays
 from nif_cli.data.scenes.poses import cube
 from nif_cli.data.scenes.scene import Scene, View
 from nif_cli.geometry.mesh import Transform
-from nif_cli.rendering.cameras import turntable
-from nif_cli.rendering.lenses import Camera, Ndc
+from nif_cli.rendering.camera_paths import turntable
+from nif_cli.rendering.cameras import Camera
+from nif_cli.rendering.ndc import Ndc
 
 CPU = torch.device("cpu")
 BENT = Camera(12, 8, 20.0, 20.0, 6.0, 4.0, k1=0.1)

@@ -8,8 +8,8 @@ from nif_cli import NifError
 from nif_cli.data.scenes.poses import around_cameras, cube, cut, every_eighth, farthest, mean_up, normalised, rigid
 from nif_cli.data.scenes.scene import Scene, View
 from nif_cli.geometry.mesh import Transform
-from nif_cli.rendering.cameras import turntable
-from nif_cli.rendering.lenses import Camera, camera_rays
+from nif_cli.rendering.camera_paths import turntable
+from nif_cli.rendering.cameras import Camera, camera_rays
 
 CAMERA = Camera(64, 64, 80.0, 80.0, 32.0, 32.0)
 

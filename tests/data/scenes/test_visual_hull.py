@@ -7,9 +7,9 @@ import torch
 
 from nif_cli.data.scenes.scene import View
 from nif_cli.data.scenes.visual_hull import visual_hull
-from nif_cli.rendering.cameras import turntable
-from nif_cli.rendering.lenses import Camera, camera_rays
-from nif_cli.rendering.occupancy import OccupancyGrid
+from nif_cli.rendering.camera_paths import turntable
+from nif_cli.rendering.cameras import Camera, camera_rays
+from nif_cli.rendering.occupancy_grid import OccupancyGrid
 
 RADIUS = 0.4
 

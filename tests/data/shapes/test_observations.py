@@ -34,7 +34,7 @@ def test_an_oriented_scan_faces_outwards(sphere, rng):
 
 def test_a_depth_camera_sees_the_near_side_and_the_air_before_it(sphere, rng):
     from nif_cli.data.shapes.observations import depth_view
-    from nif_cli.rendering.cameras import turntable
+    from nif_cli.rendering.camera_paths import turntable
 
     pose = turntable(8)[2].numpy()
     seen = depth_view(sphere, pose)

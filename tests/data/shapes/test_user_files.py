@@ -101,7 +101,8 @@ def test_occupancies_move_from_the_cube_to_the_ball(tmp_path, rng):
 
 
 def test_a_depth_picture_with_its_camera(tmp_path):
-    from nif_cli.rendering.cameras import pinhole_rays, turntable
+    from nif_cli.rendering.camera_paths import turntable
+    from nif_cli.rendering.rays import pinhole_rays
 
     pose = turntable(1)[0]
     rays = pinhole_rays(pose, 64, 64, 40.0)

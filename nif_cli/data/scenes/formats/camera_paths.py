@@ -16,9 +16,9 @@ from nif_cli import NifError, untrusted
 from nif_cli.data.scenes.formats.photos import read_json
 from nif_cli.data.scenes.formats.transforms import FOCAL, camera_of
 from nif_cli.data.scenes.poses import rigid
-from nif_cli.rendering.lenses import Camera
-from nif_cli.rendering.paths import Poses, through
-from nif_cli.rendering.pictures import scaled
+from nif_cli.rendering.camera_paths import Poses, through
+from nif_cli.rendering.cameras import Camera
+from nif_cli.rendering.image_files import scaled
 from nif_cli.untrusted import shown
 
 TYPES = ("perspective", "fisheye", "equirectangular")

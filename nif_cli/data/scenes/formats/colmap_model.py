@@ -16,7 +16,7 @@ from jaxtyping import Float
 from nif_cli import NifError
 from nif_cli.data.scenes.poses import rigid
 from nif_cli.files import available_memory
-from nif_cli.rendering.lenses import Camera
+from nif_cli.rendering.cameras import Camera
 from nif_cli.untrusted import LARGEST, one_line, regular, shown, text
 
 # name, parameters in the file's order; f is fx and fy, k is k1, alpha and beta of EUCM are k1 and k2

@@ -15,7 +15,7 @@ from PIL import Image
 from nif_cli import NifError, untrusted
 from nif_cli.data.scenes.formats.naming import SUFFIXES as SUFFIXES
 from nif_cli.data.scenes.scene import View
-from nif_cli.rendering.lenses import Camera
+from nif_cli.rendering.cameras import Camera
 
 OPAQUE = 250  # alpha from which a pixel counts as opaque: what resampling and lossy formats leave of 255
 ALPHA = ("LA", "PA", "La", "RGBA", "RGBa")  # Pillow's modes that have any

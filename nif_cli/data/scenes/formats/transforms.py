@@ -18,7 +18,7 @@ from nif_cli.data.scenes.formats.naming import found, label, whereabouts
 from nif_cli.data.scenes.formats.photos import mask, photo_size, view
 from nif_cli.data.scenes.poses import AXES, rigid, turned
 from nif_cli.data.scenes.scene import View
-from nif_cli.rendering.lenses import Camera
+from nif_cli.rendering.cameras import Camera
 from nif_cli.untrusted import shown
 
 MODELS = {"OPENCV": False, "PINHOLE": False, "SIMPLE_PINHOLE": False, "SIMPLE_RADIAL": False, "RADIAL": False}

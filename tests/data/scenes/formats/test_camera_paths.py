@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from nif_cli import NifError
 from nif_cli.data.scenes.formats.camera_paths import read_camera_path
-from nif_cli.rendering.lenses import Camera
+from nif_cli.rendering.cameras import Camera
 
 LENS = Camera(400, 300, 380.0, 380.0, 200.0, 150.0)
 

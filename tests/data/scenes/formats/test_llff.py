@@ -10,8 +10,8 @@ import torch
 from nif_cli import NifError
 from nif_cli.data.scenes.formats.llff import read_poses_bounds
 from nif_cli.data.scenes.llff import LlffViews
-from nif_cli.rendering.cameras import turntable
-from nif_cli.rendering.lenses import project
+from nif_cli.rendering.camera_paths import turntable
+from nif_cli.rendering.cameras import project
 
 NAMES = [f"image{k:03d}.png" for k in range(10)]
 

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from nif_cli.rendering.cameras import Rays, look_from
-from nif_cli.rendering.lenses import Camera, Ndc
-from nif_cli.rendering.photographs import photograph
-from nif_cli.rendering.sampling import dense
+from nif_cli.rendering.camera_paths import look_from
+from nif_cli.rendering.cameras import Camera
+from nif_cli.rendering.ndc import Ndc
+from nif_cli.rendering.ray_samples import dense
+from nif_cli.rendering.rays import Rays
 from nif_cli.rendering.volume import Once
+from nif_cli.rendering.volume_view import photograph
 
 CAMERA = Camera(15, 11, 20.0, 20.0, 7.5, 5.5)
 POSE = look_from(torch.tensor([0.0, 0.0, 3.0]), torch.tensor([0.0, 1.0, 0.0]))

@@ -6,8 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nif_cli.rendering.cameras import Rays
-from nif_cli.rendering.sphere_tracing import EmptySpace, Hits
+from nif_cli.rendering.empty_space import EmptySpace
+from nif_cli.rendering.rays import Rays
+from nif_cli.rendering.sphere_tracing import Hits
 
 
 def occlusion(hits: Hits, empty: EmptySpace, reach: float = 0.3, samples: int = 6) -> Float[Tensor, "R"]:
@@ -65,3 +66,16 @@ def studio(
     tint = 0.84 + 0.12 * hits.normals if paint is None else paint
     colour = (tint**2.2 * light[:, None]).clamp(0, 1) ** (1 / 2.2)  # light adds up in linear colours
     return torch.where(hits.hit[:, None], colour, torch.ones_like(colour))
+
+
+def shade(
+    hits: Hits, rays: Rays, right: Float[Tensor, "3"], up: Float[Tensor, "3"], paint: Float[Tensor, "R 3"] | None = None
+) -> Float[Tensor, "R 3"]:
+    """sRGB in [0, 1]: a matte surface of colour `paint`, or tinted by its normal, lit from the camera's upper left, on white."""
+    back = -rays.directions
+    light = torch.nn.functional.normalize(0.9 * back + 0.7 * up.to(back) - 0.5 * right.to(back), dim=-1)
+    lambert = (hits.normals * light).sum(-1).clamp(min=0)
+    facing = (hits.normals * back).sum(-1).clamp(0, 1)
+    tint = 0.78 + 0.22 * hits.normals if paint is None else paint
+    colour = tint * (0.28 + 0.72 * lambert)[:, None] * (0.75 + 0.25 * facing)[:, None]
+    return torch.where(hits.hit[:, None], colour.clamp(0, 1), torch.ones_like(colour))

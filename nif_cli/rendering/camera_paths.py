@@ -8,9 +8,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from scipy.interpolate import CubicSpline
 from scipy.spatial.transform import Rotation, RotationSpline
+from torch import Tensor
 
 Poses = Float[np.ndarray, "V 3 4"]
 Frames = Float[np.ndarray, "F 3 4"]
@@ -108,3 +110,25 @@ def through(poses: Poses, frames: int) -> Frames:
     turned = RotationSpline(known, Rotation.from_matrix(poses[:, :, :3]))(wanted).as_matrix()
     at = CubicSpline(known, poses[:, :, 3])(wanted)
     return np.concatenate([turned, at[:, :, None]], 2)
+
+
+def look_from(position: Float[Tensor, "3"], up: Float[Tensor, "3"]) -> Float[Tensor, "3 4"]:
+    """The pose [right, up, back | position] of a camera that looks at the origin."""
+    back = position / position.norm()
+    right = torch.linalg.cross(up, back)
+    right = right / right.norm()
+    return torch.stack([right, torch.linalg.cross(back, right), back, position], -1)
+
+
+def turntable(frames: int, elevation: float = 20.0, up: str = "y", distance: float = 3.0) -> Float[Tensor, "F 3 4"]:
+    """`frames` poses on a circle around the origin, `elevation` degrees above the horizon; the first looks a little from
+    the side, so that a single picture shows depth."""
+    if frames < 1 or not -89 <= elevation <= 89 or up not in ("y", "z"):
+        raise ValueError(f"frames={frames}, elevation={elevation}, up={up}: frames >= 1, elevation within +-89, up y or z")
+    poses = []
+    for k in range(frames):
+        azimuth, height = math.radians(30) + 2 * math.pi * k / frames, math.radians(elevation)
+        x, y, z = math.sin(azimuth) * math.cos(height), math.sin(height), math.cos(azimuth) * math.cos(height)
+        at, axis = ([x, y, z], [0.0, 1.0, 0.0]) if up == "y" else ([z, x, y], [0.0, 0.0, 1.0])
+        poses.append(look_from(distance * torch.tensor(at), torch.tensor(axis)))
+    return torch.stack(poses)

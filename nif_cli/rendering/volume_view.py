@@ -12,8 +12,9 @@ from torch import Tensor
 
 from nif_cli import NifError
 from nif_cli.files import available_memory
-from nif_cli.rendering.lenses import Camera, Ndc, camera_rays
-from nif_cli.rendering.pictures import displayed
+from nif_cli.rendering.cameras import Camera, camera_rays
+from nif_cli.rendering.image_files import displayed
+from nif_cli.rendering.ndc import Ndc
 from nif_cli.rendering.volume import RadianceField, volume_render
 
 CHANNELS = ("rgb", "depth", "opacity", "normal")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from nif_cli.rendering import occupancy
-from nif_cli.rendering.cameras import Rays
-from nif_cli.rendering.occupancy import GridMarch, OccupancyGrid
+from nif_cli.rendering import occupancy_grid
+from nif_cli.rendering.occupancy_grid import GridMarch, OccupancyGrid
+from nif_cli.rendering.rays import Rays
 
 
 def some_rays(count: int, seed: int = 0) -> Rays:
@@ -43,7 +43,7 @@ def test_compiled_march_is_the_plain_one(monkeypatch, cascades, cone):
     grid, rays = patchy(32, cascades), some_rays(50)
     near, far = torch.full((50,), 0.1), torch.full((50,), 9.0)
     fast = samples_of(GridMarch(grid, rays, near, far, 0.02, cone), 50, 7)
-    monkeypatch.setattr(occupancy, "kernels", None)
+    monkeypatch.setattr(occupancy_grid, "march_kernels", None)
     plain = samples_of(GridMarch(grid, rays, near, far, 0.02, cone), 50, 7)
     assert len(plain) > 200
     # a sample on the border of two cells may be in either
@@ -57,7 +57,7 @@ def test_compiled_march_is_the_plain_one(monkeypatch, cascades, cone):
 @pytest.mark.parametrize("plain", [False, True])
 def test_a_full_grid_is_sampled_evenly(monkeypatch, plain):
     if plain:
-        monkeypatch.setattr(occupancy, "kernels", None)
+        monkeypatch.setattr(occupancy_grid, "march_kernels", None)
     rays = Rays(torch.tensor([[-2.0, 0.1, 0.2]]), torch.tensor([[1.0, 0.0, 0.0]]))
     march = GridMarch(OccupancyGrid(32), rays, torch.zeros(1), torch.full((1,), 10.0), 0.01)
     found = samples_of(march, 1, 64)

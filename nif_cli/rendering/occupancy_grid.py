@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from nif_cli.rendering.cameras import Rays
-from nif_cli.rendering.sampling import Samples
+from nif_cli.rendering.ray_samples import Samples
+from nif_cli.rendering.rays import Rays
 
 try:
-    from nif_cli.rendering import kernels
+    from nif_cli.rendering import march_kernels
 except ImportError:  # no numba here
-    kernels = None
+    march_kernels = None
 
 UNIT = 2 * 3**0.5 / 1024  # the length by which densities become the optical depths that thresholds are about
 BLOCK = 8  # cells along a side of a block, which a ray passes in one go where nothing in it is occupied
@@ -155,7 +155,7 @@ class GridMarch:
         shift = torch.rand(near.shape, generator=generator, device=device) if generator else torch.full_like(near, 0.5)
         self.speed = rays.directions.norm(dim=-1)  # 1, except in NDC: there a step in t is longer or shorter
         self.first, self.far = self.warp(near * self.speed) + shift, far
-        self.compiled = kernels is not None and device.type == "cpu" and near.dtype == torch.float32
+        self.compiled = march_kernels is not None and device.type == "cpu" and near.dtype == torch.float32
         if self.compiled:
             self.taken = torch.zeros_like(near, dtype=torch.int64)
             self.fine, self.coarse = grid.occupied, grid.blocks()
@@ -183,8 +183,10 @@ class GridMarch:
 
     def next(self, alive: Int64[Tensor, "A"], limit: int) -> tuple[Samples, Bool[Tensor, "A"]]:
         if self.compiled:
-            assert kernels is not None
-            return kernels.march(self, alive, limit)
+            assert march_kernels is not None
+            lines = (self.rays.origins, self.rays.directions, self.speed, self.first, self.far)
+            packed, going = march_kernels.march((self.fine, self.coarse), lines, self.taken, alive, limit, self.step, self.cone)
+            return Samples(*packed), going
         samples, rank, total = self.ready
         given = self.taken[alive]
         place = torch.full((len(self.rays),), -1, dtype=torch.long, device=alive.device)

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from nif_cli.rendering.cameras import Rays
+from nif_cli.rendering.rays import Rays
 
 
 @dataclass

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from nif_cli.rendering.cameras import Rays
-from nif_cli.rendering.sampling import importance, intervals, stratified
+from nif_cli.rendering.ray_samples import importance, intervals, stratified
+from nif_cli.rendering.rays import Rays
 
 
 def test_stratified_places_lie_one_in_each_interval():

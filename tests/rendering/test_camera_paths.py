@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nif_cli.rendering.paths import focus, looking, mean_pose, one_sided, orbit, spiral, through
+from nif_cli.rendering.camera_paths import focus, looking, mean_pose, one_sided, orbit, spiral, through
 
 UP = np.array([0.0, 0.0, 1.0])
 
