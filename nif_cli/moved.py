@@ -38,6 +38,8 @@ MOVED: dict[str, str] = {
     "nif_cli.data.toy_views.ToyViews": "nif_cli.data.scenes.toy.ToyViews",
     "nif_cli.data.views.RayBatches": "nif_cli.data.scenes.datamodule.RayBatches",
     "nif_cli.data.views.Views": "nif_cli.data.scenes.datamodule.Views",
+    "nif_cli.fields.radiance.Nerf": "nif_cli.fields.nerf.Nerf",
+    "nif_cli.fields.radiance.Ngp": "nif_cli.fields.ngp.Ngp",
     "nif_cli.models.optimizers.Adam": "nif_cli.optim.adam.Adam",
     "nif_cli.models.optimizers.Cosine": "nif_cli.optim.schedules.Cosine",
     "nif_cli.models.optimizers.Halving": "nif_cli.optim.schedules.Halving",

@@ -9,8 +9,9 @@ import sys
 import numpy as np
 import torch
 
-from nif_cli.fields import grids, kernels
-from nif_cli.fields.grids import LazyGradient, Levels
+from nif_cli.fields import grid_kernels, grid_lookup
+from nif_cli.fields.grid_levels import Levels
+from nif_cli.fields.lazy_gradient import LazyGradient
 from nif_cli.rendering import march_kernels as rendering
 from nif_cli.rendering import occupancy_grid, volume
 from nif_cli.rendering.occupancy_grid import GridMarch, OccupancyGrid
@@ -37,7 +38,7 @@ def close(found, expected, what: str, tolerance: float = 1e-5) -> None:
 def encoding(rng: np.random.Generator) -> None:
     """Forward and backward of levels of every kind; no points, one, and more than a chunk."""
     cases = (
-        (Levels.geometric(3, 4, 4, 40.0, 2**9), 2, torch.float32, (0, 1, kernels.CHUNK + 7)),
+        (Levels.geometric(3, 4, 4, 40.0, 2**9), 2, torch.float32, (0, 1, grid_kernels.CHUNK + 7)),
         (Levels.spline(2, 7), 3, torch.float64, (0, 1, 130)),
     )
     for levels, features, dtype, counts in cases:
@@ -46,18 +47,18 @@ def encoding(rng: np.random.Generator) -> None:
             x = torch.from_numpy(rng.random((count, levels.dim))).to(dtype)
             x = torch.cat((x, torch.zeros_like(x[:1]), torch.ones_like(x[:1]))) if count else x  # the corners too
             grad = torch.from_numpy(rng.normal(size=(len(x), len(levels.rows) * features))).to(dtype)
-            expected = grids.reference(x, table, levels)
+            expected = grid_lookup.reference(x, table, levels)
             (slope,) = torch.autograd.grad(expected, table, grad)
             given, rows = unaligned(x.numpy()), unaligned(table.detach().numpy())
-            close(kernels.forward(given, rows, levels), expected.detach(), f"forward of {count}")
-            close(kernels.backward(given, grad.numpy(), levels, tuple(table.shape)), slope, f"backward of {count}", 1e-4)
+            close(grid_kernels.forward(given, rows, levels), expected.detach(), f"forward of {count}")
+            close(grid_kernels.backward(given, grad.numpy(), levels, tuple(table.shape)), slope, f"backward of {count}", 1e-4)
             if dtype == torch.float32:
                 lazy = LazyGradient(table.detach().requires_grad_())
-                kernels.backward_lazy(given, grad.numpy(), levels, lazy.rows.numpy(), lazy.touched.numpy())
+                grid_kernels.backward_lazy(given, grad.numpy(), levels, lazy.rows.numpy(), lazy.touched.numpy())
                 close(lazy.gradient, slope, f"lazy backward of {count}", 1e-4)
                 marked = np.unpackbits(lazy.touched.numpy(), bitorder="little")[: len(table)]
                 assert not (slope.abs().sum(1).numpy() > 0)[marked == 0].any(), f"a row of {count} points that is not marked"
-                kernels.clear(lazy.rows.numpy(), lazy.touched.numpy())
+                grid_kernels.clear(lazy.rows.numpy(), lazy.touched.numpy())
                 assert not lazy.gradient.any(), "not clear"
                 assert not lazy.touched.any(), "still marked"
 
@@ -65,7 +66,7 @@ def encoding(rng: np.random.Generator) -> None:
 def adam(rng: np.random.Generator) -> None:
     """Rows touched at random, whole eights, each row of an eight alone, none."""
     features = 2
-    for count in (0, 1, 7, 8, 9, 1001, 8 * kernels.CHUNK + 13):
+    for count in (0, 1, 7, 8, 9, 1001, 8 * grid_kernels.CHUNK + 13):
         for kind in ("some", "all", "none", "alone"):
             chosen = {
                 "some": rng.random(count) < 0.3, "all": np.ones(count, bool), "none": np.zeros(count, bool),
@@ -82,7 +83,7 @@ def adam(rng: np.random.Generator) -> None:
             wanted[at] -= 1e-2 * (mean[at] / (1 - 0.9**3)) / (np.sqrt(square[at] / (1 - 0.99**3)) + EPS)
             gradient[at] = 0
             table, rows = unaligned(table), unaligned(rows)
-            kernels.adam(table, rows, touched, 1e-2, BETAS, EPS, 3, 0.1)
+            grid_kernels.adam(table, rows, touched, 1e-2, BETAS, EPS, 3, 0.1)
             close(table, wanted.astype(np.float32), f"Adam of {count} rows, {kind}")
             close(rows, np.concatenate((gradient, mean, square, rest), 1).astype(np.float32), f"moments of {count}, {kind}")
             assert not touched.any(), f"{count} rows, {kind}: still marked"
@@ -152,9 +153,9 @@ def no_numbers() -> None:
     levels = Levels.geometric(3, 2, 4, 16.0, 2**6)
     table = np.ones((sum(levels.rows), 2), np.float32)
     x = np.array([[np.nan] * 3, [np.inf] * 3, [-np.inf] * 3, [1e30] * 3, [-1e30] * 3], np.float32)
-    out = kernels.forward(x, table, levels)
+    out = grid_kernels.forward(x, table, levels)
     assert np.isnan(out[:3]).all(), "points that are no numbers have values"
-    kernels.backward(x, np.ones_like(out), levels, table.shape)
+    grid_kernels.backward(x, np.ones_like(out), levels, table.shape)
 
 
 def threads_are_torchs(count: int) -> None:

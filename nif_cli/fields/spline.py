@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nif_cli.fields.grids import TABLE_RATE, Levels, encode, warm_up
+from nif_cli.fields.grid_levels import Levels
+from nif_cli.fields.grid_lookup import encode, warm_up
+from nif_cli.fields.grids import TABLE_RATE
 from nif_cli.fields.network import Network
 
 

@@ -58,8 +58,8 @@ class Adam(torch.optim.Adam):
                 self.state[p][name] = kept.contiguous()
 
     def _step_touched(self, group: dict, p: Tensor) -> None:
-        """A large table (fields.grids.LazyGradient): rows without a gradient keep still; steps are counted for all."""
-        from nif_cli.fields import kernels
+        """A large table (fields.lazy_gradient.LazyGradient): rows without a gradient keep still; steps are counted for all."""
+        from nif_cli.fields import grid_kernels
 
         for name in ("amsgrad", "maximize", "decoupled_weight_decay"):
             if group.get(name):
@@ -72,7 +72,7 @@ class Adam(torch.optim.Adam):
                 state[name] = own
         state["step"] += 1
         how = group["lr"], group["betas"], group["eps"], int(state["step"]), group["weight_decay"]
-        kernels.adam(p.detach().numpy(), lazy.rows.numpy(), lazy.touched.numpy(), *how)
+        grid_kernels.adam(p.detach().numpy(), lazy.rows.numpy(), lazy.touched.numpy(), *how)
 
     def _step_rows(self, group: dict, p: Tensor, grad: Tensor) -> None:
         row, g = grad.indices()[0], grad.values()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from nif_cli.fields import grids
+from nif_cli.fields import grid_levels, grid_lookup
 from nif_cli.fields.grids import DenseGrid, HashGrid, Triplane, Voxels
 
 
@@ -54,7 +54,7 @@ def test_the_hash_grid_is_the_papers(dim, compiled):
     (slow_grad,) = torch.autograd.grad(slow, slow_table, g)
     assert any(grid.levels.hashed)
     assert not all(grid.levels.hashed)
-    encode = grids.encode if compiled else grids.reference
+    encode = grid_lookup.encode if compiled else grid_lookup.reference
     for dtype, close in ((torch.float64, 1e-12), (torch.float32, 1e-3)):
         table = grid.table.detach().to(dtype).requires_grad_()
         out = encode(x.to(dtype), table, grid.levels)
@@ -65,7 +65,7 @@ def test_the_hash_grid_is_the_papers(dim, compiled):
 
 def test_the_published_sizes():
     """16 levels from 16 to 2048, 2^19 rows of 2: 12.2 million numbers; the first five levels are dense."""
-    levels = grids.Levels.geometric(3, 16, 16, 2048, 2**19)
+    levels = grid_levels.Levels.geometric(3, 16, 16, 2048, 2**19)
     assert levels.resolution[0], levels.resolution[-1] == (16, 2048)
     assert [not h for h in levels.hashed].count(True) == 5
     assert 2 * sum(levels.rows) == 12_196_240
@@ -76,7 +76,9 @@ def test_forward_takes_points_from_minus_one_to_one_and_is_constant_beyond():
     x = torch.rand(5, 7, 2) * 2 - 1
     out = grid(x)
     assert out.shape == (5, 7, grid.features)
-    assert torch.allclose(out.reshape(35, -1), grids.reference((x.reshape(35, 2) + 1) / 2, grid.table, grid.levels), atol=1e-6)
+    assert torch.allclose(
+        out.reshape(35, -1), grid_lookup.reference((x.reshape(35, 2) + 1) / 2, grid.table, grid.levels), atol=1e-6
+    )
     assert torch.equal(grid(torch.tensor([[1.0, 0.3]])), grid(torch.tensor([[5.0, 0.3]])))
 
 
@@ -110,12 +112,12 @@ def test_loops_and_reference_agree_on_any_number_of_threads():
     grid = HashGrid(3, levels=4, log2_table=8, base=4, finest=40)
     grid.table.data.normal_()
     x, g = torch.rand(3000, 3), torch.randn(3000, grid.features)
-    expected = grids.reference(x, grid.table, grid.levels)
+    expected = grid_lookup.reference(x, grid.table, grid.levels)
     (expected_grad,) = torch.autograd.grad(expected, grid.table, g)
     found = []
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        out = grids.encode(x, grid.table, grid.levels)
+        out = grid_lookup.encode(x, grid.table, grid.levels)
         (grad,) = torch.autograd.grad(out, grid.table, g)
         assert torch.allclose(out, expected, atol=1e-5)
         assert torch.allclose(grad, expected_grad, atol=1e-3)
@@ -146,10 +148,10 @@ def test_points_that_are_no_numbers_read_nothing_else():
 
 
 def test_without_numba_it_is_the_reference(monkeypatch):
-    monkeypatch.setattr(grids, "kernels", None)
+    monkeypatch.setattr(grid_lookup, "grid_kernels", None)
     grid = HashGrid(2, levels=2)
     x = torch.rand(9, 2)
-    assert torch.equal(grid(2 * x - 1), grids.reference((0.5 + 0.5 * (2 * x - 1)).clamp(0, 1), grid.table, grid.levels))
+    assert torch.equal(grid(2 * x - 1), grid_lookup.reference((0.5 + 0.5 * (2 * x - 1)).clamp(0, 1), grid.table, grid.levels))
 
 
 def test_an_array_is_multilinear_between_its_values_and_has_them_at_its_points():

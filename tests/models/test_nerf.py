@@ -11,8 +11,8 @@ import torch
 
 from nif_cli import NifError
 from nif_cli.data.scenes.toy import ToyViews
-from nif_cli.fields.radiance import Nerf as PublishedNetwork
-from nif_cli.fields.radiance import Ngp
+from nif_cli.fields.nerf import Nerf as PublishedNetwork
+from nif_cli.fields.ngp import Ngp
 from nif_cli.models.nerf import Nerf
 from nif_cli.optim.adam import Adam
 from nif_cli.rendering.volume import RadianceField, volume_render

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from nif_cli import NifError
-from nif_cli.fields import grids
-from nif_cli.fields.radiance import Nerf, Ngp, spherical_harmonics
+from nif_cli.fields import grid_lookup
+from nif_cli.fields.nerf import Nerf
+from nif_cli.fields.ngp import Ngp, spherical_harmonics
 from nif_cli.optim.adam import Adam
 
 
@@ -99,7 +100,7 @@ def test_the_lazy_gradient_is_the_gradient(monkeypatch):
     found = []
     for compiled in (True, False):
         if not compiled:
-            monkeypatch.setattr(grids, "kernels", None)
+            monkeypatch.setattr(grid_lookup, "grid_kernels", None)
         for repeat in range(2):
             network.zero_grad()
             density, rgb = network(points[repeat:], directions[repeat:])
@@ -167,7 +168,7 @@ def test_moments_survive_the_end_of_laziness(monkeypatch):
     plain = torch.nn.Parameter(table.detach().clone())
     theirs = torch.optim.Adam([plain], lr=1e-2, betas=(0.9, 0.99), eps=1e-15, fused=True)
     theirs.state[plain] = {name: x.contiguous() for name, x in state.items()}
-    monkeypatch.setattr(grids, "kernels", None)
+    monkeypatch.setattr(grid_lookup, "grid_kernels", None)
     for group in optimizer.param_groups:
         group["fused"] = True
     for _ in range(3):

@@ -12,7 +12,7 @@ import numpy as np
 from nif_cli.compiled import compiled, threads
 
 if TYPE_CHECKING:
-    from nif_cli.fields.grids import Levels
+    from nif_cli.fields.grid_levels import Levels
 
 CHUNK = 1024  # points that a thread takes at a time: their features stay in its cache
 
