@@ -25,7 +25,7 @@ class Field(Protocol):
     """[2, D]: the box (lower corner, upper corner) outside which there is no surface."""
     trust: float
     """|value - level| is a distance up to here: inf (true distance), 0.1 (clamped there), 0 (logit, density). Of composed
-    fields it may be less than the distance, never more (geometry/compose.py)."""
+    fields it may be less than the distance, never more (geometry/csg.py)."""
 
     def value(self, points: Tensor) -> Tensor:
         """[..., D] -> [...]"""

@@ -40,6 +40,7 @@ MOVED: dict[str, str] = {
     "nif_cli.data.views.Views": "nif_cli.data.scenes.datamodule.Views",
     "nif_cli.fields.radiance.Nerf": "nif_cli.fields.nerf.Nerf",
     "nif_cli.fields.radiance.Ngp": "nif_cli.fields.ngp.Ngp",
+    "nif_cli.geometry.compose.ComposedSignal": "nif_cli.geometry.csg.ComposedSignal",
     "nif_cli.models.optimizers.Adam": "nif_cli.optim.adam.Adam",
     "nif_cli.models.optimizers.Cosine": "nif_cli.optim.schedules.Cosine",
     "nif_cli.models.optimizers.Halving": "nif_cli.optim.schedules.Halving",

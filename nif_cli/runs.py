@@ -25,7 +25,7 @@ from nif_cli.encoders.encoder import Encoder
 from nif_cli.fields.network import Encoding, Network, RadianceNetwork
 from nif_cli.files import safe_name as safe_name  # what a run is written with
 from nif_cli.files import write as write
-from nif_cli.geometry.mesh import SPACES
+from nif_cli.geometry.transform import SPACES
 from nif_cli.models.model import CHECKPOINT_FORMAT, Model
 from nif_cli.untrusted import read_torch, shown, whole
 

@@ -20,7 +20,8 @@ from PIL import Image
 import nif_cli
 from nif_cli import conf_folder
 from nif_cli.cli import COMMANDS
-from nif_cli.geometry.mesh import BALL_RADIUS, WRITABLE, load_mesh
+from nif_cli.geometry.mesh import WRITABLE, load_mesh
+from nif_cli.geometry.transform import BALL_RADIUS
 
 MODELS = {
     "deepsdf": ["data.count=2", "model.code_size=4"],

@@ -18,8 +18,8 @@ from nif_cli.config import check, did_you_mean
 from nif_cli.field import Field, Signal
 from nif_cli.geometry.curves import extract_curves, svg
 from nif_cli.geometry.extraction import extract_mesh
-from nif_cli.geometry.finishing import field_normals, largest_part, refined, simplified, vertex_colors
-from nif_cli.geometry.mesh import Transform
+from nif_cli.geometry.postprocess import field_normals, largest_part, refined, simplified, vertex_colors
+from nif_cli.geometry.transform import Transform
 from nif_cli.geometry.writing import WRITABLE, mesh_bytes, remark
 from nif_cli.inference.open_run import OpenRun, open_run
 from nif_cli.rendering.volume import RadianceField, surface_colors

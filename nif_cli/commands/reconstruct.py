@@ -19,7 +19,8 @@ from nif_cli.data.shapes.user_files import input_files, normalise, read_inputs
 from nif_cli.field import Field
 from nif_cli.files import write, write_npz
 from nif_cli.geometry.extraction import extract_mesh
-from nif_cli.geometry.mesh import SPACES, Transform, load_mesh
+from nif_cli.geometry.mesh import load_mesh
+from nif_cli.geometry.transform import SPACES, Transform
 from nif_cli.geometry.writing import WRITABLE, mesh_bytes, remark
 from nif_cli.inference.shapes import check_keys, check_kind, infer, shown
 from nif_cli.models.metasdf import MetaSdf

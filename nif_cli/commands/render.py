@@ -19,7 +19,7 @@ from nif_cli.commands.render_views import CAMERAS, FRAMES, channels_of, render_v
 from nif_cli.config import blame, check
 from nif_cli.field import Field, Signal
 from nif_cli.files import available_memory
-from nif_cli.geometry.mesh import Transform
+from nif_cli.geometry.transform import Transform
 from nif_cli.inference.open_run import OpenRun, open_run, pair_name
 from nif_cli.rendering.camera_paths import turntable
 from nif_cli.rendering.empty_space import EmptySpace

@@ -34,7 +34,7 @@ class Data:
 
     holds = "data"  # what a source has, in words
     kind = "shapes"  # what one of them is called in evaluation.json
-    space = "ball"  # how its instances are normalised: a key of geometry.mesh.SPACES
+    space = "ball"  # how its instances are normalised: a key of geometry.transform.SPACES
     batch_points: int
     needs = Needs()
     epoch_batches = 500  # Lightning's epoch: how often held-out data is looked at, at most

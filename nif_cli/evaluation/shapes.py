@@ -15,7 +15,7 @@ from nif_cli.data.shapes.datamodule import ShapeData
 from nif_cli.data.shapes.observations import known
 from nif_cli.field import Field
 from nif_cli.field import evaluate as values_of
-from nif_cli.geometry.mesh import Transform
+from nif_cli.geometry.transform import Transform
 from nif_cli.inference.shapes import check_kind, infer, shown
 from nif_cli.metrics.protocols import Metrics
 from nif_cli.models.model import Model

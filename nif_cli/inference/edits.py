@@ -12,19 +12,8 @@ from scipy.spatial.transform import Rotation
 from nif_cli import NifError, runs
 from nif_cli.config import blame, did_you_mean
 from nif_cli.field import Field
-from nif_cli.geometry.compose import (
-    difference,
-    exact_sides,
-    far_reaching,
-    hull,
-    intersection,
-    morph,
-    offset,
-    placed,
-    shell,
-    union,
-)
-from nif_cli.geometry.mesh import Transform
+from nif_cli.geometry.csg import difference, exact_sides, far_reaching, hull, intersection, morph, offset, placed, shell, union
+from nif_cli.geometry.transform import Transform
 from nif_cli.models.model import Model
 
 SETS = {"union": union, "intersection": intersection, "difference": difference}

@@ -11,7 +11,7 @@ import torch
 
 from nif_cli import NifError, runs
 from nif_cli.field import Field, Signal
-from nif_cli.geometry.mesh import Transform
+from nif_cli.geometry.transform import Transform
 from nif_cli.inference import edits as inference_edits
 from nif_cli.models.model import Model
 

@@ -14,7 +14,7 @@ from nif_cli import NifError
 from nif_cli.data.shapes.conditioning import load_look
 from nif_cli.data.shapes.observations import keep_half, observe_mesh, show
 from nif_cli.data.shapes.samples import Observation
-from nif_cli.geometry.mesh import SPACES, Transform
+from nif_cli.geometry.transform import SPACES, Transform
 from nif_cli.models.model import Inferred, Model
 
 

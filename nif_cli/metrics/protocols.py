@@ -11,8 +11,8 @@ import trimesh
 from jaxtyping import Bool, Float
 
 from nif_cli.geometry.distance import MeshDistance
-from nif_cli.geometry.mesh import unit_cube
 from nif_cli.geometry.sampling import sample_surface
+from nif_cli.geometry.transform import unit_cube
 from nif_cli.metrics.shape import SurfaceDistances, iou, nearest, surface_distances, two_way_distance
 
 Points = Float[np.ndarray, "N 3"]

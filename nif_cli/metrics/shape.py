@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float, Int
 from scipy.spatial import KDTree
 
 from nif_cli.geometry.distance import MeshDistance, coherent
-from nif_cli.geometry.mesh import unit_ball
 from nif_cli.geometry.sampling import sample_surface
+from nif_cli.geometry.transform import unit_ball
 
 LEAF = 64  # points in a leaf of the tree: larger than scipy's, which pays where the other surface is far away
 

@@ -21,7 +21,7 @@ from nif_cli.data.shapes.datamodule import ShapeData
 from nif_cli.data.shapes.samples import Observation
 from nif_cli.field import Field, Signal
 from nif_cli.fields.network import Encoding, Network
-from nif_cli.geometry.mesh import SPACES, Transform
+from nif_cli.geometry.transform import SPACES, Transform
 from nif_cli.untrusted import number, numbers, shown, text
 
 CHECKPOINT_FORMAT = 1  # of a checkpoint's "nif" entry; raised when an older nif could not read it
@@ -84,7 +84,7 @@ class Model(nn.Module):
             raise ValueError(f"lr={lr}: must be positive")
         self.lr, self._optimizer, self._scheduler = lr, optimizer, scheduler
         self.instances: dict[str, Instance] = {}
-        self.space = "ball"  # how shapes are normalised (geometry.mesh.SPACES); that of the data
+        self.space = "ball"  # how shapes are normalised (geometry.transform.SPACES); that of the data
         self.config: dict[str, Any] = {}  # the resolved configuration that made it; saved with it
         self.step = 0  # of the training; the trainer counts
         self.progress: Callable[[], float] = lambda: 0.0  # how much of the training is done, in [0, 1]; the trainer knows

@@ -20,7 +20,7 @@ from nif_cli.data.shapes.samples import Observation
 from nif_cli.encoders.encoder import Encoder
 from nif_cli.field import BoundField, Field, bind
 from nif_cli.fields.network import Network
-from nif_cli.geometry.mesh import SPACES
+from nif_cli.geometry.transform import SPACES
 from nif_cli.models.model import Inferred, Instance, Model
 
 LEAST = 16  # points of a cloud

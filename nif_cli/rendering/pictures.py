@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nif_cli.field import Field, Signal, evaluate
-from nif_cli.geometry.mesh import Transform
+from nif_cli.geometry.transform import Transform
 from nif_cli.rendering.empty_space import EmptySpace
 from nif_cli.rendering.image_files import Picture, displayed, scaled
 from nif_cli.rendering.rays import pinhole_rays

@@ -11,7 +11,7 @@ import yaml
 
 from nif_cli import NifError, conf_folder, runs
 from nif_cli.data.images.datamodule import ImageData
-from nif_cli.geometry.mesh import Transform
+from nif_cli.geometry.transform import Transform
 from nif_cli.models.metasdf import MetaSdf
 from nif_cli.models.model import Inferred, Instance, Model
 

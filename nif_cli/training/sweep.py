@@ -154,7 +154,7 @@ class _Truth:
         import trimesh
         from PIL import Image
 
-        from nif_cli.geometry.mesh import unit_ball
+        from nif_cli.geometry.transform import unit_ball
         from nif_cli.rendering.image_files import labelled, scaled
         from nif_cli.rendering.pictures import mesh_picture
 

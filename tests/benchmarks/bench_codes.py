@@ -26,7 +26,7 @@ from machine import record
 
 from nif_cli.data.shapes.samples import Observation
 from nif_cli.fields.mlp import MLP
-from nif_cli.geometry.mesh import Transform
+from nif_cli.geometry.transform import Transform
 from nif_cli.metrics.shape import nearest
 from nif_cli.models.deepsdf import DeepSdf
 from nif_cli.models.model import Instance

@@ -28,8 +28,9 @@ from machine import RESULTS, record
 from nif_cli.data.shapes.formats import deepsdf
 from nif_cli.data.shapes.formats.voxels import read_binvox
 from nif_cli.geometry.distance import MeshDistance
-from nif_cli.geometry.mesh import Transform, load_mesh, unit_ball
+from nif_cli.geometry.mesh import load_mesh
 from nif_cli.geometry.repair import oriented, solid
+from nif_cli.geometry.transform import Transform, unit_ball
 
 MESHES = ("penguin", "rocker-arm", "wingnut", "spot", "armadillo", "stanford-bunny")
 SOLID = 192  # cells: the default of nif prepare

@@ -67,7 +67,7 @@ def metrics(root: Path) -> None:
 
 def camera_path(root: Path) -> None:
     from nif_cli.data.scenes.scene import Scene
-    from nif_cli.geometry.mesh import Transform
+    from nif_cli.geometry.transform import Transform
     from nif_cli.rendering.cameras import Camera
 
     lens = Camera(20, 10, 25.0, 25.0, 10.0, 5.0)

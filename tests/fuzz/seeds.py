@@ -143,7 +143,7 @@ def _normalisation(root: Path, *names: str) -> None:
 
 def _deepsdf(folder: Path) -> list[Seed]:
     from nif_cli.data.shapes.formats import deepsdf
-    from nif_cli.geometry.mesh import Transform
+    from nif_cli.geometry.transform import Transform
 
     root, entry, rng = folder / "deepsdf", deepsdf.Entry("d", "c", "a"), np.random.default_rng(0)
     points = rng.uniform(-1, 1, (60, 3))
@@ -159,7 +159,7 @@ def _deepsdf(folder: Path) -> list[Seed]:
 def _onet(folder: Path) -> list[Seed]:
     from nif_cli.data.shapes.formats import onet
     from nif_cli.data.shapes.formats.voxels import write_binvox
-    from nif_cli.geometry.mesh import Transform
+    from nif_cli.geometry.transform import Transform
 
     root, entry, rng = folder / "onet", onet.Entry("chair", "a"), np.random.default_rng(0)
     points = rng.uniform(-0.5, 0.5, (60, 3))

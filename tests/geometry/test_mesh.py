@@ -7,18 +7,8 @@ import pytest
 import trimesh
 
 from nif_cli import NifError
-from nif_cli.geometry.mesh import (
-    BALL_RADIUS,
-    READABLE,
-    WRITABLE,
-    Transform,
-    clean,
-    inspect_mesh,
-    load_mesh,
-    mesh_bytes,
-    mesh_files,
-    unit_ball,
-)
+from nif_cli.geometry.mesh import READABLE, WRITABLE, clean, inspect_mesh, load_mesh, mesh_bytes, mesh_files
+from nif_cli.geometry.transform import BALL_RADIUS, Transform, unit_ball
 
 CUBE_OBJ = """
 v 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nv 0 0 1\nv 1 0 1\nv 1 1 1\nv 0 1 1

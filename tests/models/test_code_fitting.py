@@ -34,7 +34,7 @@ class Waves(Spheres):
 
 
 def model(network=Spheres, codes: torch.Tensor | None = None):
-    from nif_cli.geometry.mesh import Transform
+    from nif_cli.geometry.transform import Transform
     from nif_cli.models.deepsdf import DeepSdf
     from nif_cli.models.model import Instance
 

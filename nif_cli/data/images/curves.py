@@ -15,7 +15,7 @@ from nif_cli.data.datamodule import Batches, Data
 from nif_cli.data.images.formats.outlines import read_outline
 from nif_cli.data.images.formats.svg import read_drawing
 from nif_cli.geometry.curves import Curves, segments_of, signed_distance
-from nif_cli.geometry.mesh import Transform, unit_ball
+from nif_cli.geometry.transform import Transform, unit_ball
 
 
 @dataclass

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from nif_cli import NifError
 from nif_cli.data.images.formats.pixels import READABLE, Pixels, read_picture
 from nif_cli.data.shapes.samples import Observation
-from nif_cli.geometry.mesh import Transform
+from nif_cli.geometry.transform import Transform
 
 KINDS = {1: "grey", 3: "RGB", 4: "RGBA"}
 

@@ -16,7 +16,7 @@ from nif_cli.data.scenes.formats.transforms import check_placing, describe, fram
 from nif_cli.data.scenes.poses import cube, normalised
 from nif_cli.data.scenes.scene import Background, Scene, View
 from nif_cli.data.scenes.sighting import common_point, distances
-from nif_cli.geometry.mesh import Transform
+from nif_cli.geometry.transform import Transform
 
 HALF, NEAR, FAR = 1.5, 2.0, 6.0  # of the published scenes, whose cameras are DISTANCE from the origin
 DISTANCE = 4.03

@@ -19,7 +19,7 @@ from nif_cli.data.scenes.formats.photos import SUFFIXES, view
 from nif_cli.data.scenes.formats.transforms import describe
 from nif_cli.data.scenes.poses import around_cameras, cube, every_eighth, mean_up, normalised
 from nif_cli.data.scenes.scene import Background, Scene, View
-from nif_cli.geometry.mesh import Transform
+from nif_cli.geometry.transform import Transform
 from nif_cli.rendering.camera_paths import mean_pose
 from nif_cli.rendering.cameras import Camera, camera_rays
 from nif_cli.rendering.ndc import Ndc

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nif_cli import NifError
 from nif_cli.data.scenes.scene import Scene, View
-from nif_cli.geometry.mesh import Transform
+from nif_cli.geometry.transform import Transform
 from nif_cli.rendering.camera_paths import focus
 from nif_cli.rendering.cameras import camera_rays, unproject
 from nif_cli.untrusted import LARGEST

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from nif_cli import NifError
-from nif_cli.geometry.mesh import Transform
+from nif_cli.geometry.transform import Transform
 from nif_cli.rendering.cameras import Camera, camera_rays
 from nif_cli.rendering.image_files import scaled
 from nif_cli.rendering.ndc import Ndc

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from nif_cli import NifError
 from nif_cli.data.scenes.scene import Scene
-from nif_cli.geometry.mesh import Transform
+from nif_cli.geometry.transform import Transform
 from nif_cli.rendering.camera_paths import Poses, Vector, focus
 from nif_cli.rendering.cameras import camera_rays, unproject
 

@@ -14,7 +14,7 @@ from nif_cli.data.scenes.datamodule import Views
 from nif_cli.data.scenes.scene import Background, Scene, View
 from nif_cli.data.shapes.toy import FAMILIES, toy_shape
 from nif_cli.geometry.distance import first_hits
-from nif_cli.geometry.mesh import unit_ball
+from nif_cli.geometry.transform import unit_ball
 from nif_cli.rendering.camera_paths import look_from
 from nif_cli.rendering.cameras import Camera, camera_rays
 

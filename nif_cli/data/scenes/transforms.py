@@ -18,7 +18,7 @@ from nif_cli.data.scenes.formats.transforms import check_placing, describe, fram
 from nif_cli.data.scenes.poses import around_cameras, cube, farthest, mean_up, normalised
 from nif_cli.data.scenes.scene import Background, Scene
 from nif_cli.data.scenes.sighting import aimed
-from nif_cli.geometry.mesh import Transform
+from nif_cli.geometry.transform import Transform
 
 USUAL = 2.64  # how far instant-ngp's own scripts put the cameras from the centre, in normalised space
 

@@ -18,7 +18,7 @@ from nif_cli.data.datamodule import Look
 from nif_cli.data.shapes.formats.voxels import read_grids
 from nif_cli.data.shapes.samples import Observation
 from nif_cli.geometry.distance import MeshDistance, first_hits
-from nif_cli.geometry.mesh import Transform
+from nif_cli.geometry.transform import Transform
 from nif_cli.rendering.camera_paths import look_from
 from nif_cli.rendering.rays import box_entry, pinhole_rays
 from nif_cli.rendering.shading import shade

@@ -25,8 +25,8 @@ from nif_cli.data.shapes.pool import ShapeBatch, ShapePool, ShardedPool
 from nif_cli.data.shapes.samples import Observation, ShapeSamples
 from nif_cli.data.shapes.spool import Spool
 from nif_cli.files import DiskError
-from nif_cli.geometry.mesh import SPACES
 from nif_cli.geometry.sampling import sample_around
+from nif_cli.geometry.transform import SPACES
 from nif_cli.metrics.protocols import Truth
 
 Source = tuple[str, Callable[[], ShapeSamples]]

@@ -21,7 +21,8 @@ from nif_cli.data.shapes.conditioning import mesh_pictures, mesh_voxels, view_po
 from nif_cli.data.shapes.datamodule import ShapeData, Source
 from nif_cli.data.shapes.samples import Observation, ShapeSamples
 from nif_cli.geometry.distance import signed_samples
-from nif_cli.geometry.mesh import SPACES, inspect_mesh, load_mesh, mesh_files, unit_ball
+from nif_cli.geometry.mesh import inspect_mesh, load_mesh, mesh_files
+from nif_cli.geometry.transform import SPACES, unit_ball
 from nif_cli.metrics.protocols import Truth
 from nif_cli.untrusted import read_npz
 

@@ -18,8 +18,8 @@ from nif_cli.data.datamodule import Look
 from nif_cli.data.shapes.conditioning import DISTANCE, mesh_pictures, mesh_voxels
 from nif_cli.data.shapes.samples import Observation, ShapeSamples
 from nif_cli.geometry.distance import first_hits, signed_samples
-from nif_cli.geometry.mesh import SPACES
 from nif_cli.geometry.sampling import sample_surface
+from nif_cli.geometry.transform import SPACES
 from nif_cli.rendering.camera_paths import turntable
 from nif_cli.rendering.rays import Rays, pinhole_rays
 

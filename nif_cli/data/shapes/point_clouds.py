@@ -11,7 +11,7 @@ from nif_cli import NifError
 from nif_cli.data.shapes.datamodule import ShapeData, Source
 from nif_cli.data.shapes.samples import ShapeSamples
 from nif_cli.data.shapes.user_files import Input, input_files, read_inputs
-from nif_cli.geometry.mesh import unit_ball
+from nif_cli.geometry.transform import unit_ball
 from nif_cli.metrics.protocols import Truth
 
 

@@ -22,9 +22,10 @@ from nif_cli import NifError
 from nif_cli.data.shapes.formats import deepsdf, onet
 from nif_cli.files import write
 from nif_cli.geometry.distance import MeshDistance, signed_samples
-from nif_cli.geometry.mesh import MeshReport, inspect_mesh, load_mesh, unit_ball, unit_cube
+from nif_cli.geometry.mesh import MeshReport, inspect_mesh, load_mesh
 from nif_cli.geometry.repair import filled, solid
 from nif_cli.geometry.sampling import sample_surface
+from nif_cli.geometry.transform import unit_ball, unit_cube
 
 FORMATS = ("deepsdf", "onet")
 REPAIRS = ("none", "fill", "solid")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from nif_cli.geometry.mesh import Transform
+from nif_cli.geometry.transform import Transform
 
 
 @dataclass

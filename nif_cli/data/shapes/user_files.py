@@ -21,7 +21,8 @@ from nif_cli.data.shapes.observations import seen_by_depth
 from nif_cli.data.shapes.samples import Observation
 from nif_cli.files import available_memory, check_array
 from nif_cli.geometry.mesh import READABLE as MESHES
-from nif_cli.geometry.mesh import SPACES, Transform, clean, hidden, load_mesh
+from nif_cli.geometry.mesh import clean, hidden, load_mesh
+from nif_cli.geometry.transform import SPACES, Transform
 from nif_cli.geometry.voxels import voxel_mesh
 from nif_cli.rendering.rays import Rays
 from nif_cli.untrusted import npz_headers, number, read_npy, read_npz, regular, shown

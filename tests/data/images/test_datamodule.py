@@ -6,7 +6,7 @@ import torch
 
 from nif_cli import NifError
 from nif_cli.data.images.datamodule import TILE, ImageData, PixelBatches
-from nif_cli.geometry.mesh import Transform
+from nif_cli.geometry.transform import Transform
 
 CPU = torch.device("cpu")
 

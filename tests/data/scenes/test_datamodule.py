@@ -11,7 +11,7 @@ from nif_cli.data.datamodule import Needs
 from nif_cli.data.scenes.datamodule import RayBatches, RayPool, Views, view_rays
 from nif_cli.data.scenes.poses import cube
 from nif_cli.data.scenes.scene import Scene, View
-from nif_cli.geometry.mesh import Transform
+from nif_cli.geometry.transform import Transform
 from nif_cli.rendering.camera_paths import turntable
 from nif_cli.rendering.cameras import Camera
 from nif_cli.rendering.ndc import Ndc

@@ -7,7 +7,7 @@ import torch
 from nif_cli import NifError
 from nif_cli.data.scenes.poses import around_cameras, cube, cut, every_eighth, farthest, mean_up, normalised, rigid
 from nif_cli.data.scenes.scene import Scene, View
-from nif_cli.geometry.mesh import Transform
+from nif_cli.geometry.transform import Transform
 from nif_cli.rendering.camera_paths import turntable
 from nif_cli.rendering.cameras import Camera, camera_rays
 

@@ -12,7 +12,7 @@ from nif_cli import NifError
 from nif_cli.data.datamodule import Look
 from nif_cli.data.shapes.conditioning import grid_voxels, load_look, load_picture, mesh_pictures, mesh_voxels, view_poses
 from nif_cli.data.shapes.samples import Observation
-from nif_cli.geometry.mesh import Transform
+from nif_cli.geometry.transform import Transform
 from nif_cli.rendering.camera_paths import turntable
 from nif_cli.rendering.pictures import picture
 from nif_cli.rendering.rays import pinhole_rays

@@ -9,7 +9,7 @@ from nif_cli import NifError
 from nif_cli.data.shapes.datamodule import ShapeBatches
 from nif_cli.data.shapes.meshes import Meshes
 from nif_cli.data.shapes.toy import ToyShapes
-from nif_cli.geometry.mesh import BALL_RADIUS
+from nif_cli.geometry.transform import BALL_RADIUS
 
 CPU = torch.device("cpu")
 SMALL = dict(samples=800, surface_samples=200, batch_points=64)

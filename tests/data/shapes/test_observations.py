@@ -97,7 +97,7 @@ def test_keeping_half(sphere, rng):
 
 def test_moving_an_observation_keeps_it_in_the_users_units(rng):
     from nif_cli.data.shapes.samples import Observation
-    from nif_cli.geometry.mesh import Transform
+    from nif_cli.geometry.transform import Transform
 
     old, new = Transform((1.0, 2.0, 3.0), 0.5), Transform((-4.0, 0.0, 1.0), 2.0)
     points = rng.random((50, 3))

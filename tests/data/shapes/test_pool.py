@@ -15,7 +15,7 @@ from nif_cli.data.shapes.datamodule import ShapeBatches, ShapeData
 from nif_cli.data.shapes.pool import ShapePool, ShardedPool
 from nif_cli.data.shapes.samples import Observation, ShapeSamples
 from nif_cli.data.shapes.toy import ToyShapes
-from nif_cli.geometry.mesh import Transform
+from nif_cli.geometry.transform import Transform
 
 CPU = torch.device("cpu")
 

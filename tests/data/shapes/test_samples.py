@@ -6,7 +6,7 @@ import torch
 
 from nif_cli.data.shapes.pool import ShapePool
 from nif_cli.data.shapes.samples import ShapeSamples
-from nif_cli.geometry.mesh import Transform
+from nif_cli.geometry.transform import Transform
 
 CPU = torch.device("cpu")
 

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from nif_cli import NifError
 from nif_cli.data.shapes.samples import Observation, ShapeSamples
 from nif_cli.files import check_array, safe_name, write, write_npz
-from nif_cli.geometry.mesh import Transform
+from nif_cli.geometry.transform import Transform
 from nif_cli.untrusted import number, read_json, read_npz, reading, regular, shown, text
 
 FARTHEST = 1e30  # offsets and scales of meshes that can be computed with

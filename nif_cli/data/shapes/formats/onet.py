@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float
 from nif_cli import NifError
 from nif_cli.data.shapes.samples import Observation, ShapeSamples
 from nif_cli.files import check_array, write, write_npz
-from nif_cli.geometry.mesh import Transform
+from nif_cli.geometry.transform import Transform
 from nif_cli.untrusted import number, read_npz, reading, regular, shown
 
 FARTHEST = 1e30  # offsets and scales of meshes that can be computed with

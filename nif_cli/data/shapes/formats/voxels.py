@@ -12,7 +12,7 @@ from jaxtyping import Bool
 
 from nif_cli import NifError
 from nif_cli.files import write
-from nif_cli.geometry.mesh import Transform
+from nif_cli.geometry.transform import Transform
 from nif_cli.untrusted import npz_headers, number, read_npy, read_npz, reading, regular, shown
 
 MOST = 2**27  # voxels of one grid

@@ -11,7 +11,7 @@ import trimesh
 from nif_cli import NifError
 from nif_cli.data.shapes.formats import deepsdf
 from nif_cli.data.shapes.formats.deepsdf import Entry
-from nif_cli.geometry.mesh import Transform
+from nif_cli.geometry.transform import Transform
 
 ENTRY = Entry("set", "ball", "one")
 PLACE = Transform((1.0, -2.0, 0.5), 2.0)

@@ -12,7 +12,7 @@ from scipy import ndimage
 from nif_cli import NifError
 from nif_cli.data.shapes.formats import onet
 from nif_cli.data.shapes.formats.onet import Entry, OnetTree
-from nif_cli.geometry.mesh import Transform
+from nif_cli.geometry.transform import Transform
 
 ENTRY = Entry("ball", "one")
 PLACE = Transform((1.0, -2.0, 0.5), 2.0)

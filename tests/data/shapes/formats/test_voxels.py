@@ -10,7 +10,7 @@ from nif_cli import NifError
 from nif_cli.data.shapes.formats.voxels import grid_files, read_grids, write_binvox
 from nif_cli.data.shapes.voxel_grids import Voxels
 from nif_cli.geometry.distance import MeshDistance
-from nif_cli.geometry.mesh import Transform
+from nif_cli.geometry.transform import Transform
 from nif_cli.geometry.voxels import voxel_distance, voxel_mesh
 
 

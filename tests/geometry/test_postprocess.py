@@ -8,7 +8,7 @@ import torch
 import trimesh
 
 from nif_cli.geometry.extraction import extract_mesh
-from nif_cli.geometry.finishing import field_normals, largest_part, refined, simplified, vertex_colors
+from nif_cli.geometry.postprocess import field_normals, largest_part, refined, simplified, vertex_colors
 
 
 class TwoBalls:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from nif_cli.geometry.compose import (
+from nif_cli.geometry.csg import (
     Composed,
     ComposedSignal,
     difference,
