@@ -96,6 +96,28 @@ def test_wings_of_data_stand_apart(path: Path):
             assert parts[-1] != "datamodule", f"{path.relative_to(ROOT)} imports {module}"
 
 
+def test_no_circles():
+    """Function-level and TYPE_CHECKING imports included."""
+    names = {".".join(("nif_cli", *p.relative_to(ROOT).with_suffix("").parts)): p for p in FILES}
+    seen: dict[str, set[str]] = {}
+    for name, path in names.items():
+        seen[name] = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "nif_cli":
+                seen[name] |= {m for a in node.names if (m := f"{node.module}.{a.name}") in names} or {node.module or ""}
+    done: set[str] = set()
+
+    def visit(name: str, way: list[str]) -> None:
+        assert name not in way, " -> ".join([*way[way.index(name) :], name])
+        if name not in done:
+            for other in sorted(seen.get(name, ())):
+                visit(other, [*way, name])
+            done.add(name)
+
+    for name in names:
+        visit(name, [])
+
+
 def test_the_checker_sees_every_kind_of_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Inside functions, `from nif_cli import x` and relative ones are seen; names of the package are floor 0."""
     monkeypatch.setitem(globals(), "ROOT", tmp_path)

@@ -25,7 +25,7 @@ from nif_cli.inference.images import observed
 from nif_cli.inference.shapes import shown
 from nif_cli.metrics.image import decibels
 from nif_cli.metrics.shape import surface_distances
-from nif_cli.models.adaptation import Task, Weights, adam, spread
+from nif_cli.models.inner_loop import Task, Weights, adam, spread
 from nif_cli.models.metasdf import MetaSdf
 from nif_cli.models.model import Model
 from nif_cli.rendering.camera_paths import turntable

@@ -19,7 +19,7 @@ from nif_cli.data.shapes.samples import Observation
 from nif_cli.field import BoundField, Field, bind
 from nif_cli.fields.network import Network
 from nif_cli.losses import clamped_l1
-from nif_cli.models.code_fitting import BoundsPool, bounds_of, fit_codes, violation
+from nif_cli.models.latent_fitting import BoundsPool, bounds_of, fit_codes, violation
 from nif_cli.models.model import Inferred, Instance, Model
 from nif_cli.optim.adam import Adam
 

@@ -19,9 +19,9 @@ from nif_cli.data.shapes.samples import Observation
 from nif_cli.field import BoundField, BoundSignal
 from nif_cli.fields.network import Network
 from nif_cli.metrics.image import decibels
-from nif_cli.models.adaptation import StepSizes, Task, Weights, call_each, descend, in_words, linear_bytes, room, spread
+from nif_cli.models.inner_loop import StepSizes, Task, Weights, call_each, descend, in_words, linear_bytes, room, spread
+from nif_cli.models.meta_tasks import Pictures, Shapes, every_second
 from nif_cli.models.model import Inferred, Model
-from nif_cli.models.subjects import Pictures, Shapes, every_second
 
 ENOUGH = 2**30  # bytes of a micro-batch's graph
 

@@ -39,7 +39,7 @@ from nif_cli.config import build
 from nif_cli.data.shapes.pool import ShapeBatch
 from nif_cli.fields.mlp import MLP
 from nif_cli.losses import clamped_error
-from nif_cli.models.adaptation import Task, adam, spread
+from nif_cli.models.inner_loop import Task, adam, spread
 from nif_cli.models.metasdf import MetaSdf
 from nif_cli.optim.adam import Adam
 from nif_cli.rendering.charts import chart

@@ -13,7 +13,7 @@ from nif_cli.data.shapes.samples import Observation
 from nif_cli.data.shapes.toy import ToyShapes
 from nif_cli.fields.mlp import MLP
 from nif_cli.fields.siren import Siren
-from nif_cli.models.adaptation import Task
+from nif_cli.models.inner_loop import Task
 from nif_cli.models.metasdf import MetaSdf
 from nif_cli.optim.adam import Adam
 
@@ -307,7 +307,7 @@ class TestLimits:
     def test_what_a_graph_takes_is_known_before(self):
         """The estimate from small graphs is that of a large one (and half as much again for what backward makes)."""
         model = make(field=partial(Siren, width=32, layers=3), steps=4)
-        from nif_cli.models.adaptation import graph_bytes
+        from nif_cli.models.inner_loop import graph_bytes
 
         context, query = (Task(torch.rand(1, n, 3), torch.rand(1, n)) for n in (500, 1000))
         true = graph_bytes(lambda: model.errors(model.adapt(context, graph=True)[0], query))

@@ -19,7 +19,7 @@ from nif_cli.data.shapes.pool import ShapeBatch
 from nif_cli.data.shapes.samples import Observation
 from nif_cli.field import BoundField, BoundSignal, bind
 from nif_cli.losses import clamped_error, two_headed
-from nif_cli.models.adaptation import Task, Weights, context_of, half_space, level_set
+from nif_cli.models.inner_loop import Task, Weights, context_of, half_space, level_set
 from nif_cli.models.model import Instance
 
 

@@ -14,7 +14,7 @@ from nif_cli.fields.encodings import Fourier, Positional
 from nif_cli.fields.mlp import MLP
 from nif_cli.fields.network import Network
 from nif_cli.fields.siren import Siren
-from nif_cli.models.adaptation import adam, call_each, context_of, descend, graph_bytes, half_space, level_set, spread
+from nif_cli.models.inner_loop import adam, call_each, context_of, descend, graph_bytes, half_space, level_set, spread
 
 NETWORKS = {
     "relu": partial(MLP, width=12, layers=2),

@@ -132,7 +132,7 @@ def test_between_two_shapes():
 
 def test_bounds_say_what_is_known_and_no_more(rng):
     from nif_cli.data.shapes.samples import Observation
-    from nif_cli.models.code_fitting import bounds_of, violation
+    from nif_cli.models.latent_fitting import bounds_of, violation
 
     points = np.zeros((4, 3), np.float32)
     b = bounds_of(Observation(samples=points, distance=np.array([0.5, 0.05, -0.05, -0.5], np.float32)), 0.1, rng)
@@ -148,7 +148,7 @@ def test_bounds_say_what_is_known_and_no_more(rng):
 def test_violation_is_the_clamped_l1_loss(rng):
     from nif_cli.data.shapes.samples import Observation
     from nif_cli.losses import clamped_l1
-    from nif_cli.models.code_fitting import bounds_of, violation
+    from nif_cli.models.latent_fitting import bounds_of, violation
 
     distance = rng.uniform(-0.3, 0.3, 1000).astype(np.float32)
     b = bounds_of(Observation(samples=rng.random((1000, 3)).astype(np.float32), distance=distance), 0.1, rng)
@@ -160,7 +160,7 @@ def test_violation_is_the_clamped_l1_loss(rng):
 def test_nothing_seen_and_numbers_that_are_none(rng):
     from nif_cli import NifError
     from nif_cli.data.shapes.samples import Observation
-    from nif_cli.models.code_fitting import bounds_of
+    from nif_cli.models.latent_fitting import bounds_of
 
     with pytest.raises(NifError, match="nothing is seen"):
         bounds_of(Observation(), 0.1, rng)
