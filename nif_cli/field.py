@@ -23,7 +23,7 @@ class Field(Protocol):
     """The surface is where value = level; inside is value > level."""
     bounds: Tensor
     """[2, D]: the box (lower corner, upper corner) outside which there is no surface."""
-    trust: float
+    truncation: float
     """|value - level| is a distance up to here: inf (true distance), 0.1 (clamped there), 0 (logit, density). Of composed
     fields it may be less than the distance, never more (geometry/csg.py)."""
 
@@ -67,7 +67,7 @@ class BoundField:
     params: Mapping[str, Tensor] | None
     level: float
     bounds: Tensor
-    trust: float
+    truncation: float
 
     def value(self, points: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch"]:
         """The first channel of the network at `points` in normalised space."""
@@ -97,7 +97,7 @@ def bind(
     *,
     level: float = 0.0,
     bounds: Tensor | None = None,
-    trust: float = float("inf"),
+    truncation: float = float("inf"),
 ) -> BoundField:
     """An instance of `network(points [S, N, D], code [S, Z] or None) -> [S, N, C]` as a Field.
 
@@ -106,7 +106,7 @@ def bind(
     """
     if bounds is None:
         bounds = torch.tensor([[-1.0] * 3, [1.0] * 3])
-    return BoundField(network, code, params, level, bounds, trust)
+    return BoundField(network, code, params, level, bounds, truncation)
 
 
 def evaluate(field: Field, points: Float[Tensor, "N D"], chunk: int | None = None) -> Float[Tensor, "N"]:

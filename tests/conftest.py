@@ -52,7 +52,7 @@ class Result:
 class Ball:
     """The signed distance of a ball, positive inside: an analytic Field."""
 
-    level, trust = 0.0, float("inf")
+    level, truncation = 0.0, float("inf")
 
     def __init__(self, radius: float = 0.6, centre: tuple[float, float, float] = (0.0, 0.0, 0.0), half: float = 1.0):
         self.radius, self.centre = radius, torch.tensor(centre)

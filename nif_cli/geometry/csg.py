@@ -11,8 +11,9 @@ is safe to step by and to leave space out by. Where it is the distance itself, t
     placement                wherever it was
     smooth blends, morphs    nowhere
 
-Values that are no distances (trust 0: logits, densities) have unions, intersections, differences and places, which ask for
-sides alone; the rest needs lengths and raises ValueError. Distances that end at `trust` are measured beyond it: `far_reaching`.
+Values that are no distances (truncation 0: logits, densities) have unions, intersections, differences and places, which ask for
+sides alone; the rest needs lengths and raises ValueError. Distances that end at `truncation` are measured beyond it:
+`far_reaching`.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ class Composed:
 
     value_at: Callable[[Tensor], Tensor]  # [..., 3] -> [...]
     bounds: Tensor
-    trust: float
-    exact: frozenset[str]  # on which sides |value| is the distance itself, up to `trust`; elsewhere it is less
+    truncation: float
+    exact: frozenset[str]  # on which sides |value| is the distance itself, up to `truncation`; elsewhere it is less
     level: float = 0.0
 
     def value(self, points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]:
@@ -59,36 +60,36 @@ class ComposedSignal(Composed):
 
 
 def exact_sides(field: Field) -> frozenset[str]:
-    """Where the values of any Field are distances: by its own word, or by its trust."""
-    return field.exact if isinstance(field, Composed) else BOTH if field.trust > 0 else frozenset()
+    """Where the values of any Field are distances: by its own word, or by its truncation."""
+    return field.exact if isinstance(field, Composed) else BOTH if field.truncation > 0 else frozenset()
 
 
 def _values(field: Field) -> Callable[[Tensor], Tensor]:
-    """value - level, anywhere in space: cut at +-trust, beyond which it means nothing; outside the field's bounds, where
+    """value - level, anywhere in space: cut at +-truncation, beyond which it means nothing; outside the field's bounds, where
     nothing was learned, from the nearest point q of the box: all of the surface is at least sqrt(|p - q|^2 + value(q)^2) away."""
-    level, trust, bounds = field.level, field.trust, field.bounds
+    level, truncation, bounds = field.level, field.truncation, field.bounds
 
     def value_at(points: Tensor) -> Tensor:
         box = bounds.to(points)
         nearest = torch.minimum(torch.maximum(points, box[0]), box[1])
         value = field.value(nearest) - level
-        if math.isfinite(trust) and trust > 0:
-            value = value.clamp(-trust, trust)
+        if math.isfinite(truncation) and truncation > 0:
+            value = value.clamp(-truncation, truncation)
         away = (points - nearest).square().sum(-1)
         beyond = away > 0
         if not beyond.any():
             return value
-        squared = away + value.clamp(max=0).square() if trust > 0 else away
+        squared = away + value.clamp(max=0).square() if truncation > 0 else away
         outside = -torch.where(beyond, squared, 1.0).sqrt()
-        if trust == 0:  # no length, only a side
+        if truncation == 0:  # no length, only a side
             outside = torch.minimum(outside, value)
-        return torch.where(beyond, outside.clamp(min=-trust) if trust > 0 else outside, value)
+        return torch.where(beyond, outside.clamp(min=-truncation) if truncation > 0 else outside, value)
 
     return value_at
 
 
 def _composed(
-    fields: Sequence[Field], join: Callable[[list[Tensor]], Tensor], bounds: Tensor, trust: float, exact: frozenset[str]
+    fields: Sequence[Field], join: Callable[[list[Tensor]], Tensor], bounds: Tensor, truncation: float, exact: frozenset[str]
 ) -> Composed:
     """`join` of the values; the colour is that of the field whose own surface is nearest."""
     values = [_values(f) for f in fields]
@@ -97,23 +98,23 @@ def _composed(
         return join([v(points) for v in values])
 
     if not all(isinstance(f, Signal) for f in fields):
-        return Composed(value_at, bounds, trust, exact)
+        return Composed(value_at, bounds, truncation, exact)
 
     def color_at(points: Tensor, directions: Tensor | None) -> Tensor:
         nearest = torch.stack([v(points).abs() for v in values]).argmin(0)
         colors = torch.stack([f.color(points, directions) for f in fields])  # type: ignore[attr-defined]
         return torch.gather(colors, 0, nearest[None, ..., None].expand(1, *colors.shape[1:]))[0]
 
-    return ComposedSignal(value_at, bounds, trust, exact, color_at=color_at)
+    return ComposedSignal(value_at, bounds, truncation, exact, color_at=color_at)
 
 
 def _lengths(what: str, length: float, *fields: Field) -> None:
     """ValueError unless the values of all fields are distances, up to `length` and a little more."""
-    trust = min(f.trust for f in fields)
-    if trust == 0:
+    truncation = min(f.truncation for f in fields)
+    if truncation == 0:
         raise ValueError(f"{what} needs distances, and these values (of an occupancy or a density) are none")
-    if not 0 <= length < trust:
-        raise ValueError(f"{what}={length:g}: must be at least 0 and below {trust:g}, where these distances end")
+    if not 0 <= length < truncation:
+        raise ValueError(f"{what}={length:g}: must be at least 0 and below {truncation:g}, where these distances end")
 
 
 def _larger(a: Tensor, b: Tensor, blend: float) -> Tensor:
@@ -134,7 +135,9 @@ def union(a: Field, b: Field, blend: float = 0.0) -> Composed:
         _lengths("blend", blend, a, b)
     box = hull(a, b) + torch.tensor([[-0.25 * blend], [0.25 * blend]]).to(a.bounds)  # how far the blend can stand out
     exact = exact_sides(a) & exact_sides(b) & {"outside"}
-    return _composed((a, b), lambda v: _larger(v[0], v[1], blend), box, min(a.trust, b.trust), frozenset() if blend else exact)
+    return _composed(
+        (a, b), lambda v: _larger(v[0], v[1], blend), box, min(a.truncation, b.truncation), frozenset() if blend else exact
+    )
 
 
 def intersection(a: Field, b: Field, blend: float = 0.0) -> Composed:
@@ -145,7 +148,9 @@ def intersection(a: Field, b: Field, blend: float = 0.0) -> Composed:
     if not (box[0] < box[1]).all():
         raise ValueError("nothing is in both shapes: they are apart")
     exact = exact_sides(a) & exact_sides(b) & {"inside"}
-    return _composed((a, b), lambda v: -_larger(-v[0], -v[1], blend), box, min(a.trust, b.trust), frozenset() if blend else exact)
+    return _composed(
+        (a, b), lambda v: -_larger(-v[0], -v[1], blend), box, min(a.truncation, b.truncation), frozenset() if blend else exact
+    )
 
 
 def difference(a: Field, b: Field, blend: float = 0.0) -> Composed:
@@ -154,17 +159,17 @@ def difference(a: Field, b: Field, blend: float = 0.0) -> Composed:
         _lengths("blend", blend, a, b)
     exact = frozenset(("inside",)) if "inside" in exact_sides(a) and "outside" in exact_sides(b) else frozenset()
     return _composed(
-        (a, b), lambda v: -_larger(-v[0], v[1], blend), a.bounds, min(a.trust, b.trust), frozenset() if blend else exact
+        (a, b), lambda v: -_larger(-v[0], v[1], blend), a.bounds, min(a.truncation, b.truncation), frozenset() if blend else exact
     )
 
 
 def morph(a: Field, b: Field, share: float) -> Composed:
     """The shape on the way from a (share 0) to b (share 1) by the weighted mean of their distances, which must reach as far
-    as the shapes are apart: trust inf (see far_reaching), else a ValueError."""
+    as the shapes are apart: truncation inf (see far_reaching), else a ValueError."""
     if not 0 <= share <= 1:
         raise ValueError(f"share={share:g}: must be between 0 (the first shape) and 1 (the second)")
     for field in (a, b):
-        if math.isfinite(field.trust):
+        if math.isfinite(field.truncation):
             _lengths("morph", math.inf, field)
     box = hull(a, b)
     exact = exact_sides(a) if share == 0 else exact_sides(b) if share == 1 else frozenset()
@@ -177,14 +182,14 @@ def offset(field: Field, by: float) -> Composed:
     _lengths("offset", abs(by), field)
     box = field.bounds + torch.tensor([[-1.0], [1.0]]).to(field.bounds) * max(by, 0.0)
     exact = exact_sides(field) & {"outside" if by > 0 else "inside"} if by else exact_sides(field)
-    return _composed((field,), lambda v: v[0] + by, box, field.trust - abs(by), exact)
+    return _composed((field,), lambda v: v[0] + by, box, field.truncation - abs(by), exact)
 
 
 def shell(field: Field, thickness: float) -> Composed:
     """A wall of this thickness inside of the surface; the rest of the inside becomes hollow."""
     _lengths("shell", thickness, field)
     exact = frozenset(("outside",)) if exact_sides(field) == BOTH else frozenset()
-    return _composed((field,), lambda v: torch.minimum(v[0], thickness - v[0]), field.bounds, field.trust - thickness, exact)
+    return _composed((field,), lambda v: torch.minimum(v[0], thickness - v[0]), field.bounds, field.truncation - thickness, exact)
 
 
 def placed(
@@ -193,14 +198,14 @@ def placed(
     rotation: Float[Tensor, "3 3"] | None = None,
     move: Float[Tensor, "3"] | None = None,
 ) -> Composed:
-    """The field of the shape at scale R x + move, in that order; its distances and `trust` grow with it."""
+    """The field of the shape at scale R x + move, in that order; its distances and `truncation` grow with it."""
     if not (math.isfinite(scale) and scale > 0):
         raise ValueError(f"scale={scale:g}: must be positive")
     turn = torch.eye(3) if rotation is None else rotation
     shift = torch.zeros(3) if move is None else move
     corners = torch.cartesian_prod(*field.bounds.cpu().T) @ (scale * turn).T + shift
     box = torch.stack((corners.amin(0), corners.amax(0))).to(field.bounds)
-    values, grown = _values(field), scale if field.trust > 0 else 1.0
+    values, grown = _values(field), scale if field.truncation > 0 else 1.0
 
     def undone(points: Tensor) -> Tensor:
         return (points - shift.to(points)) @ turn.to(points) / scale  # the rotation's transpose is its inverse
@@ -209,31 +214,31 @@ def placed(
         return grown * values(undone(points))
 
     if not isinstance(field, Signal):
-        return Composed(value_at, box, grown * field.trust, exact_sides(field))
+        return Composed(value_at, box, grown * field.truncation, exact_sides(field))
 
     def color_at(points: Tensor, directions: Tensor | None) -> Tensor:
         return field.color(undone(points), None if directions is None else directions @ turn.to(directions))
 
-    return ComposedSignal(value_at, box, grown * field.trust, exact_sides(field), color_at=color_at)
+    return ComposedSignal(value_at, box, grown * field.truncation, exact_sides(field), color_at=color_at)
 
 
 def far_reaching(field: Field, over: Float[Tensor, "2 3"] | None = None, device: torch.device | str = "cpu") -> Field:
     """The field itself where its values are distances all `over` a box (by default its bounds); else one that goes on where
-    `trust` or the bounds end, with distances to its own surface: measured exactly from a mesh of it at the nodes of a coarse
+    `truncation` or the bounds end, with distances to its own surface: measured exactly from a mesh of it at the nodes of a coarse
     grid, interpolated between them.
 
     ValueError where the values are no distances at all, or where there is no surface.
     """
-    trust, bounds = field.trust, field.bounds
+    truncation, bounds = field.truncation, field.bounds
     box = bounds if over is None else torch.stack((torch.minimum(bounds[0], over[0]), torch.maximum(bounds[1], over[1])))
-    if math.isinf(trust) and torch.equal(box, bounds):
+    if math.isinf(truncation) and torch.equal(box, bounds):
         return field
     _lengths("this", 0, field)
     mesh = extract_mesh(field, 96, device=device)
     if len(mesh.faces) == 0:
         raise ValueError("there is no surface to measure from")
     low, high = box.double().cpu()
-    cell = min(float((high - low).max()) / 40, trust / 1.5)
+    cell = min(float((high - low).max()) / 40, truncation / 1.5)
     counts = [min(65, math.ceil(float(side) / cell) + 1) for side in high - low]
     axes = [torch.linspace(float(a), float(b), n) for a, b, n in zip(low, high, counts, strict=True)]
     distance = MeshDistance(np.asarray(mesh.vertices), mesh.faces).signed(torch.cartesian_prod(*axes).double().numpy())
@@ -252,8 +257,8 @@ def far_reaching(field: Field, over: Float[Tensor, "2 3"] | None = None, device:
         far = far.reshape(-1, 8).mean(-1).reshape(points.shape[:-1])
         inner, outer = bounds.to(points)
         share = ((points >= inner) & (points <= outer)).all(-1).to(far)
-        if math.isfinite(trust):
-            share = share * ((0.95 * trust - far.abs()) / (0.25 * trust)).clamp(0, 1)
+        if math.isfinite(truncation):
+            share = share * ((0.95 * truncation - far.abs()) / (0.25 * truncation)).clamp(0, 1)
         return torch.lerp(far, own(points), share)
 
     if isinstance(field, Signal):

@@ -76,7 +76,7 @@ class Grid:
         shares = torch.arange(resolution, dtype=torch.float64) / (resolution - 1)
         self.axes = (low[:, None] + shares * (high - low)[:, None]).float().to(device)
         self.low, self.step = low, (high - low) / (resolution - 1)
-        self.trust = field.trust - abs(level - field.level)
+        self.truncation = field.truncation - abs(level - field.level)
         self.evaluations = 0
 
     def points(self, places: Int[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
@@ -131,7 +131,7 @@ def strides(grid: Grid, coarse: int | None = None) -> list[int]:
     cells = grid.resolution + 1
     if coarse is None:
         half = 0.5 * cells * float(grid.step.norm())  # of the diagonal
-        coarse = min(96, max(16, math.ceil(SLOPE * half / grid.trust))) if grid.trust > 0 else 32
+        coarse = min(96, max(16, math.ceil(SLOPE * half / grid.truncation))) if grid.truncation > 0 else 32
     largest = cells / coarse  # an edge of the coarsest
     powers = [2**k for k in range(31)]
     first = max([s for s in powers + [3 * p for p in powers] if s <= largest], default=1)
@@ -172,7 +172,7 @@ def _coarsest(grid: Grid, stride: int) -> Band:
             along = torch.maximum(along.narrow(other, 0, side - 1), along.narrow(other, 1, side - 1))
         slope = torch.maximum(slope, along)
     slope = F.max_pool3d(slope[None, None], 3, 1, 1).flatten()
-    slope = slope.clamp(min=SLOPE) if grid.trust > 0 else MARGIN * slope
+    slope = slope.clamp(min=SLOPE) if grid.truncation > 0 else MARGIN * slope
     band.error = slope * 0.5 * stride * float(grid.step.norm())
     return band
 

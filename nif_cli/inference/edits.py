@@ -109,7 +109,7 @@ def edited(field: Field, config: dict[str, Any], unit: float, device: torch.devi
     if by:
         with blame("offset"):
             box = field.bounds + torch.tensor([[-1.0], [1.0]]).to(field.bounds) * max(by, 0.0)
-            if by > 0 or -by >= 0.9 * field.trust:
+            if by > 0 or -by >= 0.9 * field.truncation:
                 field = far_reaching(field, box, device)
             _say_inexact("offset", field, "outside" if by > 0 else "inside")
             field = replace(offset(field, by), bounds=box)
@@ -129,7 +129,7 @@ def _say_inexact(key: str, field: Field, side: str) -> None:
 
 
 def _reaching(field: Field, length: float, device: torch.device) -> Field:
-    return field if length < 0.9 * field.trust else far_reaching(field, device=device)
+    return field if length < 0.9 * field.truncation else far_reaching(field, device=device)
 
 
 def _placed(operand: Operand, first: Transform, place: Any, original: bool, device: torch.device) -> Field:

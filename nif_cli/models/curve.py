@@ -55,7 +55,7 @@ class Curve(Model):
         return torch.tensor([[-1.0, -1.0], [1.0, 1.0]])
 
     def field(self, id: str) -> BoundField:
-        return bind(self.network, bounds=self.bounds, trust=self.clamp)
+        return bind(self.network, bounds=self.bounds, truncation=self.clamp)
 
     def loss(self, batch: CurveBatch) -> dict[str, Tensor]:
         return {"l1": clamped_l1(self.network(batch.points[None], None)[0, :, 0], batch.distance, self.clamp)}

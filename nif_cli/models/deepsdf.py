@@ -103,7 +103,7 @@ class DeepSdf(Model):
         return self.network.fold(None)[0]
 
     def _bind(self, network: Network, code: Tensor) -> BoundField:
-        return bind(network, code, bounds=self.bounds, trust=self.clamp)
+        return bind(network, code, bounds=self.bounds, truncation=self.clamp)
 
     @property
     def network_device(self) -> torch.device:

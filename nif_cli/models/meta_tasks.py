@@ -91,9 +91,9 @@ class Shapes:
 
     def bind(self, network: nn.Module, weights: Weights, bounds: Tensor) -> BoundField:
         if self.out == 1:
-            return bind(network, params=weights, bounds=bounds, trust=self.clamp)
+            return bind(network, params=weights, bounds=bounds, truncation=self.clamp)
         inside = {f"network.{name}": w for name, w in weights.items()}
-        return bind(Signed(network), params=inside, bounds=bounds, trust=self.clamp)
+        return bind(Signed(network), params=inside, bounds=bounds, truncation=self.clamp)
 
 
 class Pictures:

@@ -165,7 +165,7 @@ class Occupancy(Model):
         network = self.network
         if not self.training and not network.local:
             network, code = network.fold(code)
-        return bind(network, code, level=self.level, bounds=self.bounds, trust=0.0)
+        return bind(network, code, level=self.level, bounds=self.bounds, truncation=0.0)
 
     def field(self, id: str) -> BoundField:
         seen = self._seen(id)

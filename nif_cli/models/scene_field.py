@@ -104,7 +104,7 @@ class BoundRadiance:
     scene: Scene
     shape: Tensor | None = None
     appearance: Tensor | None = None
-    trust = 0.0
+    truncation = 0.0
 
     def _codes(self, count: int) -> list[Tensor | None]:
         return [None if c is None else c.expand(count, -1) for c in (self.shape, self.appearance)]

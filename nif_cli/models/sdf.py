@@ -72,7 +72,7 @@ class Sdf(Model):
 
     def field(self, id: str) -> BoundField:
         network = self.network if self.training else self.network.fold(None)[0]
-        return bind(network, bounds=self.bounds, trust=self.clamp if self.objective == "regression" else float("inf"))
+        return bind(network, bounds=self.bounds, truncation=self.clamp if self.objective == "regression" else float("inf"))
 
     def loss(self, batch: ShapeBatch) -> dict[str, Tensor]:
         if self.objective == "sal":

@@ -23,8 +23,8 @@ class Hits:
 
 
 def sphere_trace(field: Field, rays: Rays, empty: EmptySpace | None = None, steps: int = 200, tolerance: float = 1e-4) -> Hits:
-    """March each ray by the distance ahead, never more than `field.trust`, until it is within `tolerance` of the surface;
-    then a Newton step along the ray, whose gradient is the normal's. A field whose values are no distances (trust 0) is
+    """March each ray by the distance ahead, never more than `field.truncation`, until it is within `tolerance` of the surface;
+    then a Newton step along the ray, whose gradient is the normal's. A field whose values are no distances (truncation 0) is
     searched by `ray_march`.
 
     Steps are longer than the distance where the last two values say that the surface recedes, as long as the balls that are
@@ -32,7 +32,7 @@ def sphere_trace(field: Field, rays: Rays, empty: EmptySpace | None = None, step
     `empty` space (made here if not given) rays go without evaluating the network. A step that crosses the surface (networks
     are only nearly distances) is refined. Only rays still on their way are evaluated.
     """
-    if not field.trust > 0:
+    if not field.truncation > 0:
         return ray_march(field, rays, empty)
     device = rays.origins.device
     empty = empty or EmptySpace(field, device=device)
@@ -50,7 +50,7 @@ def sphere_trace(field: Field, rays: Rays, empty: EmptySpace | None = None, step
         distance = empty.at_least(points)
         skipping = distance > 0
         close = torch.nonzero(~skipping)[:, 0]
-        distance[close] = (field.level - evaluate(field, points[close])).clamp(max=field.trust)  # positive outside
+        distance[close] = (field.level - evaluate(field, points[close])).clamp(max=field.truncation)  # positive outside
         closest[active[close]] = torch.minimum(closest[active[close]], distance[close])
         inside, gap = distance < 0, t - sure
         there = ~inside & (distance < tolerance)

@@ -45,7 +45,7 @@ def network(name: str, device: str) -> Field:
     if name == "random":
         torch.manual_seed(0)
         made = MLP(3, 1, 256, layers=8, width=512, skips=[4], weight_norm=True, output="tanh").eval().fold(None)[0].to(device)
-        field = bind(made, torch.randn(256, device=device) / 16, trust=0.0)
+        field = bind(made, torch.randn(256, device=device) / 16, truncation=0.0)
         points = torch.rand(4096, 3, device=device) * 2 - 1
         field.level = float(evaluate(field, points).median())  # at 0 it may have no surface at all
         return field

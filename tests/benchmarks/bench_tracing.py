@@ -42,9 +42,9 @@ TRAINING += ["trainer.max_time=00:00:01:30", "callbacks=quiet", "logger=csv"]
 class Counting:
     """A field that counts the points it is asked about."""
 
-    def __init__(self, field: Field, trust: float | None = None):
+    def __init__(self, field: Field, truncation: float | None = None):
         self.field, self.level, self.bounds = field, field.level, field.bounds
-        self.trust = field.trust if trust is None else trust
+        self.truncation = field.truncation if truncation is None else truncation
         self.asked = 0
 
     def value(self, points: Tensor) -> Tensor:
@@ -52,8 +52,8 @@ class Counting:
         return self.field.value(points)
 
 
-def figures(field: Field, device: torch.device, views: int, resolution: int, trust: float | None = None) -> dict:
-    counting = Counting(field, trust)
+def figures(field: Field, device: torch.device, views: int, resolution: int, truncation: float | None = None) -> dict:
+    counting = Counting(field, truncation)
     began = time.perf_counter()
     empty = EmptySpace(counting, device=device)
     grids, of_grids = counting.asked, time.perf_counter() - began
@@ -120,7 +120,7 @@ def bench(arguments: list[str]) -> None:
             of = sum(p.numel() for p in model.network.parameters())  # type: ignore[union-attr]
             result[f"{run.name} ({of:,} parameters)"] = figures(field, device, views, resolution=512 if of < 500_000 else 256)
             if k == 0:
-                result[f"{run.name} as an occupancy"] = figures(field, device, views, trust=0.0, resolution=0)
+                result[f"{run.name} as an occupancy"] = figures(field, device, views, truncation=0.0, resolution=0)
             record("tracing", result)  # after each run: large networks take minutes
 
 

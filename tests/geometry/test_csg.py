@@ -31,7 +31,7 @@ TURN = torch.from_numpy(Rotation.from_euler("xyz", [20, 50, -30], degrees=True).
 class Box:
     """The signed distance of a box."""
 
-    level, trust = 0.0, math.inf
+    level, truncation = 0.0, math.inf
     bounds = torch.tensor([[-1.0] * 3, [1.0] * 3])
 
     def __init__(self, *half: float):
@@ -43,14 +43,16 @@ class Box:
 
 
 class Clamped:
-    """What is known of a field up to `trust`, and nonsense beyond."""
+    """What is known of a field up to `truncation`, and nonsense beyond."""
 
-    def __init__(self, field, trust: float):
-        self.field, self.trust, self.level, self.bounds = field, trust, 0.3, field.bounds
+    def __init__(self, field, truncation: float):
+        self.field, self.truncation, self.level, self.bounds = field, truncation, 0.3, field.bounds
 
     def value(self, points: torch.Tensor) -> torch.Tensor:
         value = self.field.value(points)
-        return 0.3 + torch.where(value.abs() < self.trust, value, value.sign() * (2 + points[..., 0].sin()) * self.trust)
+        return 0.3 + torch.where(
+            value.abs() < self.truncation, value, value.sign() * (2 + points[..., 0].sin()) * self.truncation
+        )
 
 
 MADE = {
@@ -126,7 +128,7 @@ def test_laws_of_sets(ball, blend):
 
 
 def _not(field) -> Composed:
-    return Composed(lambda p: -field.value(p), field.bounds, field.trust, exact_sides(field))
+    return Composed(lambda p: -field.value(p), field.bounds, field.truncation, exact_sides(field))
 
 
 def test_a_morph_goes_through_the_mean(ball):
@@ -145,7 +147,7 @@ def test_clamped_distances_are_cut_at_their_trust_and_measured_beyond(ball):
     true = exact.value(points)
     assert torch.allclose(union(field, field).value(points), true.clamp(-0.1, 0.1), atol=1e-6)
     far = far_reaching(field)
-    assert far.trust == math.inf
+    assert far.truncation == math.inf
     error = (far.value(points) - true).abs()
     assert error[true.abs() < 0.03].max() < 1e-5
     assert error.max() < 0.02
@@ -171,7 +173,7 @@ def test_a_shape_ends_where_its_bounds_do(ball):
 
 
 class Logits(Box):
-    trust = 0.0
+    truncation = 0.0
 
     def value(self, points):
         return 50 * super().value(points)
@@ -183,9 +185,9 @@ def test_logits_have_sides_but_no_lengths(ball):
     inside = (a.value(points) > 0, b.value(points) > 0)
     assert torch.equal(union(a, b).value(points) > 0, inside[0] | inside[1])
     assert torch.equal(difference(b, a).value(points) > 0, inside[1] & ~inside[0])
-    assert union(a, b).trust == 0
+    assert union(a, b).truncation == 0
     assert not union(a, b).exact
-    assert placed(a, 0.5).trust == 0
+    assert placed(a, 0.5).truncation == 0
     away = placed(a, 0.5).value(torch.tensor([[0.9, 0.9, 0.9]]))
     assert (away < 0).all()
     for make in (

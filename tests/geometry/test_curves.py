@@ -25,7 +25,7 @@ def test_a_hole_runs_the_other_way():
 
 
 class Disc:
-    level, trust, bounds = 0.0, float("inf"), torch.tensor([[-1.0, -1.0], [1.0, 1.0]])
+    level, truncation, bounds = 0.0, float("inf"), torch.tensor([[-1.0, -1.0], [1.0, 1.0]])
 
     def value(self, points):
         return 0.6 - (points - torch.tensor([0.1, -0.2])).norm(dim=-1)

@@ -103,13 +103,13 @@ def test_smallest_grid(ball):
 
 
 class Analytic:
-    """A field from a function of space whose values are distances up to `trust`."""
+    """A field from a function of space whose values are distances up to `truncation`."""
 
     level = 0.0
     bounds = torch.tensor([[-1.0] * 3, [1.0] * 3])
 
-    def __init__(self, value, trust=float("inf")):
-        self.value, self.trust = value, trust
+    def __init__(self, value, truncation=float("inf")):
+        self.value, self.truncation = value, truncation
 
 
 def _torus(p: torch.Tensor) -> torch.Tensor:
@@ -142,12 +142,12 @@ def same_triangles(a: trimesh.Trimesh, b: trimesh.Trimesh, atol: float = 1e-6) -
 
 
 @pytest.mark.parametrize("value", [_torus, _plate, _steep], ids=lambda f: f.__name__)
-@pytest.mark.parametrize("trust", [float("inf"), 0.1, 0.0])
+@pytest.mark.parametrize("truncation", [float("inf"), 0.1, 0.0])
 @pytest.mark.parametrize("resolution", [40, 64, 97])
 @pytest.mark.parametrize("level", [0.0, 0.01])
-def test_sparse_is_dense(value, trust, resolution, level):
-    """The same triangles, from far fewer evaluations: of distances, of distances clamped at `trust`, of logits."""
-    field = Analytic((lambda p: value(p).clamp(-trust, trust)) if trust else (lambda p: 30 * value(p)), trust)
+def test_sparse_is_dense(value, truncation, resolution, level):
+    """The same triangles, from far fewer evaluations: of distances, of distances clamped at `truncation`, of logits."""
+    field = Analytic((lambda p: value(p).clamp(-truncation, truncation)) if truncation else (lambda p: 30 * value(p)), truncation)
     sparse = extract_mesh(field, resolution, level=level)
     dense = extract_mesh(field, resolution, level=level, sparse=False)
     assert same_triangles(sparse, dense)

@@ -14,7 +14,7 @@ from nif_cli.geometry.postprocess import field_normals, largest_part, refined, s
 class TwoBalls:
     """Balls of radius 0.4 and 0.2, by a value that is neither a distance nor linear across the surface."""
 
-    level, trust = 0.1, 0.0
+    level, truncation = 0.1, 0.0
     bounds = torch.tensor([[-1.0] * 3, [1.0] * 3])
 
     def value(self, p: torch.Tensor) -> torch.Tensor:

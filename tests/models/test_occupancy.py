@@ -74,7 +74,7 @@ def test_threshold_is_a_probability():
     model, _ = make(threshold=0.2)
     field = model.eval().field(next(iter(model.instances)))
     assert field.level == pytest.approx(np.log(0.25))
-    assert field.trust == 0
+    assert field.truncation == 0
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)

@@ -63,8 +63,8 @@ def test_the_eikonal_loss_can_be_minimised():
 
 
 def test_distances_are_trusted_up_to_the_clamp_or_everywhere():
-    assert Sdf(Exact, Adam, clamp=0.2).field("any").trust == 0.2
-    assert Sdf(Exact, Adam, objective="eikonal").field("any").trust == float("inf")
+    assert Sdf(Exact, Adam, clamp=0.2).field("any").truncation == 0.2
+    assert Sdf(Exact, Adam, objective="eikonal").field("any").truncation == float("inf")
 
 
 def test_one_shape_only():

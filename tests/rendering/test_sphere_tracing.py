@@ -17,10 +17,10 @@ def rays_at(ball_radius: float = 0.6, size: int = 24) -> tuple[Rays, torch.Tenso
     return rays, torch.where(under > 0, -b - under.clamp(min=0).sqrt(), torch.inf)
 
 
-@pytest.mark.parametrize("trust", [float("inf"), 0.1])
-def test_depth_and_normals_of_a_ball(ball, trust):
+@pytest.mark.parametrize("truncation", [float("inf"), 0.1])
+def test_depth_and_normals_of_a_ball(ball, truncation):
     field = ball(0.6)
-    field.trust = trust
+    field.truncation = truncation
     rays, depth = rays_at()
     hits = sphere_trace(field, rays)
     grazing = torch.isfinite(depth) != hits.hit
@@ -54,7 +54,7 @@ def test_an_overestimating_field_is_met_by_false_position(ball):
 class Logits:
     """Occupancy of a ball: no distances, but the same surface."""
 
-    level, trust = 0.0, 0.0
+    level, truncation = 0.0, 0.0
 
     def __init__(self, radius: float, sharp: float = 20.0):
         self.radius, self.sharp, self.bounds = radius, sharp, torch.tensor([[-1.0] * 3, [1.0] * 3])

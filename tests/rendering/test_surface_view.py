@@ -39,7 +39,7 @@ def test_smooth_edges_are_those_of_many_rays(ball):
 class Wire:
     """A rod along (1, 0.2, 0), a third of a pixel thick."""
 
-    level, trust = 0.0, math.inf
+    level, truncation = 0.0, math.inf
     bounds = torch.tensor([[-1.0] * 3, [1.0] * 3])
 
     def value(self, points):
@@ -72,7 +72,7 @@ def test_the_camera_steps_back_from_what_is_larger(ball):
 class Pair:
     """A small ball above a large one."""
 
-    level, trust = 0.0, math.inf
+    level, truncation = 0.0, math.inf
     bounds = torch.tensor([[-1.0] * 3, [1.0] * 3])
 
     def value(self, points):
@@ -80,13 +80,13 @@ class Pair:
         return torch.maximum(0.2 - small.norm(dim=-1), 0.5 - large.norm(dim=-1))
 
 
-@pytest.mark.parametrize("trust", [math.inf, 0.1, 0.0])
-def test_shadows_and_occlusion(trust):
+@pytest.mark.parametrize("truncation", [math.inf, 0.1, 0.0])
+def test_shadows_and_occlusion(truncation):
     """Straight below the small ball the large one lies in its shadow; to the side it does not."""
     field = Pair()
-    field.trust = trust
-    if trust < 1:
-        field.value = lambda points: Pair.value(field, points).clamp(-trust or -1, trust or 1)
+    field.truncation = truncation
+    if truncation < 1:
+        field.value = lambda points: Pair.value(field, points).clamp(-truncation or -1, truncation or 1)
     below, aside = torch.tensor([0.0, 0.0999, 0.0]), torch.tensor([-0.354, -0.046, 0.0])
     origins = torch.stack((torch.tensor([0.0, 0.18, 0.0]), torch.tensor([-0.8, 0.4, 0.0])))
     rays = Rays(origins, torch.nn.functional.normalize(torch.stack((below, aside)) - origins, dim=-1))
@@ -105,9 +105,9 @@ def test_shadows_and_occlusion(trust):
 
 
 def test_empty_space_tells_the_distance_to_a_cell(ball):
-    for trust in (math.inf, 0.1):
+    for truncation in (math.inf, 0.1):
         field = ball(0.6)
-        field.trust = trust
+        field.truncation = truncation
         empty, points = EmptySpace(field), torch.rand(2000, 3) * 1.8 - 0.9
         true = -ball(0.6).value(points)
         assert (empty.distance(points) - true).abs().max() < 2 * float(empty.cell.norm())

@@ -109,7 +109,7 @@ def test_packed_equals_dense():
 class Fog:
     """A field of constant density and colour: its samples are even."""
 
-    level, trust = 1.0, 0.0
+    level, truncation = 1.0, 0.0
     bounds = torch.tensor([[-1.0] * 3, [1.0] * 3])
 
     def __init__(self, sigma: float, count: int = 200):

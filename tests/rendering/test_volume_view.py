@@ -19,7 +19,7 @@ POSE = look_from(torch.tensor([0.0, 0.0, 3.0]), torch.tensor([0.0, 1.0, 0.0]))
 class Fog:
     """Density 1000 inside `inside`, coloured (1, 1/2, 0); 400 even samples a ray."""
 
-    level, trust = 500.0, 0.0
+    level, truncation = 500.0, 0.0
     bounds = torch.tensor([[-1.0] * 3, [1.0] * 3])
 
     def __init__(self, inside):
