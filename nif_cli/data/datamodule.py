@@ -21,7 +21,7 @@ class Needs:
 
     asker: str = "this model"  # for messages
     every: tuple[Literal["distance", "inside", "surface", "normals"], ...] = ()  # what every shape must have
-    conditioning: Look | None = None  # what batches show of each shape beside its points
+    conditioning: ConditioningSpec | None = None  # what batches show of each shape beside its points
     surface_share: float = 0.0  # surface points in a batch, as a share of its `batch_points`
     occupancy: bool = False  # inside or not, in place of distances
     balanced: bool = True  # half of a shape's points in a batch are inside
@@ -97,7 +97,7 @@ class Batches(Generic[D]):
 
 
 @dataclass(frozen=True)
-class Look:
+class ConditioningSpec:
     """What a model is shown of each shape while it trains: `size` points of its surface, displaced by normal `noise` (in
     units of normalised space); or one of `views` pictures of size x size pixels; or size^3 voxels of the cube that holds
     the normalised space."""

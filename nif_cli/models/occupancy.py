@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nif_cli import NifError
-from nif_cli.data.datamodule import Look, Needs
+from nif_cli.data.datamodule import ConditioningSpec, Needs
 from nif_cli.data.shapes.datamodule import ShapeData
 from nif_cli.data.shapes.pool import ShapeBatch
 from nif_cli.data.shapes.samples import Observation
@@ -67,9 +67,9 @@ class Occupancy(Model):
         if kind == "image" and mirror != "none":
             raise ValueError(f"mirror={mirror}: a picture of the mirrored shape is not at hand; mirror=none")
         self.observes = () if kind is None else (kind,)
-        self.look: Look | None = None  # what it is shown of each shape
+        self.look: ConditioningSpec | None = None  # what it is shown of each shape
         if encoder is not None and encoder.kind != "samples":
-            self.look = Look(encoder.kind, encoder.size, encoder.noise, encoder.views)
+            self.look = ConditioningSpec(encoder.kind, encoder.size, encoder.noise, encoder.views)
         self.needs = Needs("model=occupancy", ("inside",), self.look, occupancy=True, balanced=balanced)
 
     def adopt(self, data: ShapeData) -> None:

@@ -98,7 +98,6 @@ def deepsdf(root: Path) -> None:
 
 
 def onet(root: Path) -> None:
-    from nif_cli.data.datamodule import Look
     from nif_cli.data.shapes.conditioning import load_look
     from nif_cli.data.shapes.presampled import OnetData
 

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from nif_cli import NifError
-from nif_cli.data.datamodule import Look
+from nif_cli.data.datamodule import ConditioningSpec
 from nif_cli.data.shapes.formats.voxels import read_grids
 from nif_cli.data.shapes.samples import Observation
 from nif_cli.geometry.distance import MeshDistance, first_hits
@@ -120,7 +120,7 @@ def load_picture(path: Path, size: int, mask: Path | None = None) -> UInt8[np.nd
     return pixels.copy()
 
 
-def load_look(seen: Observation, look: Look, transform: Transform, half: float) -> Observation:
+def load_look(seen: Observation, look: ConditioningSpec, transform: Transform, half: float) -> Observation:
     """The observation with the pictures or voxels that `look` asks for read from its files, if it has such files."""
     if look.kind == "image" and seen.pixels is None and seen.images:
         chosen = seen.images[: look.views]

@@ -17,7 +17,7 @@ from scipy.spatial import KDTree
 from tqdm import tqdm
 
 from nif_cli import NifError
-from nif_cli.data.datamodule import Batches, Data, Look, Needs, in_turn
+from nif_cli.data.datamodule import Batches, ConditioningSpec, Data, Needs, in_turn
 from nif_cli.data.memory import memory_limit
 from nif_cli.data.shapes.conditioning import load_look
 from nif_cli.data.shapes.formats.onet import OnetTree
@@ -179,7 +179,7 @@ class ShapeData(Data):
             f"this data holds {self.holds}, {model} needs {words}; {where or 'run nif prepare on the meshes to make them'}"
         )
 
-    def _require_look(self, look: Look) -> None:
+    def _require_look(self, look: ConditioningSpec) -> None:
         """NifError unless every shape can be shown as `look` asks for."""
 
         def shows(shape: ShapeSamples) -> bool:

@@ -14,7 +14,7 @@ import trimesh
 from jaxtyping import Float
 
 from nif_cli import NifError
-from nif_cli.data.datamodule import Look
+from nif_cli.data.datamodule import ConditioningSpec
 from nif_cli.data.shapes.conditioning import DISTANCE, mesh_pictures, mesh_voxels
 from nif_cli.data.shapes.samples import Observation, ShapeSamples
 from nif_cli.geometry.distance import first_hits, signed_samples
@@ -48,7 +48,7 @@ def observe_mesh(
     count: int,
     rng: np.random.Generator,
     pose: int = 0,
-    look: Look | None = None,
+    look: ConditioningSpec | None = None,
     space: str = "ball",
 ) -> Observation:
     """What `kind` shows of a mesh in normalised `space`, about `count` points; depth and image: from view `pose` of eight

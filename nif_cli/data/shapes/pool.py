@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from nif_cli.data.datamodule import Look
+from nif_cli.data.datamodule import ConditioningSpec
 from nif_cli.data.shapes.samples import ShapeSamples
 from nif_cli.untrusted import read_npy
 
@@ -102,7 +102,7 @@ class ShapePool:
         points: Part = everything,
         surface: Part = everything,
         into: Tensor | None = None,
-        look: Look | None = None,
+        look: ConditioningSpec | None = None,
         occupancy: bool = False,
         balanced: bool = True,
     ):
@@ -288,7 +288,7 @@ def _length(part: Part, n: int) -> int:
 
 
 def _pictures_and_voxels(
-    shapes: Sequence[ShapeSamples], look: Look | None, device: torch.device
+    shapes: Sequence[ShapeSamples], look: ConditioningSpec | None, device: torch.device
 ) -> tuple[tuple[Tensor, Tensor] | None, Tensor | None]:
     """All pictures [V, H, W, 3] with [S, 2]: where those of each shape begin and how many they are; and all voxel grids,
     their bits packed [S, R^3 / 8]."""

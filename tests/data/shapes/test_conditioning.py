@@ -9,7 +9,7 @@ import trimesh
 from PIL import Image
 
 from nif_cli import NifError
-from nif_cli.data.datamodule import Look
+from nif_cli.data.datamodule import ConditioningSpec
 from nif_cli.data.shapes.conditioning import grid_voxels, load_look, load_picture, mesh_pictures, mesh_voxels, view_poses
 from nif_cli.data.shapes.samples import Observation
 from nif_cli.geometry.transform import Transform
@@ -72,7 +72,7 @@ class TestPictures:
         mask = Image.new("L", (40, 40))
         mask.paste(255, (10, 10, 30, 30))
         mask.save(tmp_path / "b_mask.png")
-        seen = load_look(Observation(images=[path]), Look("image", 20), Transform(), 1.0)
+        seen = load_look(Observation(images=[path]), ConditioningSpec("image", 20), Transform(), 1.0)
         assert (seen.pixels[0] == pixels).all()  # found beside it
 
     def test_a_strip_does_not_become_a_square_of_its_length(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

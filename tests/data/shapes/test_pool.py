@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nif_cli import NifError
-from nif_cli.data.datamodule import Look, Needs
+from nif_cli.data.datamodule import ConditioningSpec, Needs
 from nif_cli.data.memory import memory_limit
 from nif_cli.data.shapes.datamodule import ShapeBatches, ShapeData
 from nif_cli.data.shapes.pool import ShapePool, ShardedPool
@@ -49,7 +49,7 @@ def test_half_of_a_batch_is_inside() -> None:
 
 def test_clouds_are_seen() -> None:
     """A fresh, noisy cloud of each shape: a function of the generator, points of its own surface."""
-    look = Look("points", 2000, 0.01)
+    look = ConditioningSpec("points", 2000, 0.01)
     pool = ShapePool([ball("a", 1000, 0), ball("b", 500, 1)], CPU, look=look)
     row = torch.tensor([1, 0])
     batch = pool.draw(row, 64, 0, torch.Generator().manual_seed(0))
@@ -65,14 +65,14 @@ def test_clouds_are_seen() -> None:
 def test_voxels_and_pictures_are_seen(rng) -> None:
     grids = rng.random((2, 16, 16, 16)) > 0.5
     shapes = [replace(ball(id, 100, 0), observation=Observation(occupied=g)) for id, g in zip("ab", grids, strict=True)]
-    pool = ShapePool(shapes, CPU, look=Look("voxels", 16))
+    pool = ShapePool(shapes, CPU, look=ConditioningSpec("voxels", 16))
     seen = pool.draw(torch.tensor([1, 0]), 4, 0, torch.Generator().manual_seed(0)).seen
     assert (seen.numpy() == grids[[1, 0]]).all()
     pixels = [
         np.full((n, 8, 8, 3), k * 10, np.uint8) + np.arange(n, dtype=np.uint8)[:, None, None, None] for k, n in ((1, 3), (2, 5))
     ]
     shapes = [replace(s, observation=Observation(pixels=p)) for s, p in zip(shapes, pixels, strict=True)]
-    pool = ShapePool(shapes, CPU, look=Look("image", 8, views=5))
+    pool = ShapePool(shapes, CPU, look=ConditioningSpec("image", 8, views=5))
     generator = torch.Generator().manual_seed(0)
     seen = torch.stack([pool.draw(torch.tensor([0, 1]), 4, 0, generator).seen[:, 0, 0, 0] for _ in range(60)])
     assert set(seen[:, 0].tolist()) == {10, 11, 12}
