@@ -21,7 +21,7 @@ from nif_cli.models.scene_field import BoundRadiance, Codes, Hierarchical, March
 from nif_cli.rendering.occupancy_grid import OccupancyGrid
 from nif_cli.rendering.ray_samples import intervals
 from nif_cli.rendering.rays import Rays
-from nif_cli.rendering.volume import Light, composite, through
+from nif_cli.rendering.volume import RenderedRays, composite, render_rays
 
 LOOKS = 2**17  # cells that are looked at together, at most: cascades have millions
 TRAINED_TO = 1e-3  # the transmittance at which rays end while training
@@ -218,21 +218,21 @@ class Nerf(Model):
             self.per_ray.lerp_(torch.tensor(max(1.0, taken / max(1, len(rays))), device=self.device), 0.1)
         return {"color": self._error(light, truth, behind, batch)}
 
-    def _through(self, rays: Rays, batch: RayBatch, marching: Marching) -> tuple[Light, int]:
+    def _through(self, rays: Rays, batch: RayBatch, marching: Marching) -> tuple[RenderedRays, int]:
         def radiance(points: Tensor, directions: Tensor, ray: Tensor) -> tuple[Tensor, Tensor]:
             return self.network(points, directions, *self.codes(batch.scene[ray]))
 
         generator = self.generator if self.training else None
-        return through(radiance, marching.march(rays, batch.near, batch.far, generator), rays, 16, TRAINED_TO)
+        return render_rays(radiance, marching.march(rays, batch.near, batch.far, generator), rays, 16, TRAINED_TO)
 
-    def _hierarchical(self, rays: Rays, batch: RayBatch) -> tuple[Light, Light]:
+    def _hierarchical(self, rays: Rays, batch: RayBatch) -> tuple[RenderedRays, RenderedRays]:
         """What the coarse network sees, and the fine one."""
         assert self.coarse_network is not None
         codes = self.codes(batch.scene)
         generator = self.generator if self.training else None
         sampling = Hierarchical(self.coarse_network, codes[0], self.coarse, self.fine)
 
-        def look(network: RadianceNetwork, t: Tensor) -> tuple[Light, Tensor]:
+        def look(network: RadianceNetwork, t: Tensor) -> tuple[RenderedRays, Tensor]:
             samples = intervals(t, rays)
             here = (None if c is None else c[samples.ray] for c in codes)
             density, rgb = network(*samples.points(rays), *here)
@@ -255,7 +255,7 @@ class Nerf(Model):
                 shade = torch.where(here, 1.0 if background == "white" else 0.0, shade)
         return shade
 
-    def _error(self, light: Light, truth: Tensor, behind: Tensor, batch: RayBatch) -> Tensor:
+    def _error(self, light: RenderedRays, truth: Tensor, behind: Tensor, batch: RayBatch) -> Tensor:
         made = light.over(behind)
         each = (
             torch.nn.functional.huber_loss(made, truth, reduction="none", delta=self.huber) if self.huber else (made - truth) ** 2

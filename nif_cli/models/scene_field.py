@@ -16,7 +16,7 @@ from nif_cli.optim.adam import Adam
 from nif_cli.rendering.occupancy_grid import GridMarch, OccupancyGrid
 from nif_cli.rendering.ray_samples import dense, importance, intervals, stratified
 from nif_cli.rendering.rays import Rays
-from nif_cli.rendering.volume import March, Once, composite, through
+from nif_cli.rendering.volume import March, Once, composite, render_rays
 
 
 class Codes(nn.Module):
@@ -164,7 +164,7 @@ class BoundRadiance:
         parts = [r[torch.randint(len(r), (4096 // len(parts),), generator=some)] for r in parts]
         rays = Rays(*(torch.cat([getattr(r, n) for r in parts]) for n in ("origins", "directions", "views"))).to(device)
         near, far = (torch.full_like(rays.origins[:, 0], x) for x in (self.scene.near, self.scene.far))
-        light, _ = through(lambda x, d, _: self.radiance(x, d), self.march(rays, near, far), rays)
+        light, _ = render_rays(lambda x, d, _: self.radiance(x, d), self.march(rays, near, far), rays)
         stopped = light.transmittance < 0.5
         depth = light.depth / light.opacity.clamp(min=1e-3)
         points = rays.origins + depth[:, None] * rays.directions

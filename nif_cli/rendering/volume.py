@@ -55,7 +55,7 @@ class RadianceField(Field, Signal, Protocol):
 
 
 @dataclass
-class Light:
+class RenderedRays:
     """What reaches the start of each ray."""
 
     color: Float[Tensor, "R 3"]  # sRGB, premultiplied by opacity
@@ -73,20 +73,20 @@ class Light:
 
 def composite(
     density: Float[Tensor, "N"], rgb: Float[Tensor, "N 3"], samples: Samples, rays: int
-) -> tuple[Light, Float[Tensor, "N"]]:
+) -> tuple[RenderedRays, Float[Tensor, "N"]]:
     """Eq. 3 of Mildenhall et al. 2020 for packed samples of `rays` rays, and each sample's weight.
 
     On a CPU one compiled loop, with its backward; elsewhere, and for float64, `reference`.
     """
     if composite_kernels is not None and density.device.type == "cpu" and density.dtype == torch.float32:
         color, depth, transmittance, weights = _Composite.apply(density, rgb, samples.t, samples.delta, samples.ray, rays)
-        return Light(color, depth, transmittance), weights
+        return RenderedRays(color, depth, transmittance), weights
     return reference(density, rgb, samples, rays)
 
 
 def reference(
     density: Float[Tensor, "N"], rgb: Float[Tensor, "N 3"], samples: Samples, rays: int
-) -> tuple[Light, Float[Tensor, "N"]]:
+) -> tuple[RenderedRays, Float[Tensor, "N"]]:
     """`composite` in plain torch."""
     ray, optical = samples.ray, (density * samples.delta).clamp(max=OPAQUE)
     total = optical.double().cumsum(0)  # of all rays: what was before a ray is taken off, which costs digits
@@ -98,7 +98,7 @@ def reference(
     color = zero.expand(rays, 3).index_add(0, ray, weights[:, None] * rgb)
     depth = zero.expand(rays).index_add(0, ray, weights * samples.t)
     transmittance = torch.exp(-zero.expand(rays).index_add(0, ray, optical))
-    return Light(color, depth, transmittance), weights
+    return RenderedRays(color, depth, transmittance), weights
 
 
 class _Composite(torch.autograd.Function):
@@ -133,7 +133,7 @@ class Once:
 Radiance = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def through(radiance: Radiance, march: March, rays: Rays, first: int = 32, stop: float = STOP) -> tuple[Light, int]:
+def render_rays(radiance: Radiance, march: March, rays: Rays, first: int = 32, stop: float = STOP) -> tuple[RenderedRays, int]:
     """What is seen along rays, and how many samples that took: rounds from the front, of `first` samples of each ray, then
     twice as many, and so on; a ray ends where its transmittance falls below `stop`.
 
@@ -157,11 +157,11 @@ def through(radiance: Radiance, march: March, rays: Rays, first: int = 32, stop:
             transmittance = transmittance.index_copy(0, alive, reach * light.transmittance)
         going = going & (transmittance.detach()[alive] > stop)
         alive, limit = alive[going], 2 * limit
-    return Light(color, depth, transmittance), taken
+    return RenderedRays(color, depth, transmittance), taken
 
 
 @dataclass
-class Image:
+class RenderedImage:
     """What a camera sees, ray by ray."""
 
     color: Float[Tensor, "R 3"]  # sRGB, in front of the background
@@ -189,7 +189,7 @@ def volume_render(
     chunk: int = 2**14,
     generator: torch.Generator | None = None,
     progress: Callable[[int], object] | None = None,
-) -> Image:
+) -> RenderedImage:
     """Pictures of a radiance field, `chunk` rays at a time; `progress(n)` is called after each n rays.
 
     Normals are those of the density at the mean depth, by central differences over 1/128 of the unit.
@@ -199,7 +199,7 @@ def volume_render(
     for start in range(0, len(rays), chunk):
         part = slice(start, start + chunk)
         some = rays[part]
-        light, _ = through(lambda x, d, _: field.radiance(x, d), field.march(some, near[part], far[part], generator), some)
+        light, _ = render_rays(lambda x, d, _: field.radiance(x, d), field.march(some, near[part], far[part], generator), some)
         color = light.over(behind if behind.ndim == 1 else behind[part])
         depth = torch.where(light.opacity > 1e-3, light.depth / light.opacity.clamp(min=1e-3), torch.inf)
         parts.append((color, depth, light.opacity, *((_normals(field, some, depth),) if normals else ())))
@@ -207,8 +207,8 @@ def volume_render(
             progress(len(some))
     if not parts:
         zero = rays.origins[:, 0]
-        return Image(rays.origins, zero, zero, rays.origins if normals else None)
-    return Image(*(torch.cat(p) for p in zip(*parts, strict=True)))
+        return RenderedImage(rays.origins, zero, zero, rays.origins if normals else None)
+    return RenderedImage(*(torch.cat(p) for p in zip(*parts, strict=True)))
 
 
 def _normals(field: RadianceField, rays: Rays, depth: Float[Tensor, "R"], width: float = 1 / 128) -> Float[Tensor, "R 3"]:

@@ -8,7 +8,7 @@ import torch
 from nif_cli.rendering import volume
 from nif_cli.rendering.ray_samples import Samples, dense
 from nif_cli.rendering.rays import Rays
-from nif_cli.rendering.volume import Once, composite, through, volume_render
+from nif_cli.rendering.volume import Once, composite, render_rays, volume_render
 
 
 def packed(counts: list[int], seed: int = 0, dtype=torch.float32):
@@ -175,10 +175,10 @@ def test_rounds_are_one_sum():
     field, rays = Fog(2.0), Rays(torch.zeros(3, 3), torch.eye(3))
     near, far = torch.ones(3), torch.full((3,), 2.0)
     samples = field.march(rays, near, far).samples
-    whole, _ = through(lambda x, d, r: field.radiance(x, d), Once(samples), rays)
-    parts, taken = through(lambda x, d, r: field.radiance(x, d), InTwo(samples), rays)
+    whole, _ = render_rays(lambda x, d, r: field.radiance(x, d), Once(samples), rays)
+    parts, taken = render_rays(lambda x, d, r: field.radiance(x, d), InTwo(samples), rays)
     assert taken == len(samples)
     for name in ("color", "depth", "transmittance"):
         torch.testing.assert_close(getattr(parts, name), getattr(whole, name), atol=1e-5, rtol=0)
-    _, early = through(lambda x, d, r: field.radiance(x, d), InTwo(samples), rays, stop=0.9)
+    _, early = render_rays(lambda x, d, r: field.radiance(x, d), InTwo(samples), rays, stop=0.9)
     assert early < taken
