@@ -44,7 +44,7 @@ MOVED: dict[str, str] = {
     "nif_cli.models.adaptation.StepSizes": "nif_cli.models.inner_loop.StepSizes",
     "nif_cli.models.optimizers.Adam": "nif_cli.optim.adam.Adam",
     "nif_cli.models.optimizers.Cosine": "nif_cli.optim.schedules.Cosine",
-    "nif_cli.models.optimizers.Halving": "nif_cli.optim.schedules.Halving",
+    "nif_cli.models.optimizers.Halving": "nif_cli.optim.schedules.StepDecay",
     "nif_cli.models.radiance.Codes": "nif_cli.models.scene_field.Codes",
     "nif_cli.models.subjects.Signed": "nif_cli.models.meta_tasks.Signed",
     "nif_cli.rendering.occupancy.OccupancyGrid": "nif_cli.rendering.occupancy_grid.OccupancyGrid",

@@ -27,7 +27,7 @@ class Cosine(LambdaLR):
         super().__init__(optimizer, factor)
 
 
-class Halving(LambdaLR):
+class StepDecay(LambdaLR):
     """Multiplied by `factor` after each `every` of the training (DeepSDF: 0.5 after every quarter of its 2001 epochs)."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, progress: Callable[[], float], every: float = 0.25, factor: float = 0.5):

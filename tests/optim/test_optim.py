@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from nif_cli.optim.adam import Adam
-from nif_cli.optim.schedules import Cosine, Halving
+from nif_cli.optim.schedules import Cosine, StepDecay
 
 
 def table(sparse: bool, rows: int = 6) -> nn.Embedding:
@@ -116,7 +116,7 @@ def test_cosine_rises_then_falls_to_its_end(final):
 
 
 def test_halving_halves_after_each_quarter():
-    found = rates(Halving, every=0.25, factor=0.5)
+    found = rates(StepDecay, every=0.25, factor=0.5)
     assert found[0] == found[24] == 1
     assert found[26] == found[49] == 0.5
     assert found[76] == found[99] == found[100] == 0.125
@@ -124,7 +124,7 @@ def test_halving_halves_after_each_quarter():
 
 @pytest.mark.parametrize(
     ("scheduler", "options"),
-    [(Cosine, {"final": 2.0}), (Cosine, {"warmup": 1.0}), (Halving, {"every": 0.0}), (Halving, {"factor": 1.5})],
+    [(Cosine, {"final": 2.0}), (Cosine, {"warmup": 1.0}), (StepDecay, {"every": 0.0}), (StepDecay, {"factor": 1.5})],
 )
 def test_impossible_schedules_are_refused(scheduler, options):
     with pytest.raises(ValueError, match="fractions"):
