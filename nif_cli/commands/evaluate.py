@@ -123,7 +123,7 @@ def _figures(config: dict[str, Any], run: Path, model: Model, data: Data) -> Non
     """What a model that is no shape says of itself: of a picture PSNR and SSIM, on trained and on held-out pixels."""
     began, id = time.monotonic(), next(iter(model.instances))
     data.prepare()
-    figures = model.figures(data)
+    figures = model.final_metrics(data)
     report = {
         "protocol": {data.kind: {"mean": figures, "median": figures, "instances": {id: figures}, "units": model.units}},
         "run": str(run),

@@ -122,7 +122,7 @@ def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides
             start_from(model, runs.find(config["init_from"], "init_from"))
         began = time.monotonic()
         model.space = data.space
-        model.adopt(data)
+        model.attach_data(data)
         if isinstance(data, Views):  # now, before there is a run: a picture may be damaged, and no clock should count reading
             data.make_pool(torch.device("cuda", device.index or 0) if device.type == "cuda" else device)
         made = time.monotonic() - began
@@ -245,7 +245,7 @@ def _conclude(
     seconds = model.seconds  # those before a resume included
     loss = float(training.last["loss"]) if training.last else float("nan")
     model.eval()
-    figures = model.figures(data)
+    figures = model.final_metrics(data)
     summary = {
         "overrides": overrides,
         "steps": trainer.global_step,

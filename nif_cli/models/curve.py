@@ -36,7 +36,7 @@ class Curve(Model):
             raise ValueError(f"clamp={clamp}: must be positive")
         self.network, self.clamp = field(dim=2, out=1, code_size=0), clamp
 
-    def adopt(self, data: CurveData) -> None:
+    def attach_data(self, data: CurveData) -> None:
         (outline,) = data.prepare()
 
         def samples() -> tuple[np.ndarray, np.ndarray]:
@@ -60,7 +60,7 @@ class Curve(Model):
     def loss(self, batch: CurveBatch) -> dict[str, Tensor]:
         return {"l1": clamped_l1(self.network(batch.points[None], None)[0, :, 0], batch.distance, self.clamp)}
 
-    def figures(self, data: CurveData) -> dict[str, float]:
+    def final_metrics(self, data: CurveData) -> dict[str, float]:
         """At the held-out samples: the mean error of distances below the clamp, and the intersection over union."""
         rows = data.rows(True).to(self.device)
         found, truth = evaluate(self.field(next(iter(self.instances))), rows[:, :2]), rows[:, 2]

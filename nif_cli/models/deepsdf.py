@@ -60,7 +60,7 @@ class DeepSdf(Model):
         self.clamp, self.prior, self.prior_warmup = clamp, prior, prior_warmup
         self.codes: nn.Embedding | None = None
 
-    def adopt(self, data: ShapeData) -> None:
+    def attach_data(self, data: ShapeData) -> None:
         shapes = data.meet(self.needs)
         if not issubclass(getattr(self._optimizer, "func", Adam), Adam):
             raise NifError(

@@ -40,7 +40,7 @@ class Image(Model):
         self.channels = channels or 3
         self.network = field(dim=2, out=self.channels, code_size=0)
 
-    def adopt(self, data: ImageData) -> None:
+    def attach_data(self, data: ImageData) -> None:
         if data.many:
             raise NifError(f"{data.path}: a folder; model=image learns one picture, model=metasdf a folder of them")
         (picture,) = data.prepare()
@@ -69,7 +69,7 @@ class Image(Model):
         predicted = 0.5 + 0.5 * self.network(batch.points[None], None)[0]
         return {"mse": (predicted - batch.color).square().mean()}
 
-    def figures(self, data: ImageData) -> dict[str, float]:
+    def final_metrics(self, data: ImageData) -> dict[str, float]:
         """PSNR and SSIM of the whole picture at its own size, or apart on the pixels that were trained on and those held out."""
         (id,) = self.instances
         pixels = data.pixels()

@@ -104,7 +104,7 @@ class MetaSdf(Model):
 
     # ---- data ----
 
-    def adopt(self, data: Any) -> None:
+    def attach_data(self, data: Any) -> None:
         self.instances = {instance.id: instance for instance in self.subject.instances(data)}
 
     def allocate(self, ids: list[str]) -> None:
@@ -236,7 +236,7 @@ class MetaSdf(Model):
 
     # ---- fields ----
 
-    def figures(self, data: Any) -> dict[str, float]:
+    def final_metrics(self, data: Any) -> dict[str, float]:
         """Of pictures the PSNR at one half of the pixels that the run has kept, once adapted to the other half."""
         if isinstance(self.subject, Shapes):
             return {}

@@ -74,7 +74,7 @@ class Model(nn.Module):
 
     observes: tuple[str, ...] = ()
     units: Mapping[str, str] = {}
-    learns: type[Data] = ShapeData  # the kind of data that `adopt` takes
+    learns: type[Data] = ShapeData  # the kind of data that `attach_data` takes
     needs = Needs()  # what it asks of its data
     clip: float | None = None  # the norm that gradients are clipped to where the user says nothing
 
@@ -98,7 +98,7 @@ class Model(nn.Module):
     def field(self, id: str) -> Field | Signal:
         """The field of a known instance (of a picture: the Signal)."""
 
-    def figures(self, data: Any) -> dict[str, float]:
+    def final_metrics(self, data: Any) -> dict[str, float]:
         """How good it is by its own data, once it is trained: what is cheap to know, for the summary. In `units`."""
         return {}
 
@@ -118,7 +118,7 @@ class Model(nn.Module):
         raise NifError(f"sample: {type(self).__name__} has no space of shapes to draw from; model=deepsdf has")
 
     @abstractmethod
-    def adopt(self, data: Any) -> None:
+    def attach_data(self, data: Any) -> None:
         """Before training: take the instances of the data, which meets the model's `needs`."""
 
     @abstractmethod
@@ -177,7 +177,7 @@ class Model(nn.Module):
     def after_step(self) -> None:
         """Called after each training step."""
 
-    def watched(self, batch: Any) -> dict[str, Tensor]:
+    def validation_metrics(self, batch: Any) -> dict[str, Tensor]:
         """What is logged of a held-out batch: the loss, and what a model adds to it."""
         return {"val/loss": torch.stack(list(self.loss(batch).values())).sum()}
 
@@ -185,7 +185,7 @@ class Model(nn.Module):
         """The means of what is watched over held-out batches."""
         self.eval()
         with torch.no_grad():
-            values = [self.watched(b) for b in batches]
+            values = [self.validation_metrics(b) for b in batches]
         self.train()
         return {name: float(torch.stack([v[name] for v in values]).mean()) for name in values[0]}
 

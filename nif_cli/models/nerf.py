@@ -107,7 +107,7 @@ class Nerf(Model):
     def needs(self) -> Needs:
         return Needs("model=nerf", rays=None if self.hierarchical else lambda: self.next_rays)
 
-    def adopt(self, data: Views) -> None:
+    def attach_data(self, data: Views) -> None:
         scenes = data.meet(self.needs)
         if len(scenes) > 1 and not any(self.code_sizes.values()):
             raise NifError(
@@ -298,14 +298,14 @@ class Nerf(Model):
         share = 0.5 if self.progress() < 0.1 else 0.1
         self.grid.update(density, min(share, LOOKS / max(1, int(self.grid.allowed.sum()))), self.generator)
 
-    def watched(self, batch: RayBatch) -> dict[str, Tensor]:
+    def validation_metrics(self, batch: RayBatch) -> dict[str, Tensor]:
         """The squared error of held-out rays on white, and their PSNR."""
         terms = self.loss(batch)
         error = terms["fine" if self.hierarchical else "color"]
         return {"val/loss": error, "val/psnr": -10 * torch.log10(error)}
 
-    def figures(self, data: Views) -> dict[str, float]:
+    def final_metrics(self, data: Views) -> dict[str, float]:
         """PSNR of rays of the held-out views; nif evaluate renders them whole."""
         with torch.no_grad():
-            error = float(self.watched(data.watched(self.device))["val/loss"])
+            error = float(self.validation_metrics(data.watched(self.device))["val/loss"])
         return {"psnr held-out": -10 * math.log10(error) if error > 0 else math.inf}

@@ -72,7 +72,7 @@ class Occupancy(Model):
             self.look = ConditioningSpec(encoder.kind, encoder.size, encoder.noise, encoder.views)
         self.needs = Needs("model=occupancy", ("inside",), self.look, occupancy=True, balanced=balanced)
 
-    def adopt(self, data: ShapeData) -> None:
+    def attach_data(self, data: ShapeData) -> None:
         shapes = data.meet(self.needs)
         if self.encoder is None and len(shapes) > 1:
             raise NifError(
@@ -232,7 +232,7 @@ class Occupancy(Model):
             seen = seen * sign
         return points * sign, seen
 
-    def watched(self, batch: ShapeBatch) -> dict[str, Tensor]:
+    def validation_metrics(self, batch: ShapeBatch) -> dict[str, Tensor]:
         """Beside the loss the mean intersection over union at the held-out points, as they are distributed."""
         terms, logits = self._loss(batch)
         said, true = logits > self.level, batch.inside

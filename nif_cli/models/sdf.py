@@ -55,7 +55,7 @@ class Sdf(Model):
             unsigned=objective == "sal",
         )
 
-    def adopt(self, data: ShapeData) -> None:
+    def attach_data(self, data: ShapeData) -> None:
         shapes = data.meet(self.needs)
         if len(shapes) > 1:
             raise NifError(

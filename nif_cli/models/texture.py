@@ -41,8 +41,8 @@ class Texture(Sdf):
         self.needs = replace(self.needs, surface_share=1.0)
         self.colors, self.blur = field(dim=3, out=3, code_size=0), blur
 
-    def adopt(self, data: TexturedMeshes) -> None:
-        super().adopt(data)
+    def attach_data(self, data: TexturedMeshes) -> None:
+        super().attach_data(data)
         (shape,) = data.prepare()
         if shape.colors is None or shape.surface is None:
             raise NifError("model=texture needs colours; this data has none")
@@ -59,7 +59,7 @@ class Texture(Sdf):
             terms["colour"] = (0.5 + 0.5 * self.colors(near, None) - batch.colors).square().mean()
         return terms
 
-    def figures(self, data: TexturedMeshes) -> dict[str, float]:
+    def final_metrics(self, data: TexturedMeshes) -> dict[str, float]:
         """PSNR of the colours at (at most 65,536 of) the surface points."""
         (shape,) = data.prepare()
         assert shape.surface is not None

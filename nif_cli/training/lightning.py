@@ -104,7 +104,7 @@ class Training(pl.LightningModule):
         self.model.after_step()
 
     def validation_step(self, batch: Any, index: int) -> None:
-        self.log_dict(self.model.watched(batch), batch_size=len(batch))
+        self.log_dict(self.model.validation_metrics(batch), batch_size=len(batch))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["nif"] = self.model.state()

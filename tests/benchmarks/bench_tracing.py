@@ -52,7 +52,7 @@ class Counting:
         return self.field.value(points)
 
 
-def figures(field: Field, device: torch.device, views: int, resolution: int, truncation: float | None = None) -> dict:
+def final_metrics(field: Field, device: torch.device, views: int, resolution: int, truncation: float | None = None) -> dict:
     counting = Counting(field, truncation)
     began = time.perf_counter()
     empty = EmptySpace(counting, device=device)

@@ -83,7 +83,7 @@ def _checkpoint(run: Path, overrides: tuple[str, ...]) -> None:
     data = build(config["data"], "data")
     model = runs.make_model(config)
     model.space = data.space
-    model.adopt(data)
+    model.attach_data(data)
     checkpoint: dict = {"state_dict": model.state_dict(), "global_step": 0}
     checkpoint["nif"] = model.state()
     runs.write_config(run, config)

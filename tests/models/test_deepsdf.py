@@ -22,7 +22,7 @@ def data() -> ToyShapes:
 @pytest.fixture
 def model(data) -> DeepSdf:
     model = DeepSdf(partial(MLP, width=16, layers=2), partial(Adam, lr=1e-3), code_size=5)
-    model.adopt(data)
+    model.attach_data(data)
     return model
 
 
@@ -39,7 +39,7 @@ def test_a_code_for_every_instance_of_the_data(model, data):
 def test_codes_start_with_unit_spread(data):
     """N(0, 1/Z): a norm of about one whatever the size."""
     model = DeepSdf(partial(MLP, width=16, layers=2), Adam, code_size=2000)
-    model.adopt(data)
+    model.attach_data(data)
     assert torch.allclose(model.codes.weight.norm(dim=1), torch.ones(4), atol=0.1)
 
 
@@ -85,7 +85,7 @@ def test_shapes_known_before_keep_their_codes(model):
     """Weights of another run: an id that it knew keeps its code, a new one starts afresh."""
     before = model.code("table/0000").detach().clone()
     more = ToyShapes(count=6, samples=300, surface_samples=50)
-    model.adopt(more)
+    model.attach_data(more)
     assert len(model.instances) == 6
     assert torch.allclose(model.code("table/0000"), before)
 

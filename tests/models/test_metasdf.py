@@ -339,17 +339,17 @@ class TestLimits:
 def test_it_keeps_observations_of_held_out_shapes():
     data = ToyShapes(count=3, test=2, samples=400, surface_samples=100, batch_points=64)
     model = make()
-    model.adopt(data)
+    model.attach_data(data)
     assert list(model.instances) == ["chair/test_0000", "table/test_0000"]
     assert all(i.observation.samples.shape == (400, 3) for i in model.instances.values())
     field = model.field("chair/test_0000")
     assert torch.isfinite(field.value(torch.rand(5, 3))).all()
     with pytest.raises(NifError, match="no instance 'nobody'"):
         model.field("nobody")
-    model.adopt(ToyShapes(count=3, test=0, samples=400, surface_samples=100))
+    model.attach_data(ToyShapes(count=3, test=0, samples=400, surface_samples=100))
     assert len(model.instances) == 3  # nothing is held out: those it trains on
     scans = make(context="surface")
-    scans.adopt(data)
+    scans.attach_data(data)
     assert scans.instances["chair/test_0000"].observation.samples is None
     assert data.needs.surface_share == 0.5
 

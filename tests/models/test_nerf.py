@@ -55,14 +55,14 @@ def train(made: Nerf, data: ToyViews, steps: int, rays: int = 512) -> list[float
 def learned():
     data = toy()
     made = model()
-    made.adopt(data)
+    made.attach_data(data)
     return made, data, train(made, data, 150)
 
 
 def test_a_toy_scene_is_learned(learned):
     made, data, losses = learned
     assert losses[-1] < 0.2 * losses[0]
-    figures = made.figures(data)
+    figures = made.final_metrics(data)
     assert figures["psnr held-out"] > 20
 
 
@@ -97,7 +97,7 @@ def test_density_is_zero_where_no_ray_looks(learned):
 def test_the_published_network_learns_too():
     data = toy(views=8)
     made = model(PUBLISHED, coarse=16, fine=16, lr=3e-3)
-    made.adopt(data)
+    made.attach_data(data)
     assert made.grid is None
     losses = train(made, data, 60, rays=256)
     assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
@@ -110,13 +110,13 @@ def test_the_published_network_learns_too():
 
 def test_scenes_that_share_need_codes():
     with pytest.raises(NifError, match="shape_code"):
-        model().adopt(toy(shapes=2, materials=2, views=4))
+        model().attach_data(toy(shapes=2, materials=2, views=4))
 
 
 def test_codes_set_shape_and_appearance_apart():
     data = toy(shapes=2, materials=2, views=6)
     made = model(shape_code=4, appearance_code=4)
-    made.adopt(data)
+    made.attach_data(data)
     assert {k: len(t.weight) for k, t in made.codes.tables.items()} == {"shape": 2, "appearance": 2}
     train(made, data, 30)
     ids = list(made.instances)
@@ -130,7 +130,7 @@ def test_codes_set_shape_and_appearance_apart():
     assert not torch.equal(mixed.radiance(points, directions)[1], of_a.radiance(points, directions)[1])
     assert not torch.equal(of_b.radiance(points, directions)[0], of_a.radiance(points, directions)[0])
     alone = model(shape_code=4)
-    alone.adopt(data)
+    alone.attach_data(data)
     with pytest.raises(NifError, match="no appearance codes"):
         alone.field(a, appearance=b)
 
@@ -139,7 +139,7 @@ def test_nothing_to_see_opens_the_grid_again():
     """White collapse: the step after the last cell has closed, all are open again."""
     data = toy(views=4)
     made = model()
-    made.adopt(data)
+    made.attach_data(data)
     made.train()
     made.grid.occupied.zero_()
     batch = data.make_pool(torch.device("cpu")).draw(64, torch.Generator().manual_seed(0))
@@ -151,7 +151,7 @@ def test_a_batch_without_any_sample_is_a_step_that_changes_no_table():
     """Rays that meet nothing, between others that do: numbers stay finite, the table and its moments as they are."""
     data = toy(views=4)
     made = model()
-    made.adopt(data)
+    made.attach_data(data)
     made.train()
     optimizer = made.configure_optimizers()
     for group in optimizer.param_groups:
@@ -185,7 +185,7 @@ def test_a_batch_without_any_sample_is_a_step_that_changes_no_table():
 def test_a_batch_of_masked_rays_has_no_error():
     data = toy(views=4)
     made = model()
-    made.adopt(data)
+    made.attach_data(data)
     made.train()
     batch = data.make_pool(torch.device("cpu")).draw(64, torch.Generator().manual_seed(0))
     batch.valid = torch.zeros(len(batch), dtype=torch.bool)

@@ -36,7 +36,7 @@ def make(encoder: str = "pointcloud", **settings) -> tuple[Occupancy, ToyShapes]
     made = ENCODERS[encoder]()
     model = Occupancy(LocalDecoder if made.local else DECODER, partial(Adam, lr=1e-3), encoder=made, **settings)
     data = ToyShapes(count=4, test=2, samples=400, surface_samples=200, batch_points=128, batch_shapes=4)
-    model.adopt(data)
+    model.attach_data(data)
     return model, data
 
 
@@ -121,7 +121,7 @@ def test_what_does_not_fit_together_is_told():
         Occupancy(DECODER, Adam, encoder=ENCODERS["pointcloud"](), threshold=1.5)
     model = Occupancy(partial(ConditionalResNet, condition="concat"), Adam)
     with pytest.raises(NifError, match="learns one shape and the data holds 4"):
-        model.adopt(ToyShapes(count=4, samples=100, surface_samples=50))
+        model.attach_data(ToyShapes(count=4, samples=100, surface_samples=50))
 
 
 CLOUD = np.random.default_rng(0).uniform(-0.5, 0.5, (100, 3)).astype(np.float32)

@@ -70,8 +70,8 @@ def test_distances_are_trusted_up_to_the_clamp_or_everywhere():
 def test_one_shape_only():
     model = Sdf(Exact, Adam)
     with pytest.raises(NifError, match="model=deepsdf"):
-        model.adopt(ToyShapes(count=2, samples=50, surface_samples=10))
-    model.adopt(ToyShapes(count=1, samples=50, surface_samples=10))
+        model.attach_data(ToyShapes(count=2, samples=50, surface_samples=10))
+    model.attach_data(ToyShapes(count=1, samples=50, surface_samples=10))
     assert list(model.instances) == ["chair/0000"]
 
 
