@@ -212,7 +212,7 @@ def _chamfer(model: MetaSdf, weights: Weights, shapes: list[ShapeSamples]) -> fl
             return None
         points, _ = sample_surface(mesh, 10_000, np.random.default_rng(0))
         between = surface_distances(points, np.asarray(reference, np.float64))
-        found.append(0.5 * (between.there.mean() + between.back.mean()))
+        found.append(0.5 * (between.accuracy.mean() + between.completeness.mean()))
     return float(np.mean(found))
 
 

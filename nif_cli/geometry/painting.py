@@ -76,7 +76,7 @@ def painted(layers: Sequence[Layer]) -> Curves:
     bar = tqdm(everything, desc="shapes", leave=False, disable=None, delay=1)
     found = _over([canvas.region(layer, contours) for layer, contours in bar], [layer.dark for layer in layers])
     polygons = [np.asarray(c) for c in found.to_polygons()]
-    return [c for c in map(canvas.back, filter(_is_seen, polygons)) if len(c) >= 3]
+    return [c for c in map(canvas.completeness, filter(_is_seen, polygons)) if len(c) >= 3]
 
 
 def _is_seen(polygon: np.ndarray) -> bool:
@@ -156,7 +156,7 @@ class _Canvas:
             found = found ^ self.clips[id(clip)]
         return found
 
-    def back(self, curve: np.ndarray) -> np.ndarray:
+    def completeness(self, curve: np.ndarray) -> np.ndarray:
         curve = curve @ self.turn / self.factor + self.low
         return curve[np.linalg.norm(curve - np.roll(curve, 1, 0), axis=1) > 0]
 

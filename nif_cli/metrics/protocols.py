@@ -82,7 +82,7 @@ def _distances(made: Reconstruction, truth: Truth, count: int, rng: np.random.Ge
 def deepsdf(made: Reconstruction, truth: Truth, rng: np.random.Generator) -> Metrics:
     """Park et al. 2019, section 6: 30,000 points each; squared, both ways summed, original units."""
     d = _distances(made, truth, 30_000, rng)
-    return {"chamfer": None if d is None else 1e3 * float((d.there**2).mean() + (d.back**2).mean())}
+    return {"chamfer": None if d is None else 1e3 * float((d.accuracy**2).mean() + (d.completeness**2).mean())}
 
 
 def onet(made: Reconstruction, truth: Truth, rng: np.random.Generator) -> Metrics:
@@ -113,16 +113,16 @@ def _onet(made: Reconstruction, truth: Truth, rng: np.random.Generator) -> tuple
     d = _distances(made, truth, 100_000, rng)
     if d is None:
         if made.mesh is None and truth.on_surface(1, rng) is not None:
-            there = back = 10 * EMPTY
-            metrics |= {"chamfer_l1": there, "chamfer_l2": there**2, "accuracy": there, "completeness": back}
+            accuracy = completeness = 10 * EMPTY
+            metrics |= {"chamfer_l1": accuracy, "chamfer_l2": accuracy**2, "accuracy": accuracy, "completeness": completeness}
         return metrics, None
     unit = 10 / truth.longest_edge()
-    there, back = d.there * unit, d.back * unit
+    accuracy, completeness = d.accuracy * unit, d.completeness * unit
     metrics |= {
-        "chamfer_l1": float(there.mean() + back.mean()) / 2,
-        "chamfer_l2": float((there**2).mean() + (back**2).mean()) / 2,
-        "accuracy": float(there.mean()),
-        "completeness": float(back.mean()),
+        "chamfer_l1": float(accuracy.mean() + completeness.mean()) / 2,
+        "chamfer_l2": float((accuracy**2).mean() + (completeness**2).mean()) / 2,
+        "accuracy": float(accuracy.mean()),
+        "completeness": float(completeness.mean()),
     }
     if d.there_cosine is not None and d.back_cosine is not None:
         metrics["normal_consistency"] = float(d.there_cosine.mean() + d.back_cosine.mean()) / 2
@@ -139,8 +139,8 @@ def srb(made: Reconstruction, truth: Truth, rng: np.random.Generator) -> Metrics
     reference = truth.on_surface(1_000_000, rng)
     if reference is not None:
         d = surface_distances(points, reference[0])
-        metrics["chamfer"] = float(d.there.mean() + d.back.mean()) / 2
-        metrics["hausdorff"] = float(max(d.there.max(), d.back.max()))
+        metrics["chamfer"] = float(d.accuracy.mean() + d.completeness.mean()) / 2
+        metrics["hausdorff"] = float(max(d.accuracy.max(), d.completeness.max()))
     if truth.scan is not None:
         away, _ = nearest(truth.scan, points)
         metrics["scan_chamfer"], metrics["scan_hausdorff"] = float(away.mean()), float(away.max())

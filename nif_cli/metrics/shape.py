@@ -34,18 +34,18 @@ def nearest(
 
 @dataclass(frozen=True)
 class SurfaceDistances:
-    """Between points on a reconstruction and points on the reference: `there` from each point of the reconstruction to the
-    nearest one of the reference (accuracy), `back` the other way (completeness); and the absolute cosines between their
+    """Between points on a reconstruction and points on the reference: `accuracy` from each point of the reconstruction to the
+    nearest one of the reference, `completeness` the other way; and the absolute cosines between their
     normals, where both have some."""
 
-    there: Float[np.ndarray, "N"]
-    back: Float[np.ndarray, "M"]
+    accuracy: Float[np.ndarray, "N"]
+    completeness: Float[np.ndarray, "M"]
     there_cosine: Float[np.ndarray, "N"] | None = None
     back_cosine: Float[np.ndarray, "M"] | None = None
 
     def f_score(self, threshold: float) -> float:
         """The harmonic mean of precision and recall: the parts of the points nearer than `threshold` to the other side."""
-        precision, recall = float((self.there < threshold).mean()), float((self.back < threshold).mean())
+        precision, recall = float((self.accuracy < threshold).mean()), float((self.completeness < threshold).mean())
         return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
@@ -56,13 +56,13 @@ def surface_distances(
     reference_normals: Float[np.ndarray, "M 3"] | None = None,
 ) -> SurfaceDistances:
     """Nearest distances both ways, in the units of the points; normals are unit."""
-    there, index = nearest(points, reference)
-    back, index_back = nearest(reference, points)
+    accuracy, index = nearest(points, reference)
+    completeness, index_back = nearest(reference, points)
     if normals is None or reference_normals is None:
-        return SurfaceDistances(there, back)
+        return SurfaceDistances(accuracy, completeness)
     return SurfaceDistances(
-        there,
-        back,
+        accuracy,
+        completeness,
         np.abs((normals * reference_normals[index]).sum(1)),
         np.abs((reference_normals * normals[index_back]).sum(1)),
     )
@@ -76,9 +76,9 @@ def two_way_distance(mesh: trimesh.Trimesh, reference: trimesh.Trimesh, samples:
     transform = unit_ball(np.asarray(reference.vertices))
     rng = np.random.default_rng(seed)
     a, b = (trimesh.Trimesh(transform.to_normalised(m.vertices), m.faces, process=False) for m in (mesh, reference))
-    there = MeshDistance(b.vertices, b.faces).distance(sample_surface(a, samples, rng)[0]).mean()
-    back = MeshDistance(a.vertices, a.faces).distance(sample_surface(b, samples, rng)[0]).mean()
-    return float(there + back) / 2
+    accuracy = MeshDistance(b.vertices, b.faces).distance(sample_surface(a, samples, rng)[0]).mean()
+    completeness = MeshDistance(a.vertices, a.faces).distance(sample_surface(b, samples, rng)[0]).mean()
+    return float(accuracy + completeness) / 2
 
 
 def iou(a: Bool[np.ndarray, "N"], b: Bool[np.ndarray, "N"]) -> float:

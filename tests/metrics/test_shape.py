@@ -37,8 +37,8 @@ def test_two_parallel_planes(rng):
 
     up = np.tile([0.0, 0.0, 1.0], (20_000, 1))
     d = surface_distances(plane(0.0, rng), plane(0.25, rng), up, -up)
-    assert d.there.mean() == pytest.approx(0.25, rel=1e-3)
-    assert d.back.mean() == pytest.approx(0.25, rel=1e-3)
+    assert d.accuracy.mean() == pytest.approx(0.25, rel=1e-3)
+    assert d.completeness.mean() == pytest.approx(0.25, rel=1e-3)
     assert d.there_cosine is not None
     assert d.back_cosine is not None
     assert np.allclose(d.there_cosine, 1)  # the absolute value: which side faces out does not count
