@@ -16,7 +16,7 @@ from nif_cli.data.scenes.formats.colmap_model import header, lines_of, read_bina
 from nif_cli.data.scenes.formats.naming import found, label, parts_of, whereabouts
 from nif_cli.data.scenes.formats.photos import mask, view
 from nif_cli.data.scenes.formats.transforms import describe
-from nif_cli.data.scenes.poses import around_cameras, cube, every_eighth, farthest, mean_up, normalised
+from nif_cli.data.scenes.poses import around_cameras, cube, farthest, held_out_views, mean_up, normalised
 from nif_cli.data.scenes.scene import Background, Scene
 from nif_cli.untrusted import shown
 
@@ -82,7 +82,7 @@ class ColmapViews(Views):
         if not views:
             first = root / self.images / shown(posed[0].name, 300)
             raise NifError(f"{model}: none of its {len(posed)} pictures exists (the first: {first}); give data.images=<folder>")
-        train, test = every_eighth(views, self.hold_out)
+        train, test = held_out_views(views, self.hold_out)
         seen = torch.from_numpy(transform.to_normalised(points)).float()
         half, near = self.aabb_scale, self.near
         if len(seen):

@@ -17,7 +17,7 @@ from nif_cli.data.scenes.datamodule import Views, each
 from nif_cli.data.scenes.formats.llff import read_poses_bounds
 from nif_cli.data.scenes.formats.photos import SUFFIXES, view
 from nif_cli.data.scenes.formats.transforms import describe
-from nif_cli.data.scenes.poses import around_cameras, cube, every_eighth, mean_up, normalised
+from nif_cli.data.scenes.poses import around_cameras, cube, held_out_views, mean_up, normalised
 from nif_cli.data.scenes.scene import Background, Scene, View
 from nif_cli.geometry.transform import Transform
 from nif_cli.rendering.camera_paths import mean_pose
@@ -97,7 +97,7 @@ class LlffViews(Views):
                 half = FARTHEST
             box = cube(half)
             how = f"box +-{half:g} ({2 * half / transform.scale:.3g} of the file's units)"
-        train, test = every_eighth(views, self.hold_out)
+        train, test = held_out_views(views, self.hold_out)
         return Scene(
             id,
             transform,

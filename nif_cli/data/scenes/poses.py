@@ -65,7 +65,7 @@ def mean_up(poses: Float[np.ndarray, "V 3 4"]) -> tuple[float, float, float]:
     return float(x), float(y), float(z)
 
 
-def every_eighth(views: list[View], every: int) -> tuple[list[View], list[View]]:
+def held_out_views(views: list[View], every: int) -> tuple[list[View], list[View]]:
     """Training and test views: in the order of their names, the first and every `every`-th after it are held out (the
     protocols of LLFF and mip-NeRF 360 hold out every 8th); 0: none."""
     views = sorted(views, key=lambda v: v.name)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from nif_cli import NifError
-from nif_cli.data.scenes.poses import around_cameras, cube, cut, every_eighth, farthest, mean_up, normalised, rigid
+from nif_cli.data.scenes.poses import around_cameras, cube, cut, farthest, held_out_views, mean_up, normalised, rigid
 from nif_cli.data.scenes.scene import Scene, View
 from nif_cli.geometry.transform import Transform
 from nif_cli.rendering.camera_paths import turntable
@@ -52,10 +52,10 @@ def test_cameras_around_a_centre_are_normalised():
 
 def test_every_eighth_view_by_name_is_held_out():
     views = [View(f"{k:02d}", torch.eye(3, 4), CAMERA) for k in reversed(range(20))]
-    train, test = every_eighth(views, 8)
+    train, test = held_out_views(views, 8)
     assert [v.name for v in test] == ["00", "08", "16"]
     assert len(train) == 17
-    assert every_eighth(views, 0)[1] == []
+    assert held_out_views(views, 0)[1] == []
 
 
 def test_the_far_corner():

@@ -7,7 +7,7 @@ from typing import Any
 
 from nif_cli import NifError, untrusted
 from nif_cli.data.scenes.formats.naming import label
-from nif_cli.data.scenes.poses import every_eighth
+from nif_cli.data.scenes.poses import held_out_views
 from nif_cli.data.scenes.scene import View
 from nif_cli.untrusted import shown
 
@@ -19,7 +19,7 @@ def split(
     val serves as test where there is no test, and nothing of either is trained on."""
     lists = {part: file.get(f"{part}_filenames") for part in ("train", "val", "test")}
     if all(found is None for found in lists.values()):
-        return *every_eighth(views, hold_out), ""
+        return *held_out_views(views, hold_out), ""
     every, known, notes = {label(f["file_path"]) for f in frames}, {v.name for v in views}, []
     named: dict[str, set[str]] = {}
     for part, listed in lists.items():
