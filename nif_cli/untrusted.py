@@ -141,7 +141,7 @@ def numbers(value: Any, where: str, shape: tuple[int | None, ...], low: float = 
 
 
 @contextmanager
-def opened_picture(path: Path) -> Iterator[Image.Image]:
+def opened_image(path: Path) -> Iterator[Image.Image]:
     """The picture as Pillow opens it (header only), with its pixels counted before they are unpacked. NifError for what is
     no picture of an allowed format, a bomb, or one too large for the memory."""
     regular(path, "picture")

@@ -18,7 +18,7 @@ from nif_cli.data.images.datamodule import ImageData
 from nif_cli.data.scenes.datamodule import Views
 from nif_cli.data.shapes.datamodule import ShapeData
 from nif_cli.evaluation import images
-from nif_cli.evaluation.adaptation_curve import compare, compare_pictures, steps_of
+from nif_cli.evaluation.adaptation_curve import compare, compare_images, steps_of
 from nif_cli.evaluation.meshes import compare_meshes
 from nif_cli.evaluation.report import print_tables, summary
 from nif_cli.evaluation.shapes import Results, chosen_shapes, evaluated_fields, inside_of
@@ -69,7 +69,7 @@ def main(cfg: DictConfig) -> None:
             files = images.chosen_files(config, model, data)
             train = _data({**config, "split": None, "data": None}, model)
             assert isinstance(train, ImageData)
-            compare_pictures(config, model, run, steps_of(config, model), files, train.files(), device)
+            compare_images(config, model, run, steps_of(config, model), files, train.files(), device)
         return
     if not isinstance(data, ShapeData):
         _figures(config, run, model, data)

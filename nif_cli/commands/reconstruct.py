@@ -27,7 +27,7 @@ from nif_cli.models.metasdf import MetaSdf
 from nif_cli.models.model import Model
 from nif_cli.rendering.camera_paths import turntable
 from nif_cli.rendering.image_files import png_bytes, sheet
-from nif_cli.rendering.pictures import picture
+from nif_cli.rendering.images import surface_image
 from nif_cli.training.export import check_savable, save_run
 from nif_cli.untrusted import reading
 from nif_cli.words import paste
@@ -106,7 +106,7 @@ def main(cfg: DictConfig) -> None:
             print(f"{id}: no surface came out; {base.name}.json has the report")
             continue
         if config["picture"]:
-            views = [picture(made.field, pose, 256, device) for pose in turntable(4)]
+            views = [surface_image(made.field, pose, 256, device) for pose in turntable(4)]
             write(base.with_name(f"{base.name}.png"), png_bytes(sheet(views)))
         if config["frame"] == "original":
             mesh.vertices = transform.to_original(mesh.vertices)

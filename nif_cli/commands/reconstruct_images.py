@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from nif_cli import NifError, runs
-from nif_cli.data.images.folder import about, lies, picture_files
+from nif_cli.data.images.folder import about, image_files, lies
 from nif_cli.files import write, write_npz
 from nif_cli.inference.images import adapted, measured
 from nif_cli.models.metasdf import MetaSdf
@@ -24,7 +24,7 @@ def reconstruct_images(config: dict[str, Any], model: MetaSdf, run: Path, device
     <name>.npz (the weights)."""
     files: dict[str, Path] = {}
     for entry in config["input"] if isinstance(config["input"], list) else [config["input"]]:
-        more = picture_files(Path(str(entry)).expanduser())
+        more = image_files(Path(str(entry)).expanduser())
         if files.keys() & more.keys():
             raise NifError(f"input={entry}: two pictures are called '{next(iter(files.keys() & more.keys()))}'; one at a time")
         files |= more

@@ -24,7 +24,7 @@ from nif_cli.inference.open_run import OpenRun, open_run, pair_name
 from nif_cli.rendering.camera_paths import turntable
 from nif_cli.rendering.empty_space import EmptySpace
 from nif_cli.rendering.image_files import displayed, gif_bytes, png_bytes, scaled, sheet, write_mp4
-from nif_cli.rendering.pictures import drawn, image_values, picture, picture_size, plane_picture
+from nif_cli.rendering.images import drawn, image_size, image_values, plane_image, surface_image
 from nif_cli.rendering.surface_view import surface_view
 
 
@@ -63,7 +63,7 @@ def main(cfg: DictConfig) -> None:
             continue
         if field.bounds.shape[1] == 2:
             path = folder / f"{runs.safe_name(id)}.png"
-            runs.write(path, png_bytes(plane_picture(field, size, run.device)))
+            runs.write(path, png_bytes(plane_image(field, size, run.device)))
             print(f"{path}  {size} x {size} pixels, {time.monotonic() - began:.1f} s")
             continue
         if config["crop"] is not None:
@@ -119,7 +119,7 @@ def _write(path: Path, frames: Sequence[Any]) -> None:
 def _picture(run: OpenRun, id: str, signal: Signal, transform: Transform, folder: Path) -> None:
     """A run's picture, or the part of it that crop= names, with size= pixels along its longest side (or its own)."""
     began, format, crop = time.monotonic(), run.config["format"], run.config["crop"]
-    width, height = picture_size(transform)
+    width, height = image_size(transform)
     if format not in ("png", "npy"):
         raise NifError(f"format={format}: {id} is a picture: png, or npy for its values as they are")
     crop = [0, 0, width, height] if crop is None else crop
@@ -152,7 +152,9 @@ def _interpolation(run: OpenRun, folder: Path, poses: torch.Tensor, config: dict
     with bar:
         for (_, field, _), pose in zip(run.fields(), views, strict=True):
             assert isinstance(field, Field)
-            frames.append(picture(field, pose, config["size"] or 256, run.device, config["antialias"], shadows=config["shadows"]))
+            frames.append(
+                surface_image(field, pose, config["size"] or 256, run.device, config["antialias"], shadows=config["shadows"])
+            )
             bar.update()
     first, second = run.instances
     kind = config["compose"] or "interpolation"

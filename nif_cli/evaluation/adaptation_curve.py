@@ -15,7 +15,7 @@ import trimesh
 
 from nif_cli import NifError, runs
 from nif_cli.data.images.folder import check_channels, lies
-from nif_cli.data.images.formats.pixels import read_picture
+from nif_cli.data.images.formats.pixels import read_image
 from nif_cli.data.shapes.observations import known, thin
 from nif_cli.data.shapes.samples import ShapeSamples
 from nif_cli.files import write
@@ -31,7 +31,7 @@ from nif_cli.models.model import Model
 from nif_cli.rendering.camera_paths import turntable
 from nif_cli.rendering.charts import chart
 from nif_cli.rendering.image_files import png_bytes, sheet
-from nif_cli.rendering.pictures import overview, picture
+from nif_cli.rendering.images import overview, surface_image
 
 RATES = (1e-4, 3e-4, 1e-3, 2e-3, 5e-3)
 PRETRAINING = 500  # steps of Adam on the one shape
@@ -84,12 +84,12 @@ def compare(
         model.task_of([shown(model, config, known(one()), None, 0)], config["points"]),
         f"mean |distance error|, clamped to {model.clamp:g}; {len(shapes)} shapes",
         ("chamfer", lambda weights: _chamfer(model, weights, shapes)),
-        lambda row, weights: picture(model.bind(weights), pose, 160, device),  # type: ignore[arg-type]
+        lambda row, weights: surface_image(model.bind(weights), pose, 160, device),  # type: ignore[arg-type]
     )
     _compare(config, model, run, steps, subject, device)
 
 
-def compare_pictures(
+def compare_images(
     config: dict[str, Any],
     model: MetaSdf,
     run: Path,
@@ -101,7 +101,7 @@ def compare_pictures(
     """Error and PSNR of pictures, at pixels that they did not adapt to (or to few of them); see `_compare`."""
     seen, asked, transforms = [], [], []
     for number, (id, file) in enumerate(files.items()):
-        pixels = read_picture(file)
+        pixels = read_image(file)
         check_channels(file, pixels, model.subject.out)
         seen.append(observed(config, id, pixels, number))
         asked.append(observed({**config, "points": QUERY, "keep": None, "seed": config["seed"] + 1}, id, pixels, number))
@@ -117,7 +117,7 @@ def compare_pictures(
         list(files),
         model.task_of(seen),
         query,
-        model.task_of([observed(config, one, read_picture(file), 0)]),
+        model.task_of([observed(config, one, read_image(file), 0)]),
         f"mean squared error of colours; {len(files)} pictures",
         ("psnr", fidelity),
         lambda row, weights: overview(model.bind(weights), transforms[row], 160, device),  # type: ignore[arg-type]

@@ -79,7 +79,7 @@ def _scene(
     field, found, pictures = cast("RadianceField", model.field(known.id)), {}, []
     place = folder / safe_name(known.id)
     for view in tqdm(views, desc=known.id, unit=" view", leave=False, disable=not sys.stderr.isatty(), delay=1):
-        truth, valid = true_picture(view, known.background)
+        truth, valid = true_image(view, known.background)
         moved = replace(view, pose=_moved(view, read, known))
         made = displayed(known.photograph(field, moved, device).color)
         write(place / f"{safe_name(view.name)}.png", png_bytes(made))
@@ -96,7 +96,7 @@ def _scene(
     return found
 
 
-def true_picture(view: View, background: str | None) -> tuple[np.ndarray, Bool[Tensor, "H W"] | None]:
+def true_image(view: View, background: str | None) -> tuple[np.ndarray, Bool[Tensor, "H W"] | None]:
     """The picture on the background, as bytes [H, W, 3], and which pixels count."""
     pixels = view.pixels.float() / 255
     color: Float[Tensor, "H W 3"] = pixels[..., :3]

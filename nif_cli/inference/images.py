@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nif_cli import NifError
 from nif_cli.data.images.folder import about, check_channels, kept, lies
-from nif_cli.data.images.formats.pixels import Pixels, read_picture
+from nif_cli.data.images.formats.pixels import Pixels, read_image
 from nif_cli.data.shapes.observations import keep_half
 from nif_cli.data.shapes.samples import Observation
 from nif_cli.field import Field, Signal
@@ -21,7 +21,7 @@ from nif_cli.inference.shapes import infer
 from nif_cli.metrics.image import psnr, ssim
 from nif_cli.models.metasdf import MetaSdf
 from nif_cli.models.model import Inferred
-from nif_cli.rendering.pictures import image_values
+from nif_cli.rendering.images import image_values
 
 Made = tuple[str, Path, Pixels, Inferred]
 
@@ -35,7 +35,7 @@ def adapted(config: dict[str, Any], model: MetaSdf, files: dict[str, Path], fail
         seen: list[Observation] = []
         for number, id in enumerate(names[start : start + config["together"]], start):
             try:
-                pixels = read_picture(files[id])
+                pixels = read_image(files[id])
                 check_channels(files[id], pixels, model.subject.out)
                 if 16 * pixels.shape[0] * pixels.shape[1] > available_memory():
                     raise NifError(f"{files[id]}: {about(pixels)} do not fit in memory")
@@ -45,7 +45,7 @@ def adapted(config: dict[str, Any], model: MetaSdf, files: dict[str, Path], fail
                 failed.append(error)
         if part:
             for id, made in zip(part, infer(model, seen, config), strict=True):
-                yield id, files[id], read_picture(files[id]), made  # again: no more than one of them in memory
+                yield id, files[id], read_image(files[id]), made  # again: no more than one of them in memory
 
 
 def observed(config: dict[str, Any], id: str, pixels: Pixels, number: int) -> Observation:

@@ -15,7 +15,7 @@ from nif_cli.field import BoundSignal
 from nif_cli.fields.network import Network
 from nif_cli.metrics.image import psnr, ssim
 from nif_cli.models.model import Instance, Model
-from nif_cli.rendering.pictures import image_values
+from nif_cli.rendering.images import image_values
 
 
 class Image(Model):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from nif_cli import NifError
 from nif_cli.data.datamodule import Needs
 from nif_cli.data.images.datamodule import ImageData
-from nif_cli.data.images.folder import PicturesBatch
+from nif_cli.data.images.folder import ImagesBatch
 from nif_cli.data.shapes.datamodule import ShapeData
 from nif_cli.data.shapes.observations import known, thin
 from nif_cli.data.shapes.pool import ShapeBatch
@@ -23,7 +23,7 @@ from nif_cli.models.inner_loop import Task, Weights, context_of, half_space, lev
 from nif_cli.models.model import Instance
 
 
-class Shapes:
+class ShapeTasks:
     """Signed distances in space; see MetaSdf for `objective`, `inner` and `context`. The network has `dim` coordinates and
     `out` channels; what is known at a point has the shape `target`."""
 
@@ -96,7 +96,7 @@ class Shapes:
         return bind(Signed(network), params=inside, bounds=bounds, truncation=self.clamp)
 
 
-class Pictures:
+class ImageTasks:
     """Colours in the plane, 0.5 + 0.5 y of the network's values y; the squared error, inside and outside (Tancik et al. 2021).
     context: dense (a random half of a batch's pixels), or partial (those in a half plane)."""
 
@@ -117,7 +117,7 @@ class Pictures:
         rng = np.random.default_rng(0)
         return [Instance(p.id, p.transform, p.observed(self.kept, rng)) for p in data.test_pictures(8) or pictures[:8]]
 
-    def tasks(self, batch: PicturesBatch) -> tuple[Task, Task]:
+    def tasks(self, batch: ImagesBatch) -> tuple[Task, Task]:
         query = Task(batch.points, batch.color)
         if self.seen == "dense":
             return every_second(query), query

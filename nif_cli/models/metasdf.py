@@ -20,7 +20,7 @@ from nif_cli.field import BoundField, BoundSignal
 from nif_cli.fields.network import Network
 from nif_cli.metrics.image import decibels
 from nif_cli.models.inner_loop import StepSizes, Task, Weights, call_each, descend, in_words, linear_bytes, room, spread
-from nif_cli.models.meta_tasks import Pictures, Shapes, every_second
+from nif_cli.models.meta_tasks import ImageTasks, ShapeTasks, every_second
 from nif_cli.models.model import Inferred, Model
 
 ENOUGH = 2**30  # bytes of a micro-batch's graph
@@ -85,11 +85,11 @@ class MetaSdf(Model):
             raise ValueError(f"query=rest: of dense contexts only, not with context={context}")
         self.query = query
         if channels is None:
-            self.subject = Shapes(objective, inner, clamp, context, offset)
+            self.subject = ShapeTasks(objective, inner, clamp, context, offset)
         elif context == "surface" or objective == "two_headed":
             raise ValueError(f"context={context}, objective={objective}: pictures have neither surfaces nor two heads")
         else:
-            self.subject = Pictures(channels, context)
+            self.subject = ImageTasks(channels, context)
         self.learns, self.observes = self.subject.learns, self.subject.observes
         self.network = field(dim=self.subject.dim, out=self.subject.out, code_size=0).eval()
         self.algorithm, self.steps, self.inner_lr, self.step_lr, self.clamp = algorithm, steps, inner_lr, step_lr, clamp
@@ -238,7 +238,7 @@ class MetaSdf(Model):
 
     def final_metrics(self, data: Any) -> dict[str, float]:
         """Of pictures the PSNR at one half of the pixels that the run has kept, once adapted to the other half."""
-        if isinstance(self.subject, Shapes):
+        if isinstance(self.subject, ShapeTasks):
             return {}
         kept = self.task_of([i.observation for i in self.instances.values() if i.observation])
         unseen = Task(kept.points[:, 1::2], kept.target[:, 1::2])

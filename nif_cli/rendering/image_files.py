@@ -13,10 +13,10 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-Picture = UInt8[np.ndarray, "H W 3"]
+RgbImage = UInt8[np.ndarray, "H W 3"]
 
 
-def labelled(image: Picture, text: str) -> UInt8[np.ndarray, "H+20 W 3"]:
+def labelled(image: RgbImage, text: str) -> UInt8[np.ndarray, "H+20 W 3"]:
     """The picture with a line of text below."""
     height, width = image.shape[:2]
     canvas = Image.new("RGB", (width, height + 20), "white")
@@ -46,13 +46,13 @@ def sheet(pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]], columns: int | None = 
     return np.concatenate([np.concatenate(cells[r * columns : (r + 1) * columns], 1) for r in range(rows)], 0)
 
 
-def amid(pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[Picture]:
+def amid(pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[RgbImage]:
     """Smaller pictures on white, in the middle of one as high and as wide as the largest."""
     height, width = (max(p.shape[axis] for p in pictures) for axis in (0, 1))
     return [_amid(p, height, width) for p in pictures]
 
 
-def _amid(image: Picture, height: int, width: int) -> UInt8[np.ndarray, "height width 3"]:
+def _amid(image: RgbImage, height: int, width: int) -> UInt8[np.ndarray, "height width 3"]:
     top, left = (height - image.shape[0]) // 2, (width - image.shape[1]) // 2
     margins = ((top, height - top - image.shape[0]), (left, width - left - image.shape[1]), (0, 0))
     return np.pad(image, margins, constant_values=255)
@@ -64,7 +64,7 @@ def png_bytes(image: UInt8[np.ndarray, "H W C"]) -> bytes:
     return buffer.getvalue()
 
 
-def gif_bytes(frames: Sequence[Picture], fps: float = 15) -> bytes:
+def gif_bytes(frames: Sequence[RgbImage], fps: float = 15) -> bytes:
     """An endless gif; one palette for all frames, or colours would flicker."""
     buffer = io.BytesIO()
     palette = Image.fromarray(np.concatenate(frames[:: max(1, len(frames) // 8)], 0)).quantize(256)
@@ -73,7 +73,7 @@ def gif_bytes(frames: Sequence[Picture], fps: float = 15) -> bytes:
     return buffer.getvalue()
 
 
-def write_mp4(path: Path, frames: Sequence[Picture], fps: float = 24) -> None:
+def write_mp4(path: Path, frames: Sequence[RgbImage], fps: float = 24) -> None:
     """H.264, playable everywhere; sides are made even by repeating the last row or column, as the codec wants."""
     height, width = (n + n % 2 for n in frames[0].shape[:2])
     import imageio_ffmpeg  # only here: a large package, and mp4 is seldom asked for

@@ -22,7 +22,7 @@ from nif_cli.geometry.extraction import extract_mesh
 from nif_cli.rendering.camera_paths import turntable
 from nif_cli.rendering.empty_space import EmptySpace
 from nif_cli.rendering.image_files import png_bytes, sheet
-from nif_cli.rendering.pictures import overview, picture
+from nif_cli.rendering.images import overview, surface_image
 from nif_cli.rendering.volume import RadianceField
 from nif_cli.training.csv_logger import CsvLogger
 from nif_cli.training.lightning import Training
@@ -245,7 +245,7 @@ class Preview(pl.Callback):
                 continue
             if field.bounds.shape[1] == 3:
                 empty = EmptySpace(field, 40, model.device)
-                pictures.append(picture(field, pose, self.size, model.device, antialias=1, empty=empty))
+                pictures.append(surface_image(field, pose, self.size, model.device, antialias=1, empty=empty))
             if board is not None and field.bounds.shape[1] == 3:
                 try:
                     mesh = extract_mesh(field, self.resolution, device=model.device)

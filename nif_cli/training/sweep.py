@@ -156,7 +156,6 @@ class _Truth:
 
         from nif_cli.geometry.transform import unit_ball
         from nif_cli.rendering.image_files import labelled, scaled
-        from nif_cli.rendering.pictures import mesh_picture
 
         if self.is_picture:
             pixels = self.data.pixels()
@@ -176,7 +175,7 @@ class _Truth:
         from nif_cli.geometry.extraction import extract_mesh
         from nif_cli.metrics.shape import two_way_distance
         from nif_cli.rendering.image_files import labelled
-        from nif_cli.rendering.pictures import overview, picture
+        from nif_cli.rendering.images import overview
 
         summary = json.loads((job / "summary.json").read_text())
         field, transform = model.field(self.id), model.instances[self.id].transform

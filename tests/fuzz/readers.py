@@ -164,8 +164,6 @@ def painted(root: Path) -> None:
 
 
 def picture(root: Path) -> None:
-    from nif_cli.data.images.formats.pixels import read_picture
-    from nif_cli.data.shapes.conditioning import load_picture
 
     file = root / f"p.{root.name}"
     np.asarray(read_picture(file))

@@ -10,7 +10,7 @@ import torch
 from PIL import Image as Files
 
 from nif_cli import NifError, runs
-from nif_cli.data.images.folder import PicturesBatch
+from nif_cli.data.images.folder import ImagesBatch
 from nif_cli.data.shapes.samples import Observation
 from nif_cli.fields.siren import Siren
 from nif_cli.models.metasdf import MetaSdf
@@ -26,12 +26,12 @@ def make(algorithm: str = "metasdf", **options) -> MetaSdf:
     return MetaSdf(field, partial(Adam, lr=1e-3), algorithm=algorithm, channels=3, **{"steps": 3, "inner_lr": 0.05, **options})
 
 
-def waves(pictures: int, points: int, dtype=torch.float32) -> PicturesBatch:
+def waves(pictures: int, points: int, dtype=torch.float32) -> ImagesBatch:
     """Smooth colours that differ by a phase."""
     x = torch.rand(pictures, points, 2, dtype=dtype) * 2 - 1
     phase = torch.linspace(0, 1.5, pictures, dtype=dtype)[:, None]
     colors = [torch.sin(2 * x[..., 0] + phase), torch.cos(x[..., 1] - phase), torch.sin(x.sum(-1) + phase)]
-    return PicturesBatch(x, 0.5 + 0.4 * torch.stack(colors, -1))
+    return ImagesBatch(x, 0.5 + 0.4 * torch.stack(colors, -1))
 
 
 @pytest.mark.parametrize("algorithm", ["maml", "metasdf", "fomaml", "reptile"])

@@ -8,7 +8,7 @@ import torch
 
 from nif_cli.rendering.camera_paths import look_from, turntable
 from nif_cli.rendering.empty_space import EmptySpace
-from nif_cli.rendering.pictures import drawn
+from nif_cli.rendering.images import drawn
 from nif_cli.rendering.rays import Rays, pinhole_rays, rays_through
 from nif_cli.rendering.shading import occlusion, shadow, studio
 from nif_cli.rendering.sphere_tracing import sphere_trace

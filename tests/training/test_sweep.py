@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from nif_cli.rendering.camera_paths import turntable
-from nif_cli.rendering.pictures import mesh_picture, picture
+from nif_cli.rendering.images import mesh_image, surface_image
 
 QUICK = ["experiment=frequencies", "trainer.max_time=null", "trainer.max_steps=3", "logger=csv", "device=cpu"]
 
@@ -44,6 +44,6 @@ def test_a_mesh_and_its_field_look_the_same(ball):
     import trimesh
 
     pose = turntable(1)[0]
-    a = mesh_picture(trimesh.creation.icosphere(4, 0.6), pose, 48).astype(int)
-    b = picture(ball(0.6), pose, 48).astype(int)
+    a = mesh_image(trimesh.creation.icosphere(4, 0.6), pose, 48).astype(int)
+    b = surface_image(ball(0.6), pose, 48).astype(int)
     assert np.abs(a - b).mean() < 2

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from nif_cli import NifError
 from nif_cli.data.datamodule import Batches, Data, in_turn
-from nif_cli.data.images.folder import KeptPicture, Picture, PicturesBatch, about, draw, lies, picture_files, read_pictures
-from nif_cli.data.images.formats.pixels import Pixels, read_picture
+from nif_cli.data.images.folder import ImageInstance, ImagesBatch, KeptImage, about, draw, image_files, lies, read_images
+from nif_cli.data.images.formats.pixels import Pixels, read_image
 from nif_cli.data.images.toy import colour_card
 from nif_cli.data.memory import memory_limit
 
@@ -78,7 +78,7 @@ class ImageData(Data):
         self._pixels: Pixels | None = None
         self.pool: PixelPool | None = None
         self.test, self.split, self.batch_pictures = test, split, batch_pictures
-        self._pictures: list[KeptPicture] = []
+        self._pictures: list[KeptImage] = []
         self.left_out: list[NifError] = []
 
     @property
@@ -88,7 +88,7 @@ class ImageData(Data):
     def files(self) -> dict[str, Path]:
         """Of a folder, those of the split."""
         assert self.path is not None
-        found = list(picture_files(self.path).items())
+        found = list(image_files(self.path).items())
         train = len(found) - self.test
         if self.split != "all" and train < 1:
             raise NifError(f"data.test={self.test}: {self.path} has {len(found)} pictures, so none is left to train on")
@@ -96,29 +96,29 @@ class ImageData(Data):
             raise NifError(f"data.split=test: no picture of {self.path} is held out; give data.test=<count>")
         return dict(found if self.split == "all" else found[train:] if self.split == "test" else found[:train])
 
-    def pictures(self) -> list[KeptPicture]:
+    def pictures(self) -> list[KeptImage]:
         """Those of a folder; read once."""
         if not self._pictures:
             if self.crop is not None or self.hold_out:
                 raise NifError("data.crop and data.hold_out are for one picture; of a folder data.test pictures are held out")
-            self._pictures, self.left_out = read_pictures(self.files(), self.memory, self.seed)
+            self._pictures, self.left_out = read_images(self.files(), self.memory, self.seed)
         return self._pictures
 
-    def test_pictures(self, count: int) -> list[KeptPicture]:
+    def test_pictures(self, count: int) -> list[KeptImage]:
         """At most `count` of the held-out ones."""
         if not self.test or self.split != "train":
             return []
         other = copy.copy(self)
         other.split = "test"
         few = dict(list(other.files().items())[:count])
-        return read_pictures(few, self.memory, self.seed, self.channels)[0]
+        return read_images(few, self.memory, self.seed, self.channels)[0]
 
     def pixels(self) -> Pixels:
         """The picture, cropped; read once."""
         if self._pixels is None:
             if self.test or self.split != "train":
                 raise NifError(f"data.test, data.split: {self.path or 'the colour card'} is one picture; they are for folders")
-            whole = colour_card() if self.path is None else read_picture(self.path)
+            whole = colour_card() if self.path is None else read_image(self.path)
             if self.crop is not None:
                 x, y, width, height = self.crop
                 if x + width > whole.shape[1] or y + height > whole.shape[0]:
@@ -132,12 +132,12 @@ class ImageData(Data):
     def channels(self) -> int:
         return self.pictures()[0].colors.shape[1] if self.many else self.pixels().shape[2]
 
-    def prepare(self) -> Sequence[Picture]:
+    def prepare(self) -> Sequence[ImageInstance]:
         if self.many:
             return self.pictures()
         held = f", {self.hold_out:.0%} of the pixels held out" if self.hold_out else ""
         id = self.path.stem if self.path else "colour_card"
-        return [Picture(id, lies(self.pixels()), f"{about(self.pixels())}{held}")]
+        return [ImageInstance(id, lies(self.pixels()), f"{about(self.pixels())}{held}")]
 
     def summary(self) -> str:
         if self.many:
@@ -157,8 +157,8 @@ class ImageData(Data):
             self.pool = PixelPool(self, device)
         return self.pool
 
-    def train_batches(self, device: torch.device) -> PixelBatches | PictureBatches:
-        return (PictureBatches if self.many else PixelBatches)(self, device)
+    def train_batches(self, device: torch.device) -> PixelBatches | ImageBatches:
+        return (ImageBatches if self.many else PixelBatches)(self, device)
 
     def held_out_batches(self, device: torch.device) -> list[Any]:
         """Held-out pixels, or some of all where none are; of a folder 2,048 pixels of each of 64 pictures at most."""
@@ -252,14 +252,14 @@ class PixelBatches(Batches[ImageData]):
         return self.pool.draw(k, self.data.batch_points, self.generator)
 
 
-class PictureBatches(Batches[ImageData]):
+class ImageBatches(Batches[ImageData]):
     """Batches of a folder."""
 
     def __init__(self, data: ImageData, device: torch.device):
         self.data, self.pictures = data, [p.to(device) for p in data.pictures()]
         self.generator, self.order = torch.Generator(device), torch.Generator()
 
-    def batch(self, k: int) -> PicturesBatch:
+    def batch(self, k: int) -> ImagesBatch:
         size = min(self.data.batch_pictures, len(self.pictures))
         rows = in_turn(len(self.pictures), size, k, self.data.seed, self.order).tolist()
         self.generator.manual_seed(self.data.seed * 7_368_787 + k + 1)

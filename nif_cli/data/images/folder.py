@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from nif_cli import NifError
-from nif_cli.data.images.formats.pixels import READABLE, Pixels, read_picture
+from nif_cli.data.images.formats.pixels import READABLE, Pixels, read_image
 from nif_cli.data.shapes.samples import Observation
 from nif_cli.geometry.transform import Transform
 
@@ -21,7 +21,7 @@ KINDS = {1: "grey", 3: "RGB", 4: "RGBA"}
 
 
 @dataclass
-class Picture:
+class ImageInstance:
     """What the command says of it, and how it lies: `transform` takes pixels (centres at +0.5) to normalised space, where
     the longest side spans [-1, 1]."""
 
@@ -31,7 +31,7 @@ class Picture:
 
 
 @dataclass
-class PicturesBatch:
+class ImagesBatch:
     """Places in [-1, 1]^2 of several pictures and the colours there, in [0, 1]."""
 
     points: Float[Tensor, "S N 2"]
@@ -42,7 +42,7 @@ class PicturesBatch:
 
 
 @dataclass
-class KeptPicture(Picture):
+class KeptImage(ImageInstance):
     """Some of its pixels, or all: their colours as they are, and (where some are left out) their numbers, row by row."""
 
     width: int
@@ -64,7 +64,7 @@ class KeptPicture(Picture):
         places, colors = self.at(torch.from_numpy(index))
         return Observation(samples=places.numpy(), colors=colors.numpy())
 
-    def to(self, device: torch.device) -> KeptPicture:
+    def to(self, device: torch.device) -> KeptImage:
         where = None if self.where is None else self.where.to(device)
         return replace(self, colors=self.colors.to(device), where=where)
 
@@ -80,16 +80,16 @@ def about(pixels: Pixels) -> str:
     return f"{pixels.shape[1]} x {pixels.shape[0]} pixels, {KINDS[pixels.shape[2]]}, {8 * pixels.dtype.itemsize} bits"
 
 
-def kept(id: str, pixels: Pixels, most: int, rng: np.random.Generator) -> KeptPicture:
+def kept(id: str, pixels: Pixels, most: int, rng: np.random.Generator) -> KeptImage:
     """At most this many of its pixels."""
     flat = pixels.reshape(-1, pixels.shape[2])
     where = np.sort(rng.choice(len(flat), most, replace=False)) if len(flat) > most else None
     colors = torch.from_numpy(np.array(flat if where is None else flat[where]))
     index = None if where is None else torch.from_numpy(where)
-    return KeptPicture(id, lies(pixels), about(pixels), pixels.shape[1], colors, index)
+    return KeptImage(id, lies(pixels), about(pixels), pixels.shape[1], colors, index)
 
 
-def picture_files(path: Path) -> dict[str, Path]:
+def image_files(path: Path) -> dict[str, Path]:
     """The file that `path` names, or all pictures below it, by their path below the folder without the suffix (with it
     where two would be called the same). NifError where there is none."""
     if path.is_file():
@@ -104,17 +104,17 @@ def picture_files(path: Path) -> dict[str, Path]:
     return {f"{name}_{f.suffix[1:]}" if name in twice else name: f for name, f in zip(names, files, strict=True)}
 
 
-def read_pictures(
+def read_images(
     files: Mapping[str, Path], memory: int, seed: int, channels: int | None = None
-) -> tuple[list[KeptPicture], list[NifError]]:
+) -> tuple[list[KeptImage], list[NifError]]:
     """Every picture, with the same share of `memory` bytes for each, and why those left out cannot be read. NifError where
     none can, or where they do not all have `channels` (by default those of the first)."""
-    found: list[KeptPicture] = []
+    found: list[KeptImage] = []
     wrong: list[NifError] = []
     rng = np.random.default_rng([seed, 4])
     for id, file in tqdm(files.items(), desc="pictures", leave=False, disable=None, delay=1):
         try:
-            pixels = read_picture(file)
+            pixels = read_image(file)
         except NifError as error:
             wrong.append(error)
             continue
@@ -134,11 +134,11 @@ def check_channels(file: Path, pixels: Pixels, channels: int) -> None:
         raise NifError(f"{file}: it is {KINDS[pixels.shape[2]]} and the others are {KINDS[channels]}; all must be the same")
 
 
-def draw(pictures: Sequence[KeptPicture], count: int, generator: torch.Generator) -> PicturesBatch:
+def draw(pictures: Sequence[KeptImage], count: int, generator: torch.Generator) -> ImagesBatch:
     """`count` pixels of each."""
     parts = []
     for picture in pictures:
         index = torch.randint(len(picture.colors), (count,), generator=generator, device=generator.device)
         parts.append(picture.at(index))
     points, colors = zip(*parts, strict=True)
-    return PicturesBatch(torch.stack(points), torch.stack(colors))
+    return ImagesBatch(torch.stack(points), torch.stack(colors))

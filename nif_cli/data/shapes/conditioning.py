@@ -23,7 +23,7 @@ from nif_cli.rendering.camera_paths import look_from
 from nif_cli.rendering.rays import box_entry, pinhole_rays
 from nif_cli.rendering.shading import shade
 from nif_cli.rendering.sphere_tracing import Hits
-from nif_cli.untrusted import opened_picture
+from nif_cli.untrusted import opened_image
 
 LONGEST = 4096  # pixels along the longest side of what is padded to a square: longer pictures are averaged first
 DISTANCE = {"ball": 3.0, "cube": 1.6}  # of the camera, so that a shape fills a picture alike in every normalised space
@@ -38,7 +38,7 @@ def view_poses(count: int, space: str, rng: np.random.Generator) -> Float[Tensor
     return torch.stack(poses)
 
 
-def mesh_pictures(
+def mesh_images(
     mesh: trimesh.Trimesh, poses: Float[Tensor, "V 3 4"], size: int, antialias: int = 2
 ) -> UInt8[np.ndarray, "V H W 3"]:
     """The mesh from each camera, shaded by its normals on white, as `nif render` shows fields; antialias^2 rays a pixel."""
@@ -89,14 +89,14 @@ def grid_voxels(
     return grid_lookup(occupied, to_voxels.to_normalised(centres)).reshape((size,) * 3)
 
 
-def load_picture(path: Path, size: int, mask: Path | None = None) -> UInt8[np.ndarray, "H W 3"]:
+def load_image(path: Path, size: int, mask: Path | None = None) -> UInt8[np.ndarray, "H W 3"]:
     """A picture file as size x size sRGB bytes: what its alpha channel or `mask` (white: object) leaves out becomes white,
     the shorter side is padded with the colour of the border, and it is resized. NifError when it shows no object."""
-    with opened_picture(path) as file:
+    with opened_image(path) as file:
         picture = file.convert("RGBA") if "A" in file.getbands() or "transparency" in file.info else file.convert("RGB")
     alpha = picture.getchannel("A") if picture.mode == "RGBA" else None
     if mask is not None:
-        with opened_picture(mask) as file:
+        with opened_image(mask) as file:
             alpha = file.convert("L")
     if min(picture.size) < 16:
         raise NifError(f"{path}: a picture of {picture.width} x {picture.height} pixels; at least 16 x 16 are needed")
@@ -125,7 +125,7 @@ def load_look(seen: Observation, look: ConditioningSpec, transform: Transform, h
     if look.kind == "image" and seen.pixels is None and seen.images:
         chosen = seen.images[: look.views]
         masks = [path.with_name(f"{path.stem}_mask.png") for path in chosen]
-        found = [load_picture(p, look.size, m if m.is_file() else None) for p, m in zip(chosen, masks, strict=True)]
+        found = [load_image(p, look.size, m if m.is_file() else None) for p, m in zip(chosen, masks, strict=True)]
         return replace(seen, pixels=np.stack(found))
     if look.kind == "voxels" and seen.occupied is None and seen.voxels is not None:
         occupied, to_voxels = read_grids(seen.voxels).read(0)

@@ -17,7 +17,7 @@ import trimesh
 
 from nif_cli import NifError
 from nif_cli.data.memory import cache_folder
-from nif_cli.data.shapes.conditioning import mesh_pictures, mesh_voxels, view_poses
+from nif_cli.data.shapes.conditioning import mesh_images, mesh_voxels, view_poses
 from nif_cli.data.shapes.datamodule import ShapeData, Source
 from nif_cli.data.shapes.samples import Observation, ShapeSamples
 from nif_cli.geometry.distance import signed_samples
@@ -100,7 +100,7 @@ class MeshData(ShapeData):
         if arrays is None:
             if look.kind == "image":
                 poses = view_poses(look.views, self.space, np.random.default_rng([self.seed, int(key[:8], 16)]))
-                arrays = {name: mesh_pictures(mesh, poses, look.size)}
+                arrays = {name: mesh_images(mesh, poses, look.size)}
             else:
                 arrays = {name: mesh_voxels(mesh, SPACES[self.space][1], look.size)}
             _keep(key, arrays)

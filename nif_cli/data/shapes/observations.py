@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from nif_cli import NifError
 from nif_cli.data.datamodule import ConditioningSpec
-from nif_cli.data.shapes.conditioning import DISTANCE, mesh_pictures, mesh_voxels
+from nif_cli.data.shapes.conditioning import DISTANCE, mesh_images, mesh_voxels
 from nif_cli.data.shapes.samples import Observation, ShapeSamples
 from nif_cli.geometry.distance import first_hits, signed_samples
 from nif_cli.geometry.sampling import sample_surface
@@ -63,7 +63,7 @@ def observe_mesh(
         return thin(depth_view(mesh, turntable(8)[pose % 8].numpy()), count, rng)
     if kind == "image" and look is not None:
         poses = turntable(8, distance=DISTANCE[space])[[pose % 8]]
-        return Observation(pixels=mesh_pictures(mesh, poses, look.size))
+        return Observation(pixels=mesh_images(mesh, poses, look.size))
     if kind == "voxels" and look is not None:
         return Observation(occupied=mesh_voxels(mesh, SPACES[space][1], look.size))
     raise NifError(f"observe={kind}: no such observation of a mesh; there are {', '.join(KINDS)}")

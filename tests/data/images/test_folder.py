@@ -6,8 +6,8 @@ import torch
 from PIL import Image as Files
 
 from nif_cli import NifError
-from nif_cli.data.images.datamodule import ImageData, PictureBatches
-from nif_cli.data.images.folder import picture_files
+from nif_cli.data.images.datamodule import ImageBatches, ImageData
+from nif_cli.data.images.folder import image_files
 
 CPU = torch.device("cpu")
 
@@ -30,7 +30,7 @@ def test_each_picture_lies_as_a_single_one_does(folder):
 
 
 def test_a_batch_is_a_function_of_the_seed_and_its_number(folder):
-    first, again = (PictureBatches(ImageData(str(folder), seed=3, batch_points=60, batch_pictures=2), CPU) for _ in range(2))
+    first, again = (ImageBatches(ImageData(str(folder), seed=3, batch_points=60, batch_pictures=2), CPU) for _ in range(2))
     first.batch(0)
     assert torch.equal(first.batch(7).points, again.batch(7).points)
     assert not torch.equal(first.batch(7).points, first.batch(8).points)
@@ -64,10 +64,10 @@ def test_pixels_beyond_the_memory_are_left_out_at_random(paint, tmp_path):
 
 
 def test_a_folder_has_names_that_differ(folder, paint):
-    assert list(picture_files(folder)) == ["a", "b", "c", "sub/d", "sub/e"]
+    assert list(image_files(folder)) == ["a", "b", "c", "sub/d", "sub/e"]
     paint(folder / "a.jpg", 4, 4, 0)
-    assert list(picture_files(folder))[:2] == ["a_jpg", "a_png"]
-    assert picture_files(folder / "a.jpg") == {"a": folder / "a.jpg"}
+    assert list(image_files(folder))[:2] == ["a_jpg", "a_png"]
+    assert image_files(folder / "a.jpg") == {"a": folder / "a.jpg"}
 
 
 def test_what_no_picture_can_be_is_left_out_and_others_must_have_the_same_channels(folder, paint):

@@ -10,19 +10,19 @@ from PIL import Image
 
 from nif_cli import NifError
 from nif_cli.data.datamodule import ConditioningSpec
-from nif_cli.data.shapes.conditioning import grid_voxels, load_look, load_picture, mesh_pictures, mesh_voxels, view_poses
+from nif_cli.data.shapes.conditioning import grid_voxels, load_image, load_look, mesh_images, mesh_voxels, view_poses
 from nif_cli.data.shapes.samples import Observation
 from nif_cli.geometry.transform import Transform
 from nif_cli.rendering.camera_paths import turntable
-from nif_cli.rendering.pictures import picture
+from nif_cli.rendering.images import surface_image
 from nif_cli.rendering.rays import pinhole_rays
 
 
 def test_a_mesh_looks_as_its_field_does(ball):
     """The picture of a mesh is what nif render shows of the field of the same shape."""
     mesh = trimesh.creation.icosphere(4, 0.6)
-    found = mesh_pictures(mesh, turntable(2), 48)
-    want = np.stack([picture(ball(0.6), pose, 48) for pose in turntable(2)])
+    found = mesh_images(mesh, turntable(2), 48)
+    want = np.stack([surface_image(ball(0.6), pose, 48) for pose in turntable(2)])
     assert (np.abs(found.astype(int) - want) > 24).mean() < 0.02  # the silhouette
     assert np.abs(found.astype(int) - want).mean() < 1.5
 
@@ -63,12 +63,12 @@ class TestPictures:
         return path
 
     def test_alpha_and_masks_leave_white(self, tmp_path: Path):
-        pixels = load_picture(self.save(tmp_path / "a.png", "RGBA"), 20)
+        pixels = load_image(self.save(tmp_path / "a.png", "RGBA"), 20)
         assert pixels.shape == (20, 20, 3)
         assert (pixels[0, 0] == 255).all()
         assert pixels[10, 10].tolist() == [20, 200, 20]
         path = self.save(tmp_path / "b.png")
-        assert load_picture(path, 20)[0, 0].tolist() == [200, 30, 30]
+        assert load_image(path, 20)[0, 0].tolist() == [200, 30, 30]
         mask = Image.new("L", (40, 40))
         mask.paste(255, (10, 10, 30, 30))
         mask.save(tmp_path / "b_mask.png")
@@ -81,24 +81,24 @@ class TestPictures:
         Image.fromarray(strip).save(tmp_path / "a.png")
         made, new = [], Image.new
         monkeypatch.setattr(Image, "new", lambda mode, size, *color: made.append(size) or new(mode, size, *color))
-        assert load_picture(tmp_path / "a.png", 32).shape == (32, 32, 3)
+        assert load_image(tmp_path / "a.png", 32).shape == (32, 32, 3)
         assert max(width * height for width, height in made) <= 4096**2
 
     def test_a_wide_picture_is_padded(self, tmp_path: Path):
-        pixels = load_picture(self.save(tmp_path / "a.png", size=(80, 40)), 40)
+        pixels = load_image(self.save(tmp_path / "a.png", size=(80, 40)), 40)
         assert pixels[20, 10].tolist() == [20, 200, 20]
         assert pixels[0, 0].tolist() == [200, 30, 30]
 
     def test_what_shows_nothing_is_refused(self, tmp_path: Path):
         Image.new("RGB", (40, 40), "blue").save(tmp_path / "a.png")
         with pytest.raises(NifError, match="all of one colour"):
-            load_picture(tmp_path / "a.png", 20)
+            load_image(tmp_path / "a.png", 20)
         Image.new("RGBA", (40, 40)).save(tmp_path / "a.png")
         with pytest.raises(NifError, match="no object in it: its alpha channel is empty"):
-            load_picture(tmp_path / "a.png", 20)
+            load_image(tmp_path / "a.png", 20)
         Image.new("RGB", (4, 40)).save(tmp_path / "a.png")
         with pytest.raises(NifError, match="4 x 40 pixels; at least 16"):
-            load_picture(tmp_path / "a.png", 20)
+            load_image(tmp_path / "a.png", 20)
         (tmp_path / "a.png").write_bytes(b"\x89PNG nothing")
         with pytest.raises(NifError, match="cannot be read as a picture"):
-            load_picture(tmp_path / "a.png", 20)
+            load_image(tmp_path / "a.png", 20)

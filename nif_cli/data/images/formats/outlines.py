@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from nif_cli import NifError
-from nif_cli.data.images.formats.pixels import read_picture
+from nif_cli.data.images.formats.pixels import read_image
 from nif_cli.geometry.curves import Curves, level_set
 
 
 def read_outline(path: Path) -> Curves:
     """Where a picture is half as bright as white; dark is inside, so is what touches the border."""
-    pixels = read_picture(path)
+    pixels = read_image(path)
     colour = pixels[..., :3].mean(-1) / np.iinfo(pixels.dtype).max
     if pixels.shape[2] == 4:  # on white
         alpha = pixels[..., 3] / np.iinfo(pixels.dtype).max

@@ -12,7 +12,7 @@ from jaxtyping import UInt8, UInt16
 from PIL import Image, ImageFile, ImageOps
 
 from nif_cli import NifError
-from nif_cli.untrusted import one_line, opened_picture, reading, regular
+from nif_cli.untrusted import one_line, opened_image, reading, regular
 
 READABLE = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".npy")  # what is looked for in folders
 
@@ -20,7 +20,7 @@ Pixels = UInt8[np.ndarray, "H W C"] | UInt16[np.ndarray, "H W C"]
 """sRGB, straight alpha; 1 (grey), 3 or 4 channels; 255 or 65535 is 1."""
 
 
-def read_picture(path: Path) -> Pixels:
+def read_image(path: Path) -> Pixels:
     """The picture, upright as its EXIF says; palettes, CMYK and such become RGB(A), 16 bits stay 16 bits; of several in one
     file the first, which is said. An npy file stays on disk (memory-mapped). NifError names a file that is no picture, or one
     too large for the memory."""
@@ -29,7 +29,7 @@ def read_picture(path: Path) -> Pixels:
     if path.suffix.lower() == ".npy":
         regular(path, "picture")
         return _npy(path)
-    with opened_picture(path) as image:
+    with opened_image(path) as image:
         count = getattr(image, "n_frames", 1)
         several = image.format != "MPO" and count > 1
         pixels = _pixels(path, image)
@@ -74,7 +74,7 @@ def _sixteen_bits(path: Path, image: Image.Image) -> Pixels:
     native = "B" if sys.byteorder == "little" else "L"
     other = {"B": "L", "L": "B", "N": native}
     grey, spread = (any(mode.startswith(kind) for mode in _raw_modes(image)) for kind in ("LA", "RGBa"))
-    with opened_picture(path) as again:
+    with opened_image(path) as again:
         for tiled in (image, again):
             assert isinstance(tiled, ImageFile.ImageFile)
             tiles = []

@@ -24,7 +24,7 @@ ALPHA = ("LA", "PA", "La", "RGBA", "RGBa")  # Pillow's modes that have any
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """The file as Pillow opens it (header only); NifError for what is no picture of 8 or 16 bits, or none that fits."""
-    with untrusted.opened_picture(path) as image:
+    with untrusted.opened_image(path) as image:
         if image.mode == "F":
             raise NifError(f"{path}: a picture of floating-point values; views have 8 or 16 bits a channel")
         yield image

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from nif_cli import NifError
-from nif_cli.data.images.formats.pixels import read_picture
+from nif_cli.data.images.formats.pixels import read_image
 
 GREY = np.arange(6 * 5, dtype=np.uint8).reshape(6, 5) * 8
 RGB = np.random.default_rng(0).integers(0, 256, (6, 5, 3), np.uint8)
@@ -46,7 +46,7 @@ def test_eight_bits(tmp_path, pixels, suffix):
         np.save(path, pixels)
     else:
         Image.fromarray(pixels.squeeze()).save(path)
-    found = read_picture(path)
+    found = read_image(path)
     assert found.dtype == np.uint8
     assert np.array_equal(found, pixels)
 
@@ -55,7 +55,7 @@ def test_eight_bits(tmp_path, pixels, suffix):
 def test_sixteen_bits_stay(tmp_path, channels):
     pixels = np.random.default_rng(2).integers(0, 65536, (6, 5, channels), np.uint16)
     png16(tmp_path / "a.png", pixels)
-    found = read_picture(tmp_path / "a.png")
+    found = read_image(tmp_path / "a.png")
     assert found.dtype == np.uint16
     assert np.array_equal(found, pixels)
 
@@ -65,10 +65,10 @@ def test_palettes_masks_and_cmyk_become_colours(tmp_path):
     for name, made in {"p.png": picture.quantize(64), "1.png": picture.convert("1"), "c.tif": picture.convert("CMYK")}.items():
         made.save(tmp_path / name)
         expected = np.asarray(made.convert("L" if made.mode == "1" else "RGB"))
-        assert np.array_equal(read_picture(tmp_path / name).squeeze(), expected)
+        assert np.array_equal(read_image(tmp_path / name).squeeze(), expected)
     grey = Image.merge("LA", (Image.fromarray(GREY), Image.fromarray(GREY)))
     grey.save(tmp_path / "la.png")
-    assert read_picture(tmp_path / "la.png").shape == (6, 5, 4)
+    assert read_image(tmp_path / "la.png").shape == (6, 5, 4)
 
 
 def test_photographs_stand_upright(tmp_path):
@@ -76,7 +76,7 @@ def test_photographs_stand_upright(tmp_path):
     exif = picture.getexif()
     exif[0x0112] = 6  # turned a quarter
     picture.save(tmp_path / "a.png", exif=exif)
-    assert np.array_equal(read_picture(tmp_path / "a.png"), np.rot90(RGB, -1))
+    assert np.array_equal(read_image(tmp_path / "a.png"), np.rot90(RGB, -1))
 
 
 def bomb(path: Path) -> None:
@@ -102,7 +102,7 @@ def test_what_is_no_picture_is_named(tmp_path, name):
     make, message = BAD[name]
     make(tmp_path / name)
     with pytest.raises(NifError, match=message) as error:
-        read_picture(tmp_path / name)
+        read_image(tmp_path / name)
     assert name in str(error.value)
     assert len(str(error.value).splitlines()) == 1
 
@@ -111,7 +111,7 @@ def test_sixteen_bits_of_grey_with_alpha_and_of_tiff(tmp_path):
     """The bytes of LA pixels are those of RGBA of 8 bits; a TIFF is made out of its few tags."""
     pixels = np.random.default_rng(3).integers(0, 65536, (6, 5, 2), np.uint16)
     png16(tmp_path / "la.png", pixels)
-    assert np.array_equal(read_picture(tmp_path / "la.png"), pixels[..., [0, 0, 0, 1]])
+    assert np.array_equal(read_image(tmp_path / "la.png"), pixels[..., [0, 0, 0, 1]])
     rgb = np.random.default_rng(4).integers(0, 65536, (6, 5, 3), np.uint16)
     for order, sign in (("<", b"II"), (">", b"MM")):
         tags = [(256, 5), (257, 6), (258, 122), (259, 1), (262, 2), (273, 128), (277, 3), (278, 6), (279, rgb.nbytes)]
@@ -121,7 +121,7 @@ def test_sixteen_bits_of_grey_with_alpha_and_of_tiff(tmp_path):
         head = sign + struct.pack(order + "HIH", 42, 8, len(tags)) + entries + struct.pack(order + "I", 0)
         head = head.ljust(122, b"\0") + struct.pack(order + "HHH", 16, 16, 16)
         (tmp_path / "a.tif").write_bytes(head + rgb.astype(order + "u2").tobytes())
-        assert np.array_equal(read_picture(tmp_path / "a.tif"), rgb)
+        assert np.array_equal(read_image(tmp_path / "a.tif"), rgb)
 
 
 def test_programs_pipes_and_films_are_no_pictures(tmp_path):
@@ -129,7 +129,7 @@ def test_programs_pipes_and_films_are_no_pictures(tmp_path):
     os.mkfifo(tmp_path / "b.png")
     for name, message in (("a.png", "cannot be read as a picture"), ("b.png", "not a regular file")):
         with pytest.raises(NifError, match=message):
-            read_picture(tmp_path / name)
+            read_image(tmp_path / name)
     Image.fromarray(RGB).save(tmp_path / "c.tif", save_all=True, append_images=[Image.fromarray(RGB[::-1])])
     with pytest.warns(UserWarning, match="2 pictures in one file"):
-        assert np.array_equal(read_picture(tmp_path / "c.tif"), RGB)
+        assert np.array_equal(read_image(tmp_path / "c.tif"), RGB)

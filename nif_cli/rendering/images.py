@@ -12,14 +12,14 @@ from torch import Tensor
 from nif_cli.field import Field, Signal, evaluate
 from nif_cli.geometry.transform import Transform
 from nif_cli.rendering.empty_space import EmptySpace
-from nif_cli.rendering.image_files import Picture, displayed, scaled
+from nif_cli.rendering.image_files import RgbImage, displayed, scaled
 from nif_cli.rendering.rays import pinhole_rays
 from nif_cli.rendering.shading import shade
 from nif_cli.rendering.sphere_tracing import Hits
 from nif_cli.rendering.surface_view import surface_view
 
 
-def picture(
+def surface_image(
     field: Field,
     pose: Float[Tensor, "3 4"],
     size: int,
@@ -27,15 +27,15 @@ def picture(
     antialias: int = 2,
     empty: EmptySpace | None = None,
     shadows: bool = False,
-) -> Picture:
+) -> RgbImage:
     """`surface_view` in colours. Several pictures of one field share their `empty` space. Of a field of the plane:
     `plane_picture`, wherever the camera is."""
     if field.bounds.shape[1] == 2:
-        return plane_picture(field, size, device)
+        return plane_image(field, size, device)
     return displayed(surface_view(field, pose, size, device, antialias, empty, shadows).rgb)
 
 
-def drawn(values: Float[Tensor, "H W *C"], channel: str, nearest: float = 0.0, farthest: float = 1.0) -> Picture:
+def drawn(values: Float[Tensor, "H W *C"], channel: str, nearest: float = 0.0, farthest: float = 1.0) -> RgbImage:
     """A channel of a `surface_view` as a picture: a normal as 0.5 + 0.5 n, depth from white to dark and black where it is inf."""
     if channel == "depth":
         values = 1 - 0.8 * (values - nearest) / max(farthest - nearest, 1e-12)
@@ -44,7 +44,7 @@ def drawn(values: Float[Tensor, "H W *C"], channel: str, nearest: float = 0.0, f
     return displayed(values if values.dim() == 3 else values[..., None].expand(-1, -1, 3))
 
 
-def plane_picture(field: Field, size: int, device: torch.device | str = "cpu") -> Picture:
+def plane_image(field: Field, size: int, device: torch.device | str = "cpu") -> RgbImage:
     """A field of the plane over its bounds: blue inside, sand outside, with a line every tenth of a unit ball's radius, and
     the curve itself in black."""
     low, high = field.bounds.to(device)
@@ -58,7 +58,7 @@ def plane_picture(field: Field, size: int, device: torch.device | str = "cpu") -
     return displayed(colour * (value.abs() / (1.5 * pixel)).clamp(max=1))
 
 
-def mesh_picture(mesh: trimesh.Trimesh, pose: Float[Tensor, "3 4"], size: int, antialias: int = 2) -> Picture:
+def mesh_image(mesh: trimesh.Trimesh, pose: Float[Tensor, "3 4"], size: int, antialias: int = 2) -> RgbImage:
     """A normalised mesh from a camera, as `picture` shows a field, with the normals of its faces."""
     rays = pinhole_rays(pose, size * antialias, size * antialias)
     vertices, faces = np.ascontiguousarray(mesh.vertices, np.float64), np.ascontiguousarray(mesh.faces, np.int64)
@@ -99,14 +99,14 @@ def image_values(
     return torch.cat(parts).reshape(height, width, -1)
 
 
-def picture_size(transform: Transform) -> tuple[int, int]:
+def image_size(transform: Transform) -> tuple[int, int]:
     """Width and height of the picture that this transform normalises."""
     return round(-2 * transform.offset[0]), round(-2 * transform.offset[1])
 
 
-def overview(signal: Signal, transform: Transform, longest: int, device: torch.device | str = "cpu") -> Picture:
+def overview(signal: Signal, transform: Transform, longest: int, device: torch.device | str = "cpu") -> RgbImage:
     """A picture at a glance: its `longest` side in pixels at most, RGB, on white."""
-    width, height = picture_size(transform)
+    width, height = image_size(transform)
     values = image_values(
         signal, transform, (0, 0, width, height), scaled(width, height, min(longest, max(width, height))), device
     )

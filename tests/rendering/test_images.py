@@ -8,13 +8,13 @@ from PIL import Image
 
 from nif_cli.rendering.camera_paths import turntable
 from nif_cli.rendering.image_files import gif_bytes, png_bytes, sheet, write_mp4
-from nif_cli.rendering.pictures import picture
+from nif_cli.rendering.images import surface_image
 
 
 def test_a_ball_is_a_disc_of_the_right_size(ball):
     """The ball's silhouette covers (r / sqrt(d^2 - r^2) / tan(20 deg))^2 pi / 4 of the picture."""
     pose = turntable(1)[0]
-    image = picture(ball(0.6), pose, 64)
+    image = surface_image(ball(0.6), pose, 64)
     assert image.shape == (64, 64, 3)
     assert image.dtype == np.uint8
     seen = (image < 250).any(-1)
