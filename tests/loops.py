@@ -47,7 +47,7 @@ def encoding(rng: np.random.Generator) -> None:
             x = torch.from_numpy(rng.random((count, levels.dim))).to(dtype)
             x = torch.cat((x, torch.zeros_like(x[:1]), torch.ones_like(x[:1]))) if count else x  # the corners too
             grad = torch.from_numpy(rng.normal(size=(len(x), len(levels.rows) * features))).to(dtype)
-            expected = grid_lookup.reference(x, table, levels)
+            expected = grid_lookup.encode_reference(x, table, levels)
             (slope,) = torch.autograd.grad(expected, table, grad)
             given, rows = unaligned(x.numpy()), unaligned(table.detach().numpy())
             close(grid_kernels.forward(given, rows, levels), expected.detach(), f"forward of {count}")
@@ -101,7 +101,7 @@ def compositing(rng: np.random.Generator) -> None:
         rgb = torch.from_numpy(rng.random((3, n)).astype(np.float32)).T.requires_grad_()  # its rows are not whole
         of = [torch.from_numpy(rng.normal(size=s).astype(np.float32)) for s in ((rays, 3), (rays,), (rays,), (n,))]
         results = []
-        for version in (volume.composite, volume.reference):
+        for version in (volume.composite, volume.composite_reference):
             light, weights = version(density, rgb, samples, rays)
             out = (light.color, light.depth, light.transmittance, weights)
             total = sum((a * b).sum() for a, b in zip(out, of, strict=True))

@@ -25,10 +25,10 @@ def encode(x: Float[Tensor, "N D"], table: Float[Tensor, "R F"], levels: Levels)
     transformed = any(torch._C._functorch.is_functorch_wrapped_tensor(t) for t in (x, table))  # pyright: ignore
     if x.device.type == "cpu" and grid_kernels is not None and x.dtype == table.dtype and not transformed:
         return _Encode.apply(x, table, levels)  # type: ignore[return-value]
-    return reference(x, table, levels)
+    return encode_reference(x, table, levels)
 
 
-def reference(x: Float[Tensor, "N D"], table: Float[Tensor, "R F"], levels: Levels) -> Float[Tensor, "N LF"]:
+def encode_reference(x: Float[Tensor, "N D"], table: Float[Tensor, "R F"], levels: Levels) -> Float[Tensor, "N LF"]:
     """`encode` in plain torch, differentiable any number of times."""
     whole = {"device": x.device, "dtype": torch.long}
     scale = torch.tensor(levels.scale, device=x.device, dtype=x.dtype)
@@ -80,11 +80,11 @@ class _Encode(torch.autograd.Function):
             return None, torch.from_numpy(out), None
         with torch.enable_grad():
             wanted = [t for t, needed in zip((x, table), ctx.needs_input_grad[:2], strict=True) if needed]
-            found = iter(torch.autograd.grad(reference(x, table, ctx.levels), wanted, grad, create_graph=again))
+            found = iter(torch.autograd.grad(encode_reference(x, table, ctx.levels), wanted, grad, create_graph=again))
         return *(next(found) if needed else None for needed in ctx.needs_input_grad[:2]), None
 
 
-def warm_up(table: Tensor, dim: int, taps: int = 2) -> None:
+def compile_lookup(table: Tensor, dim: int, taps: int = 2) -> None:
     """Compile what this table will need, before any clock runs."""
     if grid_kernels is not None and table.device.type == "cpu":
         x, levels = torch.zeros(1, dim), Levels.plain(dim, 2) if taps == 2 else Levels.spline(dim, 4)

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nif_cli.fields.grid_levels import Levels
-from nif_cli.fields.grid_lookup import encode, warm_up
+from nif_cli.fields.grid_lookup import compile_lookup, encode
 from nif_cli.fields.lazy_gradient import LazyGradient, _EncodeLazy
 from nif_cli.fields.network import Encoding, Network
 
@@ -63,7 +63,7 @@ class HashGrid(Encoding):
         self.features = levels * features
         self.lazy = lazy
         self._lazy: LazyGradient | None = None
-        warm_up(self.table, dim)
+        compile_lookup(self.table, dim)
 
     def forward(self, x: Float[Tensor, "*n D"]) -> Float[Tensor, "*n F"]:
         inner = (0.5 + 0.5 * x).clamp(0, 1).reshape(-1, x.shape[-1])
@@ -104,7 +104,7 @@ class Triplane(Encoding):
         self.levels = Levels.plain(2, resolution)
         self.planes = nn.ParameterList(torch.empty(resolution**2, features).normal_(0, 0.1) for _ in self.axes)
         self.features = features * len(self.axes)
-        warm_up(self.planes[0], 2)
+        compile_lookup(self.planes[0], 2)
 
     def forward(self, x: Float[Tensor, "*n D"]) -> Float[Tensor, "*n F"]:
         inner = (0.5 + 0.5 * x).clamp(0, 1).reshape(-1, x.shape[-1])
@@ -114,7 +114,7 @@ class Triplane(Encoding):
         return torch.cat(parts, -1).unflatten(0, x.shape[:-1])
 
 
-class Voxels(Network):
+class VoxelArray(Network):
     """The traditional array: `resolution`^D values over [-1, 1]^D, interpolated multilinearly; no network at all. What
     fields are compared with. `fill` takes its values from data; training moves them. Starts at zero.
 
@@ -133,7 +133,7 @@ class Voxels(Network):
         self.resolution, self.dim = resolution, dim
         self.levels = Levels.plain(dim, resolution)
         self.table = nn.Parameter(torch.zeros(resolution**dim, out))
-        warm_up(self.table, dim)
+        compile_lookup(self.table, dim)
 
     @torch.no_grad()
     def fill(self, samples: Callable[[], tuple[np.ndarray, np.ndarray]]) -> None:

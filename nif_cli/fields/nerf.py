@@ -25,7 +25,7 @@ class _Density(torch.autograd.Function):
         return grad * ((x > 0) | (grad < 0))
 
 
-class Nerf(RadianceNetwork):
+class NerfNetwork(RadianceNetwork):
     """The published network (Mildenhall et al. 2020, figure 7): 595,844 parameters as it stands there."""
 
     hierarchical = True

@@ -14,7 +14,7 @@ from nif_cli.fields.network import RadianceNetwork
 DENSEST = 15.0  # exp is cut here (and so is its gradient): exp(15) is opaque within any step
 
 
-class Ngp(RadianceNetwork):
+class NgpNetwork(RadianceNetwork):
     """A hash grid and two small networks (Mueller et al. 2022, section 5.4): one gives log density and `features`, the other,
     from those and the spherical harmonics of the direction, colour. No biases. The grid spans [-1, 1]^3, or what `span` says.
 

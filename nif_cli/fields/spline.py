@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nif_cli.fields.grid_levels import Levels
-from nif_cli.fields.grid_lookup import encode, warm_up
+from nif_cli.fields.grid_lookup import compile_lookup, encode
 from nif_cli.fields.grids import TABLE_RATE
 from nif_cli.fields.network import Network
 
@@ -53,7 +53,7 @@ class Spline(Network):
         )
         self.direction = nn.Parameter(torch.full((out,), 1 / math.sqrt(out))) if detail else None
         for table in self.tables:
-            warm_up(table, dim, 4)
+            compile_lookup(table, dim, 4)
 
     def forward(self, points: Float[Tensor, "S N D"], code: Tensor | None = None) -> Float[Tensor, "S N C"]:
         inner = (0.5 + 0.5 * points).clamp(0, 1).reshape(-1, self.dim)

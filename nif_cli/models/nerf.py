@@ -17,7 +17,7 @@ from nif_cli.data.scenes.scene import RayBatch, Scene
 from nif_cli.data.scenes.visual_hull import visual_hull
 from nif_cli.fields.network import RadianceNetwork
 from nif_cli.models.model import Instance, Model
-from nif_cli.models.scene_field import BoundRadiance, Codes, Hierarchical, Marching, warm_up
+from nif_cli.models.scene_field import BoundRadiance, Codes, Hierarchical, Marching, compile_march
 from nif_cli.rendering.occupancy_grid import OccupancyGrid
 from nif_cli.rendering.ray_samples import intervals
 from nif_cli.rendering.rays import Rays
@@ -132,7 +132,7 @@ class Nerf(Model):
             )
         self.grid.allow(inside)
         if self.device.type == "cpu":
-            warm_up(self.network, self._marching(0.0), self.codes(torch.zeros(2, dtype=torch.long)))
+            compile_march(self.network, self._marching(0.0), self.codes(torch.zeros(2, dtype=torch.long)))
 
     def allocate(self, ids: list[str]) -> None:
         pass  # with the scenes, in restore_instances

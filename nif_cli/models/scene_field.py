@@ -171,7 +171,7 @@ class BoundRadiance:
         return points[stopped], self.value(points[stopped])
 
 
-def warm_up(network: nn.Module, marching: Marching, codes: Sequence[Tensor | None]) -> None:
+def compile_march(network: nn.Module, marching: Marching, codes: Sequence[Tensor | None]) -> None:
     """Compile what a training on the CPU needs, before any clock runs; nothing is learned. `codes` are those of two rays."""
     points, near = torch.zeros(2, 3), torch.zeros(2)
     rays = Rays(points, points + 3**-0.5)

@@ -81,10 +81,10 @@ def composite(
     if composite_kernels is not None and density.device.type == "cpu" and density.dtype == torch.float32:
         color, depth, transmittance, weights = _Composite.apply(density, rgb, samples.t, samples.delta, samples.ray, rays)
         return RenderedRays(color, depth, transmittance), weights
-    return reference(density, rgb, samples, rays)
+    return composite_reference(density, rgb, samples, rays)
 
 
-def reference(
+def composite_reference(
     density: Float[Tensor, "N"], rgb: Float[Tensor, "N 3"], samples: Samples, rays: int
 ) -> tuple[RenderedRays, Float[Tensor, "N"]]:
     """`composite` in plain torch."""

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nif_cli.fields import grid_levels, grid_lookup
-from nif_cli.fields.grids import DenseGrid, HashGrid, Triplane, Voxels
+from nif_cli.fields.grids import DenseGrid, HashGrid, Triplane, VoxelArray
 
 
 def slow_hash_grid(x, tables, levels, base, finest, rows_at_most):
@@ -54,7 +54,7 @@ def test_the_hash_grid_is_the_papers(dim, compiled):
     (slow_grad,) = torch.autograd.grad(slow, slow_table, g)
     assert any(grid.levels.hashed)
     assert not all(grid.levels.hashed)
-    encode = grid_lookup.encode if compiled else grid_lookup.reference
+    encode = grid_lookup.encode if compiled else grid_lookup.encode_reference
     for dtype, close in ((torch.float64, 1e-12), (torch.float32, 1e-3)):
         table = grid.table.detach().to(dtype).requires_grad_()
         out = encode(x.to(dtype), table, grid.levels)
@@ -77,7 +77,7 @@ def test_forward_takes_points_from_minus_one_to_one_and_is_constant_beyond():
     out = grid(x)
     assert out.shape == (5, 7, grid.features)
     assert torch.allclose(
-        out.reshape(35, -1), grid_lookup.reference((x.reshape(35, 2) + 1) / 2, grid.table, grid.levels), atol=1e-6
+        out.reshape(35, -1), grid_lookup.encode_reference((x.reshape(35, 2) + 1) / 2, grid.table, grid.levels), atol=1e-6
     )
     assert torch.equal(grid(torch.tensor([[1.0, 0.3]])), grid(torch.tensor([[5.0, 0.3]])))
 
@@ -86,7 +86,7 @@ GRIDS = {
     "hash": lambda dim: HashGrid(dim, levels=3, features=2, log2_table=6, base=3, finest=20),
     "dense_grid": lambda dim: DenseGrid(dim, levels=2, features=2, base=3, finest=7),
     "triplane": lambda dim: Triplane(dim, resolution=6, features=2),
-    "voxel": lambda dim: Voxels(dim, 2, resolution=5),
+    "voxel": lambda dim: VoxelArray(dim, 2, resolution=5),
 }
 
 
@@ -112,7 +112,7 @@ def test_loops_and_reference_agree_on_any_number_of_threads():
     grid = HashGrid(3, levels=4, log2_table=8, base=4, finest=40)
     grid.table.data.normal_()
     x, g = torch.rand(3000, 3), torch.randn(3000, grid.features)
-    expected = grid_lookup.reference(x, grid.table, grid.levels)
+    expected = grid_lookup.encode_reference(x, grid.table, grid.levels)
     (expected_grad,) = torch.autograd.grad(expected, grid.table, g)
     found = []
     for threads in (1, 2):
@@ -151,11 +151,13 @@ def test_without_numba_it_is_the_reference(monkeypatch):
     monkeypatch.setattr(grid_lookup, "grid_kernels", None)
     grid = HashGrid(2, levels=2)
     x = torch.rand(9, 2)
-    assert torch.equal(grid(2 * x - 1), grid_lookup.reference((0.5 + 0.5 * (2 * x - 1)).clamp(0, 1), grid.table, grid.levels))
+    assert torch.equal(
+        grid(2 * x - 1), grid_lookup.encode_reference((0.5 + 0.5 * (2 * x - 1)).clamp(0, 1), grid.table, grid.levels)
+    )
 
 
 def test_an_array_is_multilinear_between_its_values_and_has_them_at_its_points():
-    voxels = Voxels(3, resolution=9)
+    voxels = VoxelArray(3, resolution=9)
     points = torch.rand(1, 500, 3) * 2 - 1
     axis = torch.linspace(-1, 1, 9)
     z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")  # x goes fastest
@@ -173,7 +175,7 @@ def test_an_array_is_multilinear_between_its_values_and_has_them_at_its_points()
 def test_an_array_is_filled_with_the_nearest_samples():
     rng = np.random.default_rng(0)
     points = rng.uniform(-1, 1, (20_000, 2))
-    voxels = Voxels(2, resolution=17)
+    voxels = VoxelArray(2, resolution=17)
     voxels.fill(lambda: (points, (points[:, :1] + 3 * points[:, 1:]).astype(np.float32)))
     x = torch.rand(1, 100, 2) * 2 - 1
     assert torch.allclose(voxels(x)[0, :, 0], x[0, :, 0] + 3 * x[0, :, 1], atol=0.1)
@@ -187,8 +189,8 @@ def test_an_array_is_filled_with_the_nearest_samples():
         lambda: HashGrid(3, base=64, finest=16),
         lambda: DenseGrid(3, finest=5000),
         lambda: Triplane(3, resolution=1),
-        lambda: Voxels(3, resolution=5000),
-        lambda: Voxels(3, code_size=4),
+        lambda: VoxelArray(3, resolution=5000),
+        lambda: VoxelArray(3, code_size=4),
     ],
 )
 def test_impossible_grids_are_refused(make):

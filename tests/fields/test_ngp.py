@@ -7,8 +7,8 @@ import torch
 
 from nif_cli import NifError
 from nif_cli.fields import grid_lookup
-from nif_cli.fields.nerf import Nerf
-from nif_cli.fields.ngp import Ngp, spherical_harmonics
+from nif_cli.fields.nerf import NerfNetwork
+from nif_cli.fields.ngp import NgpNetwork, spherical_harmonics
 from nif_cli.optim.adam import Adam
 
 
@@ -18,21 +18,21 @@ def places(count: int, seed: int = 0):
     return points, torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=-1)
 
 
-def small(**options) -> Ngp:
-    return Ngp(**{"log2_table": 10, "levels": 4, "finest": 64, "half": False, **options})
+def small(**options) -> NgpNetwork:
+    return NgpNetwork(**{"log2_table": 10, "levels": 4, "finest": 64, "half": False, **options})
 
 
 def test_the_published_network_has_its_595844_parameters():
-    assert sum(p.numel() for p in Nerf().parameters()) == 595_844
+    assert sum(p.numel() for p in NerfNetwork().parameters()) == 595_844
 
 
-@pytest.mark.parametrize("make", [lambda **k: Nerf(width=32, layers=4, skip=1, **k), small])
+@pytest.mark.parametrize("make", [lambda **k: NerfNetwork(width=32, layers=4, skip=1, **k), small])
 def test_density_sees_the_shape_alone(make):
     torch.manual_seed(0)
     network = make(shape_code=3, appearance_code=2)
     for p in network.parameters():  # a hash grid starts at next to nothing
         torch.nn.init.normal_(p, std=0.3)
-    if isinstance(network, Nerf):  # its density is cut at 0
+    if isinstance(network, NerfNetwork):  # its density is cut at 0
         torch.nn.init.constant_(network.sigma.bias, 5.0)
     points, directions = places(50)
     shape, appearance = torch.randn(50, 3), torch.randn(50, 2)
@@ -77,7 +77,7 @@ def test_densities_are_cut_before_they_overflow():
 
 def test_a_density_that_is_zero_everywhere_comes_back():
     """White collapse: a ReLU that is dead has no gradient; this one lets through what asks for more, and nothing else."""
-    network = Nerf(width=16, layers=2, skip=0)
+    network = NerfNetwork(width=16, layers=2, skip=0)
     torch.nn.init.constant_(network.sigma.bias, -1.0)
     torch.nn.init.zeros_(network.sigma.weight)
     points, directions = places(8)
@@ -192,6 +192,6 @@ def test_an_adam_that_the_rows_do_not_have_is_refused(option):
 @pytest.mark.parametrize("wrong", [{"width": 0}, {"log2_table": 40}, {"levels": 0}])
 def test_networks_that_cannot_be(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        Ngp(**wrong)
+        NgpNetwork(**wrong)
     with pytest.raises(ValueError, match="skip"):
-        Nerf(skip=8)
+        NerfNetwork(skip=8)

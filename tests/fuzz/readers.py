@@ -122,7 +122,6 @@ def _placed(transform) -> None:
 
 
 def voxels(root: Path) -> None:
-    from nif_cli.data.shapes.voxel_grids import Voxels
 
     for _, read in Voxels(str(root)).meshes()[:2]:
         assert np.isfinite(read().vertices).all(), "silent: not finite"

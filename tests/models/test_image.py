@@ -8,7 +8,7 @@ import torch
 from PIL import Image as Files
 
 from nif_cli import runs
-from nif_cli.fields.grids import Voxels
+from nif_cli.fields.grids import VoxelArray
 
 QUICK = ["trainer.max_time=null", "callbacks=quiet", "logger=csv", "device=cpu", "data.batch_points=400", "output_dir=run"]
 
@@ -67,7 +67,7 @@ def test_every_field_takes_two_coordinates(nif, field):
 def test_an_array_starts_from_the_pixels_that_are_trained_on(nif, picture, tmp_path):
     assert nif("train", "model=image", f"data.path={picture}", "field=voxel", "trainer.max_steps=1", *QUICK).code == 0
     network = runs.load(tmp_path / "run").network
-    assert isinstance(network, Voxels)
+    assert isinstance(network, VoxelArray)
     assert network.table.abs().max() > 0.5
     assert torch.isfinite(network.table).all()
 

@@ -11,13 +11,13 @@ import torch
 
 from nif_cli import NifError
 from nif_cli.data.scenes.toy import ToyViews
-from nif_cli.fields.nerf import Nerf as PublishedNetwork
-from nif_cli.fields.ngp import Ngp
+from nif_cli.fields.nerf import NerfNetwork as PublishedNetwork
+from nif_cli.fields.ngp import NgpNetwork
 from nif_cli.models.nerf import Nerf
 from nif_cli.optim.adam import Adam
 from nif_cli.rendering.volume import RadianceField, volume_render
 
-NGP = functools.partial(Ngp, log2_table=14, levels=6, level_features=4, finest=128, half=False)
+NGP = functools.partial(NgpNetwork, log2_table=14, levels=6, level_features=4, finest=128, half=False)
 PUBLISHED = functools.partial(PublishedNetwork, width=32, layers=3, skip=1, frequencies=5, view_frequencies=2)
 
 

@@ -36,7 +36,7 @@ def straightforward(density, rgb, samples, rays):
     return color, depth[:, 0], left[:, 0]
 
 
-@pytest.mark.parametrize("how", [composite, volume.reference])
+@pytest.mark.parametrize("how", [composite, volume.composite_reference])
 def test_compositing_is_the_sum_over_samples(how):
     density, rgb, samples = packed([5, 0, 17, 1, 0])
     light, weights = how(density, rgb, samples, 5)
@@ -51,7 +51,7 @@ def test_compositing_is_the_sum_over_samples(how):
 def test_compiled_compositing_has_the_gradients_of_the_reference():
     density, rgb, samples = packed([9, 0, 30, 3], dtype=torch.float32)
     found = []
-    for how, dtype in ((composite, torch.float32), (volume.reference, torch.float64)):
+    for how, dtype in ((composite, torch.float32), (volume.composite_reference, torch.float64)):
         leaves = [x.detach().to(dtype).requires_grad_() for x in (density, rgb)]
         there = Samples(samples.ray, samples.t.to(dtype), samples.delta.to(dtype))
         light, weights = how(*leaves, there, 4)
@@ -67,13 +67,13 @@ def test_reference_gradients_are_those_of_finite_differences():
     there = Samples(samples.ray, samples.t, samples.delta)
 
     def everything(density, rgb):
-        light, weights = volume.reference(density, rgb, there, 3)
+        light, weights = volume.composite_reference(density, rgb, there, 3)
         return light.color, light.depth, light.transmittance, weights
 
     assert torch.autograd.gradcheck(everything, (density.requires_grad_(), rgb.requires_grad_()))
 
 
-@pytest.mark.parametrize("how", [composite, volume.reference])
+@pytest.mark.parametrize("how", [composite, volume.composite_reference])
 def test_constant_density_gives_the_analytic_transmittance(how):
     sigma, length, count = 3.7, 1.3, 64
     edges = torch.linspace(0, length, count + 1)
@@ -84,7 +84,7 @@ def test_constant_density_gives_the_analytic_transmittance(how):
     assert abs(float(light.color[0, 0]) - (1 - float(expected))) < 1e-6
 
 
-@pytest.mark.parametrize("how", [composite, volume.reference])
+@pytest.mark.parametrize("how", [composite, volume.composite_reference])
 def test_huge_densities_are_opaque_and_finite(how):
     density = torch.tensor([1e30, 1e30]).requires_grad_()
     light, weights = how(density, torch.ones(2, 3), dense(torch.ones(1, 2), torch.full((1, 2), 1e10)), 1)

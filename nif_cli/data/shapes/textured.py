@@ -23,7 +23,7 @@ from nif_cli.geometry.repair import solid
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tga", ".tif", ".tiff")
 GREY = np.array([0.6, 0.6, 0.6])  # of what has no colour
-Samples = tuple[Float[np.ndarray, "N 3"], Float[np.ndarray, "N 3"], Float[np.ndarray, "N 3"]]
+ColoredSamples = tuple[Float[np.ndarray, "N 3"], Float[np.ndarray, "N 3"], Float[np.ndarray, "N 3"]]
 
 
 class TexturedMeshes(MeshData):
@@ -124,7 +124,7 @@ def _kind(mesh: trimesh.Trimesh) -> str:
     return {"vertex": "vertices", "face": "faces"}.get(str(kind), "nothing")
 
 
-def sample_colors(parts: list[trimesh.Trimesh], count: int, rng: np.random.Generator) -> Samples:
+def sample_colors(parts: list[trimesh.Trimesh], count: int, rng: np.random.Generator) -> ColoredSamples:
     """`count` area-weighted points on all parts together, the normals of their faces and their colours (sRGB)."""
     area = np.array([part.area for part in parts])
     shares = rng.multinomial(count, area / area.sum())
@@ -133,7 +133,7 @@ def sample_colors(parts: list[trimesh.Trimesh], count: int, rng: np.random.Gener
     return points, normals, colors
 
 
-def _sample_part(mesh: trimesh.Trimesh, count: int, rng: np.random.Generator) -> Samples:
+def _sample_part(mesh: trimesh.Trimesh, count: int, rng: np.random.Generator) -> ColoredSamples:
     cumulative = np.cumsum(mesh.area_faces)
     face = np.searchsorted(cumulative, rng.random(count) * cumulative[-1], side="right").clip(max=len(cumulative) - 1)
     a, b = rng.random((2, count))

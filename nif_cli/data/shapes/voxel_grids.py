@@ -21,7 +21,7 @@ from nif_cli.geometry.voxels import voxel_mesh
 from nif_cli.metrics.protocols import Truth
 
 
-class Voxels(Folder):
+class VoxelGrids(Folder):
     """Occupancy grids: a binvox, npy or npz file, stacked grids in one array, or a folder of such files. `fill` closes the
     hollow of a grid that holds surface voxels only. The surface is that of the grid's distance field; what is inside, to
     models that ask for that and not for distances, is what the grid says."""

@@ -99,10 +99,10 @@ def pose_of(quaternion: Sequence[float], translation: Sequence[float], name: str
     return rigid(np.concatenate([rotation.T * [1, -1, -1], at[:, None]], 1), name)
 
 
-Model = tuple[dict[int, Camera], list[Posed], Float[np.ndarray, "P 3"]]
+SparseModel = tuple[dict[int, Camera], list[Posed], Float[np.ndarray, "P 3"]]
 
 
-def read_binary(folder: Path) -> Model:
+def read_binary(folder: Path) -> SparseModel:
     """images.bin, the cameras of cameras.bin that its pictures are of and, where there is one, points3D.bin."""
     posed, path = [], folder / "images.bin"
     file = _Bytes(path)
@@ -171,7 +171,7 @@ class _Bytes:
         return text(found.decode("utf-8", "replace"), f"{self.path}: a picture's name")
 
 
-def read_text(folder: Path) -> Model:
+def read_text(folder: Path) -> SparseModel:
     """images.txt, the cameras of cameras.txt that its pictures are of and, where there is one, points3D.txt. A picture's line
     of points may be there, empty, or missing."""
     posed, path, line = [], folder / "images.txt", ""

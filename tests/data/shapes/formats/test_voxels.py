@@ -8,7 +8,7 @@ import pytest
 
 from nif_cli import NifError
 from nif_cli.data.shapes.formats.voxels import grid_files, read_grids, write_binvox
-from nif_cli.data.shapes.voxel_grids import Voxels
+from nif_cli.data.shapes.voxel_grids import VoxelGrids
 from nif_cli.geometry.distance import MeshDistance
 from nif_cli.geometry.transform import Transform
 from nif_cli.geometry.voxels import voxel_distance, voxel_mesh
@@ -65,7 +65,7 @@ def test_units(tmp_path: Path) -> None:
     grid = np.zeros((8, 8, 8), bool)
     grid[6:, :, :] = True
     np.save(tmp_path / "wall.npy", grid)
-    data = Voxels(str(tmp_path / "wall.npy"), samples=100, surface_samples=100)
+    data = VoxelGrids(str(tmp_path / "wall.npy"), samples=100, surface_samples=100)
     [(id, read)] = data.meshes()
     assert id == "wall"
     mesh = read()
@@ -103,16 +103,16 @@ def test_bad_binvox(tmp_path: Path) -> None:
 def test_empty_grid_and_nan(tmp_path: Path) -> None:
     np.save(tmp_path / "none.npy", np.zeros((4, 4, 4)))
     with pytest.raises(NifError, match="the grid is empty"):
-        Voxels(str(tmp_path / "none.npy")).meshes()[0][1]()
+        VoxelGrids(str(tmp_path / "none.npy")).meshes()[0][1]()
     np.save(tmp_path / "nan.npy", np.full((4, 4, 4), np.nan))
     with pytest.raises(NifError, match="NaN"):
-        Voxels(str(tmp_path / "nan.npy")).meshes()[0][1]()
+        VoxelGrids(str(tmp_path / "nan.npy")).meshes()[0][1]()
 
 
 @pytest.mark.data
 @pytest.mark.skipif("NIF_DATA" not in os.environ, reason="NIF_DATA is not set")
 def test_real_chairs() -> None:
-    data = Voxels(str(Path(os.environ["NIF_DATA"]) / "modelnet-chairs" / "voxels.npz"))
+    data = VoxelGrids(str(Path(os.environ["NIF_DATA"]) / "modelnet-chairs" / "voxels.npz"))
     meshes = data.meshes()
     assert len(meshes) == 600
     assert meshes[7][0] == "voxels_0007"
