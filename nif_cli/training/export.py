@@ -28,6 +28,7 @@ def save_run(folder: Path, model: Model, made: Inferred, transform: Transform, s
     """A run in `folder` whose network has the weights of `made` and whose data is the mesh or picture `source`. NifError where
     there is a run already."""
     from nif_cli.training.lightning import Training
+    from nif_cli.training.trainer import make_trainer, quiet
 
     assert isinstance(model, MetaSdf)
     if (folder / "checkpoints").exists():
@@ -56,8 +57,8 @@ def save_run(folder: Path, model: Model, made: Inferred, transform: Transform, s
         "logger": None,
     }
     none["callbacks"] = {"checkpoint": {"_target_": "nif_cli.training.callbacks.Checkpoints"}}
-    with _quiet():
-        trainer, keeper = _trainer(none, folder, torch.device("cpu"))
+    with quiet():
+        trainer, keeper = make_trainer(none, folder, torch.device("cpu"))
         trainer.fit(Training(plain), train_dataloaders=[0])
     keeper.save(trainer, "last")
     runs.write_config(folder, config)

@@ -156,6 +156,7 @@ class _Truth:
 
         from nif_cli.geometry.transform import unit_ball
         from nif_cli.rendering.image_files import labelled, scaled
+        from nif_cli.rendering.images import mesh_image
 
         if self.is_picture:
             pixels = self.data.pixels()
@@ -168,14 +169,14 @@ class _Truth:
         if self.mesh is None:
             return labelled(np.full((self.size, self.size, 3), 255, np.uint8), "no mesh to compare with")
         vertices = unit_ball(self.mesh.vertices).to_normalised(self.mesh.vertices)
-        return labelled(mesh_picture(trimesh.Trimesh(vertices, self.mesh.faces, process=False), self.pose, self.size), "truth")
+        return labelled(mesh_image(trimesh.Trimesh(vertices, self.mesh.faces, process=False), self.pose, self.size), "truth")
 
     def compare(self, model: Any, job: Path, name: str) -> Any:
         from nif_cli import runs
         from nif_cli.geometry.extraction import extract_mesh
         from nif_cli.metrics.shape import two_way_distance
         from nif_cli.rendering.image_files import labelled
-        from nif_cli.rendering.images import overview
+        from nif_cli.rendering.images import overview, surface_image
 
         summary = json.loads((job / "summary.json").read_text())
         field, transform = model.field(self.id), model.instances[self.id].transform
@@ -189,7 +190,7 @@ class _Truth:
             summary["two-way distance"] = two_way_distance(mesh, self.mesh)
             runs.write(job / "summary.json", json.dumps(summary, indent=1))
             text = f"{name}  {summary['two-way distance']:.5f}"
-        return labelled(picture(field, self.pose, self.size, antialias=1), text)
+        return labelled(surface_image(field, self.pose, self.size, antialias=1), text)
 
 
 def _settings(job: Path) -> dict[str, str]:
