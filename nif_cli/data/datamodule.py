@@ -16,6 +16,18 @@ pass
 
 
 @dataclass(frozen=True)
+class ConditioningSpec:
+    """What a model is shown of each shape while it trains: `size` points of its surface, displaced by normal `noise` (in
+    units of normalised space); or one of `views` pictures of size x size pixels; or size^3 voxels of the cube that holds
+    the normalised space."""
+
+    kind: Literal["points", "image", "voxels"]
+    size: int
+    noise: float = 0.0
+    views: int = 1
+
+
+@dataclass(frozen=True)
 class Needs:
     """What a model asks of its data, in one piece: nobody sets the other's attributes. Data that cannot give it says so."""
 
@@ -94,15 +106,3 @@ class Batches(Generic[D]):
         first, processes, number = self.place()
         for k in count(first):  # whoever trains stops after len(self)
             yield self.batch(k * processes + number)
-
-
-@dataclass(frozen=True)
-class ConditioningSpec:
-    """What a model is shown of each shape while it trains: `size` points of its surface, displaced by normal `noise` (in
-    units of normalised space); or one of `views` pictures of size x size pixels; or size^3 voxels of the cube that holds
-    the normalised space."""
-
-    kind: Literal["points", "image", "voxels"]
-    size: int
-    noise: float = 0.0
-    views: int = 1
