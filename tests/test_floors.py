@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -142,3 +143,12 @@ def test_only_training_needs_lightning():
     code += "; import sys; print([m for m in sys.modules if m.startswith(('pytorch_lightning', 'lightning'))])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_the_map_in_the_docs_names_every_room():
+    page = (ROOT.parent / "docs" / "architecture.md").read_text()
+    rooms = [name for names in FLOORS for name in names if not name.startswith("__")]
+    assert [name for name in rooms if f"`{name}`" not in page and f"`{name}/`" not in page] == []
+    files = re.findall(r"`((?:\w+/)*\w+\.(?:py|yaml))`", page)
+    known = {p.name for p in (*ROOT.rglob("*.py"), *ROOT.parent.glob("tests/**/*.py"))}
+    assert [name for name in files if name.rpartition("/")[2] not in known] == []
