@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,8 +21,11 @@ from nif_cli.data.shapes.meshes import MeshData
 from nif_cli.data.shapes.samples import ShapeSamples
 from nif_cli.geometry.mesh import clean, load_mesh, mesh_files
 from nif_cli.geometry.repair import solid
+from nif_cli.untrusted import PICTURES as PICTURE_FORMATS
+from nif_cli.untrusted import reading, regular, shown
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tga", ".tif", ".tiff")
+TEXELS = 2**26  # of a texture: as float32 they take 800 MiB
 GREY = np.array([0.6, 0.6, 0.6])  # of what has no colour
 ColoredSamples = tuple[Float[np.ndarray, "N 3"], Float[np.ndarray, "N 3"], Float[np.ndarray, "N 3"]]
 
@@ -77,23 +81,40 @@ class _Beside(FilePathResolver):
     """Files below the mesh's folder, and pictures in the folders beside it (ShapeNet: models/ and images/), no others."""
 
     def get(self, name: str) -> bytes:
-        try:
-            return super().get(name)
-        except (ValueError, FileNotFoundError):
-            folder = Path(self.parent).resolve()
-            path = (folder / name.strip()).resolve()
-            if path.suffix.lower() in PICTURES and path.is_relative_to(folder.parent) and path.is_file():
-                return path.read_bytes()
-            raise
+        folder = Path(self.parent).resolve()
+        path = (folder / name.strip()).resolve()
+        around = folder.parent if path.suffix.lower() in PICTURES else folder
+        if not path.is_relative_to(around):
+            raise NifError(f"{shown(name)}: leads out of the mesh's folder; put a copy beside it")
+        return regular(path).read_bytes()
+
+
+@contextmanager
+def _measured(path: Path) -> Iterator[None]:
+    """Within, the pictures that trimesh opens are of an allowed format (EPS would start a program), and counted first."""
+    opened, size = Image.open, path.stat().st_size
+
+    def measured(file: Any, mode: Literal["r"] = "r", formats: Any = None) -> Image.Image:
+        image = opened(file, mode, (*PICTURE_FORMATS, "TGA"))
+        if image.width * image.height > TEXELS:
+            raise NifError(f"{path}: a texture of {image.width:,} x {image.height:,} pixels; at most {TEXELS:,} in all")
+        return image
+
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    Image.open = measured  # type: ignore[assignment]
+    try:
+        with reading(path, f"a coloured mesh ({size:,} bytes)"):
+            yield
+    finally:
+        Image.open, Image.MAX_IMAGE_PIXELS = opened, limit
 
 
 def coloured_parts(path: Path) -> list[trimesh.Trimesh]:
     """The meshes of a file with their own colours or textures, in the file's units; NifError where nothing is coloured."""
-    try:
+    regular(path)
+    with _measured(path):  # trimesh's readers raise whatever the file makes them stumble over
         scene = trimesh.load_scene(path, process=False, allow_remote=False, resolver=_Beside(str(path)))
         parts = [part for part in scene.dump() if isinstance(part, trimesh.Trimesh) and len(part.faces)]
-    except Exception as error:  # trimesh's readers raise whatever the file makes them stumble over
-        raise NifError(f"{path}: its colours cannot be read: {str(error).splitlines()[0][:150]}") from error
     if all(_kind(part) == "nothing" for part in parts):
         raise NifError(f"{path}: it has no colours: neither of vertices or faces nor a texture; model=sdf learns its shape alone")
     return _without_hidden(parts)
@@ -162,8 +183,8 @@ def _texture(visual: Any) -> Float[np.ndarray, "H W 3"] | None:
     image = image if image is not None else getattr(material, "baseColorTexture", None)
     if image is None or visual.uv is None or len(visual.uv) == 0:
         return None
-    if not isinstance(image, Image.Image) or image.width * image.height > 2**27:
-        raise NifError("a texture of more than 134 million pixels")
+    if not isinstance(image, Image.Image) or image.width * image.height > TEXELS:
+        raise NifError(f"a texture of more than {TEXELS:,} pixels")
     return np.asarray(image.convert("RGB"), np.float32) / 255
 
 

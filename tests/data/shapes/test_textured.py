@@ -1,5 +1,8 @@
 """Colours of meshes, whatever they are kept in, are those at the sampled points."""
 
+import os
+import subprocess
+
 import numpy as np
 import pytest
 import trimesh
@@ -71,3 +74,29 @@ def test_a_textured_face_hides_the_plain_one_on_its_back(tmp_path):
     (tmp_path / "a.obj").write_text(f"mtllib a.mtl\n{corners}usemtl m\nf 1/1 2/2 3/3\nusemtl back\nf 3/3 2/2 1/1\n")
     _, colors = drawn(tmp_path / "a.obj")
     assert np.allclose(colors, [1, 0, 0], atol=0.01)
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\nshowpage\n"
+
+
+@pytest.mark.parametrize("texture", ["eps", "fifo", "outside"])
+def test_textures_are_pictures_beside_the_mesh(tmp_path, monkeypatch, texture):
+    """No program is started for one, no pipe waited for, and nothing read from elsewhere."""
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a program was started"))
+    folder = tmp_path / "far" / "models"
+    folder.mkdir(parents=True)
+    name = "x.png" if texture != "outside" else "../../secret.png"
+    (folder / "a.obj").write_text("mtllib a.mtl\nv 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 0 1\nusemtl m\nf 1/1 2/2 3/3\n")
+    (folder / "a.mtl").write_text(f"newmtl m\nmap_Kd {name}\n")
+    if texture == "eps":
+        (folder / name).write_bytes(EPS)
+    elif texture == "fifo":
+        os.mkfifo(folder / name)
+    else:
+        Image.new("RGB", (2, 2), (255, 0, 0)).save(tmp_path / "secret.png")
+    try:
+        parts = coloured_parts(folder / "a.obj")
+    except NifError:
+        return
+    colors = sample_colors(parts, 10, np.random.default_rng(0))[2]
+    assert not (colors == [1, 0, 0]).all(1).any()

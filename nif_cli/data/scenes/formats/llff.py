@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +23,8 @@ def read_poses_bounds(
         raise NifError(f"{path}: no such file; it is what LLFF's imgs2poses writes")
     if untrusted.regular(path).stat().st_size > LARGEST:
         raise NifError(f"{path}: {path.stat().st_size:,} bytes are not the poses of photographs")
-    try:
-        table = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)  # no memory map: a wrong header may end the process
-    except Exception as error:
-        raise NifError(f"{path}: truncated, or no npy file; Python objects in it are never read") from error
-    if not isinstance(table, np.ndarray) or not table.size:
+    table = untrusted.read_npy(path, "poses of photographs")
+    if not table.size:
         raise NifError(f"{path}: it holds no pose")
     table = np.array(check_array(path, "poses_bounds", table, (None, 17), finite=False), np.float64)
     wrong = ~(np.abs(table) <= untrusted.LARGEST).all(1)
