@@ -283,7 +283,7 @@ def read_torch(path: Path, what: str) -> Any:
                 found = torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             raise NifError(
-                f"{path}: not a {what}: damaged, or with more in it than tensors and plain data, which could run code"
+                f"{path}: refused: not a {what}: damaged, or with more in it than tensors and plain data, which could run code"
             ) from error
         _check_tree(found, path, size)
     return found

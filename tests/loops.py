@@ -136,10 +136,10 @@ def marching(rng: np.random.Generator) -> None:
             at[5], to[5] = (-2, 0.01, 0.02), (1, 0, 0)
         rays = Rays(*(torch.from_numpy(a.astype(np.float32)) for a in (at, to)))
         found = all_samples(grid, rays, cone)
-        kept, occupancy_grid.kernels = occupancy_grid.kernels, None
+        kept, occupancy_grid.march_kernels = occupancy_grid.march_kernels, None
         sound = [n for n in range(count) if count <= 9 or not 1 <= n <= 4]
         expected = all_samples(grid, Rays(rays.origins[sound], rays.directions[sound]), cone)
-        occupancy_grid.kernels = kept
+        occupancy_grid.march_kernels = kept
         expected[:, 0] = np.array(sound, float)[expected[:, 0].astype(int)] if len(expected) else 0
         assert not np.isin(found[:, 0], (1, 2, 3, 4)).any() or count <= 9, "samples of rays that are none"
         ours, theirs = ({(int(r), round(float(t), 3)) for r, t, _ in x} for x in (found, expected))

@@ -98,6 +98,7 @@ def deepsdf(root: Path) -> None:
 
 
 def onet(root: Path) -> None:
+    from nif_cli.data.datamodule import ConditioningSpec
     from nif_cli.data.shapes.conditioning import load_look
     from nif_cli.data.shapes.presampled import OnetData
 
@@ -106,7 +107,7 @@ def onet(root: Path) -> None:
         shape = read()
         _sane(shape)
         data.truth(id)
-        for look in (Look("image", 16), Look("voxels", 8)):
+        for look in (ConditioningSpec("image", 16), ConditioningSpec("voxels", 8)):
             load_look(shape.observation, look, shape.transform, 0.55)  # type: ignore[arg-type]
 
 
@@ -122,8 +123,9 @@ def _placed(transform) -> None:
 
 
 def voxels(root: Path) -> None:
+    from nif_cli.data.shapes.voxel_grids import VoxelGrids
 
-    for _, read in Voxels(str(root)).meshes()[:2]:
+    for _, read in VoxelGrids(str(root)).meshes()[:2]:
         assert np.isfinite(read().vertices).all(), "silent: not finite"
 
 
@@ -163,11 +165,13 @@ def painted(root: Path) -> None:
 
 
 def picture(root: Path) -> None:
+    from nif_cli.data.images.formats.pixels import read_image
+    from nif_cli.data.shapes.conditioning import load_image
 
     file = root / f"p.{root.name}"
-    np.asarray(read_picture(file))
+    np.asarray(read_image(file))
     if file.suffix in (".png", ".jpg"):
-        load_picture(file, 16)
+        load_image(file, 16)
 
 
 def curve(root: Path) -> None:
