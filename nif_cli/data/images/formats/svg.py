@@ -36,8 +36,8 @@ GROUPS = ("svg", "g", "a", "switch")
 UNSEEN = ("defs", "style", "title", "desc", "metadata", "symbol", "clipPath", "mask", "marker", "pattern", "filter", "script",
           "linearGradient", "radialGradient", "namedview", "view", "animate", "animateTransform", "set", "font")  # fmt: skip
 MOST_BYTES = 2**25
-MOST_ELEMENTS = 200_000  # with those that <use> repeats
-MOST_SEGMENTS = 1_000_000
+MOST_ELEMENTS = 50_000  # with those that <use> repeats
+MOST_SEGMENTS = 300_000
 DEEPEST = 100
 
 
