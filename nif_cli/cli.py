@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": "how good the meshes of a run are, by the published protocols",
     "import-deepsdf": "a trained experiment of the published DeepSDF code as a run",
 }
+LONGEST = 1600  # characters of a message
 ALIASES = {"extract-mesh": "extract"}
 EXAMPLES = {
     "prepare": """\
@@ -235,6 +236,8 @@ def _tell(error: Exception, args: list[str]) -> int:
 
 
 def _say(message: str) -> None:
+    if len(message) > LONGEST:  # a stranger's key or name is in it
+        message = f"{message[: LONGEST // 2]} ... {message[-LONGEST // 4 :]}"
     with suppress(OSError, AttributeError):  # standard error may be closed or full too: the exit code remains
         print(f"nif: {printable(message)}", file=sys.stderr, flush=True)
 

@@ -330,7 +330,7 @@ class TestLeftovers:
         assert sorted(p.name for p in tmp_path.iterdir()) == [".mesh.ply.mine", "a.txt", "b.txt"]
 
     def test_samples_of_dead_processes_go(self, cache):
-        script = "import os; from nif_cli.data.memory import Spool; s = Spool(0); print(s.folder); os._exit(9)"
+        script = "import os; from nif_cli.data.shapes.spool import Spool; s = Spool(0); print(s.folder); os._exit(9)"
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
         left = Path(done.stdout.strip())
         assert left.is_dir()

@@ -40,6 +40,7 @@ from nif_cli.untrusted import one_line
 from nif_cli.words import paste
 
 FOLDER = "NIF_RUN_FOLDER"
+MISFITS = (TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError)  # what a stranger's state ends in
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
@@ -155,6 +156,10 @@ def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides
                 write(folder / "config.yaml", replaced)
             if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
                 raise KeyboardInterrupt from error  # Lightning would end with 1
+            if checkpoint and not training.restored and isinstance(error, MISFITS):
+                raise NifError(
+                    f"{checkpoint}: its training state is damaged ({one_line(error)}); init_from={resumed} takes its weights"
+                ) from error
             if isinstance(error, torch.cuda.OutOfMemoryError):
                 key = "batch_rays" if isinstance(data, Views) else "batch_points"
                 raise NifError(f"out of memory on {device}: lower data.{key} (it is {getattr(data, key)})") from error

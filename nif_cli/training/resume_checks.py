@@ -8,6 +8,7 @@ from typing import Any
 from nif_cli import NifError, runs
 from nif_cli.models.model import Model
 from nif_cli.training.reapply import changed, reapply
+from nif_cli.untrusted import whole
 
 KEPT = ("field", "encoding", "encoder")  # what the weights mean
 TUNED = ("dropout", "table_rate", "smoothness", "noise", "weights")  # ... but for how they are learned
@@ -25,6 +26,10 @@ def checkpoint_of(run: Path) -> tuple[Path | None, dict[str, Any]]:
     found = runs.read_checkpoint(path)
     if "optimizer_states" not in found:
         raise NifError(f"resume={run}: it was imported, without the state of its optimizer; use init_from={run}")
+    for key, kind in (("optimizer_states", list), ("lr_schedulers", list), ("callbacks", dict)):
+        if not isinstance(found.get(key, kind()), kind):
+            raise NifError(f"{path}: damaged: its {key} is no {kind.__name__}; init_from={run} takes its weights")
+    whole(found.get("global_step"), f"{path}: global_step", 0, 2**62)
     if path == best:
         print(f"{run}: no last.ckpt; it goes on from best.ckpt, step {int(found['global_step']):,}")
     return path, found

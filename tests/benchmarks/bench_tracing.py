@@ -118,7 +118,9 @@ def bench(arguments: list[str]) -> None:
             field = model.field(id)
             assert isinstance(field, Field)
             of = sum(p.numel() for p in model.network.parameters())  # type: ignore[union-attr]
-            result[f"{run.name} ({of:,} parameters)"] = final_metrics(field, device, views, resolution=512 if of < 500_000 else 256)
+            result[f"{run.name} ({of:,} parameters)"] = final_metrics(
+                field, device, views, resolution=512 if of < 500_000 else 256
+            )
             if k == 0:
                 result[f"{run.name} as an occupancy"] = final_metrics(field, device, views, truncation=0.0, resolution=0)
             record("tracing", result)  # after each run: large networks take minutes
