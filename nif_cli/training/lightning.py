@@ -25,7 +25,7 @@ class Training(pl.LightningModule):
     def __init__(self, model: Model, log_every: int = 50):
         super().__init__()
         self.model, self.log_every = model, log_every
-        self.restored = False  # whether what a checkpoint holds of the training has been taken
+        self.restored = False  # whether a step was made with what a checkpoint holds of the training
         self.last: dict[str, Tensor] = {}  # the terms of the last step's loss, for the progress bar
         self._random_state: Tensor | None = None
         self._time_of_all = 0.0
@@ -68,7 +68,6 @@ class Training(pl.LightningModule):
         self.model.start_clock(self._seconds_before)
 
     def on_train_start(self) -> None:
-        self.restored = True
         self.model.step = self.global_step
         if self._random_state is not None:  # last: whatever Lightning drew while it started does not count
             torch.set_rng_state(self._random_state)
@@ -103,6 +102,7 @@ class Training(pl.LightningModule):
             logger.log_metrics(values, self.global_step)
 
     def on_train_batch_end(self, *_: Any) -> None:
+        self.restored = True
         self.model.after_step()
 
     def validation_step(self, batch: Any, index: int) -> None:
