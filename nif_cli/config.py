@@ -318,7 +318,7 @@ def _parameters(cls: type) -> dict[str, Any] | None:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    if isinstance(value, dict):  # an object to be built; its own class checks it
+    if isinstance(value, dict) and "_target_" in value:  # an object to be built; its own class checks it
         return True
     if value is None and isinstance(hint, type) and hint in (float, int, str, bool):
         return False

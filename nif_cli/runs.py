@@ -220,7 +220,7 @@ def load(run: Path, which: str = "last", device: torch.device | str = "cpu") -> 
             model.restore_instances(nif["instances"])
         model.load_state_dict(_fitting(model, checkpoint["state_dict"]), strict=True, assign=True)
     except NifError as error:
-        raise NifError(f"{path}: {error}") from error
+        raise NifError(f"{path}: {shown(error, 400)}") from error
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         raise NifError(f"{path}: its weights do not fit its configuration ({shown(' '.join(lines[:2]), 200)})") from error

@@ -36,7 +36,7 @@ from nif_cli.training.lightning import Loaded, Training
 from nif_cli.training.lightning_parts import told
 from nif_cli.training.resume import resumed_config, start_from, why_finished
 from nif_cli.training.trainer import keep_memory, make_trainer, quiet, trainer_time
-from nif_cli.untrusted import one_line
+from nif_cli.untrusted import one_line, reading
 from nif_cli.words import paste
 
 FOLDER = "NIF_RUN_FOLDER"
@@ -130,8 +130,9 @@ def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides
         if device.type == "cpu":
             keep_memory()  # not before: what reading the data took goes back
         if resumed and checkpoint:
-            resume_checks.check_instances(resumed, model, before["nif"]["instances"])
-            resume_checks.check_fit(resumed, model, before)
+            with reading(checkpoint, "a training to go on with"):
+                resume_checks.check_instances(resumed, model, before["nif"]["instances"])
+                resume_checks.check_fit(resumed, model, before)
             finished = why_finished(config["trainer"], before)
             if finished:
                 print(f"{resumed}: nothing left to do, {finished}")
