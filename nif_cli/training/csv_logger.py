@@ -112,7 +112,7 @@ class CsvLogger(Logger):
     def forget_after(self, step: int, rows: int | None = None) -> None:
         """Drop what a resumed run is about to write again: all but the first `rows`, which its checkpoint knows. Of an older
         one: those of later steps than `step`, and the training's own of that step."""
-        if rows is not None:
+        if isinstance(rows, int):  # a stranger's checkpoint may say anything
             self.go_on(lambda found: found[:rows])
         else:
             self.go_on(

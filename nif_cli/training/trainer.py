@@ -32,7 +32,7 @@ def make_trainer(config: dict[str, Any], folder: Path, device: torch.device) -> 
     loggers = []
     for name, node in (config["logger"] or {}).items():
         if isinstance(node, dict):
-            locate(node["_target_"], f"logger.{name}")
+            locate(node.get("_target_"), f"logger.{name}")
             given: dict[str, Any] = {"save_dir": str(folder)}
             if node["_target_"].endswith("TensorBoardLogger"):
                 given |= {"name": "", "version": ""}
