@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from nif_cli.evaluation import images
 from nif_cli.evaluation.adaptation_curve import compare, compare_images, steps_of
 from nif_cli.evaluation.meshes import compare_meshes
 from nif_cli.evaluation.report import print_tables, summary
-from nif_cli.evaluation.shapes import Results, chosen_shapes, evaluated_fields, inside_of
+from nif_cli.evaluation.shapes import Results, chosen_shapes, evaluated_fields, inside_of, or_left_out
 from nif_cli.evaluation.views import evaluate_views
 from nif_cli.files import write
 from nif_cli.geometry.extraction import extract_mesh
@@ -84,13 +85,15 @@ def main(cfg: DictConfig) -> None:
         return
     results: Results = {name: {} for name in protocols}
     empty, reports, began = [], {}, time.monotonic()
-    ids = list(shapes)
-    for id, field, transform, report, scan in evaluated_fields(config, model, data, shapes):
+    left_out: list[str] = []
+    for id, field, transform, report, scan in evaluated_fields(config, model, data, shapes, left_out):
+        truth = or_left_out(id, partial(data.truth, id), left_out)
+        if truth is None:
+            continue
         mesh = extract_mesh(field, config["resolution"], sparse=config["method"] == "sparse", device=device)
         if not len(mesh.faces):
             empty.append(id)
         mesh.vertices = transform.to_original(mesh.vertices) if len(mesh.faces) else mesh.vertices
-        truth = data.truth(id)
         truth.scan = scan
         made = Reconstruction(mesh if len(mesh.faces) else None, inside_of(field, transform, device))
         for name, protocol in protocols.items():
@@ -101,6 +104,7 @@ def main(cfg: DictConfig) -> None:
     report = {
         "protocol": {name: summary(p, results[name], empty) for name, p in protocols.items()},
         "empty": empty,
+        "left_out": left_out,
         "inferred": {id: r for id, r in reports.items() if r},
         "run": str(run),
         "checkpoint": config["checkpoint"],
@@ -111,12 +115,16 @@ def main(cfg: DictConfig) -> None:
         "seconds": round(time.monotonic() - began, 1),
         "version": __version__,
     }
+    if not reports:
+        raise NifError(f"none of the {len(left_out)} shapes could be read; the reasons stand above")
     path = Path(config["output"]).expanduser() if config["output"] else run / "evaluation.json"
     write(path, json.dumps(report, indent=1))
-    print_tables(report, protocols, len(ids))
+    print_tables(report, protocols, len(reports))
     print(path)
     if not any(report["protocol"][name]["mean"] for name in protocols):
         raise NifError(f"{', '.join(protocols)}: no metric could be measured; this data lacks the truth that they need")
+    if left_out:
+        raise NifError(f"{len(left_out)} of {len(shapes)} shapes were left out (named above); the others are measured")
 
 
 def _figures(config: dict[str, Any], run: Path, model: Model, data: Data) -> None:

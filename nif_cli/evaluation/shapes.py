@@ -15,6 +15,7 @@ from nif_cli.data.shapes.datamodule import ShapeData
 from nif_cli.data.shapes.observations import known
 from nif_cli.field import Field
 from nif_cli.field import evaluate as values_of
+from nif_cli.files import DiskError
 from nif_cli.geometry.transform import Transform
 from nif_cli.inference.shapes import check_kind, infer, shown
 from nif_cli.metrics.protocols import Metrics
@@ -42,9 +43,12 @@ def chosen_shapes(config: dict[str, Any], model: Model, data: ShapeData) -> dict
 Made = tuple[str, Field, Transform, dict[str, Any], np.ndarray | None]
 
 
-def evaluated_fields(config: dict[str, Any], model: Model, data: ShapeData, shapes: dict[str, Callable]) -> Iterator[Made]:
+def evaluated_fields(
+    config: dict[str, Any], model: Model, data: ShapeData, shapes: dict[str, Callable], left_out: list[str]
+) -> Iterator[Made]:
     """Each instance's field, the transform to the user's units, the report of its inference and the scan that it saw:
-    those that the run knows as they are (unless the user says what to observe), the others inferred."""
+    those that the run knows as they are (unless the user says what to observe), the others inferred. One that cannot be
+    read is named and joins `left_out`."""
     new = [id for id in shapes if id not in model.instances or config["observe"] is not None]
     bar = tqdm(total=len(shapes), desc="evaluate", unit=" shape", leave=False, disable=not sys.stderr.isatty(), delay=1)
     with bar:
@@ -63,16 +67,33 @@ def evaluated_fields(config: dict[str, Any], model: Model, data: ShapeData, shap
             )
         for start in range(0, len(new), config["together"]):  # no more of them in memory than are inferred together
             part = new[start : start + config["together"]]
-            seen, transforms = [], []
+            read, seen, transforms = [], [], []
             for number, id in enumerate(part, start):
-                shape = shapes[id]()
+                shape = or_left_out(id, shapes[id], left_out)
+                if shape is None:
+                    continue
+                read.append(id)
                 seen.append(shown(model, config, known(shape), None, number))
                 transforms.append(shape.transform)
-            for id, transform, observation, made in zip(part, transforms, seen, infer(model, seen, config), strict=True):
+            if not read:
+                continue
+            for id, transform, observation, made in zip(read, transforms, seen, infer(model, seen, config), strict=True):
                 scan = None if observation.points is None else transform.to_original(observation.points)
                 assert isinstance(made.field, Field)
                 yield id, made.field, transform, made.report, scan
                 bar.update()
+
+
+def or_left_out(id: str, read: Callable[[], Any], left_out: list[str]) -> Any:
+    """What `read` gives; None where it fails, and then `id` is named with the reason and joins `left_out`."""
+    try:
+        return read()
+    except DiskError:
+        raise
+    except NifError as error:
+        left_out.append(id)
+        tqdm.write(f"{id}: left out: {error}", file=sys.stdout)
+        return None
 
 
 def inside_of(field: Field, transform: Transform, device: torch.device) -> Callable[[np.ndarray], np.ndarray]:

@@ -161,6 +161,25 @@ def test_evaluate_known_and_new_shapes(nif, round_run):
     assert all("test" in id for id in report["inferred"])
 
 
+def test_evaluate_leaves_out_what_cannot_be_read_and_ends_with_one(nif, round_run, octahedron):
+    Path("folder").mkdir()
+    octahedron.rename("folder/good.ply")
+    Path("folder/bad.ply").write_bytes(Path("folder/good.ply").read_bytes()[:-30])
+    Path("folder/._good.obj").write_bytes(b"\0\5\26\7")  # no input: macOS leaves them
+    data = ["data=meshes", "data.path=folder", "data.samples=500", "data.surface_samples=100", "split=all"]
+    out = nif("evaluate", f"run={round_run}", *data, "protocol=onet", "output=a.json", *FEW)
+    assert out.code == 1
+    assert "bad: left out: " in out.out
+    assert "1 of 2 shapes were left out" in out.error
+    report = json.loads(Path("a.json").read_text())
+    assert report["left_out"] == ["bad"]
+    assert list(report["protocol"]["onet"]["instances"]) == ["good"]
+    Path("folder/good.ply").unlink()
+    out = nif("evaluate", f"run={round_run}", *data, "protocol=onet", "output=b.json", *FEW)
+    assert out.code == 1
+    assert "none of the 1 shapes" in out.error
+
+
 def test_evaluate_counts_empty_meshes(nif, round_run):
     path = round_run / "checkpoints" / "last.ckpt"
     checkpoint = torch.load(path, weights_only=True)

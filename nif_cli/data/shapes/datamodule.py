@@ -43,6 +43,7 @@ class ShapeData(Data):
     """
 
     holds = "distances"  # what a source has, in words
+    instead = "run nif prepare on the meshes to make them"  # what to do where a model needs more
 
     def __init__(
         self,
@@ -175,9 +176,7 @@ class ShapeData(Data):
             "surface": "surface points",
         }[what]
         where = f"{len(lacking)} of {len(shapes)} shapes lack them ({lacking[0].id}, ...)" if len(lacking) < len(shapes) else ""
-        raise NifError(
-            f"this data holds {self.holds}, {model} needs {words}; {where or 'run nif prepare on the meshes to make them'}"
-        )
+        raise NifError(f"this data holds {self.holds}, {model} needs {words}; {where or self.instead}")
 
     def _require_look(self, look: ConditioningSpec) -> None:
         """NifError unless every shape can be shown as `look` asks for."""

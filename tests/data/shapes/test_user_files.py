@@ -150,3 +150,54 @@ def test_files_that_say_nothing(tmp_path, name, write, word):
     with pytest.raises(NifError, match=word) as error:
         read(tmp_path / name)
     assert name in str(error.value)
+
+
+@pytest.mark.parametrize("shape", ["ball", "long", "knot"])
+@pytest.mark.parametrize("away", [0.0, 5e5])
+def test_normals_that_point_inwards_are_said_wherever_the_cloud_lies_and_turned_on_request(tmp_path, shape, away):
+    made = {"ball": trimesh.creation.icosphere(3), "long": trimesh.creation.capsule(9, 1), "knot": trimesh.creation.torus(2, 0.4)}
+    points, faces = trimesh.sample.sample_surface(made[shape], 3000, seed=0)
+    normals = made[shape].face_normals[faces]
+    np.save(tmp_path / "out.npy", np.column_stack((points + away, normals)))
+    np.save(tmp_path / "in.npy", np.column_stack((points + away, -normals)))
+    assert read(tmp_path / "out.npy").notes == []
+    given = read(tmp_path / "in.npy")
+    assert "point inwards" in given.notes[0]
+    given.turn()
+    assert np.allclose(given.seen.normals, normals, atol=1e-6)
+    assert given.notes == ["normals turned"]
+
+
+def test_colours_are_no_normals(tmp_path, cloud, rng):
+    from nif_cli import NifError
+
+    np.savetxt(tmp_path / "bytes.xyz", np.column_stack((cloud[:, :3], rng.integers(0, 256, (400, 3)))))
+    np.savetxt(tmp_path / "parts.xyz", np.column_stack((cloud[:, :3], rng.random((400, 3)))))
+    for name in ("bytes", "parts"):
+        given = read(tmp_path / f"{name}.xyz")
+        assert given.seen.normals is None
+        assert "colours" in given.notes[0]
+    np.savetxt(tmp_path / "neither.xyz", np.column_stack((cloud[:, :3], 3 * rng.standard_normal((400, 3)))))
+    with pytest.raises(NifError, match="no normals"):
+        read(tmp_path / "neither.xyz")
+
+
+def test_arrays_of_other_names_are_read_or_the_wanted_ones_named(tmp_path, cloud):
+    from nif_cli import NifError
+
+    np.savez(tmp_path / "a.npz", xyz=cloud[:, :3], rgb=np.zeros((400, 3), np.uint8))
+    given = read(tmp_path / "a.npz")
+    assert np.allclose(given.seen.points, cloud[:, :3])
+    assert "'xyz' is read as its points" in given.notes[0]
+    np.savez(tmp_path / "b.npz", where=cloud[:, :3])
+    with pytest.raises(NifError, match="its arrays are where; wanted are points"):
+        read(tmp_path / "b.npz")
+
+
+def test_hidden_files_are_no_input(tmp_path, cloud):
+    from nif_cli.data.shapes.user_files import input_files
+
+    for name in ("a.npy", "._a.npy", ".git/b.npy"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        np.save(tmp_path / name, cloud)
+    assert input_files(tmp_path) == [tmp_path / "a.npy"]

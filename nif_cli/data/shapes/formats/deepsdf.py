@@ -81,7 +81,7 @@ def read_split(root: Path, split: str | Path | None = None) -> list[Entry]:
 def split_entries(path: Path) -> list[Entry]:
     """The shapes that a split file names, in its order; each name is that of a file in its folder. NifError otherwise."""
     entries = []
-    for dataset, classes in read_json(path, "a split of DeepSDF").items():
+    for dataset, classes in read_json(path, "a split of DeepSDF, {dataset: {class: [ids]}},").items():
         if not isinstance(classes, dict) or not all(isinstance(names, list) for names in classes.values()):
             raise NifError(f"{path}: not a split of DeepSDF, which is JSON like {{dataset: {{class: [ids]}}}}")
         entries += [
