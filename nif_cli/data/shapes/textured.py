@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,10 +23,11 @@ from nif_cli.data.shapes.samples import ShapeSamples
 from nif_cli.geometry.mesh import clean, load_mesh, mesh_files
 from nif_cli.geometry.repair import solid
 from nif_cli.untrusted import PICTURES as PICTURE_FORMATS
-from nif_cli.untrusted import reading, regular, shown
+from nif_cli.untrusted import one_line, reading, regular, shown
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tga", ".tif", ".tiff")
 TEXELS = 2**26  # of a texture: as float32 they take 800 MiB
+FILE_BYTES = 2**30  # of a material file or a texture
 GREY = np.array([0.6, 0.6, 0.6])  # of what has no colour
 ColoredSamples = tuple[Float[np.ndarray, "N 3"], Float[np.ndarray, "N 3"], Float[np.ndarray, "N 3"]]
 
@@ -78,43 +80,68 @@ def painted_ball() -> trimesh.Trimesh:
 
 
 class _Beside(FilePathResolver):
-    """Files below the mesh's folder, and pictures in the folders beside it (ShapeNet: models/ and images/), no others."""
+    """Files below the mesh's folder, and pictures in the folders beside it (ShapeNet: models/ and images/), no others.
+    trimesh goes on without what is refused; `lost` says why, by name."""
+
+    def __init__(self, path: Path):
+        super().__init__(str(path))
+        self.asked, self.texels = "", 0
+        self.lost, self.images = dict[str, str](), dict[str, Image.Image]()
 
     def get(self, name: str) -> bytes:
-        folder = Path(self.parent).resolve()
-        path = (folder / name.strip()).resolve()
-        around = folder.parent if path.suffix.lower() in PICTURES else folder
-        if not path.is_relative_to(around):
-            raise NifError(f"{shown(name)}: leads out of the mesh's folder; put a copy beside it")
-        return regular(path).read_bytes()
+        self.asked = name.strip()
+        try:
+            folder = Path(self.parent).resolve()
+            path = (folder / self.asked).resolve()
+            around = folder.parent if path.suffix.lower() in PICTURES else folder
+            if not path.is_relative_to(around):
+                raise NifError(f"{shown(name)}: leads out of the mesh's folder; put a copy beside it")
+            if regular(path).stat().st_size > FILE_BYTES:
+                raise NifError(f"{path}: {path.stat().st_size:,} bytes; at most {FILE_BYTES:,}")
+            return path.read_bytes()
+        except (NifError, OSError, ValueError, RuntimeError) as error:
+            self.lost.setdefault(self.asked, one_line(error))
+            raise
 
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Within, the pictures that trimesh opens are of an allowed format (EPS would start a program), and counted first."""
+        opened, limit = Image.open, Image.MAX_IMAGE_PIXELS
 
-@contextmanager
-def _measured(path: Path) -> Iterator[None]:
-    """Within, the pictures that trimesh opens are of an allowed format (EPS would start a program), and counted first."""
-    opened, size = Image.open, path.stat().st_size
+        def measured(file: Any, mode: Literal["r"] = "r", formats: Any = None) -> Image.Image:
+            name, self.asked = self.asked, ""  # none: a picture within the file
+            if name and name in self.images:  # many materials may share one
+                return self.images[name]
+            try:
+                image = opened(file, mode, (*PICTURE_FORMATS, "TGA"))
+                self.texels += image.width * image.height
+                if image.width * image.height > TEXELS or self.texels > 16 * TEXELS:
+                    size = f"{image.width:,} x {image.height:,} pixels; at most {TEXELS:,}, {16 * TEXELS:,} in all"
+                    raise NifError(f"{shown(name or 'a picture within')}: a texture of {size}")
+                if name:
+                    self.images[name] = image
+                return image
+            except Exception as error:
+                said = one_line(error) if isinstance(error, NifError) else f"{shown(name)}: no picture of an allowed format"
+                self.lost.setdefault(name, said)
+                raise
 
-    def measured(file: Any, mode: Literal["r"] = "r", formats: Any = None) -> Image.Image:
-        image = opened(file, mode, (*PICTURE_FORMATS, "TGA"))
-        if image.width * image.height > TEXELS:
-            raise NifError(f"{path}: a texture of {image.width:,} x {image.height:,} pixels; at most {TEXELS:,} in all")
-        return image
-
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    Image.open = measured  # type: ignore[assignment]
-    try:
-        with reading(path, f"a coloured mesh ({size:,} bytes)"):
+        Image.MAX_IMAGE_PIXELS, Image.open = None, measured  # type: ignore[assignment]
+        try:
             yield
-    finally:
-        Image.open, Image.MAX_IMAGE_PIXELS = opened, limit
+        finally:
+            Image.open, Image.MAX_IMAGE_PIXELS = opened, limit
 
 
 def coloured_parts(path: Path) -> list[trimesh.Trimesh]:
     """The meshes of a file with their own colours or textures, in the file's units; NifError where nothing is coloured."""
-    regular(path)
-    with _measured(path):  # trimesh's readers raise whatever the file makes them stumble over
-        scene = trimesh.load_scene(path, process=False, allow_remote=False, resolver=_Beside(str(path)))
+    size, beside = regular(path).stat().st_size, _Beside(path)
+    with beside.measuring(), reading(path, f"a coloured mesh ({size:,} bytes)"):  # trimesh raises whatever it stumbles over
+        scene = trimesh.load_scene(path, process=False, allow_remote=False, resolver=beside)
         parts = [part for part in scene.dump() if isinstance(part, trimesh.Trimesh) and len(part.faces)]
+    if beside.lost:
+        first = next(iter(beside.lost.values()))
+        warnings.warn(f"{path}: {len(beside.lost)} of its material files or textures left out ({first})", stacklevel=2)
     if all(_kind(part) == "nothing" for part in parts):
         raise NifError(f"{path}: it has no colours: neither of vertices or faces nor a texture; model=sdf learns its shape alone")
     return _without_hidden(parts)

@@ -2,6 +2,8 @@
 
 import os
 import subprocess
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -100,3 +102,44 @@ def test_textures_are_pictures_beside_the_mesh(tmp_path, monkeypatch, texture):
         return
     colors = sample_colors(parts, 10, np.random.default_rng(0))[2]
     assert not (colors == [1, 0, 0]).all(1).any()
+
+
+@pytest.mark.parametrize("what", ["eps", "text", "missing", "fifo", "outside", "bomb", "material fifo", "material outside"])
+def test_a_texture_or_material_left_out_is_said(tmp_path, what):
+    """trimesh goes on without it, and the colours are others than the file's."""
+    folder = tmp_path / "far" / "models"
+    folder.mkdir(parents=True)
+    library = "../../a.mtl" if what == "material outside" else "a.mtl"
+    corners = "v 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 0 1\n"
+    (folder / "a.obj").write_text(f"mtllib {library}\n{corners}usemtl m\nf 1/1 2/2 3/3\n")
+    texture = "../../x.png" if what == "outside" else "x.png"
+    if what == "material fifo":
+        os.mkfifo(folder / "a.mtl")
+    else:
+        (folder / library).write_text(f"newmtl m\nmap_Kd {texture}\n")
+    if what in ("eps", "text"):
+        (folder / texture).write_bytes(EPS if what == "eps" else b"hello")
+    elif what == "fifo":
+        os.mkfifo(folder / texture)
+    elif what == "bomb":
+        Image.new("1", (9000, 9000)).save(folder / texture)
+    elif what == "outside":
+        Image.new("RGB", (2, 2)).save(folder / texture)
+    lost = library if what.startswith("material") else texture
+    with pytest.warns(UserWarning, match=rf"a\.obj: 1 of its material files or textures left out \(.*{Path(lost).name}"):
+        coloured_parts(folder / "a.obj")
+
+
+@pytest.mark.parametrize("files", [1, 100])
+def test_textures_are_counted_together(tmp_path, files):
+    """Many materials may share a picture; many pictures are not unpacked without an end."""
+    for n in range(files):
+        Image.new("1", (3400, 3400)).save(tmp_path / f"{n}.png")
+    (tmp_path / "a.mtl").write_text("".join(f"newmtl m{i}\nmap_Kd {i % files}.png\n" for i in range(100)))
+    (tmp_path / "a.obj").write_text(
+        "mtllib a.mtl\nv 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 0 1\nusemtl m99\nf 1/1 2/2 3/3\n"
+    )
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        coloured_parts(tmp_path / "a.obj")
+    assert any("in all" in str(w.message) for w in said) == (files > 1)
