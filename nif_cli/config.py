@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nif_cli import NifError
 from nif_cli.moved import today, with_todays_keys
-from nif_cli.untrusted import shown
+from nif_cli.untrusted import shown, whole
 from nif_cli.words import paste, quoted
 
 # A class may be built when its own __module__ begins so. Functions never, and nothing else: configs and checkpoints
@@ -393,10 +393,22 @@ def build(node: Any, where: str, *, allowed: tuple[str, ...] = ALLOWED, **given:
     if "_target_" not in node:
         return inner
     cls = locate(node["_target_"], where, allowed)
+    inner = _whole_numbers(cls, inner, where)
     if node.get("_partial_"):
         return functools.partial(cls, **inner, **given)
     with blame(where):
         return cls(**{**inner, **given})
+
+
+def _whole_numbers(cls: Any, given: dict[str, Any], where: str) -> dict[str, Any]:
+    """What is `given` to a constructor, its ints whole: many would take 1e308 and stumble over it much later."""
+    try:
+        declared = inspect.signature(cls).parameters
+    except (TypeError, ValueError):  # some classes written in C have none
+        return given
+    ints = {k for k in given if k in declared and declared[k].annotation in (int, "int", "int | None")}
+    ints = {k for k in ints if given[k] is not None and not isinstance(given[k], int)}
+    return {**given, **{k: whole(given[k], f"{where}.{k}", -(2**31)) for k in ints}}
 
 
 class blame:

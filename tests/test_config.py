@@ -341,6 +341,17 @@ def test_what_a_constructor_says_names_the_node():
         build({"_target_": "nif_cli.fields.encodings.Positional", "dim": 3, "frequencies": 0}, "encoding")
 
 
+@pytest.mark.parametrize("value", [1e308, float("nan"), 0.5, "many", [3]])
+def test_what_a_constructor_declares_whole_is_whole(value):
+    """Also where it would not stumble over it at once, as a checkpoint's configuration may say anything."""
+    node = {"_target_": "nif_cli.encoders.pointcloud.PointNet", "code_size": 8, "width": 8, "blocks": 1}
+    with pytest.raises(NifError, match=r"^encoder\.points .*whole number|^encoder\.points .*must be a number"):
+        build({**node, "points": value}, "encoder")
+    made = build({**node, "points": 30.0}, "encoder")
+    assert isinstance(made.size, int)
+    assert made.size == 30
+
+
 def test_suggestions_are_close_or_all():
     assert did_you_mean("modle", ["model", "data"]) == "; did you mean 'model'?"
     assert did_you_mean("zzz", ["model", "data"]) == "; there are model, data"
