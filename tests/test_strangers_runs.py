@@ -178,3 +178,26 @@ def test_early_stopping_stops(nif, tiny):
     done = nif("train", *tiny, "data.count=2", *sets, "output_dir=made")
     assert done.code == 0, done.err
     assert "\n20 steps" in done.out
+
+
+@pytest.mark.parametrize("steps", [12, 25])
+def test_the_closing_look_is_everybodys(nif, tiny, tmp_path, steps):
+    """A training that ends before, or between, looks at the held-out data: what judges by it is asked once more."""
+    sets = [*tiny, "data.count=2", f"trainer.max_steps={steps}", *(["+trainer.val_check_interval=10"] if steps == 25 else [])]
+    node = "+callbacks.x._target_=pytorch_lightning.callbacks"
+    done = nif("train", *sets, f"{node}.ModelCheckpoint", "+callbacks.x.monitor=val/loss", "+callbacks.x.save_top_k=-1")
+    assert done.code == 0, done.err
+    kept = {path.name.partition("step=")[2] for path in tmp_path.rglob("model_checkpoints/*.ckpt")}
+    assert kept == ({"12.ckpt"} if steps == 12 else {"10.ckpt", "20.ckpt", "25.ckpt"})
+    for name in ("ModelCheckpoint", "EarlyStopping"):
+        done = nif("train", *sets, f"{node}.{name}", "+callbacks.x.monitor=val/los", f"output_dir={name}")
+        assert "val/los" in done.error
+        assert steps == 25 or (tmp_path / name / "checkpoints" / "last.ckpt").is_file()  # nothing is lost of what was trained
+
+
+def test_the_closing_look_has_every_metric(nif, tiny, tmp_path):
+    sets = [*tiny[:-3], "model=occupancy", "data=toy_shapes", "data.count=2"]
+    node = "+callbacks.x._target_=pytorch_lightning.callbacks.ModelCheckpoint"
+    done = nif("train", *sets, node, "+callbacks.x.monitor=val/iou", "+callbacks.x.mode=max", "output_dir=made")
+    assert done.code == 0, done.err
+    assert list(tmp_path.glob("made/model_checkpoints/*.ckpt"))

@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Timer
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, Timer
 from pytorch_lightning.loggers import TensorBoardLogger
 from tqdm import tqdm
 
@@ -26,6 +26,7 @@ from nif_cli.rendering.images import overview, surface_image
 from nif_cli.rendering.volume import RadianceField
 from nif_cli.training.csv_logger import CsvLogger
 from nif_cli.training.lightning import Training
+from nif_cli.untrusted import shown
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 FIRST = 2.0  # seconds after which a run is saved for the first time
@@ -98,15 +99,18 @@ class Checkpoints(pl.Callback):
             self.save(trainer, "best")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._validated != trainer.global_step:  # the training ended between two looks at the held-out points
+        closing = self._validated != trainer.global_step
+        if closing:  # the training ended between two looks at the held-out points
             assert isinstance(pl_module, Training)
             values = pl_module.model.held_out(trainer.datamodule.val_dataloader())  # type: ignore[attr-defined]
-            trainer.callback_metrics["val/loss"] = torch.tensor(values["val/loss"])
+            trainer.callback_metrics.update({name: torch.tensor(value) for name, value in values.items()})
             for logger in trainer.loggers:
                 logger.log_metrics(values, trainer.global_step)
             self.on_validation_end(trainer, pl_module)
         self.save(trainer, "last")
         self._restore()
+        if closing:
+            _ask_others(trainer, pl_module)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self._restore()
@@ -129,6 +133,19 @@ class Checkpoints(pl.Callback):
         if name == "last":
             self._saved = time.monotonic()
             self._wait = distance(self._saved - self._began, self._saved - began, self.every)
+
+
+def _ask_others(trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    """What judges by a metric is asked at the closing look too: of a short run it is the only one. NifError where there is
+    no such metric; the run has been saved."""
+    for other in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(other, ModelCheckpoint | EarlyStopping) and other.monitor:
+            if other.monitor not in trainer.callback_metrics and getattr(other, "strict", True):
+                known = ", ".join(sorted(trainer.callback_metrics))
+                raise NifError(
+                    f"callbacks: {type(other).__name__}: no metric '{shown(other.monitor)}' to monitor; there are {known}"
+                )
+            other.on_validation_end(trainer, pl_module)
 
 
 def distance(trained: float, took: float, every: float) -> float:
