@@ -10,6 +10,8 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator
 
+from nif_cli import NifError
+
 PATHS = (
     *("input", "output", "run", "resume", "init_from", "output_dir", "folder", "data_root", "mesh", "reference", "scan"),
     *("path", "normalise", "split", "dataset", "category", "shape", "appearance"),
@@ -43,6 +45,8 @@ def holds_a_path(key: str) -> bool:
 
 
 def _word(word: str, sweeping: bool) -> str:
+    if word.startswith("="):  # Hydra takes it for a group without a name
+        raise NifError(f"{word[:300]}: no key before '='; a word is key=value")
     found = KEY.fullmatch(word)
     if not found:
         return word

@@ -8,7 +8,9 @@ import pytest
 import yaml
 
 import nif_cli.runs
+from nif_cli import NifError
 from nif_cli.config import started
+from nif_cli.training.lightning_parts import kept_inside
 
 
 def change(run: Path, **values: object) -> None:
@@ -201,3 +203,41 @@ def test_the_closing_look_has_every_metric(nif, tiny, tmp_path):
     done = nif("train", *sets, node, "+callbacks.x.monitor=val/iou", "+callbacks.x.mode=max", "output_dir=made")
     assert done.code == 0, done.err
     assert list(tmp_path.glob("made/model_checkpoints/*.ckpt"))
+
+
+@pytest.mark.parametrize(
+    "filename",
+    [
+        "{step:c}./{step:c}./x",
+        "{epoch:zz}",
+        "{step:9999999999}",
+        "{val/loss:d}",
+        "{",
+        "}",
+        "{}",
+        "{0}",
+        "{step!r}",
+        "{a:.99f}",
+        "x" * 300,
+    ],
+)
+def test_a_filename_is_short_and_has_fields_of_numbers(tmp_path, filename):
+    """Lightning hands it to str.format: `c` makes dots and slashes, a width gigabytes."""
+    node = {"_target_": "pytorch_lightning.callbacks.ModelCheckpoint", "filename": filename}
+    with pytest.raises(NifError, match="filename"):
+        kept_inside({"x": node}, "callbacks", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "filename", ["plain", "{epoch}-{step}", "{step:06d}", "{epoch:02d}-{val/loss:.3f}", "{val/loss:.1e}", "{nothing:.2f}"]
+)
+def test_filenames_that_work(nif, tiny, tmp_path, filename):
+    node = "+callbacks.x._target_=pytorch_lightning.callbacks.ModelCheckpoint"
+    done = nif("train", *tiny, "data.count=1", node, f"+callbacks.x.filename='{filename}'", "output_dir=made")
+    assert done.code == 0, done.err
+    assert len(list(tmp_path.glob("made/model_checkpoints/**/*.ckpt"))) == 1
+
+
+def test_rows_are_flushed_every_so_often(nif, tiny):
+    node = "+logger.x._target_=pytorch_lightning.loggers.CSVLogger"
+    assert "at least 1" in nif("train", *tiny, node, "+logger.x.flush_logs_every_n_steps=0").error

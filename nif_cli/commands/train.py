@@ -41,7 +41,7 @@ from nif_cli.words import paste
 
 FOLDER = "NIF_RUN_FOLDER"
 MISFITS = (TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError)  # what a stranger's state ends in
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENAMETOOLONG)
 
 
 def main(cfg: DictConfig) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,10 @@ from nif_cli.config import build
 from nif_cli.untrusted import one_line, shown
 
 FOLDERS = ("dirpath", "log_dir", "root_dir")  # keys that Lightning takes relative to the working folder
+LONGEST = 100  # bytes of a part of a path that a configuration names
+# What str.format makes of a field is a short number: a width may fill the memory, {step:c} is any character of a path
+FIELD = r"\{(?:(?:epoch|step)(?::0?\d?d?)?|[A-Za-z_][\w/ -]*(?::0?\d?(?:\.\d)?[efg]?)?)\}"
+FILENAME = re.compile(rf"(?:[^{{}}]|{FIELD})*")
 
 
 def kept_inside(node: Any, where: str, run: Path) -> Any:
@@ -30,11 +35,19 @@ def kept_inside(node: Any, where: str, run: Path) -> Any:
     if not target or target.startswith("nif_cli."):
         return node
     for key, value in node.items():
+        if key.startswith("flush_logs_every") and isinstance(value, int) and value < 1:
+            raise NifError(f"{where}.{key}={value}: must be at least 1")
         text = str(value).removeprefix("file:") if isinstance(value, str) else ""
         if not inside(text):
             raise NifError(f"{where}.{key}={shown(value)}: refused, it leads out of the run folder; give a name in it")
+        if any(len(part.encode(errors="replace")) > LONGEST for part in text.split("/")):
+            raise NifError(f"{where}.{key}={shown(value, 60)}: too long for a name; give at most {LONGEST} bytes")
     if target.endswith(".ModelCheckpoint"):  # apart from our own: both may have a last.ckpt
         node["dirpath"] = node.get("dirpath") or "model_checkpoints"
+        if not FILENAME.fullmatch(str(node.get("filename") or "")):
+            raise NifError(
+                f"{where}.filename={shown(node['filename'])}: its fields are as {{epoch}}, {{step:06d}}, {{val/loss:.3f}}"
+            )
         if node.get("monitor"):
             node.setdefault("save_on_train_epoch_end", False)
     if target.endswith(".EarlyStopping"):  # after each look at the held-out data: before one there is nothing to judge by
