@@ -87,7 +87,7 @@ def main(cfg: DictConfig) -> None:
     empty, reports, began = [], {}, time.monotonic()
     left_out: list[str] = []
     for id, field, transform, report, scan in evaluated_fields(config, model, data, shapes, left_out):
-        truth = or_left_out(id, partial(data.truth, id), left_out)
+        truth = or_left_out(id, partial(data.truth, id), left_out, len(shapes))
         if truth is None:
             continue
         mesh = extract_mesh(field, config["resolution"], sparse=config["method"] == "sparse", device=device)

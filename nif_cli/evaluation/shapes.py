@@ -69,7 +69,7 @@ def evaluated_fields(
             part = new[start : start + config["together"]]
             read, seen, transforms = [], [], []
             for number, id in enumerate(part, start):
-                shape = or_left_out(id, shapes[id], left_out)
+                shape = or_left_out(id, shapes[id], left_out, len(shapes))
                 if shape is None:
                     continue
                 read.append(id)
@@ -84,13 +84,16 @@ def evaluated_fields(
                 bar.update()
 
 
-def or_left_out(id: str, read: Callable[[], Any], left_out: list[str]) -> Any:
-    """What `read` gives; None where it fails, and then `id` is named with the reason and joins `left_out`."""
+def or_left_out(id: str, read: Callable[[], Any], left_out: list[str], of: int) -> Any:
+    """What `read` gives; None where it fails, and then `id` is named with the reason and joins `left_out`. The reason is
+    raised where there is only one shape to go on with."""
     try:
         return read()
     except DiskError:
         raise
     except NifError as error:
+        if of == 1:
+            raise
         left_out.append(id)
         tqdm.write(f"{id}: left out: {error}", file=sys.stdout)
         return None
