@@ -177,7 +177,11 @@ def test_evaluate_leaves_out_what_cannot_be_read_and_ends_with_one(nif, round_ru
     Path("folder/good.ply").unlink()
     out = nif("evaluate", f"run={round_run}", *data, "protocol=onet", "output=b.json", *FEW)
     assert out.code == 1
-    assert "none of the 1 shapes" in out.error
+    assert "bad.ply" in out.error  # the only one says why by itself
+    Path("folder/worse.ply").write_bytes(Path("folder/bad.ply").read_bytes())
+    out = nif("evaluate", f"run={round_run}", *data, "protocol=onet", "output=b.json", *FEW)
+    assert out.code == 1
+    assert "none of the 2 shapes" in out.error
 
 
 def test_evaluate_counts_empty_meshes(nif, round_run):
