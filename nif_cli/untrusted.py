@@ -149,11 +149,27 @@ def opened_image(path: Path) -> Iterator[Image.Image]:
     try:
         with reading(path, "a picture"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's limits are not ours
+            _check_chunks(path)
             with Image.open(path, formats=PICTURES) as image:
                 check_pixels(path, image.width, image.height)
                 yield image
     finally:
         Image.MAX_IMAGE_PIXELS = limit
+
+
+def _check_chunks(path: Path) -> None:
+    """NifError if a chunk of a PNG promises more than the file holds: Pillow asks for it all at once. A cut last IDAT is
+    Pillow's to refuse, in the same way."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if file.read(8) != b"\x89PNG\r\n\x1a\n":
+            return
+        while len(head := file.read(8)) == 8 and head[4:] != b"IEND":
+            length = int.from_bytes(head[:4], "big")
+            if length > size - file.tell():
+                name = shown(head[4:].decode("latin-1"))
+                raise NifError(f"{path}: truncated: its {name} chunk promises {length:,} bytes, {size - file.tell():,} are left")
+            file.seek(length + 4, 1)
 
 
 def check_pixels(path: Path, width: int, height: int) -> None:

@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from nif_cli import NifError, runs
 from nif_cli.data.shapes.formats.voxels import read_grids, write_binvox
 from nif_cli.data.shapes.user_files import read_inputs
 from nif_cli.files import safe_name
 from nif_cli.geometry.voxels import voxel_distance, voxel_mesh
-from nif_cli.untrusted import npz_headers, read_npy, read_npz, read_torch
+from nif_cli.untrusted import npz_headers, opened_image, read_npy, read_npz, read_torch
 
 
 def npy(shape: object, descr: object = "<f4", body: bytes = b"") -> bytes:
@@ -101,6 +102,18 @@ def test_a_member_that_promises_more_than_it_has(tmp_path: Path) -> None:
         archive.writestr("points.npy", npy((10**9, 3)))
     with pytest.raises(NifError, match="truncated: its header promises 12,000,000,000 bytes"):
         read_npz(path, ("points",), "points")
+
+
+def test_a_chunk_of_a_png_that_promises_more_than_the_file_has(tmp_path: Path) -> None:
+    """Pillow asks the memory for what a chunk promises, before it reads."""
+    path = tmp_path / "a.png"
+    Image.new("RGB", (8, 8)).save(path)
+    data = bytearray(path.read_bytes())
+    place = data.index(b"IDAT") - 4
+    data[place : place + 4] = (2**31 - 1).to_bytes(4, "big")
+    path.write_bytes(data)
+    with pytest.raises(NifError, match=r"a\.png: truncated: its IDAT chunk promises 2,147,483,647 bytes"), opened_image(path):
+        pass
 
 
 @pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.xyz", "a.ply", "a.binvox", "a.png", "last.ckpt"])

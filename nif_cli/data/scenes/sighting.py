@@ -81,11 +81,36 @@ def share_of_rays(scene: Scene, views: int = 64, rays: int = 128) -> float:
     return float(torch.cat(found).mean()) if found else 0.0
 
 
+def blind(scene: Scene, across: int = 65) -> str:
+    """What there is to say of pixels to which a lens sends no direction, corners included; nothing where there are none.
+    NifError for a lens that sends one to none."""
+    notes = []
+    first = {view.camera: view.name for view in reversed((*scene.train, *scene.test))}
+    for camera, name in first.items():
+        rows, columns = (torch.linspace(0.5, n - 0.5, across, dtype=torch.float64) for n in (camera.height, camera.width))
+        pixels = torch.cartesian_prod(columns, rows)
+        found = torch.isfinite(unproject(camera.parameters.expand(len(pixels), -1), pixels, camera.kind)).all(1)
+        if bool(found.all()):
+            continue
+        share = 1 - float(found.double().mean())
+        terms = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
+        lens = ", ".join(f"{k} {getattr(camera, k):g}" for k in terms if getattr(camera, k)) or f"f {camera.fx:g}"
+        if share == 1:
+            raise NifError(f"{scene.id}: the {camera.kind} lens of {name} ({lens}) sends no light to any pixel")
+        notes.append(f"{max(share, 0.001):.1%} of the pixels of {name} have no direction by its {camera.kind} lens ({lens})")
+    if not notes:
+        return ""
+    more = f", and so in {len(notes) - 1:,} other lenses" if len(notes) > 1 else ""
+    doubtful = "" if all(camera.kind == "fisheye" for camera in first) else "doubtful: "  # a fisheye's corners are black
+    return f"; {doubtful}{notes[0]}{more}: they are left out"
+
+
 def sighted(scene: Scene, keys: str, axes: str | None) -> str:
     """What there is to say of a scene before training; nothing where all is well. `keys` name what moves or scales its box,
     `axes` what its cameras' axes were taken for, where another choice is open. NifError where no ray meets the box."""
+    lenses = blind(scene)
     if scene.ndc is not None or not scene.train:
-        return ""
+        return lenses
     poses = np.stack([v.pose.double().numpy() for v in scene.train])
     notes = []
     if axes is not None and looks_away(poses):
@@ -109,7 +134,7 @@ def sighted(scene: Scene, keys: str, axes: str | None) -> str:
         notes.append(f"{_percent(share)} of the training rays meet its box ({box}), while the {there}: see {keys}")
     if share < NONE:
         raise NifError(f"{scene.id}: nothing can be learned: {'; '.join(reversed(notes))}")
-    return "".join(f"; doubtful: {note}" for note in notes)
+    return lenses + "".join(f"; doubtful: {note}" for note in notes)
 
 
 def _percent(share: float) -> str:

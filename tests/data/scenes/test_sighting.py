@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -100,6 +101,19 @@ def test_a_scene_that_no_ray_meets_is_refused_with_the_keys(scene):
     said = scene("transforms", move=(3.0, 2.0, 0.5), place="file").report
     assert "doubtful: only" in said
     assert "of the training rays meet its box" in said
+
+
+def test_pixels_to_which_the_lens_sends_nothing_are_counted(scene):
+    """r (1 + k1 r^2) is largest at r = (-3 k1)^-0.5 and turns back there: pixels beyond that radius see no direction."""
+    k1 = -1.6
+    y, x = np.mgrid[-5:5:101j, -10:10:201j] / 25
+    beyond = np.hypot(x, y) > 2 / 3 * (-3 * k1) ** -0.5
+    report = scene("transforms", file={"k1": k1}).report
+    assert "doubtful: " in report
+    share = float(re.search(r"([0-9.]+)% of the pixels of 00.png have no direction", report)[1]) / 100
+    assert share == pytest.approx(beyond.mean(), abs=0.02)
+    assert "(k1 -1.6)" in report
+    assert "direction" not in scene("transforms", file={"k1": -0.05}).report
 
 
 def test_near_beyond_what_is_looked_at(scene):
