@@ -9,7 +9,8 @@ __version__ = "0.1.0"
 
 
 class NifError(Exception):
-    """Something the user can mend. The message is one or two lines: which file or key, what is wrong, what would be right."""
+    """Something the user can mend. The message is one or two lines: which file or key, what is wrong, what
+    would be right."""
 
 
 def conf_folder() -> Path:

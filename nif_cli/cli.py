@@ -1,4 +1,5 @@
-"""The dispatcher: `nif <command> [overrides]`. Everything heavy is imported inside, so that help and completion are instant."""
+"""The dispatcher: `nif <command> [overrides]`. Everything heavy is imported inside, so that help and
+completion are instant."""
 
 from __future__ import annotations
 
@@ -31,29 +32,34 @@ EXAMPLES = {
   nif train                                                    a DeepSDF auto-decoder on built-in shapes
   nif train model=sdf data.path=bunny.obj                      one shape, one network
   nif train model=deepsdf data=meshes data.path=chairs/        a folder of meshes, a code for each
-  nif train model=metasdf data=voxels data.path=chairs.npz data.test=100     weights that become any chair in a few steps
+  nif train model=metasdf data=voxels data.path=chairs.npz data.test=100
+      weights that become any chair in a few steps
   nif train model=metasdf data=image data.path=photos/ data.test=20 field.first_omega=30   ... or any picture
   nif train model=sdf field=fourier data.path=bunny.obj model.lr=5e-4 trainer.max_time=00:00:10:00
-  nif train experiment=sdf_fast data.path=bunny.obj            one shape in a minute; sdf_sal data=points from a scan
+  nif train experiment=sdf_fast data.path=bunny.obj  one shape in a minute; sdf_sal data=points from a scan
   nif train model=image data.path=photo.jpg                    a picture; model=texture a coloured mesh
   nif train -m experiment=frequencies field=relu,siren,hash data.path=photo.jpg   fields side by side
-  nif train model=nerf data=transforms data.root=fox/ data.downscale=2     a scene from photographs; also blender, llff, colmap
+  nif train model=nerf data=transforms data.root=fox/ data.downscale=2
+      a scene from photographs; also blender, llff, colmap
   nif train model=occupancy data=meshes data.path=chairs/ data.test=20     shapes from point clouds
   nif train model=occupancy encoder=image data=onet data.root=shapenet/    shapes from pictures
-  nif train -m model=sdf field=mlp,siren data.path=bunny.obj   a sweep; hydra/launcher=joblib runs it in parallel
+  nif train -m model=sdf field=mlp,siren data.path=bunny.obj
+      a sweep; hydra/launcher=joblib runs it in parallel
   nif train resume=latest trainer.max_time=00:00:10:00         go on where a run stopped
   nif train init_from=outputs/sdf-meshes/... data.path=b.obj   start from another run's weights""",
     "extract": """\
   nif extract                                        meshes of the latest run
   nif extract run=outputs/sdf-meshes/... resolution=256 format=glb
-  nif extract resolution=1024 largest=true refine=2 faces=200000      as large as you like: work and memory follow the surface
+  nif extract resolution=1024 largest=true refine=2 faces=200000
+      as large as you like: work and memory follow the surface
   nif extract 'bounds=[0,0,0,10,10,5]' resolution=512 normals=true    a part of it, in your units
   nif extract instances=all checkpoint=best
   nif extract 'instances=["chair/*"]' frame=normalised
   nif extract 'instances=[chair/0000,chair/0003]' interpolate=8     shapes between two learned ones
   nif extract sample=5                               new shapes, drawn at random
-  nif extract run=[outputs/a,outputs/b] compose=smooth_union blend=0.5      a new shape of two; also difference, morph, ...
-  nif extract offset=0.4 shell=1.5                   thicker, and hollow with walls of 1.5 (in the shape's own units)""",
+  nif extract run=[outputs/a,outputs/b] compose=smooth_union blend=0.5
+      a new shape of two; also difference, morph, ...
+  nif extract offset=0.4 shell=1.5  thicker, and hollow with walls of 1.5 (in the shape's own units)""",
     "render": """\
   nif render                                         one sheet of views for each shape of the latest run
   nif render format=mp4 frames=72 size=512
@@ -69,19 +75,22 @@ EXAMPLES = {
   nif reconstruct input=scans/ steps=800 restarts=8 picture=true
   nif reconstruct input=chair.obj observe=depth pose=3        complete it from one depth view
   nif reconstruct input=chair.obj observe=oriented keep=x+ points=2000 noise=0.005
-  nif reconstruct input=chair.obj steps=10 save=run           a run of model=metasdf: the adapted network, to be refined
-  nif reconstruct input=photo.jpg points=20000 steps=10       a run of model=metasdf data=image: a picture from its pixels""",
+  nif reconstruct input=chair.obj steps=10 save=run
+      a run of model=metasdf: the adapted network, to be refined
+  nif reconstruct input=photo.jpg points=20000 steps=10
+      a run of model=metasdf data=image: a picture from its pixels""",
     "evaluate": """\
   nif evaluate                                       the shapes that the latest run knows, against their truth
   nif evaluate protocol=[deepsdf,convonet] split=test instances=16
-  nif evaluate protocol=blender                      a run of model=nerf: its test views, as PNGs beside the truth
+  nif evaluate protocol=blender  a run of model=nerf: its test views, as PNGs beside the truth
   nif evaluate run=outputs/... +data.path=more_chairs/ split=all observe=points points=300 noise=0.005
-  nif evaluate split=test curve=[0,1,2,5,20,100] instances=8  a run of model=metasdf against Adam from elsewhere
+  nif evaluate split=test curve=[0,1,2,5,20,100] instances=8
+      a run of model=metasdf against Adam from elsewhere
   nif evaluate mesh=a.ply reference=b.ply protocol=[onet,srb,two_way]""",
     "import-deepsdf": """\
   nif import-deepsdf experiment=DeepSDF/examples/chairs
-  nif import-deepsdf experiment=DeepSDF/examples/planes epoch=1000 data_root=DeepSDF/data output_dir=outputs/planes
-  nif extract run=outputs/planes                     then everything works on it""",
+  nif import-deepsdf experiment=DeepSDF/examples/planes epoch=1000 data_root=DeepSDF/data output_dir=planes
+  nif extract run=planes                             then everything works on it""",
 }
 
 
@@ -141,7 +150,8 @@ def _overview() -> str:
     return (
         f"nif {__version__}: neural implicit fields, from data to meshes and pictures.\n\n"
         f"usage: nif <command> [key=value ...]\n\n{lines}\n\n"
-        'nif <command> --help shows its keys.  Completion (also zsh; fish by "| source"): eval "$(nif -sc install=bash)"'
+        'nif <command> --help shows its keys.  Completion (also zsh; fish by "| source"): eval "$(nif -sc '
+        'install=bash)"'
     )
 
 
@@ -157,7 +167,11 @@ def _help(command: str) -> str:
             inside = True
         elif inside and line.startswith("  - ") and ":" in line:
             group, _, chosen = line[4:].removeprefix("optional ").partition(":")
-            names = sorted(p.stem for p in (conf / group.strip()).glob("*.yaml") if p.stem not in ("batches", "sampling", "rays"))
+            names = sorted(
+                p.stem
+                for p in (conf / group.strip()).glob("*.yaml")
+                if p.stem not in ("batches", "sampling", "rays")
+            )
             if group.strip() != "hydra" and names:
                 shown = [f"[{n}]" if n == chosen.strip() else n for n in names]
                 groups.append(f"  {group.strip() + '=':<13} {' '.join(shown)}")
@@ -170,12 +184,15 @@ def _help(command: str) -> str:
     if groups:
         text += ["", "groups (nif train model=sdf data=meshes --cfg job shows all their keys):", *groups]
     text += ["", "keys:", *keys, "", "examples:", EXAMPLES[command], ""]
-    text.append("also: --cfg job (print the configuration), --config-dir=DIR (your own groups), -m (sweep over a,b,c)")
+    text.append(
+        "also: --cfg job (print the configuration), --config-dir=DIR (your own groups), -m (sweep over a,b,c)"
+    )
     return "\n".join(text)
 
 
 def _complete(args: list[str]) -> int:
-    """A shell asks with the line typed so far in COMP_LINE; the answer is a candidate a line, as it is, not quoted."""
+    """A shell asks with the line typed so far in COMP_LINE; the answer is a candidate a line, as it is, not
+    quoted."""
     from nif_cli import completion
 
     if args[-1].startswith("install="):
@@ -229,7 +246,10 @@ def _tell(error: Exception, args: list[str]) -> int:
     else:
         from nif_cli.config import explain
 
-        bug = f"internal error, please report it: {type(error).__name__}: {str(error)[:300]} (NIF_DEBUG=1 shows where)"
+        bug = (
+            f"internal error, please report it: {type(error).__name__}: {str(error)[:300]} (NIF_DEBUG=1 "
+            "shows where)"
+        )
         message = explain(error, args) or bug
     _say(message)
     return 1
@@ -251,9 +271,14 @@ def _hydra(command: str, args: list[str]) -> int:
     from nif_cli.composition import guarded
     from nif_cli.config import register, started
 
-    unpickling = next((a for a in args if a.startswith("--e") and "--experimental-rerun".startswith(a.partition("=")[0])), None)
+    unpickling = next(
+        (a for a in args if a.startswith("--e") and "--experimental-rerun".startswith(a.partition("=")[0])),
+        None,
+    )
     if unpickling:
-        raise NifError(f"{unpickling}: refused, it would run what a file holds; resume=<run> goes on with a run")
+        raise NifError(
+            f"{unpickling}: refused, it would run what a file holds; resume=<run> goes on with a run"
+        )
     register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us, whole, and leave as one line
     full = [sys.argv[0], command, *args]

@@ -1,5 +1,5 @@
-"""What TAB offers in bash, zsh and fish. Names of files are handed over as they are, a line each; no shell expands them,
-and each is quoted where it is put into the line: a file may be called `$(rm -r x)`."""
+"""What TAB offers in bash, zsh and fish. Names of files are handed over as they are, a line each; no shell
+expands them, and each is quoted where it is put into the line: a file may be called `$(rm -r x)`."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ COMP_WORDBREAKS=${COMP_WORDBREAKS//=}
 complete -F _nif nif""",
     "zsh": r"""_nif() {
     local -a found
-    found=("${(@f)$(COMP_LINE="${BUFFER[1,CURSOR]}" COMP_POINT=$CURSOR nif -sc query=zsh 2>/dev/null)}")
+    local line="${BUFFER[1,CURSOR]}"
+    found=("${(@f)$(COMP_LINE="$line" COMP_POINT=$CURSOR nif -sc query=zsh 2>/dev/null)}")
     [[ -n $found[1] ]] && compadd -U -S '' -- "${found[@]}"
 }
 compdef _nif nif""",
-    "fish": r"""complete -c nif -f -a '(COMP_LINE=(commandline -cp | string collect) nif -sc query=fish 2>/dev/null)'""",
+    "fish": "complete -c nif -f -a"
+    " '(COMP_LINE=(commandline -cp | string collect) nif -sc query=fish 2>/dev/null)'",
 }
 
 
@@ -57,7 +59,8 @@ def last_word(line: str) -> str:
 
 
 def files(word: str) -> list[str] | None:
-    """The words that the names of files make of `key=the beginning of a path`; None where no path is typed."""
+    """The words that the names of files make of `key=the beginning of a path`; None where no path is
+    typed."""
     found = KEY.fullmatch(word)
     if not found or not holds_a_path(found["key"]):
         return None

@@ -1,8 +1,9 @@
-"""How Hydra composes the configuration of a command: every YAML file is measured before it is read, and the node `hydra`,
-which Hydra builds objects, folders and loggers from before a command sees anything, is checked first.
+"""How Hydra composes the configuration of a command: every YAML file is measured before it is read, and the
+node `hydra`, which Hydra builds objects, folders and loggers from before a command sees anything, is checked
+first.
 
-What is typed on the command line is the user's own will; what comes out of files (--config-dir, a run's config.yaml) may be
-a stranger's."""
+What is typed on the command line is the user's own will; what comes out of files (--config-dir, a run's
+config.yaml) may be a stranger's."""
 
 from __future__ import annotations
 
@@ -30,22 +31,38 @@ from nif_cli.words import KEY, literal
 
 LARGEST = 2**21  # bytes of a YAML file: a hundred times our longest
 NODES = 100_000  # values of a YAML file, those behind anchors counted wherever they stand
-LAUNCHERS = ("hydra._internal.core_plugins.basic_launcher.BasicLauncher", "hydra_plugins.hydra_joblib_launcher.joblib_launcher.")
+LAUNCHERS = (
+    "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
+    "hydra_plugins.hydra_joblib_launcher.joblib_launcher.",
+)
 SWEEPERS = (
-    *("hydra._internal.core_plugins.basic_sweeper.BasicSweeper", "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper."),
+    *(
+        "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
+        "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.",
+    ),
     *("optuna.samplers.", "optuna.distributions."),
 )
 CALLBACKS = ("nif_cli.training.sweep.", "hydra.experimental.callbacks.LogJobReturnCallback")
 TARGETS = {"launcher": LAUNCHERS, "sweeper": SWEEPERS, "callbacks": CALLBACKS}
 FOLDERS = {"run.dir": ".", "output_subdir": None, "job.chdir": False}  # what nif's own configuration says
 NAMED = re.compile(r"\$\{\s*([^{}:$\s]+)\s*\}")  # an interpolation of another key
-UNRESOLVED = ("env", "decode", "create", "select", "deprecated", "dict.keys", "dict.values")  # resolvers of OmegaConf
+# resolvers of OmegaConf
+UNRESOLVED = (
+    "env",
+    "decode",
+    "create",
+    "select",
+    "deprecated",
+    "dict.keys",
+    "dict.values",
+)
 
 
 @contextmanager
 def guarded() -> Iterator[None]:
     """Within, Hydra composes by way of this module."""
-    before, types = hydra_main.ConfigLoaderImpl, dict(SourcesRegistry.instance().types)  # pyright: ignore[reportPrivateImportUsage]
+    # ignore[reportPrivateImportUsage]
+    before, types = hydra_main.ConfigLoaderImpl, dict(SourcesRegistry.instance().types)  # pyright:
     hydra_main.ConfigLoaderImpl = Loader  # type: ignore[misc]
     try:
         _prepare()
@@ -87,7 +104,9 @@ class ImportlibResourcesConfigSource(importlib_resources_config_source.Importlib
     def __init__(self, provider: str, path: str) -> None:
         super().__init__(provider, path)
         if not f"{self.path}.".startswith(("hydra.", "hydra_plugins.")):
-            raise NifError(f"hydra.searchpath: pkg://{shown(self.path)}: refused, it would be imported; give a folder")
+            raise NifError(
+                f"hydra.searchpath: pkg://{shown(self.path)}: refused, it would be imported; give a folder"
+            )
 
 
 class Loader(ConfigLoaderImpl):
@@ -104,8 +123,14 @@ class Loader(ConfigLoaderImpl):
         _prepare()  # again: a job of a sweep may run in a process of its own
         overrides, withheld = _of_a_run(config_name, overrides, run_mode)
         try:
-            cfg = super().load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
-        except (KeyError, RecursionError, AttributeError) as error:  # env_copy of what is not there, nests, odd defaults
+            cfg = super().load_configuration(
+                config_name, overrides, run_mode, from_shell, validate_sweep_overrides
+            )
+        except (
+            KeyError,
+            RecursionError,
+            AttributeError,
+        ) as error:  # env_copy of what is not there, nests, odd defaults
             raise NifError(f"the configuration cannot be composed: {one_line(error)}") from error
         _check_unfolding(cfg)
         check_hydra(cfg)
@@ -115,17 +140,28 @@ class Loader(ConfigLoaderImpl):
 
 
 def _of_a_run(command: str | None, overrides: list[str], mode: RunMode) -> tuple[list[str], list[str]]:
-    """The words for Hydra, and those that are for the run's own configuration and no business of the default groups."""
+    """The words for Hydra, and those that are for the run's own configuration and no business of the default
+    groups."""
     keys = [_key(word) for word in overrides]
     if command == "train" and mode == RunMode.RUN:
         resuming = [w for w in overrides if _key(w) == "resume" and not w.lower().endswith(("=", "=null"))]
         if resuming:
-            ours = ("resume", "callbacks", "logger")  # the two groups that a resumed run takes anew are composed
-            kept = [w for w, key in zip(overrides, keys, strict=True) if key in ours or key.split(".")[0].startswith("hydra")]
+            # the two groups that a resumed run takes anew are composed
+            ours = (
+                "resume",
+                "callbacks",
+                "logger",
+            )
+            kept = [
+                w
+                for w, key in zip(overrides, keys, strict=True)
+                if key in ours or key.split(".")[0].startswith("hydra")
+            ]
             return kept, [w for w in overrides if w not in kept]
     if command not in ("train", "prepare") and "data" not in keys:  # the run's data, changed
         overrides = [
-            f"+{w}" if key.startswith("data.") and w[0] not in "+~" else w for w, key in zip(overrides, keys, strict=True)
+            f"+{w}" if key.startswith("data.") and w[0] not in "+~" else w
+            for w, key in zip(overrides, keys, strict=True)
         ]
     return overrides, []
 
@@ -135,7 +171,8 @@ def _key(word: str) -> str:
 
 
 def measured(path: Path) -> str:
-    """The text of a YAML file that is not too large for anybody, its anchors counted wherever they are used."""
+    """The text of a YAML file that is not too large for anybody, its anchors counted wherever they are
+    used."""
     size = regular(path, "configuration file").stat().st_size
     if size > LARGEST:
         raise NifError(f"{shown(path, 300)}: {size / 2**20:.1f} MiB are more than a configuration has")
@@ -174,7 +211,8 @@ def _count(node: yaml.Node, seen: dict[int, int | None], depth: int) -> int:
 
 
 def read_plain(path: Path) -> Any:
-    """A YAML file as plain containers, numbers as OmegaConf reads them; text that looks like an interpolation is text."""
+    """A YAML file as plain containers, numbers as OmegaConf reads them; text that looks like an interpolation
+    is text."""
     text = measured(path)
     try:
         return yaml.load(text, get_yaml_loader())
@@ -192,20 +230,27 @@ def without_interpolations(node: Any) -> Any:
 
 
 def _check_unfolding(cfg: DictConfig) -> None:
-    """NifError where `${...}` upon `${...}` would make more text than a configuration has, before any is resolved."""
+    """NifError where `${...}` upon `${...}` would make more text than a configuration has, before any is
+    resolved."""
     root = OmegaConf.to_container(cfg, resolve=False, throw_on_missing=False)
     sizes: dict[tuple[str, ...], int] = {}
 
     def size(node: Any, place: tuple[str, ...]) -> int:
         if place not in sizes:
             sizes[place] = 0  # met again on its way to itself: OmegaConf will say so
-            inner = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+            inner = (
+                node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+            )
             sizes[place] = 1 + sum(size(value, (*place, str(key))) for key, value in inner)
             if isinstance(node, str):
                 text = node.replace("\\${", "")
                 if re.search(r"\$\{[^}:]*\$\{", text):
-                    raise NifError(f"{shown('.'.join(place))}: an interpolation in the name of another is not resolved")
-                sizes[place] += len(text) + sum(size(*_named(root, name, place)) for name in NAMED.findall(text))
+                    raise NifError(
+                        f"{shown('.'.join(place))}: an interpolation in the name of another is not resolved"
+                    )
+                sizes[place] += len(text) + sum(
+                    size(*_named(root, name, place)) for name in NAMED.findall(text)
+                )
         return sizes[place]
 
     try:
@@ -213,7 +258,9 @@ def _check_unfolding(cfg: DictConfig) -> None:
     except RecursionError as error:
         raise NifError("the configuration: its interpolations are nested too deeply") from error
     if count > LARGEST:
-        raise NifError(f"the configuration: refused, its interpolations unfold to {min(count, 10**30):.0e} characters")
+        raise NifError(
+            f"the configuration: refused, its interpolations unfold to {min(count, 10**30):.0e} characters"
+        )
 
 
 def _named(root: Any, name: str, place: tuple[str, ...]) -> tuple[Any, tuple[str, ...]]:
@@ -238,7 +285,9 @@ def check_hydra(cfg: DictConfig) -> None:
         _check_targets(cfg, section, (*allowed, *own_prefixes()))
     for key in ("env_set", "env_copy"):
         if cfg.hydra.job[key]:
-            raise NifError(f"hydra.job.{key}: refused, a configuration sets no environment; set it where nif is started")
+            raise NifError(
+                f"hydra.job.{key}: refused, a configuration sets no environment; set it where nif is started"
+            )
     for section in ("job_logging", "hydra_logging"):
         _check_logging(OmegaConf.to_container(cfg.hydra[section], resolve=False), f"hydra.{section}")
     for key, own in FOLDERS.items():
@@ -250,7 +299,9 @@ def check_hydra(cfg: DictConfig) -> None:
     for key in ("dir", "subdir"):
         value = OmegaConf.to_container(cfg.hydra.sweep, resolve=False)[key]  # type: ignore[index,call-overload]
         if not _typed(f"sweep.{key}", typed) and not _below(str(value)):
-            raise NifError(f"hydra.sweep.{key}={shown(value)}: refused, it leads out of the working folder; type it")
+            raise NifError(
+                f"hydra.sweep.{key}={shown(value)}: refused, it leads out of the working folder; type it"
+            )
     _check_sweep(cfg, typed)
     _check_outputs(cfg)
 
@@ -268,7 +319,9 @@ def _below(pattern: str) -> bool:
 
 def inside(path: str) -> bool:
     """Whether a path that is joined to a folder stays in it, by its letters."""
-    return not (os.path.isabs(path) or path.startswith("~") or ".." in re.split(r"[/\\]", path) or "\0" in path)
+    return not (
+        os.path.isabs(path) or path.startswith("~") or ".." in re.split(r"[/\\]", path) or "\0" in path
+    )
 
 
 def _check_targets(cfg: DictConfig, section: str, allowed: tuple[str, ...]) -> None:
@@ -278,9 +331,12 @@ def _check_targets(cfg: DictConfig, section: str, allowed: tuple[str, ...]) -> N
         return
     plain = OmegaConf.to_container(cfg.hydra[section], resolve=True)
     for key, target in _targets(plain, where):
-        if not isinstance(target, str) or not any(target == a or (a.endswith(".") and target.startswith(a)) for a in allowed):
+        if not isinstance(target, str) or not any(
+            target == a or (a.endswith(".") and target.startswith(a)) for a in allowed
+        ):
             raise NifError(
-                f"{key}={shown(target)}: refused; hydra.{section} builds only {', '.join(a.rstrip('.') for a in allowed)}"
+                f"{key}={shown(target)}: refused; hydra.{section} builds only "
+                f"{', '.join(a.rstrip('.') for a in allowed)}"
             )
     with read_write(cfg.hydra), open_dict(cfg.hydra):
         OmegaConf.update(cfg.hydra, section, without_interpolations(plain), merge=False)
@@ -304,7 +360,12 @@ def _check_logging(node: Any, where: str) -> None:
         if key == "formatters":
             extra = [k for f in (value or {}).values() for k in f if k not in ("format", "datefmt")]
         elif key == "handlers":
-            extra = [k for h in (value or {}).values() for k in h if k not in ("class", "stream", "formatter", "level")]
+            extra = [
+                k
+                for h in (value or {}).values()
+                for k in h
+                if k not in ("class", "stream", "formatter", "level")
+            ]
             for handler in (value or {}).values():
                 if handler.get("class") != "logging.StreamHandler":
                     extra.append(str(handler.get("class")))
@@ -312,12 +373,15 @@ def _check_logging(node: Any, where: str) -> None:
                     extra.append(str(handler["stream"]))
         elif key in ("root", "loggers"):
             loggers = [value] if key == "root" else list((value or {}).values())
-            extra = [k for each in loggers if each for k in each if k not in ("level", "handlers", "propagate")]
+            extra = [
+                k for each in loggers if each for k in each if k not in ("level", "handlers", "propagate")
+            ]
         else:
             extra = [] if key in ("version", "disable_existing_loggers") else [key]
         if extra or "${" in str(value) or "ext://" in str(value).replace("ext://sys.std", ""):
             raise NifError(
-                f"{where}.{key}: refused ({shown(extra[0] if extra else value)}); it may write lines on the terminal only"
+                f"{where}.{key}: refused ({shown(extra[0] if extra else value)}); it may write lines on "
+                "the terminal only"
             )
 
 
@@ -326,14 +390,23 @@ def _check_sweep(cfg: DictConfig, typed: set[str]) -> None:
     launcher, sweeper = cfg.hydra.launcher or {}, cfg.hydra.sweeper or {}
     for section, node, key in (("launcher", launcher, "temp_folder"), ("sweeper", sweeper, "storage")):
         if node.get(key) is not None and not _typed(f"{section}.{key}", typed):
-            raise NifError(f"hydra.{section}.{key}={shown(node[key])}: refused, a file does not choose where is written; type it")
+            raise NifError(
+                f"hydra.{section}.{key}={shown(node[key])}: refused, a file does not choose where is "
+                "written; type it"
+            )
     if sweeper.get("custom_search_space") is not None:
         raise NifError("hydra.sweeper.custom_search_space: refused, it would be called")
     for section in ("params", "search_space"):
         for key in sweeper.get(section) or {}:
             name = str(key).lstrip("+~")
-            if name.split("@")[0].split(".")[0].split("/")[0] in ("hydra", "output_dir", "") or not KEY.fullmatch(f"{key}="):
-                raise NifError(f"hydra.sweeper.{section}: {shown(key)}: refused; a sweep varies keys of the command")
+            if name.split("@")[0].split(".")[0].split("/")[0] in (
+                "hydra",
+                "output_dir",
+                "",
+            ) or not KEY.fullmatch(f"{key}="):
+                raise NifError(
+                    f"hydra.sweeper.{section}: {shown(key)}: refused; a sweep varies keys of the command"
+                )
 
 
 def _check_outputs(cfg: DictConfig) -> None:
@@ -341,5 +414,12 @@ def _check_outputs(cfg: DictConfig) -> None:
     typed = {_key(word) for word in cfg.hydra.overrides.task}
     for key in ("output", "output_dir"):
         value = OmegaConf.to_container(cfg, resolve=False, throw_on_missing=False).get(key)  # type: ignore[union-attr]
-        if key not in typed and isinstance(value, str) and value != "???" and ("${" in value or not inside(value)):
-            raise NifError(f"{key}={shown(value)}: refused, a file does not choose a folder outside this one; type it")
+        if (
+            key not in typed
+            and isinstance(value, str)
+            and value != "???"
+            and ("${" in value or not inside(value))
+        ):
+            raise NifError(
+                f"{key}={shown(value)}: refused, a file does not choose a folder outside this one; type it"
+            )

@@ -1,5 +1,5 @@
-"""Configuration: the root keys of each command, checks before anything heavy starts, and the one place where a
-`_target_` becomes an object."""
+"""Configuration: the root keys of each command, checks before anything heavy starts, and the one place where
+a `_target_` becomes an object."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ from typing import Any
 
 import yaml
 from hydra.core.config_store import ConfigStore
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+)
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -27,20 +32,24 @@ from nif_cli.moved import today, with_todays_keys
 from nif_cli.untrusted import shown, whole
 from nif_cli.words import paste, quoted
 
-# A class may be built when its own __module__ begins so. Functions never, and nothing else: configs and checkpoints
-# come from strangers.
+# A class may be built when its own __module__ begins so. Functions never, and nothing else: configs and
+# checkpoints come from strangers.
 ALLOWED = (
     "nif_cli.",
     "torch.optim.",
     "torch.nn.",
     "torchmetrics.",
-    *(f"pytorch_lightning.{part}." for part in ("trainer", "callbacks", "loggers", "strategies", "profilers")),
+    *(
+        f"pytorch_lightning.{part}."
+        for part in ("trainer", "callbacks", "loggers", "strategies", "profilers")
+    ),
 )
 PARTS_OF_GROUPS = ("batches", "sampling", "rays")  # files of conf/data that others include: no choices
 FOREIGN = "NIF_ALLOW"  # a user's own prefixes, from their own environment only
 
 
-# Root schemas: a key that is not here is a mistake, wherever it was written. Groups are Any: their classes check them.
+# Root schemas: a key that is not here is a mistake, wherever it was written. Groups are Any: their classes
+# check them.
 
 
 @dataclass
@@ -246,8 +255,8 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
 
 
 def check(cfg: DictConfig, command: str) -> dict[str, Any]:
-    """The resolved configuration as plain containers, after checking every key and value against the classes that will
-    take them. NifError names the key."""
+    """The resolved configuration as plain containers, after checking every key and value against the classes
+    that will take them. NifError names the key."""
     try:
         plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
     except OmegaConfBaseException as error:
@@ -297,7 +306,8 @@ def check_node(node: Any, path: str) -> None:
 
 @functools.cache
 def _parameters(cls: type) -> dict[str, Any] | None:
-    """Name -> type of what a constructor takes, its ancestors' included while it passes **keywords on; None: anything."""
+    """Name -> type of what a constructor takes, its ancestors' included while it passes **keywords on; None:
+    anything."""
     found: dict[str, Any] = {}
     for ancestor in cls.__mro__:
         init = ancestor.__dict__.get("__init__")
@@ -306,7 +316,9 @@ def _parameters(cls: type) -> dict[str, Any] | None:
         hints: dict[str, Any] = {}
         try:
             hints = typing.get_type_hints(init)
-        except Exception:  # a foreign class whose annotations do not resolve: its names are checked, its types are not
+        except (
+            Exception
+        ):  # a foreign class whose annotations do not resolve: its names are checked, its types are not
             hints = {}
         signature = inspect.signature(init).parameters
         for name, parameter in list(signature.items())[1:]:
@@ -357,7 +369,8 @@ def _words(parameters: dict[str, Any] | None, key: str) -> str:
 
 
 def locate(target: Any, where: str = "", allowed: tuple[str, ...] = ALLOWED) -> type:
-    """The class that a `_target_` names. Only module.Class, only classes whose own module begins with an allowed prefix."""
+    """The class that a `_target_` names. Only module.Class, only classes whose own module begins with an
+    allowed prefix."""
     key = f"{where}._target_" if where else "_target_"
     if not isinstance(target, str):
         raise NifError(f"{key}={target!r}: must be the dotted name of a class")
@@ -365,7 +378,9 @@ def locate(target: Any, where: str = "", allowed: tuple[str, ...] = ALLOWED) -> 
     prefixes = allowed + own_prefixes()
     top = tuple({p.split(".")[0] + "." for p in prefixes})
     module_name, _, name = target.rpartition(".")
-    refused = f"{key}={target}: refused; only classes of {', '.join(p.rstrip('.') for p in prefixes)} may be built"
+    refused = (
+        f"{key}={target}: refused; only classes of {', '.join(p.rstrip('.') for p in prefixes)} may be built"
+    )
     if not module_name or not f"{module_name}.".startswith(top) or "__" in module_name:
         raise NifError(refused)
     try:
@@ -389,7 +404,11 @@ def build(node: Any, where: str, *, allowed: tuple[str, ...] = ALLOWED, **given:
     if not isinstance(node, Mapping):
         return node
     node = with_todays_keys(today(str(node.get("_target_"))), dict(node))
-    inner = {k: build(v, f"{where}.{k}", allowed=allowed) for k, v in node.items() if k not in ("_target_", "_partial_")}
+    inner = {
+        k: build(v, f"{where}.{k}", allowed=allowed)
+        for k, v in node.items()
+        if k not in ("_target_", "_partial_")
+    }
     if "_target_" not in node:
         return inner
     cls = locate(node["_target_"], where, allowed)
@@ -401,7 +420,8 @@ def build(node: Any, where: str, *, allowed: tuple[str, ...] = ALLOWED, **given:
 
 
 def _whole_numbers(cls: Any, given: dict[str, Any], where: str) -> dict[str, Any]:
-    """What is `given` to a constructor, its ints whole: many would take 1e308 and stumble over it much later."""
+    """What is `given` to a constructor, its ints whole: many would take 1e308 and stumble over it much
+    later."""
     try:
         declared = inspect.signature(cls).parameters
     except (TypeError, ValueError):  # some classes written in C have none
@@ -422,7 +442,9 @@ class blame:
 
     def __exit__(self, kind: type | None, error: BaseException | None, _: Any) -> None:
         if isinstance(error, ValueError | TypeError) and os.environ.get("NIF_DEBUG") != "1":
-            raise NifError(f"{self.where}: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from error
+            raise NifError(
+                f"{self.where}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+            ) from error
 
 
 def _said(error: BaseException) -> str:
@@ -437,7 +459,10 @@ def _unread(word: str) -> str:
         return f"{shown(word, 300)}: not key=value; a file is given as data.path=..., input=... or mesh=..."
     if not re.fullmatch(r"[+~]{0,2}[A-Za-z_][\w./@-]*", key):
         return f"{shown(word, 300)}: '{shown(key)}' is no key"
-    return f"{shown(word, 300)}: '{shown(value, 200)}' cannot be read; if it is text, quote it twice: {_quoted(word)}"
+    return (
+        f"{shown(word, 300)}: '{shown(value, 200)}' cannot be read; if it is text, quote it twice: "
+        f"{_quoted(word)}"
+    )
 
 
 def _quoted(word: str) -> str:
@@ -446,21 +471,35 @@ def _quoted(word: str) -> str:
 
 
 def explain(error: BaseException, overrides: Iterable[str] = ()) -> str | None:
-    """One line for what Hydra or OmegaConf found wrong with an override or a file; None for any other error."""
+    """One line for what Hydra or OmegaConf found wrong with an override or a file; None for any other
+    error."""
     if isinstance(error, MissingConfigException):
         missing, options = error.missing_cfg_file, error.options
         if options is not None and isinstance(missing, str):
             group, _, name = missing.rpartition("/")
             options = [o for o in options if o not in PARTS_OF_GROUPS]
             hint = did_you_mean(name, options)
-            return f"no {group} '{name}'{hint}" + ("" if "there are" in hint else f" (choices: {', '.join(options)})")
+            return f"no {group} '{name}'{hint}" + (
+                "" if "there are" in hint else f" (choices: {', '.join(options)})"
+            )
         return str(error).splitlines()[0]
     if isinstance(error, OverrideParseException):
         return _unread(str(error.override))
-    if isinstance(error, ConfigCompositionException) and str(error).startswith(("Ambiguous value", "Sweep parameters")):
-        word = str(error).splitlines()[0].partition("'")[2].removesuffix("' requires --multirun").removesuffix("'")
+    if isinstance(error, ConfigCompositionException) and str(error).startswith(
+        ("Ambiguous value", "Sweep parameters")
+    ):
+        word = (
+            str(error)
+            .splitlines()[0]
+            .partition("'")[2]
+            .removesuffix("' requires --multirun")
+            .removesuffix("'")
+        )
         key = word.partition("=")[0]
-        return f"{shown(word, 300)}: a sweep is asked for by -m; a list is {key}=[a,b], text with commas {_quoted(word)}"
+        return (
+            f"{shown(word, 300)}: a sweep is asked for by -m; a list is {key}=[a,b], text with commas "
+            f"{_quoted(word)}"
+        )
     cause = error
     while isinstance(cause, ConfigCompositionException) and cause.__cause__ is not None:
         cause = cause.__cause__
@@ -473,12 +512,16 @@ def explain(error: BaseException, overrides: Iterable[str] = ()) -> str | None:
             last = key.rpartition(".")[2]
             if last in choices:
                 return f"{key}: {text}"
-            return f"no key '{key}'{did_you_mean(last, [c for c in choices if not c.startswith('_') and c != 'hydra'])}"
+            choices = [c for c in choices if not c.startswith("_") and c != "hydra"]
+            return f"no key '{key}'{did_you_mean(last, choices)}"
         return f"{key}: {text}" if key and key not in text else text
     if isinstance(error, ValueError) and str(error).startswith("Config group override"):
         # Hydra does not say which
         wrong = [o for o in overrides if re.fullmatch(r"\w*=(null|~|true|false|[\d.]+)?", o)]
-        return f"{wrong[0] if wrong else 'a group'}: a group is chosen by the name of one of its files, as callbacks=quiet"
+        return (
+            f"{wrong[0] if wrong else 'a group'}: a group is chosen by the name of one of its files, as "
+            "callbacks=quiet"
+        )
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         return f"{error.problem_mark.name}: line {error.problem_mark.line + 1}: not YAML ({error.problem})"
     if isinstance(error, HydraException) and not isinstance(error, ConfigCompositionException):

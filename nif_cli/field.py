@@ -1,7 +1,8 @@
-"""The heart of the toolkit: a Field is a function of space, for one instance. Everything after training sees Fields only.
+"""The heart of the toolkit: a Field is a function of space, for one instance. Everything after training sees
+Fields only.
 
-Letters, here and everywhere: B batch, S shapes, N points, R rays, C channels, D spatial dimension (2 or 3), Z code size.
-Larger is more inside: the surface is {x : value(x) = level} and the inside is value > level.
+Letters, here and everywhere: B batch, S shapes, N points, R rays, C channels, D spatial dimension (2 or 3), Z
+code size. Larger is more inside: the surface is {x : value(x) = level} and the inside is value > level.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ class Field(Protocol):
     bounds: Tensor
     """[2, D]: the box (lower corner, upper corner) outside which there is no surface."""
     truncation: float
-    """|value - level| is a distance up to here: inf (true distance), 0.1 (clamped there), 0 (logit, density). Of composed
-    fields it may be less than the distance, never more (geometry/csg.py)."""
+    """|value - level| is a distance up to here: inf (true distance), 0.1 (clamped there), 0 (logit, density).
+    Of composed fields it may be less than the distance, never more (geometry/csg.py)."""
 
     def value(self, points: Tensor) -> Tensor:
         """[..., D] -> [...]"""
@@ -40,7 +41,8 @@ class Signal(Protocol):
     """[2, D]: the box (lower corner, upper corner) that it fills."""
 
     def color(self, points: Tensor, directions: Tensor | None = None) -> Tensor:
-        """[..., D] -> [..., C]: sRGB and straight alpha, about [0, 1]; unit `directions` [..., D] where it depends on them."""
+        """[..., D] -> [..., C]: sRGB and straight alpha, about [0, 1]; unit `directions` [..., D] where it
+        depends on them."""
         ...
 
 
@@ -52,7 +54,9 @@ class BoundSignal:
     bounds: Tensor
     params: Mapping[str, Tensor] | None = None
 
-    def color(self, points: Float[Tensor, "*batch D"], directions: Tensor | None = None) -> Float[Tensor, "*batch C"]:
+    def color(
+        self, points: Float[Tensor, "*batch D"], directions: Tensor | None = None
+    ) -> Float[Tensor, "*batch C"]:
         """Not clamped: what is displayed is."""
         args = (points.reshape(1, -1, points.shape[-1]), None)
         return 0.5 + 0.5 * _called(self.network, self.params, args).reshape(*points.shape[:-1], -1)
@@ -60,7 +64,8 @@ class BoundSignal:
 
 @dataclass
 class BoundField:
-    """A network bound to one instance: by its code, by adapted weights, or by nothing at all. Made by `bind`."""
+    """A network bound to one instance: by its code, by adapted weights, or by nothing at all. Made by
+    `bind`."""
 
     network: nn.Module
     code: Tensor | None
@@ -85,7 +90,9 @@ class BoundColoredField(BoundField):
 
     colors: nn.Module
 
-    def color(self, points: Float[Tensor, "*batch D"], directions: Tensor | None = None) -> Float[Tensor, "*batch C"]:
+    def color(
+        self, points: Float[Tensor, "*batch D"], directions: Tensor | None = None
+    ) -> Float[Tensor, "*batch C"]:
         """As BoundSignal's."""
         return BoundSignal(self.colors, self.bounds).color(points)
 
@@ -101,8 +108,8 @@ def bind(
 ) -> BoundField:
     """An instance of `network(points [S, N, D], code [S, Z] or None) -> [S, N, C]` as a Field.
 
-    `code` [Z] conditions it, `params` replace its weights by name; `bounds` default to the cube [-1, 1]^3 that holds the
-    unit ball.
+    `code` [Z] conditions it, `params` replace its weights by name; `bounds` default to the cube [-1, 1]^3
+    that holds the unit ball.
     """
     if bounds is None:
         bounds = torch.tensor([[-1.0] * 3, [1.0] * 3])
@@ -110,20 +117,26 @@ def bind(
 
 
 def evaluate(field: Field, points: Float[Tensor, "N D"], chunk: int | None = None) -> Float[Tensor, "N"]:
-    """`field.value` without gradients, `chunk` points at a time: memory does not grow with N beyond points and values.
+    """`field.value` without gradients, `chunk` points at a time: memory does not grow with N beyond points
+    and values.
 
-    By default as many as keep the activations of a network in the caches of a CPU (2.4 times as fast as 65,536 with the
-    network of DeepSDF), and on a GPU enough to fill it.
+    By default as many as keep the activations of a network in the caches of a CPU (2.4 times as fast as
+    65,536 with the network of DeepSDF), and on a GPU enough to fill it.
     """
     chunk = chunk or (2**11 if points.device.type == "cpu" else 2**18)
     with torch.no_grad():
-        return torch.cat([field.value(part) for part in points.split(chunk)]) if len(points) else points.new_empty(0)
+        return (
+            torch.cat([field.value(part) for part in points.split(chunk)])
+            if len(points)
+            else points.new_empty(0)
+        )
 
 
 def value_and_gradient(
     field: Field, points: Float[Tensor, "N D"], chunk: int | None = None
 ) -> tuple[Float[Tensor, "N"], Float[Tensor, "N D"]]:
-    """`field.value` and its gradient by automatic differentiation; it points inwards (larger is more inside)."""
+    """`field.value` and its gradient by automatic differentiation; it points inwards (larger is more
+    inside)."""
     values, gradients = [], []
     for part in points.split(chunk or (2**11 if points.device.type == "cpu" else 2**15)):
         with torch.enable_grad():

@@ -46,8 +46,8 @@ LONGEST_PART = 200  # bytes of a file's name: systems take 255, and a temporary 
 
 
 def safe_name(id: str) -> str:
-    """An instance id as a relative path: slashes are folders, nothing leaves the folder. NifError for one that is longer
-    than a path can be."""
+    """An instance id as a relative path: slashes are folders, nothing leaves the folder. NifError for one
+    that is longer than a path can be."""
     if len(id) > 1000:
         raise NifError(f"an instance's id of {len(id):,} characters ({id[:20]!r}...); at most 1,000")
     return "/".join(_safe_part(part) for part in id.split("/"))
@@ -62,8 +62,9 @@ def _safe_part(part: str) -> str:
 
 
 def write(path: Path, content: bytes | str | Callable[[Path], None]) -> None:
-    """Write a file whole or not at all, also when the power fails: under a temporary name beside it, flushed to the disk,
-    then renamed. What dead writers have left in the folder goes. NifError when the disk says no."""
+    """Write a file whole or not at all, also when the power fails: under a temporary name beside it, flushed
+    to the disk, then renamed. What dead writers have left in the folder goes. NifError when the disk says
+    no."""
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +83,9 @@ def write(path: Path, content: bytes | str | Callable[[Path], None]) -> None:
             temporary = None
             _flush(path.parent)
     except (OSError, RuntimeError) as error:
-        raise DiskError(f"{path}: cannot be written: {disk_says(error)}; what was there before is untouched") from error
+        raise DiskError(
+            f"{path}: cannot be written: {disk_says(error)}; what was there before is untouched"
+        ) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -96,7 +99,8 @@ def disk_says(error: BaseException) -> str:
 
 
 def _temporary(path: Path) -> tuple[Path, IO[bytes]]:
-    """A new file beside `path`, locked as long as its handle is open: nobody sweeps it while its writer lives."""
+    """A new file beside `path`, locked as long as its handle is open: nobody sweeps it while its writer
+    lives."""
     while True:
         number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}{PART}", suffix=path.suffix)
         handle = os.fdopen(number, "wb")
@@ -124,8 +128,8 @@ _swept: set[Path] = set()
 
 
 def sweep(folder: Path) -> None:
-    """Remove the temporary files of `folder` whose writers are dead. Once for each folder and process: it is for what was
-    there before."""
+    """Remove the temporary files of `folder` whose writers are dead. Once for each folder and process: it is
+    for what was there before."""
     if folder in _swept or fcntl is None:
         return
     _swept.add(folder)
@@ -149,8 +153,8 @@ def remove_if_free(locked: Path, what: Path) -> bool:
 
 
 def lock(handle: IO[bytes]) -> bool | None:
-    """Lock an open file until it is closed or its process ends, however it ends. False if another holds it, None where the
-    file system has no locks."""
+    """Lock an open file until it is closed or its process ends, however it ends. False if another holds it,
+    None where the file system has no locks."""
     if fcntl is None:
         return None
     try:
@@ -172,9 +176,9 @@ def _is_at(handle: IO[bytes], path: Path) -> bool:
 
 
 class Claim:
-    """A folder that belongs to this process until `release`, or until the process ends, however it ends: its file .lock
-    says whose it is. The folder is made if it is not there. NifError says who has it, or why it cannot be written to;
-    `key` is what the user calls it ('output_dir=runs/a')."""
+    """A folder that belongs to this process until `release`, or until the process ends, however it ends: its
+    file .lock says whose it is. The folder is made if it is not there. NifError says who has it, or why it
+    cannot be written to; `key` is what the user calls it ('output_dir=runs/a')."""
 
     def __init__(self, folder: Path, key: str, new: bool = False):
         """`new`: FileExistsError if the folder is there already."""
@@ -199,7 +203,10 @@ class Claim:
                 handle.seek(0)
                 owner = handle.read(100).decode(errors="replace").strip()
                 handle.close()
-                raise DiskError(f"{key}: in use by another nif ({owner or 'just started'}); wait for it, or name another folder")
+                raise DiskError(
+                    f"{key}: in use by another nif ({owner or 'just started'}); wait for it, or name "
+                    "another folder"
+                )
             if _is_at(handle, path):
                 break
             handle.close()  # its owner has gone, and has taken it away meanwhile
@@ -211,7 +218,8 @@ class Claim:
     def release(self) -> None:
         """The folder is free for others."""
         if self._handle is not None:
-            (self.folder / ".lock").unlink(missing_ok=True)  # first: whoever opens it from now on makes a new one
+            # first: whoever opens it from now on makes a new one
+            (self.folder / ".lock").unlink(missing_ok=True)
             self._handle.close()
             self._handle = None
 
@@ -230,14 +238,22 @@ def write_npz(path: Path, **arrays: np.ndarray) -> None:
     write(path, lambda temporary: np.savez(temporary, **arrays))  # type: ignore[arg-type]
 
 
-def check_array(path: Path, name: str, array: np.ndarray, shape: tuple[int | None, ...], finite: bool = True) -> np.ndarray:
+def check_array(
+    path: Path, name: str, array: np.ndarray, shape: tuple[int | None, ...], finite: bool = True
+) -> np.ndarray:
     """The array, if its shape is `shape` (None: any) and it holds numbers; NifError names file and array."""
-    if array.ndim != len(shape) or any(want not in (None, have) for want, have in zip(shape, array.shape, strict=False)):
+    if array.ndim != len(shape) or any(
+        want not in (None, have) for want, have in zip(shape, array.shape, strict=False)
+    ):
         wanted = ", ".join("N" if n is None else str(n) for n in shape)
         raise NifError(f"{path}: '{name}' has shape {list(array.shape)}; it must be [{wanted}]")
     if not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
         raise NifError(f"{path}: '{name}' is of type {array.dtype}; it must hold numbers")
     if finite and not np.isfinite(array).all():
-        bad = int((~np.isfinite(array.reshape(len(array), -1) if array.ndim else array.reshape(1, 1))).any(1).sum())
-        raise NifError(f"{path}: '{name}' has {bad:,} rows with NaN or infinite values; prepare the shape again")
+        bad = int(
+            (~np.isfinite(array.reshape(len(array), -1) if array.ndim else array.reshape(1, 1))).any(1).sum()
+        )
+        raise NifError(
+            f"{path}: '{name}' has {bad:,} rows with NaN or infinite values; prepare the shape again"
+        )
     return array

@@ -8,26 +8,34 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def clamped_l1(predicted: Float[Tensor, "*n"], distance: Float[Tensor, "*n"], clamp: float) -> Float[Tensor, ""]:
-    """mean |clamp(predicted) - clamp(distance)|, both clamped to +-clamp (DeepSDF, eq. 4), without its dead zone.
+def clamped_l1(
+    predicted: Float[Tensor, "*n"], distance: Float[Tensor, "*n"], clamp: float
+) -> Float[Tensor, ""]:
+    """mean |clamp(predicted) - clamp(distance)|, both clamped to +-clamp (DeepSDF, eq. 4), without its dead
+    zone.
 
-    As published, a prediction beyond the clamp on the wrong side has no gradient, and a network that starts there never
-    leaves (everything collapses to one sign). Here a prediction is clamped only on the side where the target is: the same
-    value within +-clamp, the same minima, and a way back from everywhere.
+    As published, a prediction beyond the clamp on the wrong side has no gradient, and a network that starts
+    there never leaves (everything collapses to one sign). Here a prediction is clamped only on the side where
+    the target is: the same value within +-clamp, the same minima, and a way back from everywhere.
     """
     return clamped_error(predicted, distance, clamp).mean()
 
 
-def clamped_error(predicted: Float[Tensor, "*n"], distance: Float[Tensor, "*n"], clamp: float) -> Float[Tensor, "*n"]:
+def clamped_error(
+    predicted: Float[Tensor, "*n"], distance: Float[Tensor, "*n"], clamp: float
+) -> Float[Tensor, "*n"]:
     """What `clamped_l1` is the mean of, for each point; clamp may be inf."""
     error = predicted - distance.clamp(-clamp, clamp)
     error = torch.where(distance >= clamp, error.clamp(max=0), error)
     return torch.where(distance <= -clamp, error.clamp(min=0), error).abs()
 
 
-def two_headed(out: Float[Tensor, "*n 2"], distance: Float[Tensor, "*n"], log_sigma: Float[Tensor, "2"]) -> Float[Tensor, "*n"]:
-    """For each point the cross-entropy of the sign logit out[..., 0] and the L1 error of the unsigned distance out[..., 1],
-    weighted by learned uncertainties: BCE / 2 s0^2 + L1 / 2 s1^2 + log s0 s1 (Kendall et al. 2018; MetaSDF, section 3.2)."""
+def two_headed(
+    out: Float[Tensor, "*n 2"], distance: Float[Tensor, "*n"], log_sigma: Float[Tensor, "2"]
+) -> Float[Tensor, "*n"]:
+    """For each point the cross-entropy of the sign logit out[..., 0] and the L1 error of the unsigned
+    distance out[..., 1], weighted by learned uncertainties: BCE / 2 s0^2 + L1 / 2 s1^2 + log s0 s1 (Kendall
+    et al. 2018; MetaSDF, section 3.2)."""
     sign = F.binary_cross_entropy_with_logits(out[..., 0], (distance > 0).to(out), reduction="none")
     error = (out[..., 1] - distance.abs()).abs()
     return 0.5 * (sign * (-2 * log_sigma[0]).exp() + error * (-2 * log_sigma[1]).exp()) + log_sigma.sum()
@@ -39,7 +47,8 @@ def eikonal(gradient: Float[Tensor, "*n D"]) -> Float[Tensor, ""]:
 
 
 def normal_alignment(gradient: Float[Tensor, "*n D"], normals: Float[Tensor, "*n D"]) -> Float[Tensor, ""]:
-    """mean of 1 - cos(angle) between the outward normals and the outward direction, minus the gradient (SIREN, eq. 6)."""
+    """mean of 1 - cos(angle) between the outward normals and the outward direction, minus the gradient
+    (SIREN, eq. 6)."""
     return (1 + F.cosine_similarity(gradient, normals, dim=-1)).mean()
 
 

@@ -1,5 +1,6 @@
-"""Names that have moved. Class paths and keys are a file format: they stand in the configurations and the checkpoints of
-runs, and in users' own YAML files. What moves, or changes its name, leaves a line here, and old files stay readable."""
+"""Names that have moved. Class paths and keys are a file format: they stand in the configurations and the
+checkpoints of runs, and in users' own YAML files. What moves, or changes its name, leaves a line here, and
+old files stay readable."""
 
 from __future__ import annotations
 
@@ -63,7 +64,8 @@ def today(target: str) -> str:
 
 
 def with_todays_keys(target: str, node: dict[str, Any]) -> dict[str, Any]:
-    """A configuration node of the class `target` (its path today), old keys renamed; a key that is there stays."""
+    """A configuration node of the class `target` (its path today), old keys renamed; a key that is there
+    stays."""
     old = {key: KEYS[target, key] for key in node if (target, key) in KEYS}
     if not old:
         return node

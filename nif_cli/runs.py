@@ -37,12 +37,15 @@ READ_ALLOWED = ("nif_cli.", "torch.optim.", "torch.nn.")  # what a checkpoint's 
 
 
 def find(run: str | None, key: str = "run") -> Path:
-    """The folder of a run: the one named, or (None, 'latest') the latest started under ./outputs that has a checkpoint. To be
-    resumed it needs none: what was stopped before the first begins again."""
+    """The folder of a run: the one named, or (None, 'latest') the latest started under ./outputs that has a
+    checkpoint. To be resumed it needs none: what was stopped before the first begins again."""
     if run is None or run == "latest":
         found = [p.parent for p in OUTPUTS.rglob("config.yaml") if key == "resume" or _checkpoints(p.parent)]
         if not found:
-            raise NifError(f"no run with a checkpoint under ./{OUTPUTS}; train one (nif train), or name one: {key}=<folder>")
+            raise NifError(
+                f"no run with a checkpoint under ./{OUTPUTS}; train one (nif train), or name one: "
+                f"{key}=<folder>"
+            )
         return _without_ways_out(max(found, key=lambda p: (p / "config.yaml").stat().st_mtime_ns), key)
     path = Path(run).expanduser()
     if not path.exists():
@@ -50,20 +53,29 @@ def find(run: str | None, key: str = "run") -> Path:
     if (path / "checkpoints").is_dir() and (_checkpoints(path) or not (path / "config.yaml").is_file()):
         return _without_ways_out(path, key)
     if not (path / "config.yaml").is_file():
-        raise NifError(f"{key}={run}: not a run (it has no checkpoints folder); a run is what 'nif train' makes")
+        raise NifError(
+            f"{key}={run}: not a run (it has no checkpoints folder); a run is what 'nif train' makes"
+        )
     if key != "resume":
-        raise NifError(f"{key}={run}: a run that was stopped before anything was saved; nif train resume={run} begins it again")
+        raise NifError(
+            f"{key}={run}: a run that was stopped before anything was saved; nif train resume={run} begins "
+            "it again"
+        )
     return _without_ways_out(path, key)
 
 
 def _without_ways_out(run: Path, key: str) -> Path:
-    """The run, if none of its links leads out of it: results, checkpoints and logs would be written through them."""
+    """The run, if none of its links leads out of it: results, checkpoints and logs would be written through
+    them."""
     home, seen = os.path.realpath(run), 0
     for folder, folders, files in os.walk(run):
         for name in (*folders, *files):
             path = os.path.join(folder, name)
             if os.path.islink(path) and os.path.commonpath([home, os.path.realpath(path)]) != home:
-                raise NifError(f"{key}={shown(run, 300)}: its {os.path.relpath(path, run)} is a link out of it; put a copy there")
+                raise NifError(
+                    f"{key}={shown(run, 300)}: its {os.path.relpath(path, run)} is a link out of it; put a "
+                    "copy there"
+                )
         seen += len(folders) + len(files)
         if seen > MANY_FILES:
             break
@@ -71,7 +83,8 @@ def _without_ways_out(run: Path, key: str) -> Path:
 
 
 def look_first(data: dict[str, Any]) -> None:
-    """NifError where the data that a run (not the user) names is a folder that nobody would walk unasked, as / is."""
+    """NifError where the data that a run (not the user) names is a folder that nobody would walk unasked, as
+    / is."""
     for key in ("path", "root", "observations"):
         value = data.get(key)
         for path in value if isinstance(value, list) else [value]:
@@ -95,8 +108,8 @@ PATHS = ("path", "root", "observations")  # keys of data that name files
 
 
 def paths_of(config: dict[str, Any]) -> dict[str, Any]:
-    """Where the files that a configuration names lie, absolute, by key; what it says already of paths that have not been
-    changed stays."""
+    """Where the files that a configuration names lie, absolute, by key; what it says already of paths that
+    have not been changed stays."""
     data, paths, found = config.get("data"), config.get("paths"), {}
     before: dict[str, Any] = paths if isinstance(paths, dict) else {}
     data = data if isinstance(data, dict) else {}
@@ -108,31 +121,47 @@ def paths_of(config: dict[str, Any]) -> dict[str, Any]:
         if isinstance(known, dict) and known.get("typed") == typed:
             found[f"data.{key}"] = known
         else:
-            absolute = [os.path.abspath(Path(str(t)).expanduser()) for t in ([typed] if isinstance(typed, str) else typed)]
-            found[f"data.{key}"] = {"typed": typed, "absolute": absolute[0] if isinstance(typed, str) else absolute}
+            absolute = [
+                os.path.abspath(Path(str(t)).expanduser())
+                for t in ([typed] if isinstance(typed, str) else typed)
+            ]
+            found[f"data.{key}"] = {
+                "typed": typed,
+                "absolute": absolute[0] if isinstance(typed, str) else absolute,
+            }
     return found
 
 
 def located(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of a run with the paths of its data as they are to be found from here: where they lay when the run
-    began, else as they were typed. NifError says which key to give when they are nowhere."""
+    """The configuration of a run with the paths of its data as they are to be found from here: where they lay
+    when the run began, else as they were typed. NifError says which key to give when they are nowhere."""
     paths, data = config.get("paths"), config.get("data")
     if not isinstance(paths, dict) or not isinstance(data, dict):
         return config
     data = dict(data)
     for key, known in paths.items():
         name = str(key).removeprefix("data.")
-        if not isinstance(known, dict) or name not in PATHS or name not in data or data[name] != known.get("typed"):
+        if (
+            not isinstance(known, dict)
+            or name not in PATHS
+            or name not in data
+            or data[name] != known.get("typed")
+        ):
             continue
         absolute = known.get("absolute")
         for choice in (absolute, data[name]):
-            if choice and all(isinstance(p, str) and _exists(p) for p in (choice if isinstance(choice, list) else [choice])):
+            if choice and all(
+                isinstance(p, str) and _exists(p) for p in (choice if isinstance(choice, list) else [choice])
+            ):
                 if choice != absolute:
                     print(f"{key}: {absolute} is there no more; {choice} is taken, seen from here")
                 data[name] = choice
                 break
         else:
-            raise NifError(f"{key}={data[name]}: no such file or folder (it was {absolute}); give {key}=<where it is now>")
+            raise NifError(
+                f"{key}={data[name]}: no such file or folder (it was {absolute}); give {key}=<where it is "
+                "now>"
+            )
     return {**config, "data": data}
 
 
@@ -144,17 +173,26 @@ def _exists(path: str) -> bool:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint of nif as plain data. NifError for anything else: other files, code in the pickle, newer formats."""
+    """A checkpoint of nif as plain data. NifError for anything else: other files, code in the pickle, newer
+    formats."""
     checkpoint = read_torch(path, "checkpoint")
     nif = checkpoint.get("nif") if isinstance(checkpoint, dict) else None
-    if not isinstance(nif, dict) or not isinstance(nif.get("config"), dict) or not isinstance(nif.get("instances"), list):
+    if (
+        not isinstance(nif, dict)
+        or not isinstance(nif.get("config"), dict)
+        or not isinstance(nif.get("instances"), list)
+    ):
         raise NifError(f"{path}: a checkpoint, but not one of nif")
     weights = checkpoint.get("state_dict")
-    if not isinstance(weights, dict) or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in weights.items()):
+    if not isinstance(weights, dict) or not all(
+        isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in weights.items()
+    ):
         raise NifError(f"{path}: its state_dict is not tensors by name")
     if whole(nif.get("format"), f"{path}: nif.format", 1) > CHECKPOINT_FORMAT:
         newer = shown(nif.get("version"), 20)
-        raise NifError(f"{path}: made by nif {newer}, which is newer than this one ({__version__}); upgrade nif")
+        raise NifError(
+            f"{path}: made by nif {newer}, which is newer than this one ({__version__}); upgrade nif"
+        )
     return checkpoint
 
 
@@ -197,7 +235,8 @@ def make_model(config: dict[str, Any], allowed: tuple[str, ...] | None = None) -
 
 
 def load(run: Path, which: str = "last", device: torch.device | str = "cpu") -> Model:
-    """The trained model of a run, in evaluation mode on `device`; the run needs nothing from outside its folder."""
+    """The trained model of a run, in evaluation mode on `device`; the run needs nothing from outside its
+    folder."""
     if which not in ("last", "best"):
         raise NifError(f"checkpoint={which}: must be last or best")
     path = run / "checkpoints" / f"{which}.ckpt"
@@ -210,7 +249,8 @@ def load(run: Path, which: str = "last", device: torch.device | str = "cpu") -> 
     for part in ("field", "encoding", "encoder", "model"):
         _check_numbers(config.get(part), f"{path}: {part}")
     try:
-        # On the meta device nothing is allocated: a checkpoint cannot ask for more memory than its own tensors
+        # On the meta device nothing is allocated: a checkpoint cannot ask for more memory than its own
+        # tensors
         with torch.device("meta"), _as_many_parameters(checkpoint["state_dict"]):
             model = make_model(config, READ_ALLOWED)
             space = nif.get("space", "ball")
@@ -223,13 +263,15 @@ def load(run: Path, which: str = "last", device: torch.device | str = "cpu") -> 
         raise NifError(f"{path}: {shown(error, 400)}") from error
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        raise NifError(f"{path}: its weights do not fit its configuration ({shown(' '.join(lines[:2]), 200)})") from error
+        raise NifError(
+            f"{path}: its weights do not fit its configuration ({shown(' '.join(lines[:2]), 200)})"
+        ) from error
     return model.to(device).eval()
 
 
 def _check_numbers(node: Any, where: str) -> None:
-    """NifError for a number in a stranger's configuration that no network has: NaN, or sizes that only a loop would find
-    to be too large."""
+    """NifError for a number in a stranger's configuration that no network has: NaN, or sizes that only a loop
+    would find to be too large."""
     if isinstance(node, dict | list):
         for key, value in node.items() if isinstance(node, dict) else enumerate(node):
             _check_numbers(value, f"{where}.{shown(key, 30)}")
@@ -243,14 +285,17 @@ def _check_numbers(node: Any, where: str) -> None:
 
 @contextmanager
 def _as_many_parameters(weights: dict[str, Any]) -> Iterator[None]:
-    """ValueError as soon as a model that is built has many more parameters than there are weights for them."""
+    """ValueError as soon as a model that is built has many more parameters than there are weights for
+    them."""
     most, count = 1000 + 4 * len(weights), 0
 
     def counted(module: torch.nn.Module, name: str, parameter: Any) -> None:
         nonlocal count
         count += 1
         if count > most:
-            raise ValueError(f"it describes more than {most} parameters; there are weights for {len(weights)}")
+            raise ValueError(
+                f"it describes more than {most} parameters; there are weights for {len(weights)}"
+            )
 
     hook = register_module_parameter_registration_hook(counted)
     try:
@@ -260,7 +305,8 @@ def _as_many_parameters(weights: dict[str, Any]) -> Iterator[None]:
 
 
 def _fitting(model: Model, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights in the model's own types. ValueError where a type cannot be meant, or numbers are not finite."""
+    """The weights in the model's own types. ValueError where a type cannot be meant, or numbers are not
+    finite."""
     own, found = model.state_dict(), {}
     for name, tensor in weights.items():
         dtype = own[name].dtype if name in own else tensor.dtype
@@ -268,12 +314,15 @@ def _fitting(model: Model, weights: dict[str, Tensor]) -> dict[str, Tensor]:
             raise ValueError(f"{name} is {tensor.dtype}; it must be {dtype}")
         found[name] = tensor.to(dtype)
         if dtype.is_floating_point and not bool(torch.isfinite(found[name]).all()):
-            raise ValueError(f"{shown(name)} holds NaN or infinite values: its training had failed; try checkpoint=best")
+            raise ValueError(
+                f"{shown(name)} holds NaN or infinite values: its training had failed; try checkpoint=best"
+            )
     return found
 
 
 def select(known: list[str], spec: Any) -> list[str]:
-    """The instances that `instances=` names: ids, globs, a count, 'all'; None is the first 8. NifError for an unknown one."""
+    """The instances that `instances=` names: ids, globs, a count, 'all'; None is the first 8. NifError for an
+    unknown one."""
     if spec is None:
         return known[:8]
     if spec == "all":

@@ -1,5 +1,5 @@
-"""Standard output as the commands see it: no terminal escapes out of names, and an output that is full or closed does not
-end the work that was asked for."""
+"""Standard output as the commands see it: no terminal escapes out of names, and an output that is full or
+closed does not end the work that was asked for."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 
 
 class Printable:
-    """A text stream in which control characters, and characters that change a line's direction, become '?'. The first
-    error of the stream is kept; what is written after it is dropped."""
+    """A text stream in which control characters, and characters that change a line's direction, become '?'.
+    The first error of the stream is kept; what is written after it is dropped."""
 
     def __init__(self, stream: Any):
         self._stream = stream
@@ -76,8 +76,8 @@ def printing() -> Iterator[None]:
 
 
 def lost(stream: Any) -> str | None:
-    """What became of an output that could not be written; None where all went well, or where its reader has gone
-    (`| head`) and nobody waits for it."""
+    """What became of an output that could not be written; None where all went well, or where its reader has
+    gone (`| head`) and nobody waits for it."""
     error = getattr(stream, "error", None)
     if error is None or error.errno == errno.EPIPE:
         return None

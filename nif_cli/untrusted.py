@@ -1,6 +1,6 @@
-"""What strangers' files hold, read with its type, its range and a name for the message. One rule for every reader: a
-library's exception becomes one line with the file's name, a value is checked where it is read, and nothing is unpacked
-before it is measured."""
+"""What strangers' files hold, read with its type, its range and a name for the message. One rule for every
+reader: a library's exception becomes one line with the file's name, a value is checked where it is read, and
+nothing is unpacked before it is measured."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ from nif_cli.files import available_memory
 LONGEST_NAME = 1000  # characters: longer than any path that a system takes
 LARGEST = 1e12  # of lengths, focal lengths and the like: beyond it float32 has nothing left
 PICTURES = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
-"""Pillow's formats that are opened: none that starts a program (EPS does) or plays a film. JPEG's opens MPO too."""
-PACKED = 300  # pixels a byte of file that a larger picture may unpack to: photographs have ten, a PNG of one colour 340
+"""Pillow's formats that are opened: none that starts a program (EPS does) or plays a film. JPEG's opens MPO
+too."""
+# pixels a byte of file that a larger picture may unpack to: photographs have ten, a PNG of one colour 340
+PACKED = 300
 FREE_PIXELS = 2**26  # up to here nobody minds
 ARRAYS_PACKED = 100  # bytes that a byte of an npz may unpack to, beyond what nobody minds
 FREE_BYTES = 2**29
@@ -62,8 +64,8 @@ def regular(path: Path, what: str = "file") -> Path:
 
 @contextmanager
 def reading(path: Path, what: str) -> Iterator[None]:
-    """The boundary of a reader: whatever a library throws over a damaged file becomes one line that names the file;
-    `what` says what it should have been ('an OBJ mesh')."""
+    """The boundary of a reader: whatever a library throws over a damaged file becomes one line that names the
+    file; `what` says what it should have been ('an OBJ mesh')."""
     try:
         yield
     except NifError:
@@ -77,7 +79,8 @@ def reading(path: Path, what: str) -> Iterator[None]:
 
 
 def read_json(path: Path, what: str, kind: type = dict) -> Any:
-    """A JSON file whose outermost value is of `kind`. NifError for anything else, also for one that would fill the memory."""
+    """A JSON file whose outermost value is of `kind`. NifError for anything else, also for one that would
+    fill the memory."""
     size = regular(path).stat().st_size
     if 20 * size > available_memory():
         raise NifError(f"{path}: {size / 2**30:.1f} GiB of JSON do not fit in memory")
@@ -121,7 +124,9 @@ def text(value: Any, where: str, longest: int = LONGEST_NAME) -> str:
     return value
 
 
-def numbers(value: Any, where: str, shape: tuple[int | None, ...], low: float = -LARGEST, high: float = LARGEST) -> np.ndarray:
+def numbers(
+    value: Any, where: str, shape: tuple[int | None, ...], low: float = -LARGEST, high: float = LARGEST
+) -> np.ndarray:
     """Nested lists of finite numbers as float64 of `shape` (None: any length)."""
     wanted = ", ".join("N" if n is None else str(n) for n in shape)
     try:
@@ -142,8 +147,8 @@ def numbers(value: Any, where: str, shape: tuple[int | None, ...], low: float = 
 
 @contextmanager
 def opened_image(path: Path) -> Iterator[Image.Image]:
-    """The picture as Pillow opens it (header only), with its pixels counted before they are unpacked. NifError for what is
-    no picture of an allowed format, a bomb, or one too large for the memory."""
+    """The picture as Pillow opens it (header only), with its pixels counted before they are unpacked.
+    NifError for what is no picture of an allowed format, a bomb, or one too large for the memory."""
     regular(path, "picture")
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
@@ -158,8 +163,8 @@ def opened_image(path: Path) -> Iterator[Image.Image]:
 
 
 def _check_chunks(path: Path) -> None:
-    """NifError if a chunk of a PNG promises more than the file holds: Pillow asks for it all at once. A cut last IDAT is
-    Pillow's to refuse, in the same way."""
+    """NifError if a chunk of a PNG promises more than the file holds: Pillow asks for it all at once. A cut
+    last IDAT is Pillow's to refuse, in the same way."""
     size = path.stat().st_size
     with path.open("rb") as file:
         if file.read(8) != b"\x89PNG\r\n\x1a\n":
@@ -168,7 +173,10 @@ def _check_chunks(path: Path) -> None:
             length = int.from_bytes(head[:4], "big")
             if length > size - file.tell():
                 name = shown(head[4:].decode("latin-1"))
-                raise NifError(f"{path}: truncated: its {name} chunk promises {length:,} bytes, {size - file.tell():,} are left")
+                raise NifError(
+                    f"{path}: truncated: its {name} chunk promises {length:,} bytes, "
+                    f"{size - file.tell():,} are left"
+                )
             file.seek(length + 4, 1)
 
 
@@ -180,18 +188,22 @@ def check_pixels(path: Path, width: int, height: int) -> None:
     needed, there = 12 * width * height, available_memory()  # Pillow's own 4 bytes, the upright copy, ours
     if needed > there:
         raise NifError(
-            f"{path}: {width:,} x {height:,} pixels need {needed / 2**30:.1f} GiB to be unpacked and {there / 2**30:.1f} are free"
+            f"{path}: {width:,} x {height:,} pixels need {needed / 2**30:.1f} GiB to be unpacked and "
+            f"{there / 2**30:.1f} are free"
         )
 
 
 def _header(file: Any, where: str, size: int) -> Header:
-    """Shape and type by the header of an npy of `size` bytes, left behind; NifError where numpy should not see the rest: it
-    divides by an item's size, multiplies shapes without a look at overflow, and believes what is announced."""
+    """Shape and type by the header of an npy of `size` bytes, left behind; NifError where numpy should not
+    see the rest: it divides by an item's size, multiplies shapes without a look at overflow, and believes
+    what is announced."""
     try:
         version = np.lib.format.read_magic(file)
         if version not in ((1, 0), (2, 0)):
             raise ValueError(f"version {version} of the format")
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        read = (
+            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             shape, _, dtype = read(file)
@@ -205,13 +217,15 @@ def _header(file: Any, where: str, size: int) -> Header:
         raise NifError(f"{where}: its header says shape {shown(shape, 60)}, which no array has")
     needed = math.prod(shape) * dtype.itemsize
     if needed > size - file.tell():
-        raise NifError(f"{where}: truncated: its header promises {needed:,} bytes ({shown(list(shape), 60)} {dtype})")
+        raise NifError(
+            f"{where}: truncated: its header promises {needed:,} bytes ({shown(list(shape), 60)} {dtype})"
+        )
     return tuple(shape), dtype
 
 
 def read_npy(path: Path, what: str, mapped: bool = False) -> np.ndarray:
-    """The array of an npy file, never pickled objects; `mapped`: left on disk. NifError says what is wrong with any other
-    file; `what` says what it should have been ('a point cloud')."""
+    """The array of an npy file, never pickled objects; `mapped`: left on disk. NifError says what is wrong
+    with any other file; `what` says what it should have been ('a point cloud')."""
     size = regular(path).stat().st_size
     with reading(path, what):
         with path.open("rb") as file:
@@ -236,7 +250,8 @@ def _npz(path: Path, what: str) -> Iterator[tuple[zipfile.ZipFile, dict[str, zip
 
 
 def npz_headers(path: Path, what: str) -> dict[str, Header]:
-    """Shape and type of each array in an npz file that could be read (not those of Python objects); none is unpacked."""
+    """Shape and type of each array in an npz file that could be read (not those of Python objects); none is
+    unpacked."""
     found = {}
     with _npz(path, what) as (archive, members):
         for name, entry in members.items():
@@ -249,9 +264,9 @@ def npz_headers(path: Path, what: str) -> dict[str, Header]:
 
 
 def read_npz(path: Path, names: Sequence[str], what: str) -> dict[str, np.ndarray]:
-    """The arrays `names` of an npz file (a name that ends in '?' may be missing), never pickled objects; they are measured
-    before they are unpacked, the others never are. NifError says what is wrong with any other file; `what` says whose file
-    it should be."""
+    """The arrays `names` of an npz file (a name that ends in '?' may be missing), never pickled objects; they
+    are measured before they are unpacked, the others never are. NifError says what is wrong with any other
+    file; `what` says whose file it should be."""
     found = {}
     with _npz(path, what) as (archive, members):
         missing = [n for n in names if not n.endswith("?") and n not in members]
@@ -277,9 +292,9 @@ def read_npz(path: Path, names: Sequence[str], what: str) -> dict[str, np.ndarra
 
 
 def read_torch(path: Path, what: str) -> Any:
-    """What torch saved, as plain values and tensors on the CPU, whose sizes together are about that of the file. NifError
-    for anything else: code in the pickle, damaged records, a few numbers that stand for gigabytes (strides of 0), values
-    nested too deeply."""
+    """What torch saved, as plain values and tensors on the CPU, whose sizes together are about that of the
+    file. NifError for anything else: code in the pickle, damaged records, a few numbers that stand for
+    gigabytes (strides of 0), values nested too deeply."""
     import torch  # not before it is needed: what is light imports this module too
 
     size = regular(path, what).stat().st_size
@@ -299,14 +314,16 @@ def read_torch(path: Path, what: str) -> Any:
                 found = torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             raise NifError(
-                f"{path}: refused: not a {what}: damaged, or with more in it than tensors and plain data, which could run code"
+                f"{path}: refused: not a {what}: damaged, or with more in it than tensors and plain data, "
+                "which could run code"
             ) from error
         _check_tree(found, path, size)
     return found
 
 
 def _check_tree(tree: Any, path: Path, size: int) -> None:
-    """NifError unless the tensors in a tree of plain values are dense and take together about `size` bytes, its file's."""
+    """NifError unless the tensors in a tree of plain values are dense and take together about `size` bytes,
+    its file's."""
     import torch
 
     most = 4 * size + 2**24  # tensors may share their numbers: tied weights, views
@@ -314,15 +331,20 @@ def _check_tree(tree: Any, path: Path, size: int) -> None:
     while waiting:
         value, depth = waiting.pop()
         seen += 1
-        if depth > DEEPEST or seen > size + 10_000:  # a value takes a byte at least, unless lists hold lists again and again
-            raise NifError(f"{path}: refused: its values are nested too deeply, or hold each other again and again")
+        if (
+            depth > DEEPEST or seen > size + 10_000
+        ):  # a value takes a byte at least, unless lists hold lists again and again
+            raise NifError(
+                f"{path}: refused: its values are nested too deeply, or hold each other again and again"
+            )
         if isinstance(value, torch.Tensor):
             if value.layout is not torch.strided or value.device.type != "cpu" or value.is_quantized:
                 raise NifError(f"{path}: refused: a tensor of layout {value.layout} on '{value.device}'")
             total += value.numel() * value.element_size()
             if total > most:
                 raise NifError(
-                    f"{path}: refused: its tensors would take more than {most:,} bytes, and it has {path.stat().st_size:,}"
+                    f"{path}: refused: its tensors would take more than {most:,} bytes, and it has "
+                    f"{path.stat().st_size:,}"
                 )
         elif isinstance(value, dict):
             waiting += [(v, depth + 1) for v in value.values()]

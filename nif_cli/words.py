@@ -1,7 +1,8 @@
 """Words of the command line as the shell hands them over, and words to be pasted back into a shell.
 
-Hydra reads `key=value` in a grammar of its own, in which brackets, commas, quotes, accents and `${...}` mean something.
-Where a key holds a path the value is the path, as typed; this module writes it so that Hydra reads just that."""
+Hydra reads `key=value` in a grammar of its own, in which brackets, commas, quotes, accents and `${...}` mean
+something. Where a key holds a path the value is the path, as typed; this module writes it so that Hydra reads
+just that."""
 
 from __future__ import annotations
 
@@ -13,12 +14,28 @@ from collections.abc import Iterable, Iterator
 from nif_cli import NifError
 
 PATHS = (
-    *("input", "output", "run", "resume", "init_from", "output_dir", "folder", "data_root", "mesh", "reference", "scan"),
+    *(
+        "input",
+        "output",
+        "run",
+        "resume",
+        "init_from",
+        "output_dir",
+        "folder",
+        "data_root",
+        "mesh",
+        "reference",
+        "scan",
+    ),
     *("path", "normalise", "split", "dataset", "category", "shape", "appearance"),
 )
 """Keys whose values are paths or names. Below `data` those of IN_DATA, however deep."""
 IN_DATA = ("path", "root", "split", "observations", "images")
-NAMES = ("instances", "data.instances")  # names, globs or a count: quoted only where Hydra's grammar cannot read them
+# names, globs or a count: quoted only where Hydra's grammar cannot read them
+NAMES = (
+    "instances",
+    "data.instances",
+)
 
 KEY = re.compile(r"(?P<sign>\+{0,2})(?P<key>[A-Za-z_][\w.]*)=(?P<value>.*)", re.DOTALL)
 QUOTED = re.compile(r""""(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'""", re.DOTALL)
@@ -27,9 +44,11 @@ FUNCTION = re.compile(r"(?:choice|glob|shuffle|sort|tag)\(.*\)", re.DOTALL)  # H
 
 def as_typed(words: Iterable[str]) -> list[str]:
     """The words for Hydra. A path is taken as it stands, whatever its characters, except that
-    - a value in quotes is what the quotes hold, `null` is null, `[a,b]` a list of paths: unless there is a file of just
+    - a value in quotes is what the quotes hold, `null` is null, `[a,b]` a list of paths: unless there is a
+    file of just
       that name;
-    - in a sweep (-m) commas separate paths; one that has a comma itself, or begins with a bracket, stands in quotes."""
+    - in a sweep (-m) commas separate paths; one that has a comma itself, or begins with a bracket, stands in
+    quotes."""
     words = list(words)
     sweeping = any(_is_sweep(word) for word in words)
     flags = ["-m"] if sweeping else []  # in front: Hydra reads no words on both sides of it
@@ -41,7 +60,11 @@ def _is_sweep(word: str) -> bool:
 
 
 def holds_a_path(key: str) -> bool:
-    return key in PATHS or key == "encoder.weights" or (key.startswith("data.") and key.rpartition(".")[2] in IN_DATA)
+    return (
+        key in PATHS
+        or key == "encoder.weights"
+        or (key.startswith("data.") and key.rpartition(".")[2] in IN_DATA)
+    )
 
 
 def _word(word: str, sweeping: bool) -> str:
@@ -76,17 +99,26 @@ def _path(value: str) -> str:
 
 def _names(value: str) -> str:
     if value.startswith("[") and value.endswith("]"):
-        parts = [part if _hydra_reads(f"a={part}") else quoted(_unquoted(part)) for part in _parts(value[1:-1])]
+        parts = [
+            part if _hydra_reads(f"a={part}") else quoted(_unquoted(part)) for part in _parts(value[1:-1])
+        ]
         return f"[{','.join(parts)}]"
     return quoted(_unquoted(value))
 
 
 def _parts(text: str) -> Iterator[str]:
-    """What commas separate, without the spaces around. A part that is in quotes, or a whole list in brackets, may hold
-    commas itself."""
+    """What commas separate, without the spaces around. A part that is in quotes, or a whole list in brackets,
+    may hold commas itself."""
     text = text.strip()
     while text:
-        part = next((p for p in (QUOTED.match(text), _bracketed(text)) if p and re.match(r"\s*(,|\Z)", text[p.end() :])), None)
+        part = next(
+            (
+                p
+                for p in (QUOTED.match(text), _bracketed(text))
+                if p and re.match(r"\s*(,|\Z)", text[p.end() :])
+            ),
+            None,
+        )
         end = part.end() if part else (text + ",").index(",")
         yield text[:end].strip()
         text = text[end:].lstrip().removeprefix(",").strip()
@@ -97,7 +129,8 @@ def _bracketed(text: str) -> re.Match[str] | None:
 
 
 def _home(path: str) -> str:
-    """`~/x` and `~user/x` made absolute, and so is a file that is called ~x: pathlib would look for a user x."""
+    """`~/x` and `~user/x` made absolute, and so is a file that is called ~x: pathlib would look for a user
+    x."""
     if not os.path.normpath(path).startswith("~"):
         return path
     full = os.path.expanduser(path)
@@ -105,16 +138,18 @@ def _home(path: str) -> str:
 
 
 def _unquoted(value: str) -> str:
-    """The text of a quoted value, by Hydra's rule: a backslash counts only before a quote of the same kind."""
+    """The text of a quoted value, by Hydra's rule: a backslash counts only before a quote of the same
+    kind."""
     if not QUOTED.fullmatch(value):
         return value
     quote, inner = value[0], value[1:-1]
-    inner = re.sub(r"(\\+)(%s|\Z)" % quote, lambda m: "\\" * (len(m[1]) // 2) + m[2], inner)  # noqa: UP031
+    inner = re.sub(rf"(\\+)({quote}|\Z)", lambda m: "\\" * (len(m[1]) // 2) + m[2], inner)
     return re.sub(r"(\\*)\\\$\{", lambda m: "\\" * (len(m[1]) // 2) + "${", inner)
 
 
 def quoted(text: str) -> str:
-    """A string as a value of Hydra's command line: it comes out of the composed configuration as it went in."""
+    """A string as a value of Hydra's command line: it comes out of the composed configuration as it went
+    in."""
     text = literal(text)
     return '"' + re.sub(r'(\\*)("|\Z)', lambda m: m[1] * 2 + ("\\" if m[2] else "") + m[2], text) + '"'
 
@@ -136,13 +171,18 @@ def _hydra_reads(word: str) -> bool:
 
 
 def paste(*words: object) -> str:
-    """Words to be pasted into a shell (bash, zsh), each `key=path` read back by `as_typed` as the same path."""
+    """Words to be pasted into a shell (bash, zsh), each `key=path` read back by `as_typed` as the same
+    path."""
     return " ".join(_pasted(str(word)) for word in words)
 
 
 def _pasted(word: str) -> str:
     found = KEY.fullmatch(word)
-    if found and holds_a_path(found["key"]) and re.match(r"[~\[\"'\s]|(null|latest)\Z", found["value"], re.IGNORECASE):
+    if (
+        found
+        and holds_a_path(found["key"])
+        and re.match(r"[~\[\"'\s]|(null|latest)\Z", found["value"], re.IGNORECASE)
+    ):
         word = f"{found['sign']}{found['key']}=./{found['value']}"
     if word.isprintable():
         return shlex.quote(word)
@@ -151,4 +191,8 @@ def _pasted(word: str) -> str:
 
 
 def _escape(character: str) -> str:
-    return "\\" + character if character in "'\\" else "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))
+    return (
+        "\\" + character
+        if character in "'\\"
+        else "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))
+    )

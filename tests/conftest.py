@@ -39,7 +39,8 @@ class Result:
 
     @property
     def error(self) -> str:
-        """The message of a command that failed as the contract says: exit code 1, one or two lines, no traceback."""
+        """The message of a command that failed as the contract says: exit code 1, one or two lines, no
+        traceback."""
         assert self.code == 1, (self.code, self.out, self.err)
         assert "Traceback" not in self.err
         assert "internal error" not in self.err
@@ -54,7 +55,9 @@ class Ball:
 
     level, truncation = 0.0, float("inf")
 
-    def __init__(self, radius: float = 0.6, centre: tuple[float, float, float] = (0.0, 0.0, 0.0), half: float = 1.0):
+    def __init__(
+        self, radius: float = 0.6, centre: tuple[float, float, float] = (0.0, 0.0, 0.0), half: float = 1.0
+    ):
         self.radius, self.centre = radius, torch.tensor(centre)
         self.bounds = torch.tensor([[-half] * 3, [half] * 3])
 
@@ -69,7 +72,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _clean_place(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test works in a folder of its own, with its own cache of samples, one thread and no variables of nif."""
+    """Every test works in a folder of its own, with its own cache of samples, one thread and no variables of
+    nif."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NIF_CACHE", str(cache))
     monkeypatch.delenv("NIF_ALLOW", raising=False)
@@ -127,8 +131,15 @@ def paint() -> Callable[..., None]:
 
     def run(path: Path, width: int, height: int, phase: float, mode: str = "RGB") -> None:
         y, x = np.mgrid[:height, :width] / max(width, height)
-        channels = [np.sin(4 * x + phase), np.cos(3 * y - phase), np.sin(3 * x + 2 * y + 2 * phase), np.ones_like(x)]
-        pixels = (127.5 * (1 + np.stack(channels[: {"L": 1, "RGB": 3, "RGBA": 4}[mode]], -1))).astype(np.uint8)
+        channels = [
+            np.sin(4 * x + phase),
+            np.cos(3 * y - phase),
+            np.sin(3 * x + 2 * y + 2 * phase),
+            np.ones_like(x),
+        ]
+        pixels = (127.5 * (1 + np.stack(channels[: {"L": 1, "RGB": 3, "RGBA": 4}[mode]], -1))).astype(
+            np.uint8
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels if mode != "L" else pixels[..., 0]).save(
             path, **({"quality": 95} if path.suffix == ".jpg" else {})

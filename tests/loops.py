@@ -1,5 +1,6 @@
-"""Every compiled loop against its plain version: `python loops.py THREADS...`, in a process of its own, because the code
-generator (NUMBA_CPU_NAME) and the cache are chosen before numba is imported. tests/test_compiled.py runs it."""
+"""Every compiled loop against its plain version: `python loops.py THREADS...`, in a process of its own,
+because the code generator (NUMBA_CPU_NAME) and the cache are chosen before numba is imported.
+tests/test_compiled.py runs it."""
 
 from __future__ import annotations
 
@@ -45,19 +46,29 @@ def encoding(rng: np.random.Generator) -> None:
         table = torch.from_numpy(rng.normal(size=(sum(levels.rows), features))).to(dtype).requires_grad_()
         for count in counts:
             x = torch.from_numpy(rng.random((count, levels.dim))).to(dtype)
-            x = torch.cat((x, torch.zeros_like(x[:1]), torch.ones_like(x[:1]))) if count else x  # the corners too
+            # the corners too
+            x = torch.cat((x, torch.zeros_like(x[:1]), torch.ones_like(x[:1]))) if count else x
             grad = torch.from_numpy(rng.normal(size=(len(x), len(levels.rows) * features))).to(dtype)
             expected = grid_lookup.encode_reference(x, table, levels)
             (slope,) = torch.autograd.grad(expected, table, grad)
             given, rows = unaligned(x.numpy()), unaligned(table.detach().numpy())
             close(grid_kernels.forward(given, rows, levels), expected.detach(), f"forward of {count}")
-            close(grid_kernels.backward(given, grad.numpy(), levels, tuple(table.shape)), slope, f"backward of {count}", 1e-4)
+            close(
+                grid_kernels.backward(given, grad.numpy(), levels, tuple(table.shape)),
+                slope,
+                f"backward of {count}",
+                1e-4,
+            )
             if dtype == torch.float32:
                 lazy = LazyGradient(table.detach().requires_grad_())
-                grid_kernels.backward_lazy(given, grad.numpy(), levels, lazy.rows.numpy(), lazy.touched.numpy())
+                grid_kernels.backward_lazy(
+                    given, grad.numpy(), levels, lazy.rows.numpy(), lazy.touched.numpy()
+                )
                 close(lazy.gradient, slope, f"lazy backward of {count}", 1e-4)
                 marked = np.unpackbits(lazy.touched.numpy(), bitorder="little")[: len(table)]
-                assert not (slope.abs().sum(1).numpy() > 0)[marked == 0].any(), f"a row of {count} points that is not marked"
+                assert not (slope.abs().sum(1).numpy() > 0)[marked == 0].any(), (
+                    f"a row of {count} points that is not marked"
+                )
                 grid_kernels.clear(lazy.rows.numpy(), lazy.touched.numpy())
                 assert not lazy.gradient.any(), "not clear"
                 assert not lazy.touched.any(), "still marked"
@@ -85,21 +96,34 @@ def adam(rng: np.random.Generator) -> None:
             table, rows = unaligned(table), unaligned(rows)
             grid_kernels.adam(table, rows, touched, 1e-2, BETAS, EPS, 3, 0.1)
             close(table, wanted.astype(np.float32), f"Adam of {count} rows, {kind}")
-            close(rows, np.concatenate((gradient, mean, square, rest), 1).astype(np.float32), f"moments of {count}, {kind}")
+            close(
+                rows,
+                np.concatenate((gradient, mean, square, rest), 1).astype(np.float32),
+                f"moments of {count}, {kind}",
+            )
             assert not touched.any(), f"{count} rows, {kind}: still marked"
 
 
 def compositing(rng: np.random.Generator) -> None:
     """Rays without samples, none at all, dense and empty ones; forward and gradients."""
     for rays, most in ((0, 0), (1, 0), (1, 1), (37, 23)):
-        ray = np.repeat(np.arange(rays), rng.integers(0, most + 1, rays)) if most != 1 else np.zeros(1, np.int64)
+        ray = (
+            np.repeat(np.arange(rays), rng.integers(0, most + 1, rays))
+            if most != 1
+            else np.zeros(1, np.int64)
+        )
         n = len(ray)
         t = torch.from_numpy(np.sort(rng.random(n)).astype(np.float32))
         samples = Samples(torch.from_numpy(ray), t, torch.from_numpy(rng.random(n).astype(np.float32) * 0.1))
         numbers = rng.random(n) * np.where(rng.random(n) < 0.1, 1e4, 20)
         density = torch.from_numpy(numbers.astype(np.float32)).requires_grad_()
-        rgb = torch.from_numpy(rng.random((3, n)).astype(np.float32)).T.requires_grad_()  # its rows are not whole
-        of = [torch.from_numpy(rng.normal(size=s).astype(np.float32)) for s in ((rays, 3), (rays,), (rays,), (n,))]
+        rgb = torch.from_numpy(
+            rng.random((3, n)).astype(np.float32)
+        ).T.requires_grad_()  # its rows are not whole
+        of = [
+            torch.from_numpy(rng.normal(size=s).astype(np.float32))
+            for s in ((rays, 3), (rays,), (rays,), (n,))
+        ]
         results = []
         for version in (volume.composite, volume.composite_reference):
             light, weights = version(density, rgb, samples, rays)
@@ -115,7 +139,9 @@ def all_samples(grid: OccupancyGrid, rays: Rays, cone: float) -> np.ndarray:
     march, alive, parts = GridMarch(grid, rays, near, far, 0.02, cone), torch.arange(len(rays)), []
     while len(alive):
         samples, going = march.next(alive, 7)
-        parts.append(torch.stack((alive[samples.ray].double(), samples.t.double(), samples.delta.double()), -1))
+        parts.append(
+            torch.stack((alive[samples.ray].double(), samples.t.double(), samples.delta.double()), -1)
+        )
         alive = alive[going]
     found = torch.cat(parts).numpy() if parts else np.empty((0, 3))
     return found[np.lexsort((found[:, 1], found[:, 0]))]
@@ -144,7 +170,9 @@ def marching(rng: np.random.Generator) -> None:
         assert not np.isin(found[:, 0], (1, 2, 3, 4)).any() or count <= 9, "samples of rays that are none"
         ours, theirs = ({(int(r), round(float(t), 3)) for r, t, _ in x} for x in (found, expected))
         # a sample on the border of two cells may be in either
-        assert len(ours ^ theirs) <= 0.02 * max(len(theirs), 1), f"marching {count} rays: {len(ours ^ theirs)} of {len(theirs)}"
+        assert len(ours ^ theirs) <= 0.02 * max(len(theirs), 1), (
+            f"marching {count} rays: {len(ours ^ theirs)} of {len(theirs)}"
+        )
         assert count < 9 or len(theirs) > 200
 
 
@@ -164,7 +192,9 @@ def threads_are_torchs(count: int) -> None:
 
     assert torch.get_num_threads() == count, f"torch had {count} threads, now {torch.get_num_threads()}"
     expected = min(count, numba.config.NUMBA_NUM_THREADS)
-    assert numba.get_num_threads() == expected, f"{numba.get_num_threads()} threads of loops, {expected} of torch"
+    assert numba.get_num_threads() == expected, (
+        f"{numba.get_num_threads()} threads of loops, {expected} of torch"
+    )
 
 
 def main(counts: list[int]) -> None:

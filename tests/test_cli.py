@@ -44,12 +44,10 @@ def program(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
 class TestHelp:
     def test_help_loads_nothing_heavy(self):
         code = (
-            "import sys\n"
-            "from nif_cli.cli import main\n"
-            "for args in ([], ['--help'], ['train', '--help'], ['--version'], ['extract', '-h']):\n"
-            "    try: main(args)\n"
-            "    except SystemExit as stop: assert not stop.code\n"
-            "print('heavy:', *[m for m in ('torch', 'hydra', 'pytorch_lightning', 'trimesh') if m in sys.modules])"
+            "import sys\nfrom nif_cli.cli import main\nfor args in ([], ['--help'], ['train', '--help'], "
+            "['--version'], ['extract', '-h']):\n    try: main(args)\n    except SystemExit as stop: assert "
+            "not stop.code\nprint('heavy:', *[m for m in ('torch', 'hydra', 'pytorch_lightning', 'trimesh') "
+            "if m in sys.modules])"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
@@ -154,7 +152,13 @@ def test_train_extract_render(nif, tiny, sphere_file, model, tmp_path):
     assert run.parent.name == ("deepsdf-toy_shapes" if model == "deepsdf" else "sdf-meshes")
     assert f"nif extract run={run}" in trained.out
     assert f"nif render run={run}" in trained.out
-    for name in ("config.yaml", "metrics.csv", "checkpoints/last.ckpt", "checkpoints/best.ckpt", "summary.json"):
+    for name in (
+        "config.yaml",
+        "metrics.csv",
+        "checkpoints/last.ckpt",
+        "checkpoints/best.ckpt",
+        "summary.json",
+    ):
         assert (run / name).is_file(), name
     assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["max_steps"] == 20
     assert np.isfinite(json.loads((run / "summary.json").read_text())["val/loss"])
@@ -166,7 +170,10 @@ def test_train_extract_render(nif, tiny, sphere_file, model, tmp_path):
         assert load_mesh(path).volume > 0
     drawn = nif("render", "frames=2", "size=24")
     assert drawn.code == 0, drawn.err
-    pictures = [run / "renders" / f"{id}.png" for id in (["chair/0000", "table/0000"] if model == "deepsdf" else ["ball"])]
+    pictures = [
+        run / "renders" / f"{id}.png"
+        for id in (["chair/0000", "table/0000"] if model == "deepsdf" else ["ball"])
+    ]
     assert all(p.is_file() for p in pictures)
     assert Image.open(pictures[0]).size == (48, 24)
     assert not [p for p in run.rglob("*") if p.name.startswith(".")]  # no temporary files
@@ -184,8 +191,21 @@ def ball_run(tmp_path_factory, cache) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("NIF_CACHE", str(cache))
-        arguments = ["model=sdf", "field=igr", "field.width=64", "field.layers=2", "field.skips=[]", "model.lr=1e-12"]
-        arguments += ["trainer.max_time=null", "trainer.max_steps=2", "callbacks=quiet", "logger=csv", "device=cpu"]
+        arguments = [
+            "model=sdf",
+            "field=igr",
+            "field.width=64",
+            "field.layers=2",
+            "field.skips=[]",
+            "model.lr=1e-12",
+        ]
+        arguments += [
+            "trainer.max_time=null",
+            "trainer.max_steps=2",
+            "callbacks=quiet",
+            "logger=csv",
+            "device=cpu",
+        ]
         arguments += ["data.path=ball.ply", "data.samples=500", "data.surface_samples=100", "output_dir=run"]
         with pytest.raises(SystemExit) as stopped:
             main(["train", *arguments])
@@ -201,7 +221,8 @@ class TestExtract:
         return load_mesh(path)
 
     def test_meshes_come_back_in_the_users_units(self, nif, ball_run):
-        """The transform of the run is undone: from the ball of radius 0.5 around 0 to the file's place and size."""
+        """The transform of the run is undone: from the ball of radius 0.5 around 0 to the file's place and
+        size."""
         inside = self.mesh(nif, ball_run, "frame=normalised")
         shutil.rmtree("out")
         outside = self.mesh(nif, ball_run)
@@ -223,7 +244,9 @@ class TestExtract:
         assert self.mesh(nif, ball_run, "level=0.1").volume < outer.volume
 
     def test_no_surface_is_said(self, nif, ball_run):
-        assert "no surface" in nif("extract", f"run={ball_run}", "resolution=8", "output=out", "level=100").err
+        assert (
+            "no surface" in nif("extract", f"run={ball_run}", "resolution=8", "output=out", "level=100").err
+        )
 
     def test_instances(self, nif, run):
         done = nif("extract", "resolution=4", "instances=[lamp/*,chair/0001]", "level=-9", "frame=normalised")
@@ -241,7 +264,9 @@ class TestExtract:
 class TestRender:
     @pytest.mark.parametrize("format", ["png", "gif", "mp4"])
     def test_every_format(self, nif, ball_run, format):
-        done = nif("render", f"run={ball_run}", "frames=2", "size=33", f"format={format}", "output=out", "up=z")
+        done = nif(
+            "render", f"run={ball_run}", "frames=2", "size=33", f"format={format}", "output=out", "up=z"
+        )
         assert done.code == 0, done.err
         (path,) = Path("out").iterdir()
         assert path.name == f"ball.{format}"
@@ -252,7 +277,11 @@ class TestRender:
         sets = ["frames=2", "size=24", "output=out", "elevation=0"]
         done = nif("render", f"run={ball_run}", *sets, "channels=[normal,depth,opacity]")
         assert done.code == 0, done.err
-        assert sorted(p.name for p in Path("out").iterdir()) == ["ball_depth.png", "ball_normal.png", "ball_opacity.png"]
+        assert sorted(p.name for p in Path("out").iterdir()) == [
+            "ball_depth.png",
+            "ball_normal.png",
+            "ball_opacity.png",
+        ]
         done = nif("render", f"run={ball_run}", *sets, "channels=[depth]", "format=npy")
         assert done.code == 0, done.err
         depth = np.load("out/ball_depth.npy")
@@ -313,7 +342,12 @@ class TestTrain:
 
     @pytest.mark.parametrize(
         "typed",
-        [["trainer.gradient_clip_val=1.0"], ["optimizer=adamw"], ["optimizer=sgd"], ["trainer.precision=bf16-mixed"]],
+        [
+            ["trainer.gradient_clip_val=1.0"],
+            ["optimizer=adamw"],
+            ["optimizer=sgd"],
+            ["trainer.precision=bf16-mixed"],
+        ],
     )
     def test_settings_that_any_training_takes(self, nif, tiny, typed):
         """They work with codes too, or are refused in a line that says what to do."""
@@ -334,7 +368,12 @@ class TestTrain:
 
     def test_previews_and_boards(self, nif, tiny):
         sets = [o for o in tiny if o not in ("callbacks=quiet", "logger=csv")]
-        sets += ["callbacks.preview.resolution=8", "callbacks.preview.size=16", "data.count=2", "output_dir=run"]
+        sets += [
+            "callbacks.preview.resolution=8",
+            "callbacks.preview.size=16",
+            "data.count=2",
+            "output_dir=run",
+        ]
         done = nif("train", *sets)
         assert done.code == 0, done.err
         assert Image.open("run/preview.png").size[1] == 16
@@ -349,7 +388,9 @@ class TestSweeps:
             return list(csv.DictReader(file))
 
     def test_a_table_best_first(self, nif, tiny):
-        done = nif("train", "-m", *tiny, "model.lr=1e-12,3e-2", "seed=1,2", "data.count=2", "trainer.max_steps=30")
+        done = nif(
+            "train", "-m", *tiny, "model.lr=1e-12,3e-2", "seed=1,2", "data.count=2", "trainer.max_steps=30"
+        )
         assert done.code == 0, done.err
         rows = self.rows()
         assert len(rows) == 4

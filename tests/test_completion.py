@@ -22,7 +22,10 @@ START = {
 }
 SET_UP = {
     "bash": 'eval "$(nif -sc install=bash)"; PS1=REA"DY> "',
-    "zsh": 'autoload -Uz compinit; compinit -u -D; eval "$(nif -sc install=zsh)"; unsetopt prompt_cr; PS1=REA"DY> "',
+    "zsh": (
+        'autoload -Uz compinit; compinit -u -D; eval "$(nif -sc install=zsh)"; unsetopt prompt_cr; '
+        'PS1=REA"DY> "'
+    ),
     "fish": 'nif -sc install=fish | source; function fish_prompt; echo "REA""DY> "; end',
 }
 
@@ -64,11 +67,17 @@ def test_a_files_name_is_not_run_at_tab(shell, tmp_path):
     (place / name).touch()
     shim = programs / "nif"
     shim.write_text(
-        f'#!/bin/sh\nif [ "$1" = "-sc" ]; then exec "{sys.executable}" -m nif_cli "$@"; fi\nprintf "GOT:%s:END" "$2"\n'
+        f'#!/bin/sh\nif [ "$1" = "-sc" ]; then exec "{sys.executable}" -m nif_cli "$@"; fi\nprintf '
+        '"GOT:%s:END" "$2"\n'
     )
     shim.chmod(0o755)
     root = str(Path(__file__).parents[1])
-    environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": root, "HOME": str(tmp_path)}
+    environment = {
+        **os.environ,
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "PYTHONPATH": root,
+        "HOME": str(tmp_path),
+    }
     environment |= {"TERM": "dumb" if shell != "fish" else "xterm", "LC_ALL": "C.UTF-8"}
     terminal = Terminal(shell, place, environment)
     try:

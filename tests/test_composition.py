@@ -1,4 +1,5 @@
-"""Hydra's own node, and the files of a stranger's --config-dir: nothing runs, nothing is written elsewhere, nothing hangs."""
+"""Hydra's own node, and the files of a stranger's --config-dir: nothing runs, nothing is written elsewhere,
+nothing hangs."""
 
 from __future__ import annotations
 
@@ -63,11 +64,16 @@ ATTACKS = {
         "hydra": {"callbacks": {"x": {"_target_": "${evil}", "command": TOUCH}}},
         "evil": "os.system",
     },
-    "a name of the clock": {"hydra": {"callbacks": {"x": {"_target_": "${now:os.system}", "command": TOUCH}}}},
+    "a name of the clock": {
+        "hydra": {"callbacks": {"x": {"_target_": "${now:os.system}", "command": TOUCH}}}
+    },
     "a nested class": {
         "hydra": {
             "callbacks": {
-                "table": {"_target_": "nif_cli.training.sweep.SweepTable", "x": {"_target_": "os.system", "command": "x"}}
+                "table": {
+                    "_target_": "nif_cli.training.sweep.SweepTable",
+                    "x": {"_target_": "os.system", "command": "x"},
+                }
             }
         }
     },
@@ -77,7 +83,12 @@ ATTACKS = {
     "a copy of the environment": {"hydra": {"job": {"env_copy": ["HOME"]}}},
     "a copy of nothing": {"hydra": {"job": {"env_copy": ["NO_SUCH_VARIABLE_HERE"]}}},
     "a factory of logging": {
-        "hydra": {"job_logging": {"handlers": {"x": {"()": "pathlib.Path.touch", "self": PWNED}}, "root": {"handlers": ["x"]}}}
+        "hydra": {
+            "job_logging": {
+                "handlers": {"x": {"()": "pathlib.Path.touch", "self": PWNED}},
+                "root": {"handlers": ["x"]},
+            }
+        }
     },
     "a file of logging": {
         "hydra": {
@@ -88,7 +99,11 @@ ATTACKS = {
         }
     },
     "an import of logging": {
-        "hydra": {"hydra_logging": {"handlers": {"x": {"class": "logging.StreamHandler", "stream": "ext://os.environ"}}}}
+        "hydra": {
+            "hydra_logging": {
+                "handlers": {"x": {"class": "logging.StreamHandler", "stream": "ext://os.environ"}}
+            }
+        }
     },
     "where a run is": {"hydra": {"run": {"dir": f"../{PWNED}"}}},
     "where hydra writes": {"hydra": {"output_subdir": f"../{PWNED}"}},
@@ -133,7 +148,10 @@ def test_what_is_typed_is_the_users_own_will(nif, tiny, tmp_path):
 
 
 def test_a_strangers_folder_without_harm_works(nif, tiny, theirs):
-    node = {"model": {"lr": 0.125}, "hydra": {"sweep": {"dir": "outputs/mine/${now:%Y}", "subdir": "job${hydra.job.num}"}}}
+    node = {
+        "model": {"lr": 0.125},
+        "hydra": {"sweep": {"dir": "outputs/mine/${now:%Y}", "subdir": "job${hydra.job.num}"}},
+    }
     done = nif("train", *theirs(node), *tiny, "--cfg", "job")
     assert yaml.safe_load(done.out)["model"]["lr"] == 0.125
 
@@ -182,7 +200,9 @@ def test_a_bomb_is_a_line(nif, tiny, tmp_path, run, name):
 
 def doubling(pair: str, levels: int) -> str:
     lines = ["# @package _global_", "data:", "  b0: xxxxxxxxxxxxxxxx", "  c0: {x: 1, y: 2}"]
-    return "\n".join(lines + [f"  {pair[0]}{k}: {pair[1:].replace('K', str(k - 1))}" for k in range(1, levels)])
+    return "\n".join(
+        lines + [f"  {pair[0]}{k}: {pair[1:].replace('K', str(k - 1))}" for k in range(1, levels)]
+    )
 
 
 @pytest.mark.timeout(60)
@@ -222,7 +242,8 @@ def test_values_are_read_as_omegaconf_reads_them(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("path", "stays"), [("a/b", True), ("", True), ("/a", False), ("../a", False), ("a/../../b", False), ("~/a", False)]
+    ("path", "stays"),
+    [("a/b", True), ("", True), ("/a", False), ("../a", False), ("a/../../b", False), ("~/a", False)],
 )
 def test_paths_that_stay(path, stays):
     assert inside(path) == stays

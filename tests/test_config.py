@@ -1,4 +1,5 @@
-"""The configuration: everything shipped composes and passes its own check; every mistake is one line that names it."""
+"""The configuration: everything shipped composes and passes its own check; every mistake is one line that
+names it."""
 
 from __future__ import annotations
 
@@ -61,7 +62,9 @@ def test_every_network_can_be_made_and_run(group, choice):
         overrides.insert(0, "model=nerf")
     model = make_model(composed("train", *overrides))
     if choice in ("nerf", "ngp"):
-        density, rgb = model.network(torch.rand(5, 3), torch.nn.functional.normalize(torch.rand(5, 3), dim=-1))
+        density, rgb = model.network(
+            torch.rand(5, 3), torch.nn.functional.normalize(torch.rand(5, 3), dim=-1)
+        )
         assert torch.isfinite(density).all()
         assert torch.isfinite(rgb).all()
         return
@@ -101,7 +104,8 @@ def test_a_model_picks_its_data_and_field_and_the_users_choice_wins():
 
 
 def test_numbers_are_numbers():
-    """YAML 1.1 reads 1e-3 as a string; here it is a number, and so are integers where floats are asked for."""
+    """YAML 1.1 reads 1e-3 as a string; here it is a number, and so are integers where floats are asked
+    for."""
     config = composed("train", "model.lr=1e-3", "model.clamp=1", "optimizer.eps=1e-9")
     assert config["model"]["lr"] == 1e-3
     assert isinstance(config["model"]["lr"], float)
@@ -210,14 +214,26 @@ class TestOwnConfigs:
     @pytest.mark.parametrize(
         ("name", "text", "words"),
         [
-            ("experiment/x.yaml", "# @package _global_\nmodle:\n  lr: 1\n", ["no key 'modle'", "did you mean 'model'"]),
-            ("experiment/x.yaml", "# @package _global_\nmodel:\n  lrr: 1\n", ["model.lrr", "did you mean 'lr'"]),
+            (
+                "experiment/x.yaml",
+                "# @package _global_\nmodle:\n  lr: 1\n",
+                ["no key 'modle'", "did you mean 'model'"],
+            ),
+            (
+                "experiment/x.yaml",
+                "# @package _global_\nmodel:\n  lrr: 1\n",
+                ["model.lrr", "did you mean 'lr'"],
+            ),
             ("experiment/x.yaml", "# @package _global_\nmodel:\n  lr: fast\n", ["model.lr='fast'", "number"]),
             ("experiment/x.yaml", "# @package _global_\nseed: x\n", ["seed"]),
             ("experiment/x.yaml", "# @package _global_\nmodel: [\n", ["x.yaml"]),
             ("experiment/x.yaml", "# @package _global_\ndefaults:\n  - override /model: sfd\n", ["sfd"]),
             ("experiment/x.yaml", "# @package _global_\nmodel:\n  lr: ${nothing.here}\n", ["model.lr"]),
-            ("field/x.yaml", "_target_: nif_cli.fields.mlp.MPL\n_partial_: true\n", ["MPL", "did you mean 'MLP'"]),
+            (
+                "field/x.yaml",
+                "_target_: nif_cli.fields.mlp.MPL\n_partial_: true\n",
+                ["MPL", "did you mean 'MLP'"],
+            ),
             (
                 "field/x.yaml",
                 "_target_: torch.hub.load\n_partial_: true\n",
@@ -345,7 +361,9 @@ def test_what_a_constructor_says_names_the_node():
 def test_what_a_constructor_declares_whole_is_whole(value):
     """Also where it would not stumble over it at once, as a checkpoint's configuration may say anything."""
     node = {"_target_": "nif_cli.encoders.pointcloud.PointNet", "code_size": 8, "width": 8, "blocks": 1}
-    with pytest.raises(NifError, match=r"^encoder\.points .*whole number|^encoder\.points .*must be a number"):
+    with pytest.raises(
+        NifError, match=r"^encoder\.points .*whole number|^encoder\.points .*must be a number"
+    ):
         build({**node, "points": value}, "encoder")
     made = build({**node, "points": 30.0}, "encoder")
     assert isinstance(made.size, int)

@@ -29,7 +29,9 @@ def test_bind_keeps_the_shape_of_points():
 def test_a_code_conditions_and_params_replace_weights():
     network = Affine()
     points = torch.rand(4, 3)
-    assert torch.allclose(bind(network, torch.tensor([1.0, 4.0])).value(points), bind(network).value(points) + 5)
+    assert torch.allclose(
+        bind(network, torch.tensor([1.0, 4.0])).value(points), bind(network).value(points) + 5
+    )
     adapted = bind(network, params={"w": torch.zeros(3)})
     assert not adapted.value(points).any()
     assert torch.equal(network.w.detach(), torch.tensor([1.0, 2.0, 3.0]))  # the network itself stays

@@ -64,7 +64,8 @@ def test_imports_go_down(path: Path):
     folder = len(path.relative_to(ROOT).parts) > 1
     for module in imports(path):
         other = part(module)
-        beside = other == own if folder else floor(other) == floor(own)  # files at the top are one folder a floor
+        # files at the top are one folder a floor
+        beside = other == own if folder else floor(other) == floor(own)
         assert beside or floor(other) < floor(own), f"{path.relative_to(ROOT)} imports {module}"
 
 
@@ -77,22 +78,29 @@ def test_pure_floors_know_neither_hydra_nor_lightning(path: Path):
         names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         for name in names:
-            assert name.split(".")[0] not in ("hydra", "omegaconf", "pytorch_lightning", "lightning"), f"{path}: {name}"
+            assert name.split(".")[0] not in ("hydra", "omegaconf", "pytorch_lightning", "lightning"), (
+                f"{path}: {name}"
+            )
 
 
 WINGS = {"shapes": [], "scenes": ["shapes"], "images": ["shapes"]}  # and what each may see of the others
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in FILES if p.relative_to(ROOT).parts[0] == "data"], ids=lambda p: p.relative_to(ROOT).as_posix()
+    "path",
+    [p for p in FILES if p.relative_to(ROOT).parts[0] == "data"],
+    ids=lambda p: p.relative_to(ROOT).as_posix(),
 )
 def test_wings_of_data_stand_apart(path: Path):
-    """Shapes know neither scenes nor images; what is common to all knows none of them. A format trains nothing."""
+    """Shapes know neither scenes nor images; what is common to all knows none of them. A format trains
+    nothing."""
     own = path.relative_to(ROOT).parts[1] if len(path.relative_to(ROOT).parts) > 2 else None
     for module in imports(path):
         parts = module.split(".")
         if len(parts) > 2 and parts[1] == "data" and parts[2] in WINGS:
-            assert parts[2] == own or parts[2] in WINGS.get(own or "", []), f"{path.relative_to(ROOT)} imports {module}"
+            assert parts[2] == own or parts[2] in WINGS.get(own or "", []), (
+                f"{path.relative_to(ROOT)} imports {module}"
+            )
         if path.parent.name == "formats":
             assert parts[-1] != "datamodule", f"{path.relative_to(ROOT)} imports {module}"
 
@@ -105,7 +113,9 @@ def test_no_circles():
         seen[name] = set()
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "nif_cli":
-                seen[name] |= {m for a in node.names if (m := f"{node.module}.{a.name}") in names} or {node.module or ""}
+                seen[name] |= {m for a in node.names if (m := f"{node.module}.{a.name}") in names} or {
+                    node.module or ""
+                }
     done: set[str] = set()
 
     def visit(name: str, way: list[str]) -> None:
@@ -120,17 +130,15 @@ def test_no_circles():
 
 
 def test_the_checker_sees_every_kind_of_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Inside functions, `from nif_cli import x` and relative ones are seen; names of the package are floor 0."""
+    """Inside functions, `from nif_cli import x` and relative ones are seen; names of the package are floor
+    0."""
     monkeypatch.setitem(globals(), "ROOT", tmp_path)
     (tmp_path / "geometry").mkdir()
     (tmp_path / "runs.py").touch()
     path = tmp_path / "geometry" / "mesh.py"
     path.write_text(
-        "import os, nif_cli.models.sdf\n"
-        "def f():\n"
-        "    from nif_cli import NifError, runs\n"
-        "    from ..data import toy\n"
-        "    from .sampling import x\n"
+        "import os, nif_cli.models.sdf\ndef f():\n    from nif_cli import NifError, runs\n    from ..data "
+        "import toy\n    from .sampling import x\n"
     )
     found = [part(module) for module in imports(path)]
     assert sorted(found) == ["__init__", "data", "geometry", "models", "runs"]
@@ -140,7 +148,9 @@ def test_only_training_needs_lightning():
     """It takes a second to import, and whoever opens a run need not have it."""
     commands = ("extract", "render", "reconstruct", "evaluate", "prepare", "import_deepsdf")
     code = "; ".join(f"import nif_cli.commands.{name}" for name in commands)
-    code += "; import sys; print([m for m in sys.modules if m.startswith(('pytorch_lightning', 'lightning'))])"
+    code += (
+        "; import sys; print([m for m in sys.modules if m.startswith(('pytorch_lightning', 'lightning'))])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 

@@ -16,9 +16,18 @@ from nif_cli.config import build, check_node, locate
 from nif_cli.moved import KEYS, MOVED
 
 GOLDEN = sorted(path.parent.name for path in HERE.glob("*/expected.json"))
-# tolerances, relative to the number, or to the largest of a field's values or of a picture's: machines differ in the last bits,
-# a mesh by a vertex where its field touches a grid point, and a metric of samples by the few that a border divides
-NEAR = {"level": 1e-3, "values": 1e-4, "colors": 1e-4, "radiance": 1e-3, "meshes": 2e-3, "curves": 1e-2, "renders": 2e-3}
+# tolerances, relative to the number, or to the largest of a field's values or of a picture's: machines differ
+# in the last bits, a mesh by a vertex where its field touches a grid point, and a metric of samples by the
+# few that a border divides
+NEAR = {
+    "level": 1e-3,
+    "values": 1e-4,
+    "colors": 1e-4,
+    "radiance": 1e-3,
+    "meshes": 2e-3,
+    "curves": 1e-2,
+    "renders": 2e-3,
+}
 NEAR |= {"metrics": 1e-2, "reconstruction": 1e-2}
 
 

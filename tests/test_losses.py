@@ -37,7 +37,8 @@ def test_clamped_l1_is_deepsdfs_within_the_clamp():
 
 
 def test_clamped_l1_is_never_dead():
-    """Wherever the loss is not at its minimum the gradient leads back, however far the prediction has gone astray."""
+    """Wherever the loss is not at its minimum the gradient leads back, however far the prediction has gone
+    astray."""
     predicted = torch.tensor([-50.0, -0.2, 0.0, 0.2, 50.0]).repeat_interleave(5)
     distance = torch.tensor([-0.5, -0.05, 0.0, 0.05, 0.5]).repeat(5)
     p = predicted.clone().requires_grad_(True)
@@ -58,7 +59,9 @@ def test_clamped_l1_is_never_dead():
     ],
 )
 def test_gradients_are_those_of_finite_differences(loss):
-    x = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2)).requires_grad_(True)
+    x = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2)).requires_grad_(
+        True
+    )
     assert torch.autograd.gradcheck(loss, (x,))
 
 

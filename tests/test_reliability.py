@@ -1,4 +1,5 @@
-"""A run is never lost and a setting never ignored: what kills, full disks, neighbours and moved files do to one."""
+"""A run is never lost and a setting never ignored: what kills, full disks, neighbours and moved files do to
+one."""
 
 from __future__ import annotations
 
@@ -69,7 +70,8 @@ class Killed(BaseException):
 
 @pytest.fixture
 def killed_at(monkeypatch: pytest.MonkeyPatch):
-    """`killed_at(step, save=...)`: the next training dies after this step, and had been saved after the step `save`."""
+    """`killed_at(step, save=...)`: the next training dies after this step, and had been saved after the step
+    `save`."""
 
     def run(step: int, save: int | None = None) -> None:
         ordinary = Checkpoints.on_train_batch_end
@@ -96,7 +98,9 @@ def kill(arguments: list[str]) -> None:
 
 
 class TestResumeAfterAKill:
-    @pytest.mark.parametrize(("step", "save"), [(5, 3), (13, 8), (13, 9), (19, 16)])  # 8 and 16: ends of epochs
+    @pytest.mark.parametrize(
+        ("step", "save"), [(5, 3), (13, 8), (13, 9), (19, 16)]
+    )  # 8 and 16: ends of epochs
     def test_from_last(self, nif, train, killed_at, step, save):
         """Bit for bit, and every row of metrics.csv once."""
         assert nif(*train, "output_dir=whole").code == 0
@@ -131,8 +135,8 @@ class TestResumeAfterAKill:
 
     @pytest.mark.parametrize("took", [0.01, 1.0, 100.0])
     def test_the_first_save_comes_early_and_distances_grow(self, took):
-        """After two seconds, then whenever it has trained half as long again, at most every five minutes; and saving takes
-        little of the time, unless five minutes are too little for it."""
+        """After two seconds, then whenever it has trained half as long again, at most every five minutes; and
+        saving takes little of the time, unless five minutes are too little for it."""
         now, saved = 0.0, [0.0]
         while now < 3000:
             now += distance(now, took if now else 0.0, 300)
@@ -152,7 +156,9 @@ class TestResumeAfterAKill:
             "callbacks.checkpoint.every_minutes=0.005",
         ]
         environment = {**os.environ, "NIF_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
-        process = subprocess.Popen([sys.executable, "-m", "nif_cli", *command, "output_dir=parts"], env=environment)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "nif_cli", *command, "output_dir=parts"], env=environment
+        )
         try:
             while not Path("parts/config.yaml").exists():
                 assert process.poll() is None
@@ -161,8 +167,17 @@ class TestResumeAfterAKill:
         finally:
             process.kill()
             process.wait()
-        process = subprocess.run([sys.executable, "-m", "nif_cli", "train", "resume=parts"], env=environment, check=True)
-        long = [sys.executable, "-m", "nif_cli", *command, "output_dir=again"]  # with the epochs of a process of its own
+        process = subprocess.run(
+            [sys.executable, "-m", "nif_cli", "train", "resume=parts"], env=environment, check=True
+        )
+        # with the epochs of a process of its own
+        long = [
+            sys.executable,
+            "-m",
+            "nif_cli",
+            *command,
+            "output_dir=again",
+        ]
         subprocess.run(long, env=environment, check=True)
         assert_same("again", "parts")
         assert not list(Path("parts").rglob(".*"))
@@ -178,10 +193,17 @@ class TestSettings:
         return before, state("run")
 
     def test_rates_and_decay(self, nif, train):
-        changes = ["model.lr=5e-4", "model.code_lr=2e-3", "optimizer.betas=[0.8,0.99]", "optimizer.weight_decay=0.01"]
+        changes = [
+            "model.lr=5e-4",
+            "model.code_lr=2e-3",
+            "optimizer.betas=[0.8,0.99]",
+            "optimizer.weight_decay=0.01",
+        ]
         before, after = self.resumed(nif, train, *changes)
         for old, new in zip(
-            before["optimizer_states"][0]["param_groups"], after["optimizer_states"][0]["param_groups"], strict=True
+            before["optimizer_states"][0]["param_groups"],
+            after["optimizer_states"][0]["param_groups"],
+            strict=True,
         ):
             assert new["lr"] in (5e-4, 2e-3)
             assert new["lr"] != old["lr"]
@@ -193,7 +215,9 @@ class TestSettings:
         assert nif(*train, "trainer.max_steps=12", "output_dir=a").code == 0
         shutil.copytree("a", "b")
         assert nif("train", "resume=a", "trainer.max_steps=20").code == 0
-        assert nif("train", "resume=b", "trainer.max_steps=20", "model.lr=2e-3", "model.code_lr=2e-3").code == 0
+        assert (
+            nif("train", "resume=b", "trainer.max_steps=20", "model.lr=2e-3", "model.code_lr=2e-3").code == 0
+        )
         one, other = ({r["step"]: float(r["train/lr"]) for r in rows(x) if r["train/lr"]} for x in "ab")
         assert one.keys() == other.keys()
         assert all(other[s] == pytest.approx(one[s] * (1 if int(s) < 12 else 2), rel=1e-4) for s in one)
@@ -205,11 +229,20 @@ class TestSettings:
 
     def test_batches_clip_loss_and_logger(self, nif, train):
         before, after = self.resumed(
-            nif, train, "data.batch_points=64", "trainer.gradient_clip_val=1e-12", "model.clamp=0.05", "logger.every=1"
+            nif,
+            train,
+            "data.batch_points=64",
+            "trainer.gradient_clip_val=1e-12",
+            "model.clamp=0.05",
+            "logger.every=1",
         )
         assert after["global_step"] == 24
         weights = "network.layers.0.weight"
-        name = weights if weights in before["state_dict"] else next(k for k in before["state_dict"] if k.startswith("network"))
+        name = (
+            weights
+            if weights in before["state_dict"]
+            else next(k for k in before["state_dict"] if k.startswith("network"))
+        )
         assert before["state_dict"][name].shape == after["state_dict"][name].shape
         assert {"20", "21", "22", "23"} <= {r["step"] for r in rows("run")}
 
@@ -295,12 +328,22 @@ class TestFolders:
         assert len(list(Path("outputs").rglob("last.ckpt"))) == 3
 
     def test_nothing_is_left_of_a_training_that_never_began(self, nif, tiny):
-        assert nif("train", *tiny, "model=sdf", "data=meshes", "data.path=nowhere.ply", "output_dir=a/b").code == 1
+        assert (
+            nif("train", *tiny, "model=sdf", "data=meshes", "data.path=nowhere.ply", "output_dir=a/b").code
+            == 1
+        )
         assert not Path("a").exists()
 
     def test_two_prepares_into_one_folder(self, nif, sphere_file):
         claim = Claim(Path("out"), "test")
-        command = ["prepare", f"input={sphere_file}", "output=out", "samples=500", "surface_samples=100", "workers=1"]
+        command = [
+            "prepare",
+            f"input={sphere_file}",
+            "output=out",
+            "samples=500",
+            "surface_samples=100",
+            "workers=1",
+        ]
         assert "in use" in nif(*command).error
         claim.release()
         assert nif(*command).code == 0
@@ -330,7 +373,10 @@ class TestLeftovers:
         assert sorted(p.name for p in tmp_path.iterdir()) == [".mesh.ply.mine", "a.txt", "b.txt"]
 
     def test_samples_of_dead_processes_go(self, cache):
-        script = "import os; from nif_cli.data.shapes.spool import Spool; s = Spool(0); print(s.folder); os._exit(9)"
+        script = (
+            "import os; from nif_cli.data.shapes.spool import Spool; s = Spool(0); print(s.folder); "
+            "os._exit(9)"
+        )
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
         left = Path(done.stdout.strip())
         assert left.is_dir()
@@ -357,7 +403,11 @@ class TestLeftovers:
         try:
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
             for _ in range(600):
-                workers = [c for c in children.read_text().split() if b"spawn_main" in Path(f"/proc/{c}/cmdline").read_bytes()]
+                workers = [
+                    c
+                    for c in children.read_text().split()
+                    if b"spawn_main" in Path(f"/proc/{c}/cmdline").read_bytes()
+                ]
                 if workers:
                     break
                 time.sleep(0.05)
@@ -368,7 +418,8 @@ class TestLeftovers:
             process.kill()
         for _ in range(200):
             if not any(
-                Path(f"/proc/{w}").exists() and "Z" not in Path(f"/proc/{w}/stat").read_text().split()[2] for w in workers
+                Path(f"/proc/{w}").exists() and "Z" not in Path(f"/proc/{w}/stat").read_text().split()[2]
+                for w in workers
             ):
                 return
             time.sleep(0.05)
@@ -425,7 +476,9 @@ class TestPlaces:
         Path("work").mkdir()
         shutil.copy(sphere_file, "work/ball.ply")
         os.chdir("work")
-        assert nif("train", *tiny, "model=sdf", "data=meshes", "data.path=ball.ply", "output_dir=run").code == 0
+        assert (
+            nif("train", *tiny, "model=sdf", "data=meshes", "data.path=ball.ply", "output_dir=run").code == 0
+        )
         os.chdir("..")
         return Path("work/run")
 
@@ -479,7 +532,9 @@ def mounted(folder: Path, *options: str):
     folder.mkdir(exist_ok=True)
     if not hasattr(os, "getuid") or os.getuid() != 0 or shutil.which("mount") is None:
         pytest.skip("needs to mount a file system")
-    if subprocess.run(["mount", "-t", "tmpfs", *options, "tmpfs", str(folder)], capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", *options, "tmpfs", str(folder)], capture_output=True
+    ).returncode:
         pytest.skip("may not mount a file system here")
     try:
         yield folder

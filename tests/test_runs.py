@@ -70,10 +70,16 @@ class TestStrangers:
 
     @pytest.mark.parametrize("node", ["model", "field", "encoding", "optimizer", "scheduler"])
     @pytest.mark.parametrize(
-        "target", ["os.system", "nif_cli.cli.os.system", "subprocess.Popen", "torch.hub.load", "builtins.eval"]
+        "target",
+        ["os.system", "nif_cli.cli.os.system", "subprocess.Popen", "torch.hub.load", "builtins.eval"],
     )
     def test_a_configuration_that_would_run_code_is_refused(self, run: Path, node, target):
-        spoil(run, lambda c: c["nif"]["config"].update({node: {"_target_": target, "command": f"touch {self.marker}"}}))
+        spoil(
+            run,
+            lambda c: c["nif"]["config"].update(
+                {node: {"_target_": target, "command": f"touch {self.marker}"}}
+            ),
+        )
         with pytest.raises(NifError, match=f"_target_={target}"):
             runs.load(run)
 
@@ -323,7 +329,9 @@ class TestWrite:
             runs.write(tmp_path / "a" / "b.txt", "x")
 
 
-@pytest.mark.parametrize("id", ["../../etc/passwd", "/etc/passwd", "a/../../b", "..", ".", "a//b", "a\\b", "a\0b", "chair/x y+1"])
+@pytest.mark.parametrize(
+    "id", ["../../etc/passwd", "/etc/passwd", "a/../../b", "..", ".", "a//b", "a\\b", "a\0b", "chair/x y+1"]
+)
 def test_names_of_files_never_leave_the_folder(tmp_path: Path, id):
     path = (tmp_path / runs.safe_name(id)).resolve()
     assert path.is_relative_to(tmp_path)

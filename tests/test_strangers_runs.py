@@ -1,4 +1,5 @@
-"""A stranger's run at resume=, extract, evaluate: its configuration is its own, and its writes stay in its folder."""
+"""A stranger's run at resume=, extract, evaluate: its configuration is its own, and its writes stay in its
+folder."""
 
 from __future__ import annotations
 
@@ -35,7 +36,12 @@ def test_a_link_out_of_a_run_is_not_written_through(nif, run, tmp_path, name):
     (run / name).parent.mkdir(exist_ok=True)
     (run / name).symlink_to(outside)
     before = sorted(p.name for p in outside.rglob("*"))
-    for words in (["train", f"resume={run}"], ["extract", f"run={run}"], ["evaluate", f"run={run}"], ["render", f"run={run}"]):
+    for words in (
+        ["train", f"resume={run}"],
+        ["extract", f"run={run}"],
+        ["evaluate", f"run={run}"],
+        ["render", f"run={run}"],
+    ):
         assert name in nif(*words).error
     assert sorted(p.name for p in outside.rglob("*")) == before
 
@@ -68,7 +74,10 @@ def test_data_that_nobody_walks_unasked(nif, run, tmp_path, monkeypatch):
         (wide / f"{k}.txt").touch()
     change(run, data={"_target_": "nif_cli.data.shapes.meshes.MeshData", "path": str(wide)})
     assert "data.path" in nif("train", f"resume={run}", "trainer.max_steps=14").error
-    assert "so says the run" not in nif("train", f"resume={run}", "trainer.max_steps=14", f"data.path={wide}").error
+    assert (
+        "so says the run"
+        not in nif("train", f"resume={run}", "trainer.max_steps=14", f"data.path={wide}").error
+    )
 
 
 @pytest.mark.parametrize(
@@ -76,9 +85,18 @@ def test_data_that_nobody_walks_unasked(nif, run, tmp_path, monkeypatch):
     [
         ("logger__csv", {"_target_": "pytorch_lightning.loggers.CSVLogger", "name": "../../out"}),
         ("logger__csv", {"_target_": "pytorch_lightning.loggers.TensorBoardLogger", "sub_dir": "../../out"}),
-        ("logger__csv", {"_target_": "pytorch_lightning.loggers.MLFlowLogger", "tracking_uri": "file:../../out"}),
-        ("trainer__profiler", {"_target_": "pytorch_lightning.profilers.SimpleProfiler", "dirpath": "../out", "filename": "x"}),
-        ("trainer__profiler", {"_target_": "pytorch_lightning.profilers.SimpleProfiler", "filename": "/tmp/out/x"}),
+        (
+            "logger__csv",
+            {"_target_": "pytorch_lightning.loggers.MLFlowLogger", "tracking_uri": "file:../../out"},
+        ),
+        (
+            "trainer__profiler",
+            {"_target_": "pytorch_lightning.profilers.SimpleProfiler", "dirpath": "../out", "filename": "x"},
+        ),
+        (
+            "trainer__profiler",
+            {"_target_": "pytorch_lightning.profilers.SimpleProfiler", "filename": "/tmp/out/x"},
+        ),
         ("callbacks__x", {"_target_": "pytorch_lightning.callbacks.ModelCheckpoint", "dirpath": "/tmp/out"}),
     ],
 )
@@ -105,7 +123,10 @@ PARTS = {
     ],
     "logger.x=MLFlowLogger": ["+logger.x._target_=pytorch_lightning.loggers.MLFlowLogger"],
     "logger.x=CSVLogger": ["+logger.x._target_=pytorch_lightning.loggers.CSVLogger"],
-    "trainer.profiler": ["+trainer.profiler._target_=pytorch_lightning.profilers.SimpleProfiler", "+trainer.profiler.filename=p"],
+    "trainer.profiler": [
+        "+trainer.profiler._target_=pytorch_lightning.profilers.SimpleProfiler",
+        "+trainer.profiler.filename=p",
+    ],
 }
 
 
@@ -113,7 +134,12 @@ PARTS = {
 def test_parts_of_lightning_work_or_say_why(nif, tiny, tmp_path, name):
     done = nif("train", *tiny, "data.count=2", *PARTS[name], "output_dir=made")
     assert done.code == 0 or done.error
-    if name in ("callbacks.x=ModelCheckpoint", "logger.x=CSVLogger", "callbacks.x=EarlyStopping", "trainer.profiler"):
+    if name in (
+        "callbacks.x=ModelCheckpoint",
+        "logger.x=CSVLogger",
+        "callbacks.x=EarlyStopping",
+        "trainer.profiler",
+    ):
         assert done.code == 0, done.err
     assert {p.name for p in tmp_path.iterdir()} <= {"made"}
     if done.code == 0:
@@ -122,12 +148,26 @@ def test_parts_of_lightning_work_or_say_why(nif, tiny, tmp_path, name):
 
 def test_keys_are_those_of_the_run(nif, tiny, sphere_file, tmp_path):
     """Of its own field and data, not of the default groups; what no class knows is named."""
-    sets = [*tiny[:-3], "model=sdf", "field=siren", "field.width=16", "field.layers=2", f"data.path={sphere_file}"]
+    sets = [
+        *tiny[:-3],
+        "model=sdf",
+        "field=siren",
+        "field.width=16",
+        "field.layers=2",
+        f"data.path={sphere_file}",
+    ]
     done = nif("train", *sets, "output_dir=made")
     assert done.code == 0, done.err
     (tmp_path / "moved (1)").mkdir()
     moved = sphere_file.rename(tmp_path / "moved (1)" / sphere_file.name)
-    done = nif("train", "resume=made", "trainer.max_steps=14", f"data.path={moved}", "model.surface_weight=2.5", "field.omega=30")
+    done = nif(
+        "train",
+        "resume=made",
+        "trainer.max_steps=14",
+        f"data.path={moved}",
+        "model.surface_weight=2.5",
+        "field.omega=30",
+    )
     assert done.code == 0, done.err
     for typed in ("field.omego=3", "model.code_size=3", "data.count=2", "trainer.max_step=9"):
         assert f"no key '{typed.partition('=')[0]}'" in nif("train", "resume=made", typed).error
@@ -139,9 +179,15 @@ def test_keys_are_those_of_the_run(nif, tiny, sphere_file, tmp_path):
 
 
 def test_groups_that_a_resumed_run_takes_anew(nif, run):
-    """A run of logger=csv, callbacks=quiet, resumed with others: those are taken, with the keys typed beside them."""
+    """A run of logger=csv, callbacks=quiet, resumed with others: those are taken, with the keys typed beside
+    them."""
     done = nif(
-        "train", f"resume={run}", "trainer.max_steps=14", "callbacks=default", "callbacks.preview.size=24", "logger=default"
+        "train",
+        f"resume={run}",
+        "trainer.max_steps=14",
+        "callbacks=default",
+        "callbacks.preview.size=24",
+        "logger=default",
     )
     assert done.code == 0, done.err
     config = yaml.safe_load((run / "config.yaml").read_text())
@@ -175,8 +221,17 @@ def test_a_root_key_of_another_type(nif, run, key, value):
 
 
 def test_early_stopping_stops(nif, tiny):
-    node = ["_target_=pytorch_lightning.callbacks.EarlyStopping", "monitor=val/loss", "patience=1", "min_delta=10"]
-    sets = [*(f"+callbacks.x.{word}" for word in node), "+trainer.val_check_interval=10", "trainer.max_steps=200"]
+    node = [
+        "_target_=pytorch_lightning.callbacks.EarlyStopping",
+        "monitor=val/loss",
+        "patience=1",
+        "min_delta=10",
+    ]
+    sets = [
+        *(f"+callbacks.x.{word}" for word in node),
+        "+trainer.val_check_interval=10",
+        "trainer.max_steps=200",
+    ]
     done = nif("train", *tiny, "data.count=2", *sets, "output_dir=made")
     assert done.code == 0, done.err
     assert "\n20 steps" in done.out
@@ -184,23 +239,38 @@ def test_early_stopping_stops(nif, tiny):
 
 @pytest.mark.parametrize("steps", [12, 25])
 def test_the_closing_look_is_everybodys(nif, tiny, tmp_path, steps):
-    """A training that ends before, or between, looks at the held-out data: what judges by it is asked once more."""
-    sets = [*tiny, "data.count=2", f"trainer.max_steps={steps}", *(["+trainer.val_check_interval=10"] if steps == 25 else [])]
+    """A training that ends before, or between, looks at the held-out data: what judges by it is asked once
+    more."""
+    sets = [
+        *tiny,
+        "data.count=2",
+        f"trainer.max_steps={steps}",
+        *(["+trainer.val_check_interval=10"] if steps == 25 else []),
+    ]
     node = "+callbacks.x._target_=pytorch_lightning.callbacks"
-    done = nif("train", *sets, f"{node}.ModelCheckpoint", "+callbacks.x.monitor=val/loss", "+callbacks.x.save_top_k=-1")
+    done = nif(
+        "train",
+        *sets,
+        f"{node}.ModelCheckpoint",
+        "+callbacks.x.monitor=val/loss",
+        "+callbacks.x.save_top_k=-1",
+    )
     assert done.code == 0, done.err
     kept = {path.name.partition("step=")[2] for path in tmp_path.rglob("model_checkpoints/*.ckpt")}
     assert kept == ({"12.ckpt"} if steps == 12 else {"10.ckpt", "20.ckpt", "25.ckpt"})
     for name in ("ModelCheckpoint", "EarlyStopping"):
         done = nif("train", *sets, f"{node}.{name}", "+callbacks.x.monitor=val/los", f"output_dir={name}")
         assert "val/los" in done.error
-        assert steps == 25 or (tmp_path / name / "checkpoints" / "last.ckpt").is_file()  # nothing is lost of what was trained
+        # nothing is lost of what was trained
+        assert steps == 25 or (tmp_path / name / "checkpoints" / "last.ckpt").is_file()
 
 
 def test_the_closing_look_has_every_metric(nif, tiny, tmp_path):
     sets = [*tiny[:-3], "model=occupancy", "data=toy_shapes", "data.count=2"]
     node = "+callbacks.x._target_=pytorch_lightning.callbacks.ModelCheckpoint"
-    done = nif("train", *sets, node, "+callbacks.x.monitor=val/iou", "+callbacks.x.mode=max", "output_dir=made")
+    done = nif(
+        "train", *sets, node, "+callbacks.x.monitor=val/iou", "+callbacks.x.mode=max", "output_dir=made"
+    )
     assert done.code == 0, done.err
     assert list(tmp_path.glob("made/model_checkpoints/*.ckpt"))
 
@@ -229,7 +299,15 @@ def test_a_filename_is_short_and_has_fields_of_numbers(tmp_path, filename):
 
 
 @pytest.mark.parametrize(
-    "filename", ["plain", "{epoch}-{step}", "{step:06d}", "{epoch:02d}-{val/loss:.3f}", "{val/loss:.1e}", "{nothing:.2f}"]
+    "filename",
+    [
+        "plain",
+        "{epoch}-{step}",
+        "{step:06d}",
+        "{epoch:02d}-{val/loss:.3f}",
+        "{val/loss:.1e}",
+        "{nothing:.2f}",
+    ],
 )
 def test_filenames_that_work(nif, tiny, tmp_path, filename):
     node = "+callbacks.x._target_=pytorch_lightning.callbacks.ModelCheckpoint"

@@ -1,4 +1,5 @@
-"""Standard output: no escapes of strangers, and neither a full disk nor a closed pipe is a bug or the end of the work."""
+"""Standard output: no escapes of strangers, and neither a full disk nor a closed pipe is a bug or the end of
+the work."""
 
 from __future__ import annotations
 
@@ -33,7 +34,11 @@ def test_a_terminal_without_our_letters():
 def test_an_output_that_is_full(words):
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "nif_cli", *words], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+            [sys.executable, "-m", "nif_cli", *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
         )
     assert done.returncode == 1
     assert done.stderr == "nif: standard output: cannot be written: No space left on device\n"
@@ -43,12 +48,16 @@ def test_an_output_that_is_full(words):
 def test_work_is_done_though_nobody_can_read_of_it(tiny, tmp_path):
     command = [sys.executable, "-m", "nif_cli", "train", *tiny, "data.count=1", "trainer.max_steps=2"]
     with open("/dev/full", "w") as full:
-        done = subprocess.run([*command, "output_dir=full"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(
+            [*command, "output_dir=full"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "nif: standard output: cannot be written: No space left on device"
     reading, writing = os.pipe()
     os.close(reading)
-    done = subprocess.run([*command, "output_dir=closed"], stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(
+        [*command, "output_dir=closed"], stdout=writing, stderr=subprocess.PIPE, text=True, check=False
+    )
     os.close(writing)
     assert "rror" not in done.stderr
     assert done.returncode == 0

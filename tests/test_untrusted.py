@@ -57,7 +57,12 @@ def test_headers_are_checked_before_numpy_sees_them(tmp_path: Path, shape, descr
 
 @pytest.mark.parametrize("mapped", [False, True])
 def test_arrays_come_back(tmp_path: Path, rng, mapped: bool) -> None:
-    for array in (rng.normal(size=(3, 4)), np.zeros((0, 3), np.float16), np.asfortranarray(rng.normal(size=(2, 5))), np.array(3)):
+    for array in (
+        rng.normal(size=(3, 4)),
+        np.zeros((0, 3), np.float16),
+        np.asfortranarray(rng.normal(size=(2, 5))),
+        np.array(3),
+    ):
         np.save(tmp_path / "a.npy", array)
         assert np.array_equal(read_npy(tmp_path / "a.npy", "numbers", mapped), array)
 
@@ -112,7 +117,10 @@ def test_a_chunk_of_a_png_that_promises_more_than_the_file_has(tmp_path: Path) -
     place = data.index(b"IDAT") - 4
     data[place : place + 4] = (2**31 - 1).to_bytes(4, "big")
     path.write_bytes(data)
-    with pytest.raises(NifError, match=r"a\.png: truncated: its IDAT chunk promises 2,147,483,647 bytes"), opened_image(path):
+    with (
+        pytest.raises(NifError, match=r"a\.png: truncated: its IDAT chunk promises 2,147,483,647 bytes"),
+        opened_image(path),
+    ):
         pass
 
 
@@ -151,7 +159,11 @@ def test_damaged_heads_of_binvox(tmp_path: Path, change: str) -> None:
     path = tmp_path / "a.binvox"
     write_binvox(path, np.ones((3, 3, 3), bool))
     key = change.split()[0].encode()
-    path.write_bytes(b"\n".join(change.encode() if line.startswith(key) else line for line in path.read_bytes().split(b"\n")))
+    path.write_bytes(
+        b"\n".join(
+            change.encode() if line.startswith(key) else line for line in path.read_bytes().split(b"\n")
+        )
+    )
     with pytest.raises(NifError, match=r"a\.binvox"):
         read_grids(path).read(0)
 
@@ -186,13 +198,17 @@ def put(*keys, value):
     return change
 
 
-@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf"), 1e300, "1", None, True, [1.0], 10**400])
+@pytest.mark.parametrize(
+    "scale", [0.0, -1.0, float("nan"), float("inf"), 1e300, "1", None, True, [1.0], 10**400]
+)
 def test_an_instance_that_lies_nowhere(run: Path, nif, scale) -> None:
     spoilt(run, put("nif", "instances", 0, "scale", value=scale))
     assert "scale" in nif("extract", f"run={run}", "resolution=16").error
 
 
-@pytest.mark.parametrize("offset", [[0, 0], [0, 0, float("nan")], "abc", None, [[0], [1], [2]], [0, 0, 1e300]])
+@pytest.mark.parametrize(
+    "offset", [[0, 0], [0, 0, float("nan")], "abc", None, [[0], [1], [2]], [0, 0, 1e300]]
+)
 def test_an_offset_that_is_none(run: Path, offset) -> None:
     with pytest.raises(NifError, match=r"last\.ckpt: instance .*offset"):
         runs.load(spoilt(run, put("nif", "instances", 0, "offset", value=offset)))
@@ -213,7 +229,9 @@ def test_a_few_bytes_that_stand_for_gigabytes(run: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["width", "layers"])
-@pytest.mark.parametrize("value", [10**400, 2**40, 10**7, -1, float("nan"), float("inf"), "3", None, [8], {"a": 1}])
+@pytest.mark.parametrize(
+    "value", [10**400, 2**40, 10**7, -1, float("nan"), float("inf"), "3", None, [8], {"a": 1}]
+)
 def test_networks_that_nobody_has(run: Path, key: str, value) -> None:
     began = time.process_time()
     with pytest.raises(NifError, match=r"last\.ckpt"):
@@ -260,7 +278,9 @@ def test_deep_values_and_values_that_are_many(tmp_path: Path) -> None:
             read_torch(tmp_path / "a.pth", "snapshot")
 
 
-@pytest.mark.parametrize("id", ["x" * 999, "ä" * 500, "a/" * 499 + "b", "x" * 250 + "/" + "y" * 250, "\ud800"])
+@pytest.mark.parametrize(
+    "id", ["x" * 999, "ä" * 500, "a/" * 499 + "b", "x" * 250 + "/" + "y" * 250, "\ud800"]
+)
 def test_names_that_files_can_have(tmp_path: Path, id: str) -> None:
     name = safe_name(id)
     assert all(len(part.encode()) <= 200 for part in name.split("/"))

@@ -37,7 +37,9 @@ def test_the_wheel_holds_conf_and_no_tests(tmp_path: Path):
 
     # unpacked anywhere, its commands know their groups
     shutil.unpack_archive(wheel, tmp_path / "installed", "zip")
-    code = "import sys; sys.path.insert(0, sys.argv[1]); from nif_cli.cli import main; main(['train', '--help'])"
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from nif_cli.cli import main; main(['train', '--help'])"
+    )
     command = [sys.executable, "-I", "-c", code, str(tmp_path / "installed")]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert "siren" in done.stdout, done.stderr

@@ -1,4 +1,5 @@
-"""Paths as typed: whatever the shell hands over as key=path is that path, and what is printed can be pasted back."""
+"""Paths as typed: whatever the shell hands over as key=path is that path, and what is printed can be pasted
+back."""
 
 from __future__ import annotations
 
@@ -21,10 +22,67 @@ from nif_cli.config import SCHEMAS, register
 from nif_cli.words import PATHS, as_typed, holds_a_path, paste, quoted
 
 NAMES = [
-    *("spot (1).obj", "spot[1].obj", "a,b.obj", "a=b.obj", "späne.obj", "spot's.obj", "größe/模型.obj", "no\u0308.obj", "🐄.obj"),
-    *("#1.obj", "a#b", "{a}.obj", "a{", "a & b", "$HOME", "$x", "${x}.obj", "${oc.env:HOME}/x", "\\${x}", "a${", "${", "$(x)"),
-    *('a"b.obj', '"a".obj', "'a'.obj", "a\\b.obj", "a\\", "a\\\\", "\\", 'a\\"', " a.obj", "a.obj ", " ", "a  b", "\ta", "a\nb"),
-    *("(a)", "a)", "](", "[a].obj", "]", ",", ",a", "a,", ",,", "=", "==a", ":", "c:\\x", "a:b", "*.obj", "?", "scans/*.ply"),
+    *(
+        "spot (1).obj",
+        "spot[1].obj",
+        "a,b.obj",
+        "a=b.obj",
+        "späne.obj",
+        "spot's.obj",
+        "größe/模型.obj",
+        "no\u0308.obj",
+        "🐄.obj",
+    ),
+    *(
+        "#1.obj",
+        "a#b",
+        "{a}.obj",
+        "a{",
+        "a & b",
+        "$HOME",
+        "$x",
+        "${x}.obj",
+        "${oc.env:HOME}/x",
+        "\\${x}",
+        "a${",
+        "${",
+        "$(x)",
+    ),
+    *(
+        'a"b.obj',
+        '"a".obj',
+        "'a'.obj",
+        "a\\b.obj",
+        "a\\",
+        "a\\\\",
+        "\\",
+        'a\\"',
+        " a.obj",
+        "a.obj ",
+        " ",
+        "a  b",
+        "\ta",
+        "a\nb",
+    ),
+    *(
+        "(a)",
+        "a)",
+        "](",
+        "[a].obj",
+        "]",
+        ",",
+        ",a",
+        "a,",
+        ",,",
+        "=",
+        "==a",
+        ":",
+        "c:\\x",
+        "a:b",
+        "*.obj",
+        "?",
+        "scans/*.ply",
+    ),
     *(
         "1",
         "007",
@@ -46,9 +104,27 @@ NAMES = [
         "a~",
         "null.obj",
     ),
-    *("glob(*)", "choice(a,b)", "/abs/päth (1)/x,y.obj", "./-x", "-x.obj", "--cfg", "a" * 300, "\x1b[31m", "\udcff.obj"),
+    *(
+        "glob(*)",
+        "choice(a,b)",
+        "/abs/päth (1)/x,y.obj",
+        "./-x",
+        "-x.obj",
+        "--cfg",
+        "a" * 300,
+        "\x1b[31m",
+        "\udcff.obj",
+    ),
 ]
-KEYS = [*(k for k in PATHS), "data.path", "data.root", "data.observations", "+data.path", "++data.split", "encoder.weights"]
+KEYS = [
+    *(k for k in PATHS),
+    "data.path",
+    "data.root",
+    "data.observations",
+    "+data.path",
+    "++data.split",
+    "encoder.weights",
+]
 CHARACTERS = [c for c in string.printable if c not in "\x0b\x0c\r"] + list("äß模🐄\u00a0\u202e\x1b\u0301")
 
 
@@ -195,7 +271,9 @@ def test_what_is_printed_can_be_pasted(shell, tmp_path):
         assert found not in ("latest", "null")
 
 
-@pytest.mark.parametrize("word", ["field.width=ä", "seed={", "model.lr=(", "x y=3", "bunny.obj", "model.lr=1,2", "ä=1", "=3"])
+@pytest.mark.parametrize(
+    "word", ["field.width=ä", "seed={", "model.lr=(", "x y=3", "bunny.obj", "model.lr=1,2", "ä=1", "=3"]
+)
 def test_what_cannot_be_read_is_named(nif, word):
     message = nif("train", word).error
     assert word in message

@@ -40,11 +40,15 @@ def main(cfg: DictConfig) -> None:
     asked = asked if isinstance(asked, list) else ["onet"] if asked is None else [asked]
     for name in asked:
         if name not in {**PROTOCOLS, **VIEW_PROTOCOLS}:
-            raise NifError(f"protocol={name}: no such protocol{did_you_mean(str(name), [*PROTOCOLS, *VIEW_PROTOCOLS])}")
+            raise NifError(
+                f"protocol={name}: no such protocol{did_you_mean(str(name), [*PROTOCOLS, *VIEW_PROTOCOLS])}"
+            )
     of_views = [name for name in asked if name in VIEW_PROTOCOLS]
     protocols = {name: PROTOCOLS[name] for name in dict.fromkeys(asked) if name not in of_views}
     if of_views and (config["mesh"] or config["reference"]):
-        raise NifError(f"protocol={of_views[0]}: it compares pictures; for meshes there are {', '.join(PROTOCOLS)}")
+        raise NifError(
+            f"protocol={of_views[0]}: it compares pictures; for meshes there are {', '.join(PROTOCOLS)}"
+        )
     if config["mesh"] or config["reference"]:
         compare_meshes(config, protocols)
         return
@@ -55,13 +59,18 @@ def main(cfg: DictConfig) -> None:
         print(f"run: {run}")
     if issubclass(model.learns, Views):
         if protocols and config["protocol"] is not None:
-            raise NifError(f"protocol={next(iter(protocols))}: for shapes; this run is of views: {', '.join(VIEW_PROTOCOLS)}")
+            raise NifError(
+                f"protocol={next(iter(protocols))}: for shapes; this run is of views: "
+                f"{', '.join(VIEW_PROTOCOLS)}"
+            )
         data = _data({**config, "split": None}, model)
         assert isinstance(data, Views)
         evaluate_views({**config, "protocol": of_views or None}, run, model, data)
         return
     if of_views:
-        raise NifError(f"protocol={of_views[0]}: for views; this run is of {model.learns.holds}: {', '.join(PROTOCOLS)}")
+        raise NifError(
+            f"protocol={of_views[0]}: for views; this run is of {model.learns.holds}: {', '.join(PROTOCOLS)}"
+        )
     data = _data(config, model)
     if isinstance(data, ImageData) and isinstance(model, MetaSdf):
         if config["curve"] is None:
@@ -122,18 +131,25 @@ def main(cfg: DictConfig) -> None:
     print_tables(report, protocols, len(reports))
     print(path)
     if not any(report["protocol"][name]["mean"] for name in protocols):
-        raise NifError(f"{', '.join(protocols)}: no metric could be measured; this data lacks the truth that they need")
+        raise NifError(
+            f"{', '.join(protocols)}: no metric could be measured; this data lacks the truth that they need"
+        )
     if left_out:
-        raise NifError(f"{len(left_out)} of {len(shapes)} shapes were left out (named above); the others are measured")
+        raise NifError(
+            f"{len(left_out)} of {len(shapes)} shapes were left out (named above); the others are measured"
+        )
 
 
 def _figures(config: dict[str, Any], run: Path, model: Model, data: Data) -> None:
-    """What a model that is no shape says of itself: of a picture PSNR and SSIM, on trained and on held-out pixels."""
+    """What a model that is no shape says of itself: of a picture PSNR and SSIM, on trained and on held-out
+    pixels."""
     began, id = time.monotonic(), next(iter(model.instances))
     data.prepare()
     figures = model.final_metrics(data)
     report = {
-        "protocol": {data.kind: {"mean": figures, "median": figures, "instances": {id: figures}, "units": model.units}},
+        "protocol": {
+            data.kind: {"mean": figures, "median": figures, "instances": {id: figures}, "units": model.units}
+        },
         "run": str(run),
         "checkpoint": config["checkpoint"],
         "seconds": round(time.monotonic() - began, 1),
@@ -164,6 +180,9 @@ def _data(config: dict[str, Any], model: Model) -> Data:
     check_node(node, "data")
     data = build(node, "data", **({"allowed": runs.READ_ALLOWED} if stranger else {}))
     if not isinstance(data, model.learns):
-        raise NifError(f"evaluate: this run is of {model.learns.holds}, the data holds {getattr(data, 'holds', 'none of it')}")
+        raise NifError(
+            f"evaluate: this run is of {model.learns.holds}, the data holds "
+            f"{getattr(data, 'holds', 'none of it')}"
+        )
     data.expect(model.needs)
     return data

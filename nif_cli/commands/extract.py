@@ -35,7 +35,9 @@ def main(cfg: DictConfig) -> None:
     for id, field, transform in run.fields():
         total += 1
         if not isinstance(field, Field):
-            raise NifError(f"{id}: a picture, which has no surface; nif render {paste(f'run={run.path}')} gives it back")
+            raise NifError(
+                f"{id}: a picture, which has no surface; nif render {paste(f'run={run.path}')} gives it back"
+            )
         if field.bounds.shape[1] == 2:
             _curves(run, id, field, transform, folder, config)
             continue
@@ -58,7 +60,9 @@ def main(cfg: DictConfig) -> None:
             mesh.vertices = refined(field, mesh.vertices, steps, cell, level=level, device=run.device)
         normals = field_normals(field, mesh.vertices, run.device) if config["normals"] else None
         if isinstance(field, RadianceField):
-            remarks.append(f"surface at density {field.level if config['level'] is None else config['level']:.4g}")
+            remarks.append(
+                f"surface at density {field.level if config['level'] is None else config['level']:.4g}"
+            )
             mesh.visual.vertex_colors = surface_colors(field, mesh, run.device)  # type: ignore[union-attr]
         elif isinstance(field, Signal):
             mesh.visual.vertex_colors = vertex_colors(field, mesh.vertices, run.device)  # type: ignore[union-attr]
@@ -71,7 +75,10 @@ def main(cfg: DictConfig) -> None:
             mesh.vertex_normals = normals
         path = folder / f"{runs.safe_name(id)}.{config['format']}"
         runs.write(path, mesh_bytes(mesh, config["format"]))
-        counts = f"{len(mesh.vertices):,} vertices, {len(mesh.faces):,} faces, {'closed' if mesh.is_watertight else 'open'}"
+        counts = (
+            f"{len(mesh.vertices):,} vertices, {len(mesh.faces):,} faces, "
+            f"{'closed' if mesh.is_watertight else 'open'}"
+        )
         print(f"{path}  {counts}, {', '.join(remarks)}, {time.monotonic() - began:.1f} s")
         if said := remark(mesh, config["format"]):
             print(f"  {said}")
@@ -90,7 +97,10 @@ def _check(config: dict[str, Any]) -> np.ndarray | None:
         raise NifError(f"method={config['method']}: must be sparse or dense")
     if config["normals"] and format in ("stl", "off"):
         raise NifError(f"normals: {format} files hold none at vertices; format=ply, obj or glb do")
-    least = {"resolution": (2, "grid points a side are needed (128 or 256 is usual)"), "coarse": (1, "cell a side")}
+    least = {
+        "resolution": (2, "grid points a side are needed (128 or 256 is usual)"),
+        "coarse": (1, "cell a side"),
+    }
     least |= {"faces": (4, "triangles make a closed surface"), "refine": (0, "steps")}
     for key, (number, what) in least.items():
         if config[key] is not None and config[key] < number:
@@ -100,13 +110,20 @@ def _check(config: dict[str, Any]) -> np.ndarray | None:
     try:
         box = np.asarray(config["bounds"], np.float64).reshape(2, 3)
     except (TypeError, ValueError) as error:
-        raise NifError(f"bounds={config['bounds']}: six numbers are needed, [x,y,z,x,y,z], lower and upper corner") from error
+        raise NifError(
+            f"bounds={config['bounds']}: six numbers are needed, [x,y,z,x,y,z], lower and upper corner"
+        ) from error
     if not np.isfinite(box).all() or not (box[0] < box[1]).all():
-        raise NifError(f"bounds={config['bounds']}: the lower corner comes first, and must be below the upper one in x, y and z")
+        raise NifError(
+            f"bounds={config['bounds']}: the lower corner comes first, and must be below the upper one in x, "
+            "y and z"
+        )
     return box
 
 
-def _part(id: str, field: Field, transform: Transform, box: np.ndarray, config: dict[str, Any]) -> torch.Tensor:
+def _part(
+    id: str, field: Field, transform: Transform, box: np.ndarray, config: dict[str, Any]
+) -> torch.Tensor:
     """The part of the field's bounds that bounds= leaves, [2, 3] in normalised space."""
     corners = transform.to_normalised(box) if config["frame"] == "original" else box
     low, high = field.bounds.cpu().double().numpy()
@@ -118,9 +135,13 @@ def _part(id: str, field: Field, transform: Transform, box: np.ndarray, config: 
     return torch.from_numpy(part)
 
 
-def _surface(id: str, field: Field, bounds: torch.Tensor, run: OpenRun, config: dict[str, Any]) -> trimesh.Trimesh:
+def _surface(
+    id: str, field: Field, bounds: torch.Tensor, run: OpenRun, config: dict[str, Any]
+) -> trimesh.Trimesh:
     """The mesh of a field, with a bar on a terminal: evaluations done, and about how many are left."""
-    bar = tqdm(desc=id, unit=" points", unit_scale=True, leave=False, disable=not sys.stderr.isatty(), delay=1)
+    bar = tqdm(
+        desc=id, unit=" points", unit_scale=True, leave=False, disable=not sys.stderr.isatty(), delay=1
+    )
 
     def advance(done: int, left: int) -> None:
         bar.total = bar.n + done + left
@@ -139,7 +160,9 @@ def _surface(id: str, field: Field, bounds: torch.Tensor, run: OpenRun, config: 
         )
 
 
-def _curves(run: OpenRun, id: str, field: Field, transform: Transform, folder: Path, config: dict[str, Any]) -> None:
+def _curves(
+    run: OpenRun, id: str, field: Field, transform: Transform, folder: Path, config: dict[str, Any]
+) -> None:
     """A field of the plane: its level set as SVG, whatever format= says."""
     curves = extract_curves(field, config["resolution"], config["level"], run.device)
     if not curves:

@@ -21,7 +21,11 @@ def main(cfg: DictConfig) -> None:
     folder = Path(config["folder"]).expanduser()
     found = read_experiment(folder, str(config["epoch"]), config["data_root"])
     name = f"{folder.resolve().name}_{config['epoch']}"
-    run = Path(config["output_dir"]).expanduser() if config["output_dir"] else runs.OUTPUTS / "deepsdf-imported" / name
+    run = (
+        Path(config["output_dir"]).expanduser()
+        if config["output_dir"]
+        else runs.OUTPUTS / "deepsdf-imported" / name
+    )
     if (run / "checkpoints").exists():
         raise NifError(f"{run}: there is a run already; give another output_dir")
     overrides = ["experiment=deepsdf_planes", "data.root=."]
@@ -36,7 +40,9 @@ def main(cfg: DictConfig) -> None:
         model.load_state_dict({**found.weights, "codes.weight": found.codes}, strict=True)
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise NifError(f"{folder}: its weights do not fit specs.json ({' '.join(lines[1:2])[:200]})") from error
+        raise NifError(
+            f"{folder}: its weights do not fit specs.json ({' '.join(lines[1:2])[:200]})"
+        ) from error
     model.instances = {id: Instance(id, transform) for id, transform in found.transforms.items()}
     checkpoint: dict = {"state_dict": model.state_dict(), "global_step": 0}
     checkpoint["nif"] = model.state()
@@ -44,7 +50,10 @@ def main(cfg: DictConfig) -> None:
     for which in ("last", "best"):
         runs.write(run / "checkpoints" / f"{which}.ckpt", lambda path: torch.save(checkpoint, path))
     parameters = sum(p.numel() for p in model.network.parameters())
-    print(f"{run}  epoch {found.epoch}, {len(found.codes)} codes of {found.codes.shape[1]}, {parameters:,} parameters")
+    print(
+        f"{run}  epoch {found.epoch}, {len(found.codes)} codes of {found.codes.shape[1]}, {parameters:,} "
+        "parameters"
+    )
     for note in found.notes:
         print(f"  {note}")
     word = paste(f"run={run}")

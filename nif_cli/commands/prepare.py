@@ -49,7 +49,9 @@ def _prepare(config: dict[str, Any], settings: Settings, workers: int, output: P
     _claim(output, settings)
     began = time.monotonic()
     lines: dict[str, dict[str, Any]] = {}
-    bar = tqdm(total=len(tasks), desc="preparing", unit=" shape", leave=False, disable=not sys.stderr.isatty())
+    bar = tqdm(
+        total=len(tasks), desc="preparing", unit=" shape", leave=False, disable=not sys.stderr.isatty()
+    )
     with bar:
         for line in _work(tasks, settings, min(workers, len(tasks))):
             lines[line["id"]] = line
@@ -63,10 +65,14 @@ def _prepare(config: dict[str, Any], settings: Settings, workers: int, output: P
     _table(ordered)
     skipped = sum(bool(line.get("skipped")) for line in ordered)
     again = f" ({skipped} of them before)" if skipped else ""
-    print(f"{len(done)} of {len(tasks)} shapes{again} in {time.monotonic() - began:.0f} s: {output}, {output / 'report.json'}")
+    print(
+        f"{len(done)} of {len(tasks)} shapes{again} in {time.monotonic() - began:.0f} s: {output}, "
+        f"{output / 'report.json'}"
+    )
     if len(done) < len(tasks):
         raise NifError(
-            f"{len(tasks) - len(done)} of {len(tasks)} shapes failed (named above and in report.json); the others are ready"
+            f"{len(tasks) - len(done)} of {len(tasks)} shapes failed (named above and in report.json); the "
+            "others are ready"
         )
     if "deepsdf" in settings.formats:
         print("next:\n  nif train model=deepsdf data=deepsdf " + paste(f"data.root={output / 'deepsdf'}"))
@@ -90,7 +96,11 @@ def _settings(config: dict[str, Any]) -> tuple[Settings, int]:
         if config[key] is not None and config[key] < least:
             raise NifError(f"{key}={config[key]}: at least {least}")
     spread = config["spread"]
-    if not isinstance(spread, list) or not spread or not all(isinstance(s, int | float) and s >= 0 for s in spread):
+    if (
+        not isinstance(spread, list)
+        or not spread
+        or not all(isinstance(s, int | float) and s >= 0 for s in spread)
+    ):
         raise NifError(f"spread={spread}: a list of standard deviations, as [0.0707,0.0224]")
     for key in ("uniform", "val", "test"):
         if not 0 <= config[key] <= 1:
@@ -100,7 +110,9 @@ def _settings(config: dict[str, Any]) -> tuple[Settings, int]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     keys = ("repair", "samples", "surface_samples", "uniform", "solid_resolution", "seed")
     return Settings(
-        tuple(f for f in FORMATS if f in formats), spread=tuple(map(float, spread)), **{k: config[k] for k in keys}
+        tuple(f for f in FORMATS if f in formats),
+        spread=tuple(map(float, spread)),
+        **{k: config[k] for k in keys},
     ), config["workers"] or cores
 
 
@@ -119,14 +131,22 @@ def _tasks(config: dict[str, Any], output: Path) -> tuple[Path, list[Task]]:
         files = mesh_files(plain)
         plain = plain if plain.is_dir() else plain.parent
     base = plain.resolve()
-    dataset, category = (safe_name(config[k] or base.name or "meshes").replace("/", "_") for k in ("dataset", "category"))
+    dataset, category = (
+        safe_name(config[k] or base.name or "meshes").replace("/", "_") for k in ("dataset", "category")
+    )
     tasks, seen = [], {}
     for file in files:
-        path = re.sub(r"(/models)?/model(_normalized)?$", "", file.relative_to(plain).with_suffix("").as_posix())  # ShapeNet's
+        # ShapeNet's
+        path = re.sub(
+            r"(/models)?/model(_normalized)?$", "", file.relative_to(plain).with_suffix("").as_posix()
+        )
         *folders, name = safe_name(path).split("/")
         task = Task(str(file), dataset, "_".join(folders) or category, name, str(output))
         if task.id in seen:
-            raise NifError(f"two meshes would be called '{task.id}': {seen[task.id]} and {file}; rename or move one of them")
+            raise NifError(
+                f"two meshes would be called '{task.id}': {seen[task.id]} and {file}; rename or move one "
+                "of them"
+            )
         seen[task.id] = file
         tasks.append(task)
     return base, tasks
@@ -146,17 +166,21 @@ def _claim(output: Path, settings: Settings) -> None:
 
 
 def _work(tasks: list[Task], settings: Settings, workers: int) -> Iterator[dict[str, Any]]:
-    """A report line for each task, as they finish. When a process dies, the shapes that were under way are tried again one
-    at a time, and the one that kills its process gets a line that says so."""
+    """A report line for each task, as they finish. When a process dies, the shapes that were under way are
+    tried again one at a time, and the one that kills its process gets a line that says so."""
     threads = max(1, (os.cpu_count() or 1) // workers)
     waiting, suspects = list(reversed(tasks)), list[Task]()
     while waiting or suspects:
         alone = bool(suspects)
         queue = [suspects.pop()] if alone else waiting
         try:
-            pool = ProcessPoolExecutor(1 if alone else workers, get_context("spawn"), preprocess.start_worker, (threads,))
+            pool = ProcessPoolExecutor(
+                1 if alone else workers, get_context("spawn"), preprocess.start_worker, (threads,)
+            )
         except (ImportError, NotImplementedError, OSError) as error:
-            raise NifError(f"prepare: this Python, or this machine, cannot start worker processes ({one_line(error)})") from error
+            raise NifError(
+                f"prepare: this Python, or this machine, cannot start worker processes ({one_line(error)})"
+            ) from error
         running: dict[Future, Task] = {}
         try:
             while queue or running:
@@ -179,7 +203,9 @@ def _work(tasks: list[Task], settings: Settings, workers: int) -> Iterator[dict[
             else:
                 suspects += under_way
         except DiskError as error:
-            raise NifError(f"{error}. Finished shapes are valid: make room and run the command again") from error
+            raise NifError(
+                f"{error}. Finished shapes are valid: make room and run the command again"
+            ) from error
         except (SystemExit, GeneratorExit):  # what is under way is not waited for; nothing of it is kept
             for process in list((pool._processes or {}).values()):
                 process.kill()
@@ -193,10 +219,17 @@ def _splits(output: Path, base: Path, tasks: list[Task], settings: Settings, con
     parts: dict[str, list[Task]] = {"train": [], "val": [], "test": []}
     for task in tasks:
         u = int.from_bytes(hashlib.sha256(f"{settings.seed}/{task.id}".encode()).digest()[:4], "big") / 2**32
-        parts["test" if u < config["test"] else "val" if u < config["test"] + config["val"] else "train"].append(task)
+        parts[
+            "test" if u < config["test"] else "val" if u < config["test"] + config["val"] else "train"
+        ].append(task)
     if "deepsdf" in settings.formats:
-        splits = {"split": tasks, **({f"split_{k}": v for k, v in parts.items()} if config["val"] + config["test"] > 0 else {})}
-        deepsdf.write_splits(output / "deepsdf", str(base), {k: [t.deepsdf for t in v] for k, v in splits.items()})
+        splits = {
+            "split": tasks,
+            **({f"split_{k}": v for k, v in parts.items()} if config["val"] + config["test"] > 0 else {}),
+        }
+        deepsdf.write_splits(
+            output / "deepsdf", str(base), {k: [t.deepsdf for t in v] for k, v in splits.items()}
+        )
     if "onet" in settings.formats:
         onet.write_splits(output / "onet", {k: [t.onet for t in v] for k, v in parts.items()})
 

@@ -67,7 +67,9 @@ def main(cfg: DictConfig) -> None:
                     print(f"{id}: {note}")
                 if config["normalise"] == "none":
                     given_as.space, given_as.transform, transform = model.space, Transform(), Transform()
-                one, transform = normalise(given_as, model.space, None if config["normalise"] == "none" else like)
+                one, transform = normalise(
+                    given_as, model.space, None if config["normalise"] == "none" else like
+                )
                 seen.append(shown(model, config, one.seen, one.mesh, len(seen)))
                 given.append((id, file))
                 transforms.append(transform)
@@ -80,10 +82,14 @@ def main(cfg: DictConfig) -> None:
         raise NifError(f"input={config['input']}: none of its {len(files)} files could be read as a shape")
     folder = Path(config["output"]).expanduser() if config["output"] else run / "reconstructions"
     empty = 0
-    for (id, file), transform, observation, made in zip(given, transforms, seen, infer(model, seen, config), strict=True):
+    for (id, file), transform, observation, made in zip(
+        given, transforms, seen, infer(model, seen, config), strict=True
+    ):
         began = time.monotonic()
         assert isinstance(made.field, Field)
-        mesh = extract_mesh(made.field, config["resolution"], sparse=config["method"] == "sparse", device=device)
+        mesh = extract_mesh(
+            made.field, config["resolution"], sparse=config["method"] == "sparse", device=device
+        )
         base = folder / runs.safe_name(id)
         report = {
             "input": str(file),
@@ -96,7 +102,9 @@ def main(cfg: DictConfig) -> None:
             "closed": bool(mesh.is_watertight) if len(mesh.faces) else False,
         }
         if made.state:
-            write_npz(base.with_name(f"{base.name}.npz"), **{k: v.cpu().numpy() for k, v in made.state.items()})
+            write_npz(
+                base.with_name(f"{base.name}.npz"), **{k: v.cpu().numpy() for k, v in made.state.items()}
+            )
         write(base.with_name(f"{base.name}.json"), json.dumps(report, indent=1))
         if config["save"]:
             save_run(base, model, made, transform, file)
@@ -149,4 +157,6 @@ def _like(spec: str, model: Model) -> Transform | None:
 
 
 def _counts(seen: Observation) -> dict[str, int | list[int]]:
-    return {name: len(array) if array.ndim < 3 else list(array.shape) for name, array in seen.arrays().items()}
+    return {
+        name: len(array) if array.ndim < 3 else list(array.shape) for name, array in seen.arrays().items()
+    }

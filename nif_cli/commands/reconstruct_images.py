@@ -20,20 +20,29 @@ from nif_cli.words import paste
 
 
 def reconstruct_images(config: dict[str, Any], model: MetaSdf, run: Path, device: torch.device) -> None:
-    """Pictures from some of their own pixels: <name>.png at the picture's size, <name>.json (the loss after each step, PSNR),
-    <name>.npz (the weights)."""
+    """Pictures from some of their own pixels: <name>.png at the picture's size, <name>.json (the loss after
+    each step, PSNR), <name>.npz (the weights)."""
     files: dict[str, Path] = {}
     for entry in config["input"] if isinstance(config["input"], list) else [config["input"]]:
         more = image_files(Path(str(entry)).expanduser())
         if files.keys() & more.keys():
-            raise NifError(f"input={entry}: two pictures are called '{next(iter(files.keys() & more.keys()))}'; one at a time")
+            raise NifError(
+                f"input={entry}: two pictures are called '{next(iter(files.keys() & more.keys()))}'; one "
+                "at a time"
+            )
         files |= more
     folder = Path(config["output"]).expanduser() if config["output"] else run / "reconstructions"
     failed: list[NifError] = []
     for id, file, pixels, made in adapted(config, model, files, failed):
         began, base = time.monotonic(), folder / runs.safe_name(id)
         values, figures = measured(made.field, pixels, device)
-        report = {"input": str(file), "run": str(run), "transform": lies(pixels).as_dict(), **made.report, **figures}
+        report = {
+            "input": str(file),
+            "run": str(run),
+            "transform": lies(pixels).as_dict(),
+            **made.report,
+            **figures,
+        }
         write_npz(base.with_name(f"{base.name}.npz"), **{k: v.cpu().numpy() for k, v in made.state.items()})
         write(base.with_name(f"{base.name}.json"), json.dumps(report, indent=1))
         if config["save"]:

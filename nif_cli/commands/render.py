@@ -41,14 +41,18 @@ def main(cfg: DictConfig) -> None:
     if config["camera"] not in (None, *CAMERAS):
         raise NifError(f"camera={config['camera']}: there is {', '.join(CAMERAS)}")
     with blame("camera"):
-        poses = turntable(FRAMES if config["frames"] is None else config["frames"], config["elevation"], config["up"])
+        poses = turntable(
+            FRAMES if config["frames"] is None else config["frames"], config["elevation"], config["up"]
+        )
     run = open_run(config)
     folder = Path(config["output"]).expanduser() if config["output"] else run.path / "renders"
     if any(i.scene is not None for i in run.model.instances.values()):
         render_views(run, folder)
         return
     if config["camera"] not in (None, "turntable"):
-        raise NifError(f"camera={config['camera']}: there is turntable; the others are for scenes learned from views")
+        raise NifError(
+            f"camera={config['camera']}: there is turntable; the others are for scenes learned from views"
+        )
     for key in ("shape", "appearance", "path"):
         if config[key] is not None:
             raise NifError(f"{key}: is for scenes learned from views")
@@ -83,7 +87,9 @@ def main(cfg: DictConfig) -> None:
                 frames.append(values if format == "npy" or channel == "depth" else drawn(values, channel))
         for channel, frames in made.items():
             if channel == "depth":
-                frames = _depths(frames, 1.0 if config["frame"] == "normalised" else transform.scale, draw=format != "npy")
+                frames = _depths(
+                    frames, 1.0 if config["frame"] == "normalised" else transform.scale, draw=format != "npy"
+                )
             path = folder / f"{runs.safe_name(id)}{'' if channel == 'rgb' else '_' + channel}.{format}"
             _write(path, frames)
             note = "" if seen else ", empty: no surface in view"
@@ -117,20 +123,28 @@ def _write(path: Path, frames: Sequence[Any]) -> None:
 
 
 def _picture(run: OpenRun, id: str, signal: Signal, transform: Transform, folder: Path) -> None:
-    """A run's picture, or the part of it that crop= names, with size= pixels along its longest side (or its own)."""
+    """A run's picture, or the part of it that crop= names, with size= pixels along its longest side (or its
+    own)."""
     began, format, crop = time.monotonic(), run.config["format"], run.config["crop"]
     width, height = image_size(transform)
     if format not in ("png", "npy"):
         raise NifError(f"format={format}: {id} is a picture: png, or npy for its values as they are")
     crop = [0, 0, width, height] if crop is None else crop
-    if not isinstance(crop, list) or len(crop) != 4 or not all(isinstance(n, int | float) for n in crop) or min(crop[2:]) <= 0:
+    if (
+        not isinstance(crop, list)
+        or len(crop) != 4
+        or not all(isinstance(n, int | float) for n in crop)
+        or min(crop[2:]) <= 0
+    ):
         raise NifError(f"crop={crop}: must be [x, y, width, height] in pixels of the picture")
     x, y, across, down = crop
     if x < 0 or y < 0 or x + across > width or y + down > height:
         raise NifError(f"crop={crop}: it leaves the picture, which is {width} x {height} pixels")
     size = scaled(across, down, run.config["size"] or max(1, round(max(across, down))))
     if 16 * size[0] * size[1] > available_memory():
-        raise NifError(f"size={run.config['size']}: {size[0]} x {size[1]} pixels do not fit in memory; give a crop=")
+        raise NifError(
+            f"size={run.config['size']}: {size[0]} x {size[1]} pixels do not fit in memory; give a crop="
+        )
     values = image_values(signal, transform, (x, y, across, down), size, run.device)
     path = folder / f"{runs.safe_name(id)}.{format}"
     if format == "npy":
@@ -143,17 +157,33 @@ def _picture(run: OpenRun, id: str, signal: Signal, transform: Transform, folder
 
 
 def _interpolation(run: OpenRun, folder: Path, poses: torch.Tensor, config: dict[str, Any]) -> None:
-    """One animation (or one sheet) of the shapes between two: as many frames as shapes; frames=1 keeps the camera still,
-    otherwise it goes round once."""
+    """One animation (or one sheet) of the shapes between two: as many frames as shapes; frames=1 keeps the
+    camera still, otherwise it goes round once."""
     began, steps = time.monotonic(), config["interpolate"]
-    views = turntable(steps, config["elevation"], config["up"]) if len(poses) > 1 else poses.expand(steps, -1, -1)
-    bar = tqdm(total=steps, desc="interpolation", unit=" shape", leave=False, disable=not sys.stderr.isatty(), delay=1)
+    views = (
+        turntable(steps, config["elevation"], config["up"]) if len(poses) > 1 else poses.expand(steps, -1, -1)
+    )
+    bar = tqdm(
+        total=steps,
+        desc="interpolation",
+        unit=" shape",
+        leave=False,
+        disable=not sys.stderr.isatty(),
+        delay=1,
+    )
     frames = []
     with bar:
         for (_, field, _), pose in zip(run.fields(), views, strict=True):
             assert isinstance(field, Field)
             frames.append(
-                surface_image(field, pose, config["size"] or 256, run.device, config["antialias"], shadows=config["shadows"])
+                surface_image(
+                    field,
+                    pose,
+                    config["size"] or 256,
+                    run.device,
+                    config["antialias"],
+                    shadows=config["shadows"],
+                )
             )
             bar.update()
     first, second = run.instances

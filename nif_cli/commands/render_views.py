@@ -56,7 +56,10 @@ def render_views(run: OpenRun, folder: Path) -> None:
             if camera in ("test", "train") and config["format"] == "png":
                 paths = [folder / name]
                 for view, frame in zip(views, frames, strict=True):
-                    runs.write(paths[0] / f"{runs.safe_name(view.name)}{suffix}.png", png_bytes(frame.picture(channel)))
+                    runs.write(
+                        paths[0] / f"{runs.safe_name(view.name)}{suffix}.png",
+                        png_bytes(frame.picture(channel)),
+                    )
             else:
                 parts = _by_size(folder / f"{name}{suffix}.{config['format']}", frames, config["format"])
                 paths = [path for path, _ in parts]
@@ -78,8 +81,11 @@ def _by_size(path: Path, frames: list[Photograph], format: str) -> list[tuple[Pa
     return parts
 
 
-def write_frames(path: Path, frames: list[Photograph], channel: str, format: str, rate: float | None = None) -> None:
-    """All frames of a channel in one file, `rate` a second; depths on one scale. Of films smaller frames lie on white."""
+def write_frames(
+    path: Path, frames: list[Photograph], channel: str, format: str, rate: float | None = None
+) -> None:
+    """All frames of a channel in one file, `rate` a second; depths on one scale. Of films smaller frames lie
+    on white."""
     if format == "npy":
         buffer = io.BytesIO()
         np.save(buffer, np.stack([f.values(channel) for f in frames]))
@@ -117,7 +123,8 @@ def _known(run: OpenRun, id: str | None, key: str) -> str | None:
 
 
 def _views(scene: Scene, config: dict[str, Any]) -> tuple[str, list[View], float, float | None]:
-    """The kind of camera, its views, how near they look, and how many seconds they last where a file says so."""
+    """The kind of camera, its views, how near they look, and how many seconds they last where a file says
+    so."""
     training = scene.train or scene.test
     poses = np.stack([v.pose.double().numpy() for v in training])
     camera = config["camera"]
@@ -126,7 +133,10 @@ def _views(scene: Scene, config: dict[str, Any]) -> tuple[str, list[View], float
     if camera in ("test", "train"):
         views = scene.test if camera == "test" else scene.train
         if not views:
-            raise NifError(f"camera=test: {scene.id} has no held-out views; camera=train has the {len(scene.train)} others")
+            raise NifError(
+                f"camera=test: {scene.id} has no held-out views; camera=train has the {len(scene.train)} "
+                "others"
+            )
         with blame("size"):
             return camera, [v.resized(config["size"]) for v in views], scene.near, None
     with blame("size"):
@@ -140,9 +150,17 @@ def _views(scene: Scene, config: dict[str, Any]) -> tuple[str, list[View], float
         else:
             middle = mean_pose(poses)
             depth = float((focus(poses) - middle[:, 3]) @ -middle[:, 2])
-            # LLFF's mean of disparities, a quarter of it that of the near bound (1 / 0.75), the rest at infinity
-            made = spiral(poses, frames, 4 * 0.9 / 0.75 if scene.ndc is not None else depth if depth > 0 else 1.0)
-    return camera, [View(f"{k:03d}", torch.from_numpy(p).float(), lens) for k, p in enumerate(made)], scene.near, None
+            # LLFF's mean of disparities, a quarter of it that of the near bound (1 / 0.75), the rest at
+            # infinity
+            made = spiral(
+                poses, frames, 4 * 0.9 / 0.75 if scene.ndc is not None else depth if depth > 0 else 1.0
+            )
+    return (
+        camera,
+        [View(f"{k:03d}", torch.from_numpy(p).float(), lens) for k, p in enumerate(made)],
+        scene.near,
+        None,
+    )
 
 
 def _pinhole(camera: Camera, size: int | None) -> Camera:
@@ -154,14 +172,21 @@ def _pinhole(camera: Camera, size: int | None) -> Camera:
 
 
 def _path(scene: Scene, config: dict[str, Any], lens: Camera) -> tuple[list[View], float, float | None]:
-    """The views of a file (the user's world, brought to normalised space), how near they look and how long they last."""
+    """The views of a file (the user's world, brought to normalised space), how near they look and how long
+    they last."""
     if config["path"] is None:
-        raise NifError("camera=path: give path=<file>: JSON with 'frames' (transform_matrix) or 'camera_path' (camera_to_world)")
+        raise NifError(
+            "camera=path: give path=<file>: JSON with 'frames' (transform_matrix) or 'camera_path' "
+            "(camera_to_world)"
+        )
     path = Path(config["path"]).expanduser()
-    found = read_camera_path(path, lens, config["size"], LARGEST, applied=scene.protocol == "llff").sampled(config["frames"])
+    found = read_camera_path(path, lens, config["size"], LARGEST, applied=scene.protocol == "llff").sampled(
+        config["frames"]
+    )
     for note in found.notes:
         print(f"{path}: {note}")
     poses = [normalised(pose, scene.transform) for pose in found.poses]
-    near = scene.near if scene.ndc is not None else min(scene.near, 0.05)  # it may go where no picture was taken
+    # it may go where no picture was taken
+    near = scene.near if scene.ndc is not None else min(scene.near, 0.05)
     views = [View(f"{k:03d}", p, c) for k, (p, c) in enumerate(zip(poses, found.cameras, strict=True))]
     return views, near, found.seconds

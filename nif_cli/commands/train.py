@@ -40,7 +40,15 @@ from nif_cli.untrusted import one_line, reading
 from nif_cli.words import paste
 
 FOLDER = "NIF_RUN_FOLDER"
-MISFITS = (TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError)  # what a stranger's state ends in
+# what a stranger's state ends in
+MISFITS = (
+    TypeError,
+    ValueError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    RuntimeError,
+)
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENAMETOOLONG)
 
 
@@ -90,11 +98,14 @@ def _run(cfg: DictConfig, hydra: Any, announce: bool) -> float:
 
 
 def rank() -> int:
-    """Which of the processes of trainer.devices > 1 this is: Lightning starts the others with the same command."""
+    """Which of the processes of trainer.devices > 1 this is: Lightning starts the others with the same
+    command."""
     return int(os.environ.get("LOCAL_RANK", 0)) if FOLDER in os.environ else 0
 
 
-def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides: list[str], announce: bool) -> float:
+def _train(
+    config: dict[str, Any], folder: Path, resumed: Path | None, overrides: list[str], announce: bool
+) -> float:
     device = runs.device_for(config["device"])
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
@@ -116,15 +127,17 @@ def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides
             raise NifError(f"data._target_={config['data'].get('_target_')}: not data of nif")
         if not isinstance(data, model.learns):
             raise NifError(
-                f"model={type(model).__name__.lower()} learns from {model.learns.holds}, this data holds {data.holds}: "
-                "choose another model= or data="
+                f"model={type(model).__name__.lower()} learns from {model.learns.holds}, this data holds "
+                f"{data.holds}: choose another model= or data="
             )
         if config["init_from"]:
             start_from(model, runs.find(config["init_from"], "init_from"))
         began = time.monotonic()
         model.space = data.space
         model.attach_data(data)
-        if isinstance(data, Views):  # now, before there is a run: a picture may be damaged, and no clock should count reading
+        if isinstance(
+            data, Views
+        ):  # now, before there is a run: a picture may be damaged, and no clock should count reading
             data.make_pool(torch.device("cuda", device.index or 0) if device.type == "cuda" else device)
         made = time.monotonic() - began
         if device.type == "cpu":
@@ -146,31 +159,39 @@ def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides
         _introduce(model, data, folder, device, made)
         for logger in trainer.loggers if resumed else ():
             if isinstance(logger, CsvLogger):
-                logger.forget_after(int(before.get("global_step", 0)), before.get("rows") if checkpoint else 0)
+                logger.forget_after(
+                    int(before.get("global_step", 0)), before.get("rows") if checkpoint else 0
+                )
         del before
         training = Training(model, int((config["logger"] or {}).get("every", 50)))
         try:
             with told("trainer"):
                 trainer.fit(training, datamodule=Loaded(data), ckpt_path=checkpoint, weights_only=True)
         except BaseException as error:
-            if replaced is not None and not keeper.saved and not rank():  # nothing has been trained under these settings
+            if (
+                replaced is not None and not keeper.saved and not rank()
+            ):  # nothing has been trained under these settings
                 write(folder / "config.yaml", replaced)
             if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
                 raise KeyboardInterrupt from error  # Lightning would end with 1
             if checkpoint and not training.restored and isinstance(error, MISFITS):
                 raise NifError(
-                    f"{checkpoint}: its training state is damaged ({one_line(error)}); init_from={resumed} takes its weights"
+                    f"{checkpoint}: its training state is damaged ({one_line(error)}); init_from={resumed} "
+                    "takes its weights"
                 ) from error
             if isinstance(error, torch.cuda.OutOfMemoryError):
                 key = "batch_rays" if isinstance(data, Views) else "batch_points"
-                raise NifError(f"out of memory on {device}: lower data.{key} (it is {getattr(data, key)})") from error
+                raise NifError(
+                    f"out of memory on {device}: lower data.{key} (it is {getattr(data, key)})"
+                ) from error
             if isinstance(error, OSError) and error.errno in DISK:
                 raise NifError(f"{folder}: cannot be written to: {disk_says(error)}") from error
             raise
     value = float(trainer.callback_metrics.get("val/loss", float("nan")))
     if not math.isfinite(value):
         raise NifError(
-            f"{folder}: the training has diverged, its loss is not finite; try a smaller model.lr (it is {model.lr:g})"
+            f"{folder}: the training has diverged, its loss is not finite; try a smaller model.lr (it is "
+            f"{model.lr:g})"
         )
     if not rank():
         os.environ.pop(FOLDER, None)  # the next job of a sweep has its own
@@ -179,14 +200,18 @@ def _train(config: dict[str, Any], folder: Path, resumed: Path | None, overrides
             sys.stdout.flush()
             sys.exit(128 + signal.Signals[keeper.stopped_by])
         if announce and isinstance(data, ShapeData) and (left_out := data.left_out):
-            raise NifError(f"{len(left_out)} shapes were left out (named above); the run has learned the others")
+            raise NifError(
+                f"{len(left_out)} shapes were left out (named above); the run has learned the others"
+            )
     return value
 
 
 def _without_weights(config: dict[str, Any]) -> dict[str, Any]:
     """The encoder without the file that it started from: a run that goes on has weights of its own."""
     encoder = config.get("encoder")
-    return {**config, "encoder": {**encoder, "weights": None}} if encoder and encoder.get("weights") else config
+    return (
+        {**config, "encoder": {**encoder, "weights": None}} if encoder and encoder.get("weights") else config
+    )
 
 
 def _claim(config: dict[str, Any], hydra: Any, sweeping: bool) -> Claim:
@@ -198,7 +223,9 @@ def _claim(config: dict[str, Any], hydra: Any, sweeping: bool) -> Claim:
         claim = Claim(folder, f"output_dir={folder}")
         if (folder / "config.yaml").exists() or (folder / "checkpoints").exists():
             claim.release()
-            raise NifError(f"output_dir={folder}: there is a run already; {paste(f'resume={folder}')} goes on with it")
+            raise NifError(
+                f"output_dir={folder}: there is a run already; {paste(f'resume={folder}')} goes on with it"
+            )
         return claim
     choices = hydra.runtime.choices
     base = runs.OUTPUTS / f"{choices.model}-{choices.data}" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
@@ -212,7 +239,14 @@ def _claim(config: dict[str, Any], hydra: Any, sweeping: bool) -> Claim:
 
 def _introduce(model: Model, data: Data, folder: Path, device: torch.device, seconds: float) -> None:
     shapes = data.prepare()
-    doubts = ("not all of it lies", "without a picture", "not watertight", "no point is inside", "dropped", "no normalisation")
+    doubts = (
+        "not all of it lies",
+        "without a picture",
+        "not watertight",
+        "no point is inside",
+        "dropped",
+        "no normalisation",
+    )
     doubts += (
         "doubtful",
         "turned",
@@ -231,7 +265,11 @@ def _introduce(model: Model, data: Data, folder: Path, device: torch.device, sec
     if len(doubtful) > 10 and len(shapes) > 3:
         print(f"... and {len(doubtful) - 10} more with something to say")
     weights = sum(p.numel() for p in model.parameters())
-    where = f"{torch.cuda.get_device_name(device)}" if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+    where = (
+        f"{torch.cuda.get_device_name(device)}"
+        if device.type == "cuda"
+        else f"cpu, {torch.get_num_threads()} threads"
+    )
     print(f"{data.summary()} ({seconds:.1f} s); {type(model).__name__} with {weights:,} parameters; {where}")
     print(f"run: {folder}", flush=True)
 
@@ -265,13 +303,22 @@ def _conclude(
     }
     write_summary(folder, summary)
     speed = trainer.global_step / max(seconds, 1e-9)
-    print(f"{trainer.global_step:,} steps in {seconds:.0f} s ({speed:.1f}/s), loss {loss:.5f}, held-out loss {value:.5f}")
+    print(
+        f"{trainer.global_step:,} steps in {seconds:.0f} s ({speed:.1f}/s), loss {loss:.5f}, held-out loss "
+        f"{value:.5f}"
+    )
     if figures:
         print(", ".join(f"{name} {figure:.4g}" for name, figure in figures.items()))
     if keeper.stopped_by:
-        print(f"stopped by {keeper.stopped_by} and saved; go on with\n  nif train {paste(f'resume={folder}')}")
+        print(
+            f"stopped by {keeper.stopped_by} and saved; go on with\n  nif train {paste(f'resume={folder}')}"
+        )
     elif announce:
-        if timer is not None and trainer.global_step < trainer.max_steps and timer.time_remaining() is not None:
+        if (
+            timer is not None
+            and trainer.global_step < trainer.max_steps
+            and timer.time_remaining() is not None
+        ):
             more = f"nif train {paste(f'resume={folder}')} trainer.max_time=..."
             print(f"stopped at trainer.max_time={trainer_time(timer)}; more: {more}")
         surface = isinstance(model.field(next(iter(model.instances))), Field)

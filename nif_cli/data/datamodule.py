@@ -17,9 +17,9 @@ pass
 
 @dataclass(frozen=True)
 class ConditioningSpec:
-    """What a model is shown of each shape while it trains: `size` points of its surface, displaced by normal `noise` (in
-    units of normalised space); or one of `views` pictures of size x size pixels; or size^3 voxels of the cube that holds
-    the normalised space."""
+    """What a model is shown of each shape while it trains: `size` points of its surface, displaced by normal
+    `noise` (in units of normalised space); or one of `views` pictures of size x size pixels; or size^3 voxels
+    of the cube that holds the normalised space."""
 
     kind: Literal["points", "image", "voxels"]
     size: int
@@ -29,7 +29,8 @@ class ConditioningSpec:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a model asks of its data, in one piece: nobody sets the other's attributes. Data that cannot give it says so."""
+    """What a model asks of its data, in one piece: nobody sets the other's attributes. Data that cannot give
+    it says so."""
 
     asker: str = "this model"  # for messages
     every: tuple[Literal["distance", "inside", "surface", "normals"], ...] = ()  # what every shape must have
@@ -37,12 +38,17 @@ class Needs:
     surface_share: float = 0.0  # surface points in a batch, as a share of its `batch_points`
     occupancy: bool = False  # inside or not, in place of distances
     balanced: bool = True  # half of a shape's points in a batch are inside
-    unsigned: bool = False  # minus the distance to the nearest surface point (SAL), in place of signed distances
-    rays: Callable[[], int] | None = None  # how many rays the next batch has; the data's own number where nobody says
+    unsigned: bool = (
+        False  # minus the distance to the nearest surface point (SAL), in place of signed distances
+    )
+    rays: Callable[[], int] | None = (
+        None  # how many rays the next batch has; the data's own number where nobody says
+    )
 
 
 class Data:
-    """What is learned from: batches that are drawn on the training device, batch k a function of (seed, k)."""
+    """What is learned from: batches that are drawn on the training device, batch k a function of (seed,
+    k)."""
 
     holds = "data"  # what a source has, in words
     kind = "shapes"  # what one of them is called in evaluation.json
@@ -53,7 +59,8 @@ class Data:
 
     @abstractmethod
     def prepare(self) -> Sequence[Any]:
-        """Read or make everything, once. Each instance has an `id`, a `transform` and a `report` for the screen."""
+        """Read or make everything, once. Each instance has an `id`, a `transform` and a `report` for the
+        screen."""
 
     def expect(self, needs: Needs) -> None:
         """What batches will be wanted, said before anything is read."""
@@ -78,8 +85,8 @@ class Data:
 
 
 def in_turn(total: int, size: int, k: int, seed: int, order: torch.Generator) -> Int[Tensor, "S"]:
-    """Which `size` of `total` are in batch number k: they go round in an order that is shuffled anew each round, none twice
-    in a batch. `order` is any generator on the CPU."""
+    """Which `size` of `total` are in batch number k: they go round in an order that is shuffled anew each
+    round, none twice in a batch. `order` is any generator on the CPU."""
     per_round = total // size
     order.manual_seed(seed * 1_000_003 + k // per_round)
     return torch.randperm(total, generator=order)[(k % per_round) * size :][:size]
@@ -89,7 +96,8 @@ D = TypeVar("D", bound=Data)
 
 
 class Batches(Generic[D]):
-    """An endless supply of a data module's batches, `epoch_batches` at a time; batch k depends on (seed, k) only."""
+    """An endless supply of a data module's batches, `epoch_batches` at a time; batch k depends on (seed, k)
+    only."""
 
     data: D
     place: Callable[[], tuple[int, int, int]] = staticmethod(lambda: (0, 1, 0))

@@ -22,7 +22,8 @@ def cache_folder() -> Path:
 
 
 def memory_limit(text: str | int | None) -> int:
-    """Bytes: '400MiB', '2G', a number of bytes; None is half of what is free. ValueError for anything else."""
+    """Bytes: '400MiB', '2G', a number of bytes; None is half of what is free. ValueError for anything
+    else."""
     if text is None:
         return available_memory() // 2
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", str(text).strip(), re.IGNORECASE)

@@ -10,9 +10,9 @@ Kind = Literal["points", "samples", "image", "voxels"]
 
 
 class Encoder(nn.Module):
-    """What is seen of S shapes -> their codes: [S, Z], or where `local` feature planes [S, 3, Z, R, R] or a grid
-    [S, Z, R, R, R]. Its input: points [S, P, 3]; samples and whether they are inside, [S, P, 3] and [S, P]; pictures
-    [S, 3, H, W] of sRGB bytes; or occupied voxels [S, R, R, R]."""
+    """What is seen of S shapes -> their codes: [S, Z], or where `local` feature planes [S, 3, Z, R, R] or a
+    grid [S, Z, R, R, R]. Its input: points [S, P, 3]; samples and whether they are inside, [S, P, 3] and [S,
+    P]; pictures [S, 3, H, W] of sRGB bytes; or occupied voxels [S, R, R, R]."""
 
     kind: Kind
     """Which of these it takes."""

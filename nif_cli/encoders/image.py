@@ -12,7 +12,11 @@ from nif_cli import NifError
 from nif_cli.encoders.encoder import Encoder
 from nif_cli.untrusted import read_torch
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as every published weight file expects
+# of ImageNet, as every published weight file expects
+MEAN, STD = (
+    (0.485, 0.456, 0.406),
+    (0.229, 0.224, 0.225),
+)
 
 
 class BasicBlock(nn.Module):
@@ -24,7 +28,11 @@ class BasicBlock(nn.Module):
         self.conv2 = nn.Conv2d(out, out, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(out)
         same = stride == 1 and features == out
-        self.downsample = None if same else nn.Sequential(nn.Conv2d(features, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+        self.downsample = (
+            None
+            if same
+            else nn.Sequential(nn.Conv2d(features, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         change = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
@@ -32,17 +40,26 @@ class BasicBlock(nn.Module):
 
 
 class ResNet18(Encoder):
-    """pictures [S, 3, H, W], sRGB bytes -> code [S, Z]. `size`: pixels along a side while it trains (published: 224);
-    `width`: of the first layers (64). `weights`: a state dict with the usual names (conv1, layer1.0.conv1, ...), for width 64;
-    nothing is ever downloaded. `views`: how many pictures of each shape it learns from."""
+    """pictures [S, 3, H, W], sRGB bytes -> code [S, Z]. `size`: pixels along a side while it trains
+    (published: 224); `width`: of the first layers (64). `weights`: a state dict with the usual names (conv1,
+    layer1.0.conv1, ...), for width 64; nothing is ever downloaded. `views`: how many pictures of each shape
+    it learns from."""
 
     kind = "image"
 
-    def __init__(self, code_size: int = 256, size: int = 224, views: int = 24, width: int = 64, weights: str | None = None):
+    def __init__(
+        self,
+        code_size: int = 256,
+        size: int = 224,
+        views: int = 24,
+        width: int = 64,
+        weights: str | None = None,
+    ):
         super().__init__()
         if code_size < 1 or not 16 <= size <= 1024 or views < 1 or width < 1:
             raise ValueError(
-                f"code_size={code_size}, size={size}, views={views}, width={width}: all positive, size between 16 and 1024"
+                f"code_size={code_size}, size={size}, views={views}, width={width}: all positive, size "
+                "between 16 and 1024"
             )
         self.code_size, self.size, self.views = code_size, size, views
         self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
@@ -56,7 +73,9 @@ class ResNet18(Encoder):
             setattr(self, f"layer{level + 1}", nn.Sequential(*blocks))
             features = out
         self.fc = nn.Linear(features, code_size)
-        if weights is not None and torch.get_default_device().type != "meta":  # a run that is read brings its own
+        if (
+            weights is not None and torch.get_default_device().type != "meta"
+        ):  # a run that is read brings its own
             self._start_from(Path(weights).expanduser())
 
     def forward(self, pictures: UInt8[Tensor, "S 3 H W"]) -> Tensor:
@@ -78,6 +97,7 @@ class ResNet18(Encoder):
         lacking = [k for k, v in own.items() if getattr(state.get(k), "shape", None) != v.shape]
         if lacking:
             raise NifError(
-                f"encoder.weights={path}: not the weights of a ResNet-18 ({lacking[0]} is missing or of another shape; width=64)"
+                f"encoder.weights={path}: not the weights of a ResNet-18 ({lacking[0]} is missing or of "
+                "another shape; width=64)"
             )
         self.load_state_dict({k: state[k] for k in own}, strict=False)

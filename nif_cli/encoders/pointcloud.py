@@ -1,5 +1,5 @@
-"""Point clouds -> codes: the residual PointNet (Qi et al. 2017; Mescheder et al. 2019), and its local kin, whose features
-lie on planes or in a grid (Peng et al. 2020)."""
+"""Point clouds -> codes: the residual PointNet (Qi et al. 2017; Mescheder et al. 2019), and its local kin,
+whose features lie on planes or in a grid (Peng et al. 2020)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from nif_cli.fields.local import PLANES
 
 
 class PointNet(Encoder):
-    """points [S, P, 3] -> code [S, Z]: `blocks` residual blocks a point, the maximum over all points beside each, and a
-    linear layer on the last maximum. Published: width 512, five blocks. `points` and `noise` (standard deviation, in units of
-    normalised space) are those of the clouds that it learns from."""
+    """points [S, P, 3] -> code [S, Z]: `blocks` residual blocks a point, the maximum over all points beside
+    each, and a linear layer on the last maximum. Published: width 512, five blocks. `points` and `noise`
+    (standard deviation, in units of normalised space) are those of the clouds that it learns from."""
 
     kind = "points"
 
-    def __init__(self, code_size: int = 256, points: int = 300, noise: float = 0.005, width: int = 512, blocks: int = 5):
+    def __init__(
+        self, code_size: int = 256, points: int = 300, noise: float = 0.005, width: int = 512, blocks: int = 5
+    ):
         super().__init__()
         check_cloud(code_size, points, noise, width, blocks)
         self.code_size, self.size, self.noise = code_size, points, noise
@@ -40,12 +42,13 @@ class PointNet(Encoder):
 
 
 class LocalPointNet(Encoder):
-    """points [S, P, 3] -> planes [S, 3, Z, R, R] (layout planes: xz, xy, yz) or a grid [S, Z, R, R, R] (layout grid).
+    """points [S, P, 3] -> planes [S, 3, Z, R, R] (layout planes: xz, xy, yz) or a grid [S, Z, R, R, R]
+    (layout grid).
 
-    A PointNet whose maxima (`pool: max`; or means, which are cheaper) are those of the points in the same cell of a plane or
-    of the grid, the features averaged a cell, and a U-Net on them. Published: 32 wide, five blocks, 64^2 planes with a U-Net
-    of depth 4, or a 32^3 grid with one of depth 3 (and `group_norm`). `span`: the side of the
-    cube that they span, of the one that bounds the shapes.
+    A PointNet whose maxima (`pool: max`; or means, which are cheaper) are those of the points in the same
+    cell of a plane or of the grid, the features averaged a cell, and a U-Net on them. Published: 32 wide,
+    five blocks, 64^2 planes with a U-Net of depth 4, or a 32^3 grid with one of depth 3 (and `group_norm`).
+    `span`: the side of the cube that they span, of the one that bounds the shapes.
     """
 
     kind, local = "points", True
@@ -71,16 +74,25 @@ class LocalPointNet(Encoder):
             raise ValueError(f"code_size={code_size}: feature planes and grids have at least 4 channels")
         if unet_depth < 1 or resolution < 2 or resolution % 2 ** (unet_depth - 1):
             raise ValueError(
-                f"resolution={resolution}: must be a multiple of {2 ** (unet_depth - 1)}, as unet_depth={unet_depth} halves it"
+                f"resolution={resolution}: must be a multiple of {2 ** (unet_depth - 1)}, as "
+                f"unet_depth={unet_depth} halves it"
             )
-        self.code_size, self.size, self.noise, self.layout, self.resolution = code_size, points, noise, layout, resolution
+        self.code_size, self.size, self.noise, self.layout, self.resolution = (
+            code_size,
+            points,
+            noise,
+            layout,
+            resolution,
+        )
         if not 0 < span <= 1:
             raise ValueError(f"span={span}: must be in (0, 1]")
         self.pool, self.span = pool, span
         self.first = nn.Linear(3, 2 * width)
         self.blocks = nn.ModuleList(ResidualBlock(2 * width, width) for _ in range(blocks))
         self.last = nn.Linear(width, code_size)
-        self.unet = UNet(2 if layout == "planes" else 3, code_size, code_size, unet_width, unet_depth, group_norm)
+        self.unet = UNet(
+            2 if layout == "planes" else 3, code_size, code_size, unet_width, unet_depth, group_norm
+        )
 
     def forward(self, points: Float[Tensor, "S P 3"]) -> Float[Tensor, "S _ _ _ _"]:
         shapes, size = len(points), self.resolution
@@ -109,19 +121,24 @@ class LocalPointNet(Encoder):
         return shapes * (3 * self.resolution**2 if self.layout == "planes" else self.resolution**3)
 
     def cells(self, points: Float[Tensor, "S P 3"]) -> list[Int[Tensor, "Q"]]:
-        """The row of the cell around the nearest node that each point lies in, for each plane or for the grid; the nodes
-        are those that `fields.local.interpolate` reads."""
+        """The row of the cell around the nearest node that each point lies in, for each plane or for the
+        grid; the nodes are those that `fields.local.interpolate` reads."""
         size = self.resolution
         x = ((points / (2 * self.half_side) + 0.5).clamp(0, 1) * (size - 1) + 0.5).long()
         shape = torch.arange(len(points), device=points.device)[:, None]
         if self.layout == "grid":
             return [(((shape * size + x[..., 2]) * size + x[..., 1]) * size + x[..., 0]).flatten()]
-        return [(((3 * shape + k) * size + x[..., v]) * size + x[..., u]).flatten() for k, (u, v) in enumerate(PLANES)]
+        return [
+            (((3 * shape + k) * size + x[..., v]) * size + x[..., u]).flatten()
+            for k, (u, v) in enumerate(PLANES)
+        ]
 
     def _pooled(self, h: Float[Tensor, "Q H"], cell: Int[Tensor, "Q"], count: int) -> Float[Tensor, "Q H"]:
         """The maximum or the mean over the points of the same of `count` cells, at each point."""
         if self.pool == "max":
-            rows = h.new_full((count, h.shape[1]), -torch.inf).scatter_reduce(0, cell[:, None].expand_as(h), h, "amax")
+            rows = h.new_full((count, h.shape[1]), -torch.inf).scatter_reduce(
+                0, cell[:, None].expand_as(h), h, "amax"
+            )
         else:
             points = torch.bincount(cell, minlength=count).to(h)[:, None]
             rows = h.new_zeros(count, h.shape[1]).index_add(0, cell, h) / points
@@ -129,8 +146,8 @@ class LocalPointNet(Encoder):
 
 
 class LatentEncoder(Encoder):
-    """Points with their occupancy -> mean and logarithm of the variance of a code, [S, 2 Z]: the encoder of the
-    unconditional variant, a variational auto-encoder (Mescheder et al. 2019, section 3.2)."""
+    """Points with their occupancy -> mean and logarithm of the variance of a code, [S, 2 Z]: the encoder of
+    the unconditional variant, a variational auto-encoder (Mescheder et al. 2019, section 3.2)."""
 
     kind, variational = "samples", True
 

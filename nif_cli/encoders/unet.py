@@ -8,17 +8,20 @@ from torch import Tensor, nn
 
 
 class UNet(nn.Module):
-    """[B, in, R, R(, R)] -> [B, out, R, R(, R)], with `depth` levels, each of half the resolution and twice the features of
-    the one above, `width` at the first.
+    """[B, in, R, R(, R)] -> [B, out, R, R(, R)], with `depth` levels, each of half the resolution and twice
+    the features of the one above, `width` at the first.
 
-    In two dimensions as the convolutional occupancy networks have it: two 3x3 convolutions with bias a level, max-pooling,
-    transposed convolutions upwards, and the features of the way down beside them. In three dimensions (Wolny et al. 2020)
-    each convolution follows a group norm and has no bias, a level's first convolution keeps the features, and the way up
-    repeats the nearest value; without `group_norm` it has biases, and takes half the time on a CPU. Memory is
-    channels-last: that is what the fast convolutions of a CPU want.
+    In two dimensions as the convolutional occupancy networks have it: two 3x3 convolutions with bias a level,
+    max-pooling, transposed convolutions upwards, and the features of the way down beside them. In three
+    dimensions (Wolny et al. 2020) each convolution follows a group norm and has no bias, a level's first
+    convolution keeps the features, and the way up repeats the nearest value; without `group_norm` it has
+    biases, and takes half the time on a CPU. Memory is channels-last: that is what the fast convolutions of a
+    CPU want.
     """
 
-    def __init__(self, dim: int, features: int, out: int, width: int = 32, depth: int = 4, group_norm: bool = True):
+    def __init__(
+        self, dim: int, features: int, out: int, width: int = 32, depth: int = 4, group_norm: bool = True
+    ):
         super().__init__()
         self.dim = dim
         conv = nn.Conv2d if dim == 2 else nn.Conv3d
@@ -32,7 +35,11 @@ class UNet(nn.Module):
         for leaves in widths[-2::-1]:
             if dim == 2:
                 self.raise_.append(nn.ConvTranspose2d(enters, leaves, 2, stride=2))
-            self.up.append(_pair(conv, 2 * leaves if dim == 2 else enters + leaves, leaves, leaves, dim == 3 and group_norm))
+            self.up.append(
+                _pair(
+                    conv, 2 * leaves if dim == 2 else enters + leaves, leaves, leaves, dim == 3 and group_norm
+                )
+            )
             enters = leaves
         self.last = conv(enters, out, 1)
 

@@ -1,4 +1,5 @@
-"""nif evaluate curve=[0,1,2,5,...]: what is gained by a learned initialisation, step by step, against Adam from elsewhere."""
+"""nif evaluate curve=[0,1,2,5,...]: what is gained by a learned initialisation, step by step, against Adam
+from elsewhere."""
 
 from __future__ import annotations
 
@@ -42,19 +43,24 @@ Found = dict[int, tuple[float, dict[str, torch.Tensor]]]  # steps -> error, weig
 
 
 def steps_of(config: dict[str, Any], model: Model) -> list[int]:
-    """The numbers of steps that `curve=` asks for, sorted. NifError for anything else, and for other models."""
+    """The numbers of steps that `curve=` asks for, sorted. NifError for anything else, and for other
+    models."""
     asked = config["curve"] if isinstance(config["curve"], list) else [config["curve"]]
     if not asked or not all(isinstance(k, int) and not isinstance(k, bool) and k >= 0 for k in asked):
         raise NifError(f"curve={config['curve']}: must be a list of numbers of steps, as [0,1,2,5,10,100]")
     if not isinstance(model, MetaSdf):
-        raise NifError(f"curve: {type(model).__name__} does not adapt by steps from a learned initialisation; model=metasdf does")
+        raise NifError(
+            f"curve: {type(model).__name__} does not adapt by steps from a learned initialisation; "
+            "model=metasdf does"
+        )
     return sorted(set(asked))
 
 
 @dataclass
 class Subject:
-    """What is compared: instances with what is seen of them, of those the points that everything is measured at, one
-    other to be pretrained on, a second measure, and a picture of an instance (by its row and weights)."""
+    """What is compared: instances with what is seen of them, of those the points that everything is measured
+    at, one other to be pretrained on, a second measure, and a picture of an instance (by its row and
+    weights)."""
 
     ids: list[str]
     context: Task
@@ -79,7 +85,9 @@ def compare(
     pose = turntable(8)[1]
     subject = Subject(
         [s.id for s in shapes],
-        model.task_of([shown(model, config, known(s), None, k) for k, s in enumerate(shapes)], config["points"]),
+        model.task_of(
+            [shown(model, config, known(s), None, k) for k, s in enumerate(shapes)], config["points"]
+        ),
         _signed(model, shapes),
         model.task_of([shown(model, config, known(one()), None, 0)], config["points"]),
         f"mean |distance error|, clamped to {model.clamp:g}; {len(shapes)} shapes",
@@ -98,13 +106,18 @@ def compare_images(
     others: dict[str, Path],
     device: torch.device,
 ) -> None:
-    """Error and PSNR of pictures, at pixels that they did not adapt to (or to few of them); see `_compare`."""
+    """Error and PSNR of pictures, at pixels that they did not adapt to (or to few of them); see
+    `_compare`."""
     seen, asked, transforms = [], [], []
     for number, (id, file) in enumerate(files.items()):
         pixels = read_image(file)
         check_channels(file, pixels, model.subject.out)
         seen.append(observed(config, id, pixels, number))
-        asked.append(observed({**config, "points": QUERY, "keep": None, "seed": config["seed"] + 1}, id, pixels, number))
+        asked.append(
+            observed(
+                {**config, "points": QUERY, "keep": None, "seed": config["seed"] + 1}, id, pixels, number
+            )
+        )
         transforms.append(lies(pixels))
     one, file = next(iter(others.items()))
     query = model.task_of(asked)
@@ -125,17 +138,29 @@ def compare_images(
     _compare(config, model, run, steps, subject, device)
 
 
-def _compare(config: dict[str, Any], model: MetaSdf, run: Path, steps: list[int], subject: Subject, device: torch.device) -> None:
-    """Errors at these numbers of steps: inner steps from the learned weights, Adam from random ones and from weights
-    pretrained on one other instance, at each number of steps with the best of RATES. Prints a table; writes
-    adaptation.json, adaptation.png (the curves) and adaptation_shapes.png (the learned one, instance by instance)."""
+def _compare(
+    config: dict[str, Any],
+    model: MetaSdf,
+    run: Path,
+    steps: list[int],
+    subject: Subject,
+    device: torch.device,
+) -> None:
+    """Errors at these numbers of steps: inner steps from the learned weights, Adam from random ones and from
+    weights pretrained on one other instance, at each number of steps with the best of RATES. Prints a table;
+    writes adaptation.json, adaptation.png (the curves) and adaptation_shapes.png (the learned one, instance
+    by instance)."""
     context, query, count = subject.context, subject.query, len(subject.ids)
     torch.manual_seed(config["seed"])
     random = runs.make_model(model.config).to(device)
     assert isinstance(random, MetaSdf)
     from_random = spread(random.network, count)
     pretrained = adam(
-        lambda w: model.errors(w, subject.alone, outer=True), spread(random.network, 1), 1e-3, PRETRAINING, lambda k, w: None
+        lambda w: model.errors(w, subject.alone, outer=True),
+        spread(random.network, 1),
+        1e-3,
+        PRETRAINING,
+        lambda k, w: None,
     )
     from_single = {name: w.expand(count, *w.shape[1:]) for name, w in pretrained.items()}
     curves: dict[str, Found] = {"learned": {}}
@@ -145,7 +170,9 @@ def _compare(config: dict[str, Any], model: MetaSdf, run: Path, steps: list[int]
     for name, start in (("random, Adam", from_random), (f"one {_word(model)}, Adam", from_single)):
         curves[name] = _best_adam(model, start, context, query, steps)
     second, measure = subject.second
-    table = {name: {k: {"error": e, second: measure(w)} for k, (e, w) in c.items()} for name, c in curves.items()}
+    table = {
+        name: {k: {"error": e, second: measure(w)} for k, (e, w) in c.items()} for name, c in curves.items()
+    }
     _print(table, second, f"{count} {_word(model)}s")
     about = {"run": str(run), "instances": subject.ids, "points": context.points.shape[1], "rates": RATES}
     write(run / "adaptation.json", json.dumps({**about, "curves": table}, indent=1))
@@ -153,7 +180,9 @@ def _compare(config: dict[str, Any], model: MetaSdf, run: Path, steps: list[int]
     write(run / "adaptation.png", png_bytes(chart(lines, "steps", f"error: {subject.error}")))
     few = [k for k in steps if k <= max(10, model.steps)]
     views = [
-        subject.view(row, {n: w[row] for n, w in curves["learned"][k][1].items()}) for row in range(min(4, count)) for k in few
+        subject.view(row, {n: w[row] for n, w in curves["learned"][k][1].items()})
+        for row in range(min(4, count))
+        for k in few
     ]
     write(run / "adaptation_shapes.png", png_bytes(sheet(views, len(few))))
     print(f"{run / 'adaptation.json'}\n{run / 'adaptation.png'}")
@@ -198,8 +227,8 @@ def _best_adam(model: MetaSdf, start: Weights, context: Task, query: Task, steps
 
 
 def _chamfer(model: MetaSdf, weights: Weights, shapes: list[ShapeSamples]) -> float | None:
-    """The mean distance between 10,000 points of each mesh and those known of its surface, both ways, in normalised space;
-    None where a shape has none or a mesh is empty."""
+    """The mean distance between 10,000 points of each mesh and those known of its surface, both ways, in
+    normalised space; None where a shape has none or a mesh is empty."""
     found = []
     for row, shape in enumerate(shapes):
         reference = known(shape).points

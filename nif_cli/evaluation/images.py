@@ -19,8 +19,11 @@ from nif_cli.models.metasdf import MetaSdf
 UNITS = {"psnr": "dB, all pixels at the picture's own size", "ssim": "of 1"}
 
 
-def evaluate_images(config: dict[str, Any], model: MetaSdf, run: Path, data: ImageData, device: torch.device) -> None:
-    """PSNR and SSIM of the pictures of a split, each adapted to some of its pixels; by default of those the run knows."""
+def evaluate_images(
+    config: dict[str, Any], model: MetaSdf, run: Path, data: ImageData, device: torch.device
+) -> None:
+    """PSNR and SSIM of the pictures of a split, each adapted to some of its pixels; by default of those the
+    run knows."""
     began, failed = time.monotonic(), []
     files = chosen_files(config, model, data)
     figures, reports = {}, {}
@@ -35,7 +38,9 @@ def evaluate_images(config: dict[str, Any], model: MetaSdf, run: Path, data: Ima
             data.kind: {
                 "mean": {name: float(np.mean(found)) for name, found in values.items()},
                 "median": {name: float(np.median(found)) for name, found in values.items()},
-                "worst": {name: min(figures, key=lambda id: figures[id].get(name, np.inf)) for name in values},
+                "worst": {
+                    name: min(figures, key=lambda id: figures[id].get(name, np.inf)) for name in values
+                },
                 "instances": figures,
                 "units": UNITS,
             }
@@ -56,7 +61,9 @@ def evaluate_images(config: dict[str, Any], model: MetaSdf, run: Path, data: Ima
     print(f"\n{data.kind}: {len(figures)} picture{'s' * (len(figures) != 1)}")
     for name, found in values.items():
         worst = part["worst"][name]
-        figure = f"{np.mean(found):.4f}  median {np.median(found):.4f}  worst {figures[worst][name]:.4f} {worst}"
+        figure = (
+            f"{np.mean(found):.4f}  median {np.median(found):.4f}  worst {figures[worst][name]:.4f} {worst}"
+        )
         print(f"  {name:<4}  {figure}  [{UNITS[name]}]")
     for error in failed:
         print(f"  left out: {error}")

@@ -14,7 +14,9 @@ def summary(protocol: Protocol, instances: dict[str, Metrics], empty: list[str])
     """Mean, median and the worst instance of each metric over the shapes that have it."""
     report: dict[str, Any] = {"mean": {}, "median": {}, "worst": {}, "count": {}, "left_out": []}
     for metric in protocol.units:
-        found = {id: v for id, m in instances.items() if (v := m.get(metric)) is not None and math.isfinite(v)}
+        found = {
+            id: v for id, m in instances.items() if (v := m.get(metric)) is not None and math.isfinite(v)
+        }
         if not found:
             report["left_out"].append(metric)
             continue
@@ -23,7 +25,11 @@ def summary(protocol: Protocol, instances: dict[str, Metrics], empty: list[str])
         report["median"][metric] = float(np.median(list(found.values())))
         report["worst"][metric] = pick(found, key=lambda id: found[id])
         report["count"][metric] = len(found)
-    return report | {"units": protocol.units, "empty": {"instances": empty, "counted": protocol.empty}, "instances": instances}
+    return report | {
+        "units": protocol.units,
+        "empty": {"instances": empty, "counted": protocol.empty},
+        "instances": instances,
+    }
 
 
 def print_tables(report: dict[str, Any], protocols: dict[str, Protocol], total: int) -> None:
@@ -43,5 +49,8 @@ def print_tables(report: dict[str, Any], protocols: dict[str, Protocol], total: 
             print(f"  left out: {', '.join(part['left_out'])} (their truth is missing)")
         if part["empty"]["instances"]:
             ids = part["empty"]["instances"]
-            print(f"  {len(ids)} without a surface ({', '.join(ids[:3])}{', ...' * (len(ids) > 3)}): {protocol.empty}")
+            print(
+                f"  {len(ids)} without a surface ({', '.join(ids[:3])}{', ...' * (len(ids) > 3)}): "
+                f"{protocol.empty}"
+            )
     print()

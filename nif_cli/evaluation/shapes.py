@@ -33,7 +33,8 @@ def chosen_shapes(config: dict[str, Any], model: Model, data: ShapeData) -> dict
         if not ids:
             example = next(iter(model.instances), "none")
             raise NifError(
-                f"no instance of the run ({example}, ...) is in its data ({next(iter(sources))}, ...): give split=test, or data="
+                f"no instance of the run ({example}, ...) is in its data ({next(iter(sources))}, ...): "
+                "give split=test, or data="
             )
     if config["instances"] is not None:
         ids = runs.select(ids, config["instances"])
@@ -46,11 +47,18 @@ Made = tuple[str, Field, Transform, dict[str, Any], np.ndarray | None]
 def evaluated_fields(
     config: dict[str, Any], model: Model, data: ShapeData, shapes: dict[str, Callable], left_out: list[str]
 ) -> Iterator[Made]:
-    """Each instance's field, the transform to the user's units, the report of its inference and the scan that it saw:
-    those that the run knows as they are (unless the user says what to observe), the others inferred. One that cannot be
-    read is named and joins `left_out`."""
+    """Each instance's field, the transform to the user's units, the report of its inference and the scan that
+    it saw: those that the run knows as they are (unless the user says what to observe), the others inferred.
+    One that cannot be read is named and joins `left_out`."""
     new = [id for id in shapes if id not in model.instances or config["observe"] is not None]
-    bar = tqdm(total=len(shapes), desc="evaluate", unit=" shape", leave=False, disable=not sys.stderr.isatty(), delay=1)
+    bar = tqdm(
+        total=len(shapes),
+        desc="evaluate",
+        unit=" shape",
+        leave=False,
+        disable=not sys.stderr.isatty(),
+        delay=1,
+    )
     with bar:
         for id in shapes:
             if id not in new:
@@ -63,9 +71,12 @@ def evaluated_fields(
         check_kind(model, config)
         if data.space != model.space:
             raise NifError(
-                f"this data is normalised to the {data.space}, the run to the {model.space}: use the same kind of data"
+                f"this data is normalised to the {data.space}, the run to the {model.space}: use the same "
+                "kind of data"
             )
-        for start in range(0, len(new), config["together"]):  # no more of them in memory than are inferred together
+        for start in range(
+            0, len(new), config["together"]
+        ):  # no more of them in memory than are inferred together
             part = new[start : start + config["together"]]
             read, seen, transforms = [], [], []
             for number, id in enumerate(part, start):
@@ -77,7 +88,9 @@ def evaluated_fields(
                 transforms.append(shape.transform)
             if not read:
                 continue
-            for id, transform, observation, made in zip(read, transforms, seen, infer(model, seen, config), strict=True):
+            for id, transform, observation, made in zip(
+                read, transforms, seen, infer(model, seen, config), strict=True
+            ):
                 scan = None if observation.points is None else transform.to_original(observation.points)
                 assert isinstance(made.field, Field)
                 yield id, made.field, transform, made.report, scan
@@ -85,8 +98,8 @@ def evaluated_fields(
 
 
 def or_left_out(id: str, read: Callable[[], Any], left_out: list[str], of: int) -> Any:
-    """What `read` gives; None where it fails, and then `id` is named with the reason and joins `left_out`. The reason is
-    raised where there is only one shape to go on with."""
+    """What `read` gives; None where it fails, and then `id` is named with the reason and joins `left_out`.
+    The reason is raised where there is only one shape to go on with."""
     try:
         return read()
     except DiskError:

@@ -46,14 +46,20 @@ def evaluate_views(config: dict[str, Any], run: Path, model: Model, data: Views)
         for known, read in pairs:
             if config["protocol"] is None and known.protocol != name:
                 continue
-            shown = replace(known, background=protocol.background or known.background) if known.background else known
+            shown = (
+                replace(known, background=protocol.background or known.background)
+                if known.background
+                else known
+            )
             scenes[known.id] = _scene(model, shown, read, split, folder, device)
         report[name] = _summary(name, protocol, scenes)
         _print(report[name])
     path = Path(config["output"]).expanduser() if config["output"] else run / "evaluation.json"
     about = {"run": str(run), "checkpoint": config["checkpoint"], "split": split, "pictures": str(folder)}
     seconds = round(time.monotonic() - began, 1)
-    write(path, json.dumps({"protocol": report, **about, "seconds": seconds, "version": __version__}, indent=1))
+    write(
+        path, json.dumps({"protocol": report, **about, "seconds": seconds, "version": __version__}, indent=1)
+    )
     print(f"\npictures beside the truth: {folder}\n{path}")
 
 
@@ -65,7 +71,9 @@ def _pairs(model: Model, scenes: list[Scene]) -> list[tuple[Scene, Scene]]:
     by_id = {s.id: s for s in scenes}
     pairs = [(k, by_id[k.id]) for k in known if k.id in by_id]
     if not pairs:
-        raise NifError(f"no scene of the run ({known[0].id}, ...) is in its data ({scenes[0].id}, ...): give data=")
+        raise NifError(
+            f"no scene of the run ({known[0].id}, ...) is in its data ({scenes[0].id}, ...): give data="
+        )
     return pairs
 
 
@@ -75,10 +83,15 @@ def _scene(
     """PSNR and SSIM of each view; the pictures are written beside their truth."""
     views = getattr(read, split)
     if not views:
-        raise NifError(f"{read.id}: it has no {split} views" + ("; split=train has the others" if split == "test" else ""))
+        raise NifError(
+            f"{read.id}: it has no {split} views"
+            + ("; split=train has the others" if split == "test" else "")
+        )
     field, found, pictures = cast("RadianceField", model.field(known.id)), {}, []
     place = folder / safe_name(known.id)
-    for view in tqdm(views, desc=known.id, unit=" view", leave=False, disable=not sys.stderr.isatty(), delay=1):
+    for view in tqdm(
+        views, desc=known.id, unit=" view", leave=False, disable=not sys.stderr.isatty(), delay=1
+    ):
         truth, valid = true_image(view, known.background)
         moved = replace(view, pose=_moved(view, read, known))
         made = displayed(known.photograph(field, moved, device).color)
@@ -91,7 +104,11 @@ def _scene(
             metrics["ssim"] = ssim(a, b, valid)
         found[view.name] = metrics | {"size": [view.camera.width, view.camera.height]}
     if len({p.shape for p in pictures}) == 1:
-        few = [2 * i + j for i in np.linspace(0, len(views) - 1, min(6, len(views))).round().astype(int) for j in (0, 1)]
+        few = [
+            2 * i + j
+            for i in np.linspace(0, len(views) - 1, min(6, len(views))).round().astype(int)
+            for j in (0, 1)
+        ]
         write(place / "overview.png", png_bytes(sheet([pictures[i] for i in few], 4 if len(few) > 2 else 2)))
     return found
 
@@ -130,7 +147,10 @@ def _summary(name: str, protocol: ViewProtocol, scenes: dict[str, dict[str, Any]
         "median": {m: float(np.median(v)) for m, v in columns.items()},
         "instances": instances,
         "views": scenes,
-        "measured": f"{name}{other}, {sum(map(len, scenes.values()))} views, on {protocol.background or 'their own'} background",
+        "measured": (
+            f"{name}{other}, {sum(map(len, scenes.values()))} views, on "
+            f"{protocol.background or 'their own'} background"
+        ),
         "published": protocol.published,
         "units": UNITS,
         "left_out": ["lpips"],

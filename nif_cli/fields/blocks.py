@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 
 class ResidualBlock(nn.Module):
-    """x + W1 relu(W0 relu(x)), with a linear shortcut where the width changes (Mescheder et al. 2019, supplement); the last
-    layer starts at zero."""
+    """x + W1 relu(W0 relu(x)), with a linear shortcut where the width changes (Mescheder et al. 2019,
+    supplement); the last layer starts at zero."""
 
     def __init__(self, features: int, out: int | None = None, hidden: int | None = None):
         super().__init__()

@@ -1,4 +1,5 @@
-"""Decoders whose every layer is conditioned by a code: occupancy networks (Mescheder et al. 2019) and FiLM."""
+"""Decoders whose every layer is conditioned by a code: occupancy networks (Mescheder et al. 2019) and
+FiLM."""
 
 from __future__ import annotations
 
@@ -16,8 +17,9 @@ CACHED = 2048  # points at a time
 
 
 class Modulation(nn.Module):
-    """h -> gamma(code) * h + beta(code) by features, both linear in the code and 1 and 0 at first (FiLM, Perez et al. 2018);
-    with `normalise` h is batch-normalised before (conditional batch norm, de Vries et al. 2017)."""
+    """h -> gamma(code) * h + beta(code) by features, both linear in the code and 1 and 0 at first (FiLM,
+    Perez et al. 2018); with `normalise` h is batch-normalised before (conditional batch norm, de Vries et al.
+    2017)."""
 
     mean: Tensor
     var: Tensor
@@ -38,7 +40,12 @@ class Modulation(nn.Module):
     def forward(self, h: Float[Tensor, "S N H"], code: Float[Tensor, "S Z"]) -> Float[Tensor, "S N H"]:
         if self.normalise:
             flat = F.batch_norm(
-                h.flatten(0, 1), self.mean, self.var, training=self.training, momentum=self.MOMENTUM, eps=self.EPS
+                h.flatten(0, 1),
+                self.mean,
+                self.var,
+                training=self.training,
+                momentum=self.MOMENTUM,
+                eps=self.EPS,
             )
             h = flat.view(h.shape)
         return torch.addcmul(self.beta(code)[:, None].to(h), h, self.gamma(code)[:, None].to(h))
@@ -53,11 +60,12 @@ class Modulation(nn.Module):
 
 
 class ConditionalResNet(Network):
-    """points -> `width`, then `blocks` residual blocks of two layers, then one linear layer on the activations.
+    """points -> `width`, then `blocks` residual blocks of two layers, then one linear layer on the
+    activations.
 
-    `condition`: cbn puts a conditional batch norm in front of every activation (Mescheder et al. 2019: width 256, 5 blocks;
-    2,106,625 parameters with a code of 256), film the same without the normalisation, concat gives the code to the first
-    layer beside the points. network(points [S, N, D], code [S, Z]) -> [S, N, C].
+    `condition`: cbn puts a conditional batch norm in front of every activation (Mescheder et al. 2019: width
+    256, 5 blocks; 2,106,625 parameters with a code of 256), film the same without the normalisation, concat
+    gives the code to the first layer beside the points. network(points [S, N, D], code [S, Z]) -> [S, N, C].
     """
 
     def __init__(
@@ -74,16 +82,23 @@ class ConditionalResNet(Network):
         if width < 1 or not 1 <= blocks <= 1000:
             raise ValueError(f"width={width}, blocks={blocks}: both must be at least 1")
         if code_size < 1 and condition != "concat":
-            raise ValueError(f"condition={condition}: there is no code to condition by; choose an encoder, or field=positional")
+            raise ValueError(
+                f"condition={condition}: there is no code to condition by; choose an encoder, or "
+                "field=positional"
+            )
         self.first = Linear(dim, width, code_size if condition == "concat" else 0)
         self.inner = nn.ModuleList(nn.Linear(width, width) for _ in range(2 * blocks))
         for layer in list(self.inner)[1::2]:
             nn.init.zeros_(layer.weight)  # type: ignore[arg-type]
         modulated = 0 if condition == "concat" else 2 * blocks + 1
-        self.modulations = nn.ModuleList(Modulation(code_size, width, condition == "cbn") for _ in range(modulated))
+        self.modulations = nn.ModuleList(
+            Modulation(code_size, width, condition == "cbn") for _ in range(modulated)
+        )
         self.last = nn.Linear(width, out)
 
-    def forward(self, points: Float[Tensor, "S N D"], code: Float[Tensor, "S Z"] | None = None) -> Float[Tensor, "S N C"]:
+    def forward(
+        self, points: Float[Tensor, "S N D"], code: Float[Tensor, "S Z"] | None = None
+    ) -> Float[Tensor, "S N C"]:
         h = self.first(points, None if self.modulations else code).view(*points.shape[:2], -1)
 
         def active(i: int, x: Tensor) -> Tensor:
@@ -94,8 +109,8 @@ class ConditionalResNet(Network):
         return self.last(active(len(self.inner), h))
 
     def fold(self, code: Float[Tensor, "Z"] | None) -> tuple[Network, Tensor | None]:
-        """For one code every modulation is one scale and shift a feature, those behind a linear layer merged into it
-        (those on the residual stream, which others read too, cannot be)."""
+        """For one code every modulation is one scale and shift a feature, those behind a linear layer merged
+        into it (those on the residual stream, which others read too, cannot be)."""
         return (Folded(self, code), None) if code is not None and self.modulations else (self, code)
 
 
@@ -113,12 +128,14 @@ class Folded(Network):
             weight, bias = layer.weight, layer.bias
             if i % 2 == 0:
                 scale, shift = affine[i + 1]
-                weight, bias = scale[:, None] * weight, torch.addcmul(shift, scale, bias)  # type: ignore[operator, arg-type]
+                # arg-type]
+                weight, bias = scale[:, None] * weight, torch.addcmul(shift, scale, bias)  # type: ignore[operator,
             self.layers.append((weight.T.contiguous(), bias))  # type: ignore[union-attr, operator, arg-type]
 
     def forward(self, points: Float[Tensor, "S N D"], code: None = None) -> Float[Tensor, "S N C"]:
         flat = points.flatten(0, 1)
-        # on a CPU what stays in the cache: a third of the time of large tensors, each of which is faulted in anew
+        # on a CPU what stays in the cache: a third of the time of large tensors, each of which is faulted in
+        # anew
         parts = flat.split(CACHED) if flat.device.type == "cpu" and len(flat) else (flat,)
         return torch.cat([self._values(part) for part in parts]).view(*points.shape[:2], -1)
 

@@ -1,5 +1,5 @@
-"""The loops of fields/grids.py for a CPU, compiled by numba when they are first needed (and kept in its cache).
-`grids.reference` says what they compute. Needs numba; without it nothing is lost but time."""
+"""The loops of fields/grids.py for a CPU, compiled by numba when they are first needed (and kept in its
+cache). `grids.reference` says what they compute. Needs numba; without it nothing is lost but time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def forward(x: np.ndarray, table: np.ndarray, levels: Levels) -> np.ndarray:
 
 
 def backward(x: np.ndarray, grad: np.ndarray, levels: Levels, shape: tuple[int, ...]) -> np.ndarray:
-    """The gradient of the table, [R, F]. Each level belongs to one thread: sums have the same order every time."""
+    """The gradient of the table, [R, F]. Each level belongs to one thread: sums have the same order every
+    time."""
     _check(x, levels, shape[0])
     out = np.zeros(shape, grad.dtype)
     sizes = (0,) * levels.dim, (0,) * levels.taps, (0,) * shape[1]
@@ -35,9 +36,11 @@ def backward(x: np.ndarray, grad: np.ndarray, levels: Levels, shape: tuple[int, 
     return out
 
 
-def backward_lazy(x: np.ndarray, grad: np.ndarray, levels: Levels, rows: np.ndarray, touched: np.ndarray) -> None:
-    """The same added to the first quarter of `rows` [R, 4 F], and the rows marked that it touches: a bit for each, in
-    `touched` [ceil(R / 8)] uint8, the lowest for the first."""
+def backward_lazy(
+    x: np.ndarray, grad: np.ndarray, levels: Levels, rows: np.ndarray, touched: np.ndarray
+) -> None:
+    """The same added to the first quarter of `rows` [R, 4 F], and the rows marked that it touches: a bit for
+    each, in `touched` [ceil(R / 8)] uint8, the lowest for the first."""
     _check(x, levels, len(rows))
     sizes = (0,) * levels.dim, (0,) * levels.taps, (0,) * (rows.shape[1] // 4)
     arrays = _arrays(levels, x.dtype)
@@ -61,11 +64,20 @@ def adam(
     step: int,
     decay: float,
 ) -> None:
-    """A step of Adam for the touched rows; the others stay where they are. The quarters of `rows` [R, 4 F] are gradient,
-    its mean and that of its square, and nothing: all that a row needs is in one line of the cache. The gradient is zero
-    afterwards. `step` counts from 1, for the bias correction."""
+    """A step of Adam for the touched rows; the others stay where they are. The quarters of `rows` [R, 4 F]
+    are gradient, its mean and that of its square, and nothing: all that a row needs is in one line of the
+    cache. The gradient is zero afterwards. `step` counts from 1, for the bias correction."""
     beta1, beta2 = betas
-    numbers = (lr / (1 - beta1**step), beta1, 1 - beta1, beta2, 1 - beta2, eps, (1 - beta2**step) ** -0.5, decay)
+    numbers = (
+        lr / (1 - beta1**step),
+        beta1,
+        1 - beta1,
+        beta2,
+        1 - beta2,
+        eps,
+        (1 - beta2**step) ** -0.5,
+        decay,
+    )
     sizes = (0,) * table.shape[1]
     _adam(table, rows, touched, sizes, *(table.dtype.type(n) for n in numbers), threads())
 
@@ -74,7 +86,8 @@ def _check(x: np.ndarray, levels: Levels, rows: int) -> None:
     """The loops do not look where they read and write."""
     if x.shape[1] != levels.dim or sum(levels.rows) > rows:
         raise ValueError(
-            f"points of {x.shape[1]} coordinates and {rows} rows: these levels have {levels.dim}, {sum(levels.rows)}"
+            f"points of {x.shape[1]} coordinates and {rows} rows: these levels have {levels.dim}, "
+            f"{sum(levels.rows)}"
         )
 
 
@@ -84,8 +97,8 @@ def _arrays(levels: Levels, dtype: np.dtype) -> tuple[Any, ...]:
     return dtype.type(levels.shift), np.array(levels.scale, dtype), *(np.array(c, np.int64) for c in columns)
 
 
-# dims, taps and features are tuples whose lengths (D, 2 or 4, F) are part of their type: the compiler unrolls what runs
-# over them
+# dims, taps and features are tuples whose lengths (D, 2 or 4, F) are part of their type: the compiler unrolls
+# what runs over them
 
 
 @compiled()
@@ -127,7 +140,9 @@ def _forward(x, table, shift, scale, resolution, rows, start, hashed, dims, taps
         for chunk in range(thread, chunks, threads):
             for level in range(len(rows)):
                 for n in range(chunk * CHUNK, min(len(x), (chunk + 1) * CHUNK)):
-                    _place(x, n, level, shift, scale, resolution, rows, start, hashed, dims, taps, weight, row)
+                    _place(
+                        x, n, level, shift, scale, resolution, rows, start, hashed, dims, taps, weight, row
+                    )
                     for f in range(len(features)):
                         total = weight[0] * table[row[0], f]
                         for c in range(1, len(taps) ** len(dims)):
@@ -148,7 +163,9 @@ def _backward(x, grad, shift, scale, resolution, rows, start, hashed, dims, taps
 
 
 @compiled(parallel=True)
-def _backward_lazy(x, grad, shift, scale, resolution, rows, start, hashed, dims, taps, features, out, touched, threads):
+def _backward_lazy(
+    x, grad, shift, scale, resolution, rows, start, hashed, dims, taps, features, out, touched, threads
+):
     for thread in numba.prange(threads):
         weight, row = np.empty(len(taps) ** len(dims), x.dtype), np.empty(len(taps) ** len(dims), np.int64)
         for level in range(thread, len(rows), threads):
@@ -177,7 +194,8 @@ def _adam(table, rows, touched, features, rate, beta1, new1, beta2, new2, eps, c
     for thread in numba.prange(threads):
         chosen, sink = np.empty(8 * CHUNK, np.int64), np.zeros(1, table.dtype)
         for chunk in range(thread, chunks, threads):
-            # first which; then one number of each is read, which fetches them all together; that halves the time
+            # first which; then one number of each is read, which fetches them all together; that halves the
+            # time
             count = 0
             for eight in range(chunk * CHUNK, min(len(touched), (chunk + 1) * CHUNK)):
                 marks = np.int64(touched[eight])

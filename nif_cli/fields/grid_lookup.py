@@ -19,23 +19,27 @@ except ImportError:  # numba is no part of this installation
 def encode(x: Float[Tensor, "N D"], table: Float[Tensor, "R F"], levels: Levels) -> Float[Tensor, "N LF"]:
     """Each level's rows around each x in [0, 1]^D, interpolated: [N, L * F], level by level.
 
-    On a CPU the loops of fields/grid_kernels.py (where numba is installed); wherever second derivatives or those by x are
-    wanted, within torch.func's transforms, and on a GPU, `reference`.
+    On a CPU the loops of fields/grid_kernels.py (where numba is installed); wherever second derivatives or
+    those by x are wanted, within torch.func's transforms, and on a GPU, `reference`.
     """
-    transformed = any(torch._C._functorch.is_functorch_wrapped_tensor(t) for t in (x, table))  # pyright: ignore
+    # ignore
+    transformed = any(torch._C._functorch.is_functorch_wrapped_tensor(t) for t in (x, table))  # pyright:
     if x.device.type == "cpu" and grid_kernels is not None and x.dtype == table.dtype and not transformed:
         return _Encode.apply(x, table, levels)  # type: ignore[return-value]
     return encode_reference(x, table, levels)
 
 
-def encode_reference(x: Float[Tensor, "N D"], table: Float[Tensor, "R F"], levels: Levels) -> Float[Tensor, "N LF"]:
+def encode_reference(
+    x: Float[Tensor, "N D"], table: Float[Tensor, "R F"], levels: Levels
+) -> Float[Tensor, "N LF"]:
     """`encode` in plain torch, differentiable any number of times."""
     whole = {"device": x.device, "dtype": torch.long}
     scale = torch.tensor(levels.scale, device=x.device, dtype=x.dtype)
     position = x[:, None] * scale[:, None] + levels.shift  # [N, L, D]
     cell = position.detach().floor()
     within = position - cell
-    corners = torch.tensor(list(product(range(levels.taps), repeat=levels.dim)), **whole)  # [K, D], K = taps^D
+    # [K, D], K = taps^D
+    corners = torch.tensor(list(product(range(levels.taps), repeat=levels.dim)), **whole)
     if levels.taps == 2:
         near, corner = within[:, :, None], corners.to(x.dtype)
         weight = (corner * near + (1 - corner) * (1 - near)).prod(-1)  # [N, L, K]
@@ -43,12 +47,20 @@ def encode_reference(x: Float[Tensor, "N D"], table: Float[Tensor, "R F"], level
         shares = cubic(within)  # [N, L, D, 4]
         weight = torch.stack([shares[..., d, corners[:, d]] for d in range(levels.dim)]).prod(0)
     at = cell.long()[:, :, None] + corners  # [N, L, K, D]
-    resolution, rows = torch.tensor(levels.resolution, **whole)[:, None], torch.tensor(levels.rows, **whole)[:, None]
-    linear, mixed, stride = torch.zeros_like(at[..., 0]), torch.zeros_like(at[..., 0]), torch.ones_like(resolution)
+    resolution, rows = (
+        torch.tensor(levels.resolution, **whole)[:, None],
+        torch.tensor(levels.rows, **whole)[:, None],
+    )
+    linear, mixed, stride = (
+        torch.zeros_like(at[..., 0]),
+        torch.zeros_like(at[..., 0]),
+        torch.ones_like(resolution),
+    )
     for d in range(levels.dim):
         linear = linear + at[..., d] * stride
         stride = stride * resolution
-        mixed = mixed ^ (at[..., d] * PRIMES[d] & 0xFFFFFFFF)  # products of 32 bits, which int32 would overflow
+        # products of 32 bits, which int32 would overflow
+        mixed = mixed ^ (at[..., d] * PRIMES[d] & 0xFFFFFFFF)
     hashed = torch.tensor(levels.hashed, device=x.device)[:, None]
     row = torch.where(hashed, mixed, linear) % rows + torch.tensor(levels.start, **whole)[:, None]
     values = nn.functional.embedding(row, table)  # [N, L, K, F]
@@ -56,13 +68,15 @@ def encode_reference(x: Float[Tensor, "N D"], table: Float[Tensor, "R F"], level
 
 
 def cubic(t: Float[Tensor, "*n"]) -> Float[Tensor, "*n 4"]:
-    """What the four nearest coefficients of a uniform cubic B-spline count, t in [0, 1] being the place within the cell."""
+    """What the four nearest coefficients of a uniform cubic B-spline count, t in [0, 1] being the place
+    within the cell."""
     s = 1 - t
     return torch.stack((s**3, 3 * t**3 - 6 * t**2 + 4, 3 * s**3 - 6 * s**2 + 4, t**3), -1) / 6
 
 
 class _Encode(torch.autograd.Function):
-    """The compiled loops, and the derivatives that they have: by the table, once. All others are those of `reference`."""
+    """The compiled loops, and the derivatives that they have: by the table, once. All others are those of
+    `reference`."""
 
     @staticmethod
     def forward(ctx, x: Tensor, table: Tensor, levels: Levels) -> Tensor:  # type: ignore[override]
@@ -80,7 +94,9 @@ class _Encode(torch.autograd.Function):
             return None, torch.from_numpy(out), None
         with torch.enable_grad():
             wanted = [t for t, needed in zip((x, table), ctx.needs_input_grad[:2], strict=True) if needed]
-            found = iter(torch.autograd.grad(encode_reference(x, table, ctx.levels), wanted, grad, create_graph=again))
+            found = iter(
+                torch.autograd.grad(encode_reference(x, table, ctx.levels), wanted, grad, create_graph=again)
+            )
         return *(next(found) if needed else None for needed in ctx.needs_input_grad[:2]), None
 
 

@@ -1,9 +1,9 @@
 """Grids of trainable features: coordinates -> interpolated rows of tables.
 
-Letters: L levels, F features of a row, D = 2 or 3, T rows of a hash table at most. All take points in [-1, 1]^D and are
-constant beyond. Their values are linear in the tables and piecewise multilinear in the points (with cubic B-splines:
-piecewise cubic): first and second derivatives (multilinear: the mixed ones; d2/dx2 is zero within a cell) are those of that
-function, also where a loss needs both.
+Letters: L levels, F features of a row, D = 2 or 3, T rows of a hash table at most. All take points in [-1,
+1]^D and are constant beyond. Their values are linear in the tables and piecewise multilinear in the points
+(with cubic B-splines: piecewise cubic): first and second derivatives (multilinear: the mixed ones; d2/dx2 is
+zero within a cell) are those of that function, also where a loss needs both.
 """
 
 from __future__ import annotations
@@ -26,15 +26,17 @@ try:
 except ImportError:  # no numba here
     grid_kernels = None
 
-TABLE_RATE = 10.0  # what a table learns faster than a network's weights: each of its rows is seen by few points
+TABLE_RATE = (
+    10.0  # what a table learns faster than a network's weights: each of its rows is seen by few points
+)
 
 
 class HashGrid(Encoding):
-    """The multi-resolution hash grid of Instant-NGP (Mueller et al. 2022): levels from `base` to `finest` corners a side,
-    `features` of each, tables of at most 2^log2_table rows. Rows start uniform in +-1e-4.
+    """The multi-resolution hash grid of Instant-NGP (Mueller et al. 2022): levels from `base` to `finest`
+    corners a side, `features` of each, tables of at most 2^log2_table rows. Rows start uniform in +-1e-4.
 
-    `lazy`: on a CPU the table's gradient is kept and emptied row by row, which large tables need; there are no derivatives
-    by the coordinates, then.
+    `lazy`: on a CPU the table's gradient is kept and emptied row by row, which large tables need; there are
+    no derivatives by the coordinates, then.
     """
 
     table_rate = TABLE_RATE
@@ -56,7 +58,9 @@ class HashGrid(Encoding):
             raise ValueError(f"log2_table={log2_table}: must be 3 to 26")
         if not 2 <= base <= finest:
             raise ValueError(f"base={base}, finest={finest}: base must be at least 2, finest no less")
-        self.levels = Levels.geometric(dim, levels, base, finest, None if log2_table is None else 2**log2_table)
+        self.levels = Levels.geometric(
+            dim, levels, base, finest, None if log2_table is None else 2**log2_table
+        )
         if sum(self.levels.rows) * features > 2**31:
             raise ValueError(f"levels={levels}, finest={finest}: {sum(self.levels.rows):,} rows are too many")
         self.table = nn.Parameter(torch.empty(sum(self.levels.rows), features).uniform_(-1e-4, 1e-4))
@@ -67,7 +71,12 @@ class HashGrid(Encoding):
 
     def forward(self, x: Float[Tensor, "*n D"]) -> Float[Tensor, "*n F"]:
         inner = (0.5 + 0.5 * x).clamp(0, 1).reshape(-1, x.shape[-1])
-        if self.lazy and grid_kernels is not None and self.table.device.type == "cpu" and x.dtype == self.table.dtype:
+        if (
+            self.lazy
+            and grid_kernels is not None
+            and self.table.device.type == "cpu"
+            and x.dtype == self.table.dtype
+        ):
             if self._lazy is None and torch.is_grad_enabled():
                 self._lazy = LazyGradient(self.table)
             return _EncodeLazy.apply(inner, self.table, self.levels, self._lazy).unflatten(0, x.shape[:-1])  # type: ignore
@@ -91,8 +100,8 @@ class DenseGrid(HashGrid):
 
 
 class Triplane(Encoding):
-    """A plane of `resolution`^2 rows for each pair of axes, interpolated at the point's projections, side by side (Chan et
-    al. 2022): three planes for D = 3, one for D = 2. Rows start N(0, 0.1^2)."""
+    """A plane of `resolution`^2 rows for each pair of axes, interpolated at the point's projections, side by
+    side (Chan et al. 2022): three planes for D = 3, one for D = 2. Rows start N(0, 0.1^2)."""
 
     table_rate = TABLE_RATE
 
@@ -102,21 +111,25 @@ class Triplane(Encoding):
             raise ValueError(f"resolution={resolution}, features={features}: 2 to 8192, and 1 to 256")
         self.axes = tuple(combinations(range(dim), 2))
         self.levels = Levels.plain(2, resolution)
-        self.planes = nn.ParameterList(torch.empty(resolution**2, features).normal_(0, 0.1) for _ in self.axes)
+        self.planes = nn.ParameterList(
+            torch.empty(resolution**2, features).normal_(0, 0.1) for _ in self.axes
+        )
         self.features = features * len(self.axes)
         compile_lookup(self.planes[0], 2)
 
     def forward(self, x: Float[Tensor, "*n D"]) -> Float[Tensor, "*n F"]:
         inner = (0.5 + 0.5 * x).clamp(0, 1).reshape(-1, x.shape[-1])
         parts = [
-            encode(inner[:, axes].contiguous(), plane, self.levels) for axes, plane in zip(self.axes, self.planes, strict=True)
+            encode(inner[:, axes].contiguous(), plane, self.levels)
+            for axes, plane in zip(self.axes, self.planes, strict=True)
         ]
         return torch.cat(parts, -1).unflatten(0, x.shape[:-1])
 
 
 class VoxelArray(Network):
-    """The traditional array: `resolution`^D values over [-1, 1]^D, interpolated multilinearly; no network at all. What
-    fields are compared with. `fill` takes its values from data; training moves them. Starts at zero.
+    """The traditional array: `resolution`^D values over [-1, 1]^D, interpolated multilinearly; no network at
+    all. What fields are compared with. `fill` takes its values from data; training moves them. Starts at
+    zero.
 
     network(points [S, N, D], None) -> [S, N, C].
     """
@@ -127,9 +140,14 @@ class VoxelArray(Network):
         super().__init__()
         resolution = resolution if resolution is not None else 256 if dim == 2 else 64
         if code_size:
-            raise ValueError("an array of voxels holds one shape: choose another field for a model with codes")
+            raise ValueError(
+                "an array of voxels holds one shape: choose another field for a model with codes"
+            )
         if not 2 <= resolution <= 2**15 or resolution**dim * out > 2**31:
-            raise ValueError(f"resolution={resolution}: must be 2 or more, and {resolution}^{dim} values must fit in memory")
+            raise ValueError(
+                f"resolution={resolution}: must be 2 or more, and {resolution}^{dim} values must fit in "
+                "memory"
+            )
         self.resolution, self.dim = resolution, dim
         self.levels = Levels.plain(dim, resolution)
         self.table = nn.Parameter(torch.zeros(resolution**dim, out))
@@ -142,7 +160,8 @@ class VoxelArray(Network):
 
         points, values = samples()
         axis = np.linspace(-1, 1, self.resolution)
-        grid = np.stack(np.meshgrid(*[axis] * self.dim, indexing="ij"), -1).reshape(-1, self.dim)[:, ::-1]  # x goes fastest
+        # x goes fastest
+        grid = np.stack(np.meshgrid(*[axis] * self.dim, indexing="ij"), -1).reshape(-1, self.dim)[:, ::-1]
         _, nearest = KDTree(points).query(grid, workers=-1)
         self.table.copy_(torch.from_numpy(np.asarray(values, np.float32)[nearest]))
 

@@ -32,10 +32,12 @@ class _EncodeLazy(torch.autograd.Function):
 
 
 class LazyGradient:
-    """The gradient of a large table of which a step touches few rows: it is kept from step to step, and zero but in the rows
-    that `touched` marks. `rows` has it beside the two moments of Adam (see kernels.adam), which moves the touched rows only.
+    """The gradient of a large table of which a step touches few rows: it is kept from step to step, and zero
+    but in the rows that `touched` marks. `rows` has it beside the two moments of Adam (see kernels.adam),
+    which moves the touched rows only.
 
-    Autograd's own gradient of such a table would be added to rows that nothing marks, and never be emptied: it raises.
+    Autograd's own gradient of such a table would be added to rows that nothing marks, and never be emptied:
+    it raises.
     """
 
     def __init__(self, table: Tensor):
@@ -52,11 +54,14 @@ class LazyGradient:
             table.grad = self.gradient
             table.lazy = self  # type: ignore[attr-defined]
         assert table.grad is self.gradient, "a table whose gradient is kept lazily has another one beside it"
-        grid_kernels.backward_lazy(x.numpy(), grad.contiguous().numpy(), levels, self.rows.numpy(), self.touched.numpy())
+        grid_kernels.backward_lazy(
+            x.numpy(), grad.contiguous().numpy(), levels, self.rows.numpy(), self.touched.numpy()
+        )
 
 
 def _refuse(dense: Tensor | None) -> None:
     if dense is not None:
         raise AssertionError(
-            f"a table of {len(dense):,} rows whose gradient is kept lazily got a dense one: only its grid may use it in a loss"
+            f"a table of {len(dense):,} rows whose gradient is kept lazily got a dense one: only its grid "
+            "may use it in a loss"
         )

@@ -1,4 +1,5 @@
-"""A small decoder fed by features interpolated where the point is: convolutional occupancy networks (Peng et al. 2020)."""
+"""A small decoder fed by features interpolated where the point is: convolutional occupancy networks (Peng et
+al. 2020)."""
 
 from __future__ import annotations
 
@@ -10,12 +11,18 @@ from torch import Tensor, nn
 from nif_cli.fields.blocks import ResidualBlock
 from nif_cli.fields.network import Network
 
-PLANES = ((0, 2), (0, 1), (1, 2))  # the axes (u, v) of each plane: xz, xy, yz; a plane is stored [C, v, u], a grid [C, z, y, x]
+# the axes (u, v) of each plane: xz, xy, yz; a plane is stored [C, v, u], a grid [C, z, y, x]
+PLANES = (
+    (0, 2),
+    (0, 1),
+    (1, 2),
+)
 
 
 class _Gather(torch.autograd.Function):
-    """sum_k weight[p, k] * rows[index[p, k]]: no [P, K, C] in memory on the way there, one scatter on the way back. On two
-    CPU cores a quarter of the time of grid_sample. The weights get no gradient: see `interpolate`."""
+    """sum_k weight[p, k] * rows[index[p, k]]: no [P, K, C] in memory on the way there, one scatter on the way
+    back. On two CPU cores a quarter of the time of grid_sample. The weights get no gradient: see
+    `interpolate`."""
 
     @staticmethod
     def forward(ctx, rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:  # type: ignore[override]
@@ -35,8 +42,8 @@ class _Gather(torch.autograd.Function):
 def corners(
     x: Float[Tensor, "S N K"], size: int, base: Int[Tensor, "S 1"]
 ) -> tuple[Int[Tensor, "S N Q"], Float[Tensor, "S N Q"]]:
-    """For positions `x` in [0, 1]^K on a lattice of size^K nodes (both ends included): the rows of the 2^K nodes around,
-    counted from `base` with the first axis running fastest, and their multilinear weights."""
+    """For positions `x` in [0, 1]^K on a lattice of size^K nodes (both ends included): the rows of the 2^K
+    nodes around, counted from `base` with the first axis running fastest, and their multilinear weights."""
     x = x.clamp(0, 1) * (size - 1)
     low = x.detach().long().clamp(max=size - 2)
     part = x - low
@@ -50,8 +57,9 @@ def corners(
 
 
 def interpolate(code: Tensor, points: Float[Tensor, "S N 3"], half: float) -> Float[Tensor, "S N C"]:
-    """Features at `points`: bilinear on three planes [S, 3, C, R, R], summed, or trilinear in a grid [S, C, R, R, R]. They
-    span the cube [-half, half]^3; what lies outside is moved to its border. A grid has more than three channels."""
+    """Features at `points`: bilinear on three planes [S, 3, C, R, R], summed, or trilinear in a grid [S, C,
+    R, R, R]. They span the cube [-half, half]^3; what lies outside is moved to its border. A grid has more
+    than three channels."""
     x = points.float() / (2 * half) + 0.5
     size, shapes = code.shape[-1], torch.arange(len(code), device=code.device)[:, None]
     if code.shape[1] == 3:
@@ -70,8 +78,9 @@ def interpolate(code: Tensor, points: Float[Tensor, "S N 3"], half: float) -> Fl
 
 
 class LocalDecoder(Network):
-    """`blocks` residual blocks of `width`, each with a linear map of the features interpolated at the point added before
-    it. network(points [S, N, 3], code: planes [S, 3, Z, R, R] or grid [S, Z, R, R, R]) -> [S, N, C].
+    """`blocks` residual blocks of `width`, each with a linear map of the features interpolated at the point
+    added before it. network(points [S, N, 3], code: planes [S, 3, Z, R, R] or grid [S, Z, R, R, R]) -> [S, N,
+    C].
     """
 
     local = True
@@ -81,13 +90,17 @@ class LocalDecoder(Network):
         if width < 1 or not 1 <= blocks <= 1000:
             raise ValueError(f"width={width}, blocks={blocks}: both must be at least 1")
         if code_size < 4:
-            raise ValueError("it takes feature planes or a grid: choose encoder=pointcloud_planes or pointcloud_grid")
+            raise ValueError(
+                "it takes feature planes or a grid: choose encoder=pointcloud_planes or pointcloud_grid"
+            )
         self.first = nn.Linear(dim, width)
         self.features = nn.Linear(code_size, blocks * width)  # the maps of all blocks at once
         self.blocks = nn.ModuleList(ResidualBlock(width) for _ in range(blocks))
         self.last = nn.Linear(width, out)
 
-    def forward(self, points: Float[Tensor, "S N 3"], code: Float[Tensor, "S _ _ _ _"]) -> Float[Tensor, "S N C"]:
+    def forward(
+        self, points: Float[Tensor, "S N 3"], code: Float[Tensor, "S _ _ _ _"]
+    ) -> Float[Tensor, "S N C"]:
         features = self.features(interpolate(code, points, self.half_side)).chunk(len(self.blocks), -1)
         h = self.first(points)
         for block, here in zip(self.blocks, features, strict=True):

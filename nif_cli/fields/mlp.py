@@ -1,4 +1,5 @@
-"""The multilayer perceptron of DeepSDF (Park et al. 2019) and IGR (Gropp et al. 2020), with what they vary."""
+"""The multilayer perceptron of DeepSDF (Park et al. 2019) and IGR (Gropp et al. 2020), with what they
+vary."""
 
 from __future__ import annotations
 
@@ -17,14 +18,16 @@ from nif_cli.fields.network import Encoding, Network
 
 
 class Linear(nn.Module):
-    """y = W [h, x, code] + b, where x (`again` features: the network's input, for a skip) and the code may be absent. The
-    code is the same for all points of a shape, so its part is computed once a shape.
+    """y = W [h, x, code] + b, where x (`again` features: the network's input, for a skip) and the code may be
+    absent. The code is the same for all points of a shape, so its part is computed once a shape.
 
-    With `weight_norm`, W = g v / ||v|| by rows (Salimans and Kingma 2016). Under torch.func.functional_call weights may be
-    stacked, each shape with its own: weight [S, out, in], bias [S, out], gain [S, out, 1].
+    With `weight_norm`, W = g v / ||v|| by rows (Salimans and Kingma 2016). Under torch.func.functional_call
+    weights may be stacked, each shape with its own: weight [S, out, in], bias [S, out], gain [S, out, 1].
     """
 
-    def __init__(self, features: int, out: int, code_size: int = 0, weight_norm: bool = False, again: int = 0):
+    def __init__(
+        self, features: int, out: int, code_size: int = 0, weight_norm: bool = False, again: int = 0
+    ):
         super().__init__()
         self.features, self.again = features, again
         fan_in = features + again + code_size
@@ -50,9 +53,9 @@ class Linear(nn.Module):
         scale: float = 1.0,
         bias: bool = True,
     ) -> Float[Tensor, "*m O"]:
-        """With a code, x or stacked weights: h is [S, N, H] (or, with x, flat), the result [S, N, O]; without: any [..., H] ->
-        flat [S * N, O]. h counts `scale` times: that is done to W, where it is cheap. `bias=False` (without code and x): the
-        caller adds b.
+        """With a code, x or stacked weights: h is [S, N, H] (or, with x, flat), the result [S, N, O];
+        without: any [..., H] -> flat [S * N, O]. h counts `scale` times: that is done to W, where it is
+        cheap. `bias=False` (without code and x): the caller adds b.
 
         No result is a view: activations work in place on them, and on a view that would cost a copy.
         """
@@ -79,20 +82,26 @@ class Linear(nn.Module):
 def _random_bytes(generator: np.random.SFC64 | None, like: Tensor) -> Tensor:
     words = (like.numel() + 7) // 8
     if generator is None:
-        bits = torch.empty(words, dtype=torch.int64, device=like.device).random_(-(2**63), None).view(torch.uint8)
+        bits = (
+            torch.empty(words, dtype=torch.int64, device=like.device)
+            .random_(-(2**63), None)
+            .view(torch.uint8)
+        )
     else:
         bits = torch.from_numpy(generator.random_raw(words).view(np.uint8))
     return bits[: like.numel()].view(like.shape)
 
 
 class _ReluDrop(torch.autograd.Function):
-    """x + bias (if any), relu, then `dropped` of 256 values set to 0, all in place and in one go through the memory; the
-    output alone is kept: where it is 0 so is the gradient. What survives is not scaled here. One random byte a value.
+    """x + bias (if any), relu, then `dropped` of 256 values set to 0, all in place and in one go through the
+    memory; the output alone is kept: where it is 0 so is the gradient. What survives is not scaled here. One
+    random byte a value.
     """
 
     @staticmethod
     def forward(ctx, x: Tensor, bias: Tensor | None, dropped: int) -> Tensor:  # type: ignore[override]
-        # on a CPU numpy's SFC64 is twice as fast (torch's seed decides), and a part is what stays in the cache
+        # on a CPU numpy's SFC64 is twice as fast (torch's seed decides), and a part is what stays in the
+        # cache
         cpu = x.device.type == "cpu"
         generator = np.random.SFC64(int(torch.randint(2**62, ()))) if cpu else None
         rows = x.view(-1, x.shape[-1])
@@ -116,11 +125,13 @@ class _ReluDrop(torch.autograd.Function):
 
 
 class MLP(Network):
-    """`layers` hidden layers of `width`, then a linear one: network(points [S, N, D], code [S, Z] or None) -> [S, N, C].
+    """`layers` hidden layers of `width`, then a linear one: network(points [S, N, D], code [S, Z] or None) ->
+    [S, N, C].
 
-    skips: hidden layers (counted from 0) that see the input and the code again; the layer before narrows by as much, so
-    that all stay `width` wide (DeepSDF). `dropout` is rounded to 1/256. `output: tanh` ends in tanh (DeepSDF);
-    `init: geometric` starts as a sphere of `radius`, inside positive (IGR, Atzmon and Lipman 2020).
+    skips: hidden layers (counted from 0) that see the input and the code again; the layer before narrows by
+    as much, so that all stay `width` wide (DeepSDF). `dropout` is rounded to 1/256. `output: tanh` ends in
+    tanh (DeepSDF); `init: geometric` starts as a sphere of `radius`, inside positive (IGR, Atzmon and Lipman
+    2020).
     """
 
     stacks = True  # weights may be stacked, one set for each shape: see Linear
@@ -153,10 +164,14 @@ class MLP(Network):
         self.encoding = encoding(dim) if encoding is not None else None
         features = dim if self.encoding is None else self.encoding.features
         if skips and features + code_size >= width:
-            raise ValueError(f"skips: the input ({features} features + a code of {code_size}) leaves nothing of width={width}")
+            raise ValueError(
+                f"skips: the input ({features} features + a code of {code_size}) leaves nothing of "
+                f"width={width}"
+            )
         if init == "geometric" and (self.encoding is not None or code_size):
             raise ValueError(
-                "init=geometric starts from a sphere of the coordinates: it needs encoding=none and a model without codes"
+                "init=geometric starts from a sphere of the coordinates: it needs encoding=none and a "
+                "model without codes"
             )
         self.skips = frozenset(skips)
         self.beta, self._dropped = beta, round(256 * dropout)
@@ -164,7 +179,8 @@ class MLP(Network):
         hidden = []
         for i in range(layers):
             sees = i == 0 or i in self.skips
-            narrow = features + code_size  # what a skip layer sees again, and the layer before leaves room for
+            # what a skip layer sees again, and the layer before leaves room for
+            narrow = features + code_size
             enters = features if i == 0 else width - narrow if i in self.skips else width
             leaves = width - narrow if i + 1 in self.skips else width
             again = features if i in self.skips else 0
@@ -179,7 +195,10 @@ class MLP(Network):
         copy = deepcopy(self).requires_grad_(False).eval()
         for layer in copy.modules():
             if isinstance(layer, Linear) and layer.gain is not None:
-                layer.weight, layer.gain = nn.Parameter(layer.effective_weight().detach(), requires_grad=False), None
+                layer.weight, layer.gain = (
+                    nn.Parameter(layer.effective_weight().detach(), requires_grad=False),
+                    None,
+                )
         return copy, code
 
     def _geometric(self, radius: float, features: int) -> None:
@@ -197,7 +216,9 @@ class MLP(Network):
             self.last.weight.normal_(-math.sqrt(math.pi) / math.sqrt(width), 1e-4)
             self.last.bias.fill_(radius)
 
-    def _hidden(self, layer: Linear, h: Tensor, code: Tensor | None, x: Tensor | None, scale: float) -> Tensor:
+    def _hidden(
+        self, layer: Linear, h: Tensor, code: Tensor | None, x: Tensor | None, scale: float
+    ) -> Tensor:
         """A layer, its activation, and dropout without its scale: the next layer has that."""
         dropping = self.training and self._dropped > 0
         if self.activation == "softplus":
@@ -209,7 +230,9 @@ class MLP(Network):
         h = layer(h, code, x, scale, bias=not apart)
         return _ReluDrop.apply(h, layer.bias if apart else None, self._dropped)  # type: ignore[return-value]
 
-    def forward(self, points: Float[Tensor, "S N D"], code: Float[Tensor, "S Z"] | None = None) -> Float[Tensor, "S N C"]:
+    def forward(
+        self, points: Float[Tensor, "S N D"], code: Float[Tensor, "S Z"] | None = None
+    ) -> Float[Tensor, "S N C"]:
         x = points if self.encoding is None else self.encoding(points)
         h = x
         scale = 1.0  # what dropout owes the values that it left

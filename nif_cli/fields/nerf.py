@@ -11,8 +11,8 @@ from nif_cli.fields.network import RadianceNetwork
 
 
 class _Density(torch.autograd.Function):
-    """ReLU; but where it is 0, a gradient that asks for more passes. Else a network that is negative everywhere, as some
-    are at first, stays so: an empty (on white: a white) scene that nothing changes."""
+    """ReLU; but where it is 0, a gradient that asks for more passes. Else a network that is negative
+    everywhere, as some are at first, stays so: an empty (on white: a white) scene that nothing changes."""
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:  # type: ignore[override]
@@ -44,7 +44,10 @@ class NerfNetwork(RadianceNetwork):
     ):
         super().__init__()
         if width < 2 or layers < 1 or not 0 <= skip < max(1, layers - 1):
-            raise ValueError(f"width={width}, layers={layers}, skip={skip}: at least 2, 1, and a layer that has one after it")
+            raise ValueError(
+                f"width={width}, layers={layers}, skip={skip}: at least 2, 1, and a layer that has one "
+                "after it"
+            )
         self.places, self.views = Positional(3, frequencies), Positional(3, view_frequencies)
         given, seen = self.places.features + shape_code, self.views.features + appearance_code
         self.skip = skip

@@ -1,5 +1,5 @@
-"""What networks and encodings say of themselves. A field of one's own is a class below one of these, a YAML in conf/field/
-that names it, and a test: docs/architecture.md has the recipe."""
+"""What networks and encodings say of themselves. A field of one's own is a class below one of these, a YAML
+in conf/field/ that names it, and a test: docs/architecture.md has the recipe."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ class Encoding(nn.Module):
     features: int
     """F."""
     table_rate: float | None = None
-    """How many times as fast as the layers of a network its parameters learn, where they are a table of features."""
+    """How many times as fast as the layers of a network its parameters learn, where they are a table of
+    features."""
 
     @abstractmethod
     def forward(self, x: Float[Tensor, "*n D"]) -> Float[Tensor, "*n F"]: ...
 
 
 class Network(nn.Module):
-    """network(points [S, N, D], code or None) -> [S, N, C]; made as network(dim=, out=C, code_size=). The code is what
-    conditions it: [S, Z], or feature planes or a grid where `local`. It knows no instance, and no model."""
+    """network(points [S, N, D], code or None) -> [S, N, C]; made as network(dim=, out=C, code_size=). The
+    code is what conditions it: [S, Z], or feature planes or a grid where `local`. It knows no instance, and
+    no model."""
 
     stacks: bool = False
     """Weights may be stacked under torch.func.functional_call, [S, ...], a set for each shape."""
@@ -34,29 +36,32 @@ class Network(nn.Module):
     table_rate: float | None = None
     """As Encoding's."""
     half_side: float = 1.0
-    """Half the side of the cube that a code of places spans; the model sets it to that of its normalised space."""
+    """Half the side of the cube that a code of places spans; the model sets it to that of its normalised
+    space."""
 
     @abstractmethod
-    def forward(self, points: Float[Tensor, "S N D"], code: Tensor | None = None) -> Float[Tensor, "S N C"]: ...
+    def forward(
+        self, points: Float[Tensor, "S N D"], code: Tensor | None = None
+    ) -> Float[Tensor, "S N C"]: ...
 
     def penalty(self) -> Tensor | None:
         """A prior of its own, added to the loss of every step; None where it has none."""
         return None
 
     def fill(self, samples: Callable[[], tuple[np.ndarray, np.ndarray]]) -> None:
-        """Start from the data, where the parameters are values in space; others start where they are, and never ask for
-        the samples: points [N, D] and values [N, C]."""
+        """Start from the data, where the parameters are values in space; others start where they are, and
+        never ask for the samples: points [N, D] and values [N, C]."""
 
     def fold(self, code: Float[Tensor, "Z"] | None) -> tuple[Network, Tensor | None]:
-        """For inference: a network with all computed that does not depend on the points (nor on the code, where that is
-        None), and the code that it still takes."""
+        """For inference: a network with all computed that does not depend on the points (nor on the code,
+        where that is None), and the code that it still takes."""
         return self, code
 
 
 class RadianceNetwork(nn.Module):
-    """radiance(points [N, 3], directions [N, 3] unit, shape [N, Z] or None, appearance [N, A] or None) -> density [N] (at
-    least 0, in 1 / length of normalised space), sRGB [N, 3]; density sees only the first code. Made as
-    network(shape_code=, appearance_code=)."""
+    """radiance(points [N, 3], directions [N, 3] unit, shape [N, Z] or None, appearance [N, A] or None) ->
+    density [N] (at least 0, in 1 / length of normalised space), sRGB [N, 3]; density sees only the first
+    code. Made as network(shape_code=, appearance_code=)."""
 
     hierarchical: bool = False
     """How rays are sampled: by a coarse network of the same kind, or by a grid of occupied cells."""

@@ -15,12 +15,13 @@ DENSEST = 15.0  # exp is cut here (and so is its gradient): exp(15) is opaque wi
 
 
 class NgpNetwork(RadianceNetwork):
-    """A hash grid and two small networks (Mueller et al. 2022, section 5.4): one gives log density and `features`, the other,
-    from those and the spherical harmonics of the direction, colour. No biases. The grid spans [-1, 1]^3, or what `span` says.
+    """A hash grid and two small networks (Mueller et al. 2022, section 5.4): one gives log density and
+    `features`, the other, from those and the spherical harmonics of the direction, colour. No biases. The
+    grid spans [-1, 1]^3, or what `span` says.
 
     With an appearance code, the colours see the grid's features too: patterns are made of more than geometry.
-    The table learns `table_rate` times as fast as the networks. `half`: those compute in bfloat16; null where the CPU has
-    instructions for that, and on a GPU.
+    The table learns `table_rate` times as fast as the networks. `half`: those compute in bfloat16; null where
+    the CPU has instructions for that, and on a GPU.
     """
 
     rate = 1e-2
@@ -94,8 +95,8 @@ def _small(given: int, width: int, out: int, hidden: int) -> nn.ModuleList:
 
 
 def _padded(x: Float[Tensor, "N F"], rows: int | None = None) -> Float[Tensor, "M F"]:
-    """With rows of zeros at the end, to `rows`, or to one of eight numbers in each octave: oneDNN compiles its products anew
-    for every size that it has not met, which takes longer than they do."""
+    """With rows of zeros at the end, to `rows`, or to one of eight numbers in each octave: oneDNN compiles
+    its products anew for every size that it has not met, which takes longer than they do."""
     count = len(x)
     if rows is None:
         unit = max(256, 1 << max(0, count.bit_length() - 4))
@@ -111,8 +112,8 @@ def run(layers: nn.ModuleList, x: Float[Tensor, "N F"]) -> Float[Tensor, "N C"]:
 
 
 def spherical_harmonics(directions: Float[Tensor, "N 3"]) -> Float[Tensor, "N 16"]:
-    """The real spherical harmonics of degree 0 to 3 of unit directions, orthonormal on the sphere (Mueller et al. 2022 take
-    these 16 for directions)."""
+    """The real spherical harmonics of degree 0 to 3 of unit directions, orthonormal on the sphere (Mueller et
+    al. 2022 take these 16 for directions)."""
     x, y, z = directions.unbind(-1)
     xx, yy, zz = x * x, y * y, z * z
     columns = (

@@ -14,14 +14,16 @@ from nif_cli.fields.network import Network
 
 ACTIVATIONS = {
     "sine": torch.sin,
-    "gaussian": lambda z: torch.exp(-0.5 * z.square()),  # Ramasinghe and Lucey 2022; omega is one over their width
+    "gaussian": lambda z: torch.exp(
+        -0.5 * z.square()
+    ),  # Ramasinghe and Lucey 2022; omega is one over their width
     "sinc": lambda z: torch.sinc(z / math.pi),  # sin(z) / z
 }
 
 
 class Siren(Network):
-    """sin(omega (W h + b)) for `layers` hidden layers of `width`, then a linear one; initialised as published (section 3.2).
-    `activation` is another function of the same in place of the sine.
+    """sin(omega (W h + b)) for `layers` hidden layers of `width`, then a linear one; initialised as published
+    (section 3.2). `activation` is another function of the same in place of the sine.
 
     A code enters the first layer. network(points [S, N, D], code [S, Z] or None) -> [S, N, C].
     """
@@ -47,7 +49,9 @@ class Siren(Network):
             raise ValueError(f"omega={omega}, first_omega={first_omega}: both must be positive")
         self.activation = activation
         self.omegas = [first_omega] + [omega] * (layers - 1)
-        self.hidden = nn.ModuleList(Linear(dim if i == 0 else width, width, code_size if i == 0 else 0) for i in range(layers))
+        self.hidden = nn.ModuleList(
+            Linear(dim if i == 0 else width, width, code_size if i == 0 else 0) for i in range(layers)
+        )
         self.last = Linear(width, out)
         with torch.no_grad():
             for i, layer in enumerate([*self.hidden, self.last]):
@@ -56,7 +60,9 @@ class Siren(Network):
                 bound = 1 / fan_in if i == 0 else math.sqrt(6 / fan_in) / omega
                 layer.weight.uniform_(-bound, bound)
 
-    def forward(self, points: Float[Tensor, "S N D"], code: Float[Tensor, "S Z"] | None = None) -> Float[Tensor, "S N C"]:
+    def forward(
+        self, points: Float[Tensor, "S N D"], code: Float[Tensor, "S Z"] | None = None
+    ) -> Float[Tensor, "S N C"]:
         h, activate = points, ACTIVATIONS[self.activation]
         for i, (layer, omega) in enumerate(zip(self.hidden, self.omegas, strict=True)):
             h = activate(omega * layer(h, code if i == 0 else None))

@@ -16,9 +16,10 @@ from nif_cli.fields.network import Network
 
 
 class Spline(Network):
-    """Uniform cubic B-splines (Unser 1999): `resolution`^D coefficients of every channel and, where `detail` is larger,
-    `detail`^D of one more value that all channels see along one learned direction of unit length. In photographs that
-    becomes the brightness, which is finer than colour. Two derivatives are continuous. Starts at zero.
+    """Uniform cubic B-splines (Unser 1999): `resolution`^D coefficients of every channel and, where `detail`
+    is larger, `detail`^D of one more value that all channels see along one learned direction of unit length.
+    In photographs that becomes the brightness, which is finer than colour. Two derivatives are continuous.
+    Starts at zero.
 
     `smoothness` is the weight of `penalty`. network(points [S, N, D], None) -> [S, N, C].
     """
@@ -41,9 +42,13 @@ class Spline(Network):
         if code_size:
             raise ValueError("a grid of splines holds one shape: choose another field for a model with codes")
         if not 4 <= resolution <= 2**14 or not (detail == 0 or resolution < detail <= 2**14):
-            raise ValueError(f"resolution={resolution}, detail={detail}: at least 4; detail is larger, or 0 for none")
+            raise ValueError(
+                f"resolution={resolution}, detail={detail}: at least 4; detail is larger, or 0 for none"
+            )
         if resolution**dim * out + detail**dim > 2**31:
-            raise ValueError(f"resolution={resolution}, detail={detail}: so many coefficients do not fit in memory")
+            raise ValueError(
+                f"resolution={resolution}, detail={detail}: so many coefficients do not fit in memory"
+            )
         if not smoothness >= 0:
             raise ValueError(f"smoothness={smoothness}: must be 0 or more")
         self.dim, self.smoothness = dim, smoothness
@@ -63,8 +68,9 @@ class Spline(Network):
         return out.unflatten(0, points.shape[:-1])
 
     def penalty(self) -> Tensor:
-        """`smoothness` times the thin-plate energy of the coefficients of the finest grid (the sum over pairs of axes of
-        their squared second differences), a coefficient's mean: what decides between data (Duchon 1977)."""
+        """`smoothness` times the thin-plate energy of the coefficients of the finest grid (the sum over pairs
+        of axes of their squared second differences), a coefficient's mean: what decides between data (Duchon
+        1977)."""
         levels, table = self.levels[-1], self.tables[-1]
         grid = table.T.reshape(-1, *levels.resolution * self.dim)
         energy = []

@@ -12,7 +12,8 @@ from nif_cli.fields.network import Network
 
 
 class ComplexLinear(nn.Module):
-    """y = W h + b with complex W [O, H] and b [O], kept as pairs of real numbers: any optimizer takes those."""
+    """y = W h + b with complex W [O, H] and b [O], kept as pairs of real numbers: any optimizer takes
+    those."""
 
     def __init__(self, features: int, out: int):
         super().__init__()
@@ -25,10 +26,10 @@ class ComplexLinear(nn.Module):
 
 
 class Wire(Network):
-    """psi(W h + b) for `layers` hidden layers, then the real part of a linear one; psi(z) = exp(i omega z - |scale z|^2) is a
-    Gabor wavelet (eq. 3): it oscillates, as a sine, and is local, as a Gaussian. Its values are complex from the first layer
-    on, whose input is real; as published the layers are `width` / sqrt(2) wide, so that there are as many numbers as in a
-    real network of `width`. A code enters the first layer.
+    """psi(W h + b) for `layers` hidden layers, then the real part of a linear one; psi(z) = exp(i omega z -
+    |scale z|^2) is a Gabor wavelet (eq. 3): it oscillates, as a sine, and is local, as a Gaussian. Its values
+    are complex from the first layer on, whose input is real; as published the layers are `width` / sqrt(2)
+    wide, so that there are as many numbers as in a real network of `width`. A code enters the first layer.
     """
 
     def __init__(
@@ -58,7 +59,9 @@ class Wire(Network):
         square = z.real.square() + z.imag.square() if z.is_complex() else z.square()
         return torch.exp(1j * self.omega * z - self.scale**2 * square)
 
-    def forward(self, points: Float[Tensor, "S N D"], code: Float[Tensor, "S Z"] | None = None) -> Float[Tensor, "S N C"]:
+    def forward(
+        self, points: Float[Tensor, "S N D"], code: Float[Tensor, "S Z"] | None = None
+    ) -> Float[Tensor, "S N C"]:
         x = points if code is None else torch.cat((points, code[:, None].expand(-1, points.shape[1], -1)), -1)
         h = self.wavelet(self.first(x))
         for layer in self.hidden:

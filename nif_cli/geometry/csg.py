@@ -1,7 +1,9 @@
-"""New fields from fields: set operations, smooth blends, offsets, shells, placement, and the way from one shape to another.
+"""New fields from fields: set operations, smooth blends, offsets, shells, placement, and the way from one
+shape to another.
 
-What stays a distance. Every operation here keeps a slope of at most 1, so the value never exceeds the distance to the surface: it
-is safe to step by and to leave space out by. Where it is the distance itself, to the surface that it has then (`exact`):
+What stays a distance. Every operation here keeps a slope of at most 1, so the value never exceeds the
+distance to the surface: it is safe to step by and to leave space out by. Where it is the distance itself, to
+the surface that it has then (`exact`):
 
     union                    outside, if it was outside in all of them
     intersection             inside, if it was inside in all of them
@@ -11,9 +13,9 @@ is safe to step by and to leave space out by. Where it is the distance itself, t
     placement                wherever it was
     smooth blends, morphs    nowhere
 
-Values that are no distances (truncation 0: logits, densities) have unions, intersections, differences and places, which ask for
-sides alone; the rest needs lengths and raises ValueError. Distances that end at `truncation` are measured beyond it:
-`far_reaching`.
+Values that are no distances (truncation 0: logits, densities) have unions, intersections, differences and
+places, which ask for sides alone; the rest needs lengths and raises ValueError. Distances that end at
+`truncation` are measured beyond it: `far_reaching`.
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ class Composed:
     value_at: Callable[[Tensor], Tensor]  # [..., 3] -> [...]
     bounds: Tensor
     truncation: float
-    exact: frozenset[str]  # on which sides |value| is the distance itself, up to `truncation`; elsewhere it is less
+    # on which sides |value| is the distance itself, up to `truncation`; elsewhere it is less
+    exact: frozenset[str]
     level: float = 0.0
 
     def value(self, points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]:
@@ -54,7 +57,9 @@ class ComposedSignal(Composed):
 
     color_at: Callable[[Tensor, Tensor | None], Tensor] | None = None
 
-    def color(self, points: Float[Tensor, "*batch 3"], directions: Tensor | None = None) -> Float[Tensor, "*batch C"]:
+    def color(
+        self, points: Float[Tensor, "*batch 3"], directions: Tensor | None = None
+    ) -> Float[Tensor, "*batch C"]:
         assert self.color_at is not None
         return self.color_at(points, directions)
 
@@ -65,8 +70,9 @@ def exact_sides(field: Field) -> frozenset[str]:
 
 
 def _values(field: Field) -> Callable[[Tensor], Tensor]:
-    """value - level, anywhere in space: cut at +-truncation, beyond which it means nothing; outside the field's bounds, where
-    nothing was learned, from the nearest point q of the box: all of the surface is at least sqrt(|p - q|^2 + value(q)^2) away."""
+    """value - level, anywhere in space: cut at +-truncation, beyond which it means nothing; outside the
+    field's bounds, where nothing was learned, from the nearest point q of the box: all of the surface is at
+    least sqrt(|p - q|^2 + value(q)^2) away."""
     level, truncation, bounds = field.level, field.truncation, field.bounds
 
     def value_at(points: Tensor) -> Tensor:
@@ -89,7 +95,11 @@ def _values(field: Field) -> Callable[[Tensor], Tensor]:
 
 
 def _composed(
-    fields: Sequence[Field], join: Callable[[list[Tensor]], Tensor], bounds: Tensor, truncation: float, exact: frozenset[str]
+    fields: Sequence[Field],
+    join: Callable[[list[Tensor]], Tensor],
+    bounds: Tensor,
+    truncation: float,
+    exact: frozenset[str],
 ) -> Composed:
     """`join` of the values; the colour is that of the field whose own surface is nearest."""
     values = [_values(f) for f in fields]
@@ -114,11 +124,14 @@ def _lengths(what: str, length: float, *fields: Field) -> None:
     if truncation == 0:
         raise ValueError(f"{what} needs distances, and these values (of an occupancy or a density) are none")
     if not 0 <= length < truncation:
-        raise ValueError(f"{what}={length:g}: must be at least 0 and below {truncation:g}, where these distances end")
+        raise ValueError(
+            f"{what}={length:g}: must be at least 0 and below {truncation:g}, where these distances end"
+        )
 
 
 def _larger(a: Tensor, b: Tensor, blend: float) -> Tensor:
-    """The larger of two; within `blend` of each other a parabola (Quilez's smooth minimum), at most blend / 4 larger still."""
+    """The larger of two; within `blend` of each other a parabola (Quilez's smooth minimum), at most blend / 4
+    larger still."""
     if blend == 0:
         return torch.maximum(a, b)
     return torch.maximum(a, b) + (blend - (a - b).abs()).clamp(min=0).square() / (4 * blend)
@@ -133,10 +146,15 @@ def union(a: Field, b: Field, blend: float = 0.0) -> Composed:
     """What is in a or b. `blend`: the width over which both flow into each other, in units of length."""
     if blend:
         _lengths("blend", blend, a, b)
-    box = hull(a, b) + torch.tensor([[-0.25 * blend], [0.25 * blend]]).to(a.bounds)  # how far the blend can stand out
+    # how far the blend can stand out
+    box = hull(a, b) + torch.tensor([[-0.25 * blend], [0.25 * blend]]).to(a.bounds)
     exact = exact_sides(a) & exact_sides(b) & {"outside"}
     return _composed(
-        (a, b), lambda v: _larger(v[0], v[1], blend), box, min(a.truncation, b.truncation), frozenset() if blend else exact
+        (a, b),
+        lambda v: _larger(v[0], v[1], blend),
+        box,
+        min(a.truncation, b.truncation),
+        frozenset() if blend else exact,
     )
 
 
@@ -149,7 +167,11 @@ def intersection(a: Field, b: Field, blend: float = 0.0) -> Composed:
         raise ValueError("nothing is in both shapes: they are apart")
     exact = exact_sides(a) & exact_sides(b) & {"inside"}
     return _composed(
-        (a, b), lambda v: -_larger(-v[0], -v[1], blend), box, min(a.truncation, b.truncation), frozenset() if blend else exact
+        (a, b),
+        lambda v: -_larger(-v[0], -v[1], blend),
+        box,
+        min(a.truncation, b.truncation),
+        frozenset() if blend else exact,
     )
 
 
@@ -157,15 +179,21 @@ def difference(a: Field, b: Field, blend: float = 0.0) -> Composed:
     """What is in a but not in b."""
     if blend:
         _lengths("blend", blend, a, b)
-    exact = frozenset(("inside",)) if "inside" in exact_sides(a) and "outside" in exact_sides(b) else frozenset()
+    exact = (
+        frozenset(("inside",)) if "inside" in exact_sides(a) and "outside" in exact_sides(b) else frozenset()
+    )
     return _composed(
-        (a, b), lambda v: -_larger(-v[0], v[1], blend), a.bounds, min(a.truncation, b.truncation), frozenset() if blend else exact
+        (a, b),
+        lambda v: -_larger(-v[0], v[1], blend),
+        a.bounds,
+        min(a.truncation, b.truncation),
+        frozenset() if blend else exact,
     )
 
 
 def morph(a: Field, b: Field, share: float) -> Composed:
-    """The shape on the way from a (share 0) to b (share 1) by the weighted mean of their distances, which must reach as far
-    as the shapes are apart: truncation inf (see far_reaching), else a ValueError."""
+    """The shape on the way from a (share 0) to b (share 1) by the weighted mean of their distances, which
+    must reach as far as the shapes are apart: truncation inf (see far_reaching), else a ValueError."""
     if not 0 <= share <= 1:
         raise ValueError(f"share={share:g}: must be between 0 (the first shape) and 1 (the second)")
     for field in (a, b):
@@ -177,8 +205,8 @@ def morph(a: Field, b: Field, share: float) -> Composed:
 
 
 def offset(field: Field, by: float) -> Composed:
-    """The surface moved outwards by a distance, or inwards (`by` < 0). Where the field is less than the distance on that
-    side, it moves farther."""
+    """The surface moved outwards by a distance, or inwards (`by` < 0). Where the field is less than the
+    distance on that side, it moves farther."""
     _lengths("offset", abs(by), field)
     box = field.bounds + torch.tensor([[-1.0], [1.0]]).to(field.bounds) * max(by, 0.0)
     exact = exact_sides(field) & {"outside" if by > 0 else "inside"} if by else exact_sides(field)
@@ -189,7 +217,13 @@ def shell(field: Field, thickness: float) -> Composed:
     """A wall of this thickness inside of the surface; the rest of the inside becomes hollow."""
     _lengths("shell", thickness, field)
     exact = frozenset(("outside",)) if exact_sides(field) == BOTH else frozenset()
-    return _composed((field,), lambda v: torch.minimum(v[0], thickness - v[0]), field.bounds, field.truncation - thickness, exact)
+    return _composed(
+        (field,),
+        lambda v: torch.minimum(v[0], thickness - v[0]),
+        field.bounds,
+        field.truncation - thickness,
+        exact,
+    )
 
 
 def placed(
@@ -198,7 +232,8 @@ def placed(
     rotation: Float[Tensor, "3 3"] | None = None,
     move: Float[Tensor, "3"] | None = None,
 ) -> Composed:
-    """The field of the shape at scale R x + move, in that order; its distances and `truncation` grow with it."""
+    """The field of the shape at scale R x + move, in that order; its distances and `truncation` grow with
+    it."""
     if not (math.isfinite(scale) and scale > 0):
         raise ValueError(f"scale={scale:g}: must be positive")
     turn = torch.eye(3) if rotation is None else rotation
@@ -208,7 +243,8 @@ def placed(
     values, grown = _values(field), scale if field.truncation > 0 else 1.0
 
     def undone(points: Tensor) -> Tensor:
-        return (points - shift.to(points)) @ turn.to(points) / scale  # the rotation's transpose is its inverse
+        # the rotation's transpose is its inverse
+        return (points - shift.to(points)) @ turn.to(points) / scale
 
     def value_at(points: Tensor) -> Tensor:
         return grown * values(undone(points))
@@ -222,15 +258,21 @@ def placed(
     return ComposedSignal(value_at, box, grown * field.truncation, exact_sides(field), color_at=color_at)
 
 
-def far_reaching(field: Field, over: Float[Tensor, "2 3"] | None = None, device: torch.device | str = "cpu") -> Field:
-    """The field itself where its values are distances all `over` a box (by default its bounds); else one that goes on where
-    `truncation` or the bounds end, with distances to its own surface: measured exactly from a mesh of it at the nodes of a coarse
-    grid, interpolated between them.
+def far_reaching(
+    field: Field, over: Float[Tensor, "2 3"] | None = None, device: torch.device | str = "cpu"
+) -> Field:
+    """The field itself where its values are distances all `over` a box (by default its bounds); else one that
+    goes on where `truncation` or the bounds end, with distances to its own surface: measured exactly from a
+    mesh of it at the nodes of a coarse grid, interpolated between them.
 
     ValueError where the values are no distances at all, or where there is no surface.
     """
     truncation, bounds = field.truncation, field.bounds
-    box = bounds if over is None else torch.stack((torch.minimum(bounds[0], over[0]), torch.maximum(bounds[1], over[1])))
+    box = (
+        bounds
+        if over is None
+        else torch.stack((torch.minimum(bounds[0], over[0]), torch.maximum(bounds[1], over[1])))
+    )
     if math.isinf(truncation) and torch.equal(box, bounds):
         return field
     _lengths("this", 0, field)
@@ -241,19 +283,24 @@ def far_reaching(field: Field, over: Float[Tensor, "2 3"] | None = None, device:
     cell = min(float((high - low).max()) / 40, truncation / 1.5)
     counts = [min(65, math.ceil(float(side) / cell) + 1) for side in high - low]
     axes = [torch.linspace(float(a), float(b), n) for a, b, n in zip(low, high, counts, strict=True)]
-    distance = MeshDistance(np.asarray(mesh.vertices), mesh.faces).signed(torch.cartesian_prod(*axes).double().numpy())
+    distance = MeshDistance(np.asarray(mesh.vertices), mesh.faces).signed(
+        torch.cartesian_prod(*axes).double().numpy()
+    )
     grid = torch.from_numpy(distance).float().reshape(1, 1, *counts).to(device)
     own, centre, half = _values(field), (0.5 * (low + high)).float(), (0.5 * (high - low)).float()
 
     # the mean over a cell, by Gauss's rule: a quadratic spline in place of facets
     spread = (
-        torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 3) * ((high - low) / (torch.tensor(counts) - 1) / 12**0.5).float()
+        torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 3)
+        * ((high - low) / (torch.tensor(counts) - 1) / 12**0.5).float()
     )
 
     def value_at(points: Tensor) -> Tensor:
         where = (points.reshape(-1, 1, 3) + spread.to(points) - centre.to(points)) / half.to(points)
         where = where.flip(-1)[None, :, :, None]
-        far = torch.nn.functional.grid_sample(grid.to(points), where, padding_mode="border", align_corners=True)
+        far = torch.nn.functional.grid_sample(
+            grid.to(points), where, padding_mode="border", align_corners=True
+        )
         far = far.reshape(-1, 8).mean(-1).reshape(points.shape[:-1])
         inner, outer = bounds.to(points)
         share = ((points >= inner) & (points <= outer)).all(-1).to(far)

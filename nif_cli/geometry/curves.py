@@ -1,4 +1,5 @@
-"""Closed curves in the plane: lists of polylines [N, 2] whose last point joins the first; x to the right, y down."""
+"""Closed curves in the plane: lists of polylines [N, 2] whose last point joins the first; x to the right, y
+down."""
 
 from __future__ import annotations
 
@@ -28,8 +29,8 @@ def segments_of(curves: Curves) -> tuple[Float[np.ndarray, "M 2"], Float[np.ndar
 def signed_distance(
     curves: Curves, points: Float[np.ndarray, "P 2"], progress: Callable[[int], object] | None = None
 ) -> Float[np.ndarray, "P"]:
-    """Exact distance to the curves, positive where their winding number is not 0 (SVG's rule). `progress` is told how many
-    points were done."""
+    """Exact distance to the curves, positive where their winding number is not 0 (SVG's rule). `progress` is
+    told how many points were done."""
     curves, points = _in_small_boxes(curves, points)
     a, b = segments_of(curves)
     ends = np.stack((np.arange(len(a)), np.arange(len(a)) + len(a)), 1)
@@ -38,7 +39,9 @@ def signed_distance(
     for start in range(0, len(points), PART):
         part = np.ascontiguousarray(points[start : start + PART])
         squared, _, _ = igl.point_mesh_squared_distance(part, corners, ends)
-        out[start : start + PART] = np.where(tree.winding_number(part) != 0, 1, -1) * np.sqrt(np.asarray(squared))
+        out[start : start + PART] = np.where(tree.winding_number(part) != 0, 1, -1) * np.sqrt(
+            np.asarray(squared)
+        )
         if progress is not None:
             progress(len(part))
     return out
@@ -50,9 +53,11 @@ def winding_number(curves: Curves, points: Float[np.ndarray, "P 2"]) -> Float[np
     return Chains(curves).winding_number(points)
 
 
-def _in_small_boxes(curves: Curves, points: Float[np.ndarray, "P 2"]) -> tuple[Curves, Float[np.ndarray, "P 2"]]:
-    """The same, turned by an eighth and with long segments cut in pieces where a point is otherwise in the boxes of very many
-    segments (parallel lines side by side, rays from one centre)."""
+def _in_small_boxes(
+    curves: Curves, points: Float[np.ndarray, "P 2"]
+) -> tuple[Curves, Float[np.ndarray, "P 2"]]:
+    """The same, turned by an eighth and with long segments cut in pieces where a point is otherwise in the
+    boxes of very many segments (parallel lines side by side, rays from one centre)."""
     a, b = segments_of(curves)
     whole = max(float(np.ptp(a, axis=0).prod()), 1e-300)
     if np.abs(b - a).prod(1).sum() < 100 * whole:
@@ -74,14 +79,15 @@ def _in_small_boxes(curves: Curves, points: Float[np.ndarray, "P 2"]) -> tuple[C
 
 
 class Chains:
-    """Closed curves as a binary tree of stretches with their boxes. A stretch that lies to the right of a point crosses its
-    ray as often as the line from its first to its last corner does, so only boxes that hold the point are looked into:
-    exact, in about the logarithm of the number of segments."""
+    """Closed curves as a binary tree of stretches with their boxes. A stretch that lies to the right of a
+    point crosses its ray as often as the line from its first to its last corner does, so only boxes that hold
+    the point are looked into: exact, in about the logarithm of the number of segments."""
 
     def __init__(self, curves: Curves):
         curves = [c for c in curves if len(c)]
         sizes = [1 << (len(c) - 1).bit_length() for c in curves]
-        # the longest first: then every stretch is a part of one curve, or some whole ones, which lie close together
+        # the longest first: then every stretch is a part of one curve, or some whole ones, which lie close
+        # together
         order = sorted(range(len(curves)), key=lambda i: (-sizes[i], *_cell(curves[i])))
         total = 1 << max(0, sum(sizes) - 1).bit_length()
         start, end = np.zeros((total, 2)), np.zeros((total, 2))
@@ -104,10 +110,15 @@ class Chains:
     def winding_number(self, points: Float[np.ndarray, "P 2"]) -> Float[np.ndarray, "P"]:
         found = np.zeros(len(points))
         waiting = [(len(self.levels) - 1, np.arange(len(points)), np.zeros(len(points), np.int64))]
-        while waiting:  # depth first in parts, so that many points near many curves take no more memory than few
+        while (
+            waiting
+        ):  # depth first in parts, so that many points near many curves take no more memory than few
             level, point, node = waiting.pop()
             if len(point) > 4 * PART:
-                waiting += [(level, p, n) for p, n in zip(np.array_split(point, 4), np.array_split(node, 4), strict=True)]
+                waiting += [
+                    (level, p, n)
+                    for p, n in zip(np.array_split(point, 4), np.array_split(node, 4), strict=True)
+                ]
                 continue
             low, high, start, end = (a[node] for a in self.levels[level])
             x, y = points[point].T
@@ -127,20 +138,24 @@ class Chains:
 
 
 def _cell(curve: Float[np.ndarray, "N 2"]) -> tuple[int]:
-    """Where a curve lies, as a number that is close for curves that are close (Morton's order of the bits)."""
+    """Where a curve lies, as a number that is close for curves that are close (Morton's order of the
+    bits)."""
     x, y = (int(v) for v in np.nan_to_num(curve[0] * 1000).clip(-(2**30), 2**30) + 2**30)
     return (int(format(x, "b"), 4) + 2 * int(format(y, "b"), 4),)
 
 
 def level_set(values: Float[np.ndarray, "H W"], level: float) -> list[Float[np.ndarray, "N 2"]]:
-    """The closed curves (x, y), in units of cells, where the values between grid points cross `level`; whatever leaves the
-    grid is closed half a cell outside it. What is higher lies on one side of all of them."""
+    """The closed curves (x, y), in units of cells, where the values between grid points cross `level`;
+    whatever leaves the grid is closed half a cell outside it. What is higher lies on one side of all of
+    them."""
     low = min(level, float(values.min())) - 1
     lines = contour_generator(z=np.pad(values, 1, constant_values=low)).lines(level)
     return [np.asarray(line)[:-1] - 1 for line in lines if len(line) > 3]
 
 
-def extract_curves(field: Field, resolution: int, level: float | None = None, device: torch.device | str = "cpu") -> Curves:
+def extract_curves(
+    field: Field, resolution: int, level: float | None = None, device: torch.device | str = "cpu"
+) -> Curves:
     """Marching squares over a grid of resolution^2 corners of `field.bounds`, in normalised space."""
     low, high = field.bounds.double().cpu().numpy()
     x, y = (np.linspace(a, b, resolution) for a, b in zip(low, high, strict=True))
@@ -151,7 +166,8 @@ def extract_curves(field: Field, resolution: int, level: float | None = None, de
 
 
 def svg(curves: Curves) -> str:
-    """One path of all curves, filled, in a view box around them; to a millionth of their size wherever they lie."""
+    """One path of all curves, filled, in a view box around them; to a millionth of their size wherever they
+    lie."""
     if not curves:
         return '<svg xmlns="http://www.w3.org/2000/svg"/>\n'
     everything = np.concatenate(list(curves))
@@ -160,5 +176,10 @@ def svg(curves: Curves) -> str:
     farthest = float(np.abs(everything).max()) / max(float(size.max()), 1e-300)
     digits = min(17, 7 + max(0, math.ceil(math.log10(max(farthest, 1)))))
     box = " ".join(f"{v:.{digits}g}" for v in (*(low - margin), *(size + 2 * margin)))
-    path = " ".join("M" + " L".join(f"{x:.{digits}g},{y:.{digits}g}" for x, y in curve) + " Z" for curve in curves)
-    return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}"><path d="{path}" fill-rule="evenodd"/></svg>\n'
+    path = " ".join(
+        "M" + " L".join(f"{x:.{digits}g},{y:.{digits}g}" for x, y in curve) + " Z" for curve in curves
+    )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}"><path d="{path}" '
+        'fill-rule="evenodd"/></svg>\n'
+    )

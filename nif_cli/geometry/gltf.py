@@ -1,5 +1,5 @@
-"""The triangles of a glTF 2.0 scene (Khronos 2021), .gltf or .glb: nodes, instances, strips and fans, sparse and quantised
-accessors. Materials, skins and animations are not looked at."""
+"""The triangles of a glTF 2.0 scene (Khronos 2021), .gltf or .glb: nodes, instances, strips and fans, sparse
+and quantised accessors. Materials, skins and animations are not looked at."""
 
 from __future__ import annotations
 
@@ -20,17 +20,32 @@ from nif_cli.untrusted import numbers, one_line, regular, shown, text, whole
 
 TYPES = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
-PACKED = {"KHR_draco_mesh_compression": "Draco", "EXT_meshopt_compression": "meshopt", "KHR_meshopt_compression": "meshopt"}
-SAFE = ("KHR_mesh_quantization", "KHR_texture_", "KHR_materials_", "EXT_texture_", "KHR_lights", "MSFT_texture", "KHR_animation")
+PACKED = {
+    "KHR_draco_mesh_compression": "Draco",
+    "EXT_meshopt_compression": "meshopt",
+    "KHR_meshopt_compression": "meshopt",
+}
+SAFE = (
+    "KHR_mesh_quantization",
+    "KHR_texture_",
+    "KHR_materials_",
+    "EXT_texture_",
+    "KHR_lights",
+    "MSFT_texture",
+    "KHR_animation",
+)
 
 
 def read_gltf(path: Path) -> Polygons:
-    """All triangles of the default scene (of all roots where there is none), placed by their nodes in float64."""
+    """All triangles of the default scene (of all roots where there is none), placed by their nodes in
+    float64."""
     file = _Gltf(path)
     parts: list[tuple[np.ndarray, np.ndarray]] = []
     total, left_out = 0, 0
     for number, placed in file.nodes():
-        for k, primitive in enumerate(file.list(file.get("meshes", number), "primitives", f"meshes[{number}]")):
+        for k, primitive in enumerate(
+            file.list(file.get("meshes", number), "primitives", f"meshes[{number}]")
+        ):
             where = f"meshes[{number}].primitives[{k}]"
             mode = whole(primitive.get("mode", 4), f"{path}: {where}.mode", 0, 6)
             if mode < 4:
@@ -40,7 +55,8 @@ def read_gltf(path: Path) -> Polygons:
             total += vertices.nbytes + faces.nbytes
             if 4 * total > available_memory():
                 raise NifError(
-                    f"{path}: its nodes repeat meshes to more than {total / 2**30:.1f} GiB, which does not fit in memory"
+                    f"{path}: its nodes repeat meshes to more than {total / 2**30:.1f} GiB, which does not "
+                    "fit in memory"
                 )
             if len(faces):
                 with np.errstate(all="ignore"):
@@ -52,7 +68,9 @@ def read_gltf(path: Path) -> Polygons:
     starts = np.cumsum([0] + [len(v) for v, _ in parts[:-1]])
     faces = np.concatenate([f + start for (_, f), start in zip(parts, starts, strict=True)])
     notes = [f"{left_out} of its primitives are points or lines: left out"] if left_out else []
-    return Polygons(np.concatenate([v for v, _ in parts]), faces.reshape(-1), np.full(len(faces), 3), notes=notes)
+    return Polygons(
+        np.concatenate([v for v, _ in parts]), faces.reshape(-1), np.full(len(faces), 3), notes=notes
+    )
 
 
 class _Gltf:
@@ -72,22 +90,30 @@ class _Gltf:
             raise NifError(f"{path}: glTF {shown(version) or 'without a version'}; version 2 is read")
         for name in self.list(self.tree, "extensionsRequired", "", dict_only=False):
             if name in PACKED:
-                raise NifError(f"{path}: compressed with {PACKED[name]}, which is not read; export it without compression")
+                raise NifError(
+                    f"{path}: compressed with {PACKED[name]}, which is not read; export it without "
+                    "compression"
+                )
             if not str(name).startswith(SAFE):
-                raise NifError(f"{path}: it requires the extension '{shown(name)}', which is not read; export it without")
+                raise NifError(
+                    f"{path}: it requires the extension '{shown(name)}', which is not read; export it without"
+                )
         self.buffers: dict[int, bytes] = {}
 
     def _glb(self, data: bytes) -> bytes:
         length = int.from_bytes(data[8:12], "little")
         if len(data) < 20 or int.from_bytes(data[4:8], "little") != 2 or length > len(data):
             raise NifError(
-                f"{self.path}: truncated, or no GLB of version 2: {length:,} bytes are announced, {len(data):,} are there"
+                f"{self.path}: truncated, or no GLB of version 2: {length:,} bytes are announced, "
+                f"{len(data):,} are there"
             )
         found, at = {}, 12
         while at + 8 <= length:
             size, kind = int.from_bytes(data[at : at + 4], "little"), data[at + 4 : at + 8]
             if at + 8 + size > length:
-                raise NifError(f"{self.path}: truncated: a chunk announces {size:,} bytes, {length - at - 8:,} are there")
+                raise NifError(
+                    f"{self.path}: truncated: a chunk announces {size:,} bytes, {length - at - 8:,} are there"
+                )
             found.setdefault(kind, data[at + 8 : at + 8 + size])
             at += 8 + size
         self.chunk = found.get(b"BIN\0")
@@ -97,7 +123,9 @@ class _Gltf:
         """The list at `key`, empty where there is none."""
         found = node.get(key, [])
         if not isinstance(found, list) or (dict_only and not all(isinstance(item, dict) for item in found)):
-            raise NifError(f"{self.path}: {where}{'.' * bool(where)}{key} is no list" + " of objects" * dict_only)
+            raise NifError(
+                f"{self.path}: {where}{'.' * bool(where)}{key} is no list" + " of objects" * dict_only
+            )
         return found
 
     def get(self, key: str, index: Any) -> dict:
@@ -112,9 +140,16 @@ class _Gltf:
         """(mesh, its placement [4, 4]) of every node of the scene that has one."""
         nodes = self.list(self.tree, "nodes", "")
         if self.list(self.tree, "scenes", ""):
-            roots = self.list(self.get("scenes", self.tree.get("scene", 0)), "nodes", "scenes", dict_only=False)
+            roots = self.list(
+                self.get("scenes", self.tree.get("scene", 0)), "nodes", "scenes", dict_only=False
+            )
         else:
-            children = {c for n in nodes for c in self.list(n, "children", "nodes", dict_only=False) if isinstance(c, int)}
+            children = {
+                c
+                for n in nodes
+                for c in self.list(n, "children", "nodes", dict_only=False)
+                if isinstance(c, int)
+            }
             roots = [i for i in range(len(nodes)) if i not in children]
         found, seen = [], set()
         waiting = [(root, np.eye(4)) for root in reversed(roots)]
@@ -127,7 +162,9 @@ class _Gltf:
             placed = above @ self._placement(node, f"{self.path}: nodes[{index}]")
             if "mesh" in node:
                 found.append((whole(node["mesh"], f"{self.path}: nodes[{index}].mesh"), placed))
-            waiting += [(c, placed) for c in reversed(self.list(node, "children", f"nodes[{index}]", dict_only=False))]
+            waiting += [
+                (c, placed) for c in reversed(self.list(node, "children", f"nodes[{index}]", dict_only=False))
+            ]
         return found
 
     @staticmethod
@@ -156,7 +193,9 @@ class _Gltf:
             return np.empty((0, 3)), np.empty((0, 3), np.int64)
         packed = [PACKED[n] for n in primitive.get("extensions") or {} if n in PACKED]
         if packed and "bufferView" not in self.get("accessors", attributes["POSITION"]):
-            raise NifError(f"{self.path}: compressed with {packed[0]}, which is not read; export it without compression")
+            raise NifError(
+                f"{self.path}: compressed with {packed[0]}, which is not read; export it without compression"
+            )
         vertices = self.accessor(attributes["POSITION"], "VEC3")
         if "indices" in primitive:
             index = self.accessor(primitive["indices"], "SCALAR").reshape(-1).astype(np.int64)
@@ -165,8 +204,8 @@ class _Gltf:
         if len(index) and index.max() >= len(vertices):
             face = int((index >= len(vertices)).argmax()) // 3 + 1
             raise NifError(
-                f"{self.path}: {where}: face {face} names vertex {index.max()}, and there are {len(vertices)} "
-                f"(0 to {len(vertices) - 1})"
+                f"{self.path}: {where}: face {face} names vertex {index.max()}, and there are "
+                f"{len(vertices)} (0 to {len(vertices) - 1})"
             )
         if mode > 4:
             return vertices, strip_triangles(index, mode == 6)
@@ -184,34 +223,51 @@ class _Gltf:
         if 16 * count * width > available_memory():
             raise NifError(f"{where}.count is {count:,}: does not fit in memory")
         if "bufferView" in accessor:
-            values = self._view(accessor["bufferView"], accessor.get("byteOffset", 0), kind, count, width, where)
+            values = self._view(
+                accessor["bufferView"], accessor.get("byteOffset", 0), kind, count, width, where
+            )
         else:
             values = np.zeros((count, width), kind)
         sparse = accessor.get("sparse")
         if isinstance(sparse, dict):
             n = whole(sparse.get("count"), f"{where}.sparse.count", 0, count)
             i, v = sparse.get("indices") or {}, sparse.get("values") or {}
-            rows = self._view(i.get("bufferView"), i.get("byteOffset", 0), self._kind(i, where), n, 1, where)[:, 0]
+            rows = self._view(i.get("bufferView"), i.get("byteOffset", 0), self._kind(i, where), n, 1, where)[
+                :, 0
+            ]
             if n and rows.max() >= count:
                 raise NifError(f"{where}.sparse names row {rows.max()}, and there are {count}")
             values = values.copy()
-            values[rows.astype(np.int64)] = self._view(v.get("bufferView"), v.get("byteOffset", 0), kind, n, width, where)
+            values[rows.astype(np.int64)] = self._view(
+                v.get("bufferView"), v.get("byteOffset", 0), kind, n, width, where
+            )
         if type == "SCALAR":
             return values
         largest = float(np.iinfo(values.dtype).max) if values.dtype.kind in "iu" else 1.0
-        return np.maximum(values / largest, -1.0) if accessor.get("normalized") is True else values.astype(np.float64)
+        return (
+            np.maximum(values / largest, -1.0)
+            if accessor.get("normalized") is True
+            else values.astype(np.float64)
+        )
 
     @staticmethod
     def _kind(accessor: dict, where: str) -> np.dtype:
         kind = accessor.get("componentType")
         if not isinstance(kind, int) or kind not in TYPES:
-            raise NifError(f"{where}.componentType is {shown(repr(kind))}; it must be one of {', '.join(map(str, TYPES))}")
+            raise NifError(
+                f"{where}.componentType is {shown(repr(kind))}; it must be one of "
+                f"{', '.join(map(str, TYPES))}"
+            )
         return np.dtype(TYPES[kind])
 
-    def _view(self, number: Any, offset: Any, kind: np.dtype, count: int, width: int, where: str) -> np.ndarray:
+    def _view(
+        self, number: Any, offset: Any, kind: np.dtype, count: int, width: int, where: str
+    ) -> np.ndarray:
         view = self.get("bufferViews", number)
         if packed := [PACKED[n] for n in view.get("extensions") or {} if n in PACKED]:
-            raise NifError(f"{self.path}: compressed with {packed[0]}, which is not read; export it without compression")
+            raise NifError(
+                f"{self.path}: compressed with {packed[0]}, which is not read; export it without compression"
+            )
         data = self.buffer(view.get("buffer"))
         start = whole(view.get("byteOffset", 0), f"{where}: byteOffset", 0, 2**40)
         length = whole(view.get("byteLength"), f"{where}: byteLength", 0, 2**40)
@@ -220,7 +276,8 @@ class _Gltf:
         stride = whole(view.get("byteStride", item), f"{where}: byteStride", item, 2**16)
         if count and first + stride * (count - 1) + item > min(length, len(data) - start):
             raise NifError(
-                f"{where}: truncated: {count:,} values do not fit into its {max(0, min(length, len(data) - start)):,} bytes"
+                f"{where}: truncated: {count:,} values do not fit into its "
+                f"{max(0, min(length, len(data) - start)):,} bytes"
             )
         if not count:
             return np.empty((0, width), kind)
@@ -252,15 +309,19 @@ class _Gltf:
         name = text(unquote(uri), f"{where}.uri")
         if "://" in name or name.startswith(("/", "\\")):
             raise NifError(
-                f"{where}: '{shown(name)}' is outside the file's folder, where nothing is read; put it beside the file"
+                f"{where}: '{shown(name)}' is outside the file's folder, where nothing is read; put it "
+                "beside the file"
             )
         folder, found = self.path.parent.resolve(), (self.path.parent / name).resolve()
         if not found.is_relative_to(folder):
             raise NifError(
-                f"{where}: '{shown(name)}' is outside the file's folder, where nothing is read; put it beside the file"
+                f"{where}: '{shown(name)}' is outside the file's folder, where nothing is read; put it "
+                "beside the file"
             )
         if not found.exists():
-            raise NifError(f"{where}: its file '{shown(name)}' is missing; it belongs beside {self.path.name}")
+            raise NifError(
+                f"{where}: its file '{shown(name)}' is missing; it belongs beside {self.path.name}"
+            )
         if 4 * regular(found, "buffer of glTF").stat().st_size > available_memory():
             raise NifError(f"{where}: '{shown(name)}' does not fit in memory")
         return found.read_bytes()

@@ -12,12 +12,14 @@ from torch import Tensor
 
 from nif_cli.geometry.narrow_band import CORNERS, Band
 
-EDGES = [(corner, axis) for corner in range(8) for axis in range(3) if not CORNERS[corner, axis]]  # lower end, direction
+# lower end, direction
+EDGES = [(corner, axis) for corner in range(8) for axis in range(3) if not CORNERS[corner, axis]]
 
 
 @functools.cache
 def triangles() -> tuple[Int[Tensor, "256 T 3"], Int[Tensor, "256"]]:
-    """For each of the 256 cells (bit c: corner c is inside) its triangles, as rows of EDGES, and how many there are.
+    """For each of the 256 cells (bit c: corner c is inside) its triangles, as rows of EDGES, and how many
+    there are.
 
     Read off PyMCubes, cell by cell, once: the meshes are the same as PyMCubes' of the whole grid.
     """
@@ -26,7 +28,8 @@ def triangles() -> tuple[Int[Tensor, "256 T 3"], Int[Tensor, "256"]]:
         values = np.array([1.0 if case >> corner & 1 else -1.0 for corner in range(8)]).reshape(2, 2, 2)
         vertices, faces = mcubes.marching_cubes(values, 0.0)
         edges = [  # each vertex is in the middle of an edge
-            EDGES.index((4 * int(x) + 2 * int(y) + int(z), [v % 1 for v in (x, y, z)].index(0.5))) for x, y, z in vertices
+            EDGES.index((4 * int(x) + 2 * int(y) + int(z), [v % 1 for v in (x, y, z)].index(0.5)))
+            for x, y, z in vertices
         ]
         found.append([[edges[v] for v in face] for face in faces])
     count = torch.tensor([len(f) for f in found])
@@ -45,7 +48,9 @@ def marching_cubes(band: Band, level: float) -> tuple[Float[Tensor, "W 3"], Int[
     crossed = (count[case] > 0).nonzero()[:, 0]
     case = case[crossed]
     cell = torch.repeat_interleave(crossed, count[case])
-    place = torch.arange(len(cell), device=device) - torch.repeat_interleave(count[case].cumsum(0) - count[case], count[case])
+    place = torch.arange(len(cell), device=device) - torch.repeat_interleave(
+        count[case].cumsum(0) - count[case], count[case]
+    )
     edges = table[torch.repeat_interleave(case, count[case]), place]  # [F, 3]
 
     lower, axis = (torch.tensor(column, device=device) for column in zip(*EDGES, strict=True))

@@ -1,4 +1,5 @@
-"""Triangle meshes: reading whatever people have, merging by position, normalising, and saying what is wrong with them."""
+"""Triangle meshes: reading whatever people have, merging by position, normalising, and saying what is wrong
+with them."""
 
 from __future__ import annotations
 
@@ -36,7 +37,9 @@ class MeshReport:
     volume: float  # signed: negative for a closed mesh that is inside out
     extent: float  # the longest side
     thinnest: float  # the 5th percentile of how thick the shape is behind its surface
-    overlap: float  # the part of the surface that lies inside another part (winding number above 1 just below it)
+    overlap: (
+        float  # the part of the surface that lies inside another part (winding number above 1 just below it)
+    )
     disagreeing_edges: int = 0  # edges of two faces that look to different sides
     notes: tuple[str, ...] = ()  # what was mended or lost when the file was read
 
@@ -77,7 +80,10 @@ class MeshReport:
         else:
             holes = f"{self.boundary_edges} boundary edges" if self.boundary_edges else ""
             forks = f"{self.non_manifold_edges} non-manifold edges" if self.non_manifold_edges else ""
-            state = f"not watertight ({', '.join(filter(None, (holes, forks)))}): signs by winding number close its holes"
+            state = (
+                f"not watertight ({', '.join(filter(None, (holes, forks)))}): signs by winding number "
+                "close its holes"
+            )
         return "; ".join((f"{self.vertices:,} vertices, {self.faces:,} faces{parts}, {state}", *self.notes))
 
 
@@ -90,51 +96,68 @@ def mesh_files(path: str | Path) -> list[Path]:
         if path.suffix.lower() not in READABLE:
             raise NifError(f"{path}: '{path.suffix}' is no mesh format; readable are {', '.join(READABLE)}")
         return [path]
-    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in READABLE and p.is_file() and not hidden(p, path))
+    files = sorted(
+        p for p in path.rglob("*") if p.suffix.lower() in READABLE and p.is_file() and not hidden(p, path)
+    )
     if not files:
         raise NifError(f"{path}: no meshes in this folder (looked for {', '.join(READABLE)})")
     return files
 
 
 def hidden(file: Path, folder: Path) -> bool:
-    """Whether a file below a folder, or a folder between them, has a name with a dot in front, as what macOS leaves beside
-    each file (._x)."""
+    """Whether a file below a folder, or a folder between them, has a name with a dot in front, as what macOS
+    leaves beside each file (._x)."""
     return any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
 def load_mesh(path: str | Path) -> trimesh.Trimesh:
-    """Read one mesh file: polygons become triangles, scenes one mesh, vertices are merged by position alone (texture
-    seams split them otherwise), degenerate faces are dropped, faces that look the wrong way are turned. What was done is
-    in `metadata["notes"]`, for people. Anything else is a NifError that names the file."""
+    """Read one mesh file: polygons become triangles, scenes one mesh, vertices are merged by position alone
+    (texture seams split them otherwise), degenerate faces are dropped, faces that look the wrong way are
+    turned. What was done is in `metadata["notes"]`, for people. Anything else is a NifError that names the
+    file."""
     path = regular(Path(path), "mesh file")
     if path.stat().st_size * 8 > available_memory():
-        raise NifError(f"{path}: a mesh file of {path.stat().st_size / 2**30:.1f} GiB does not fit in the memory of this machine")
+        raise NifError(
+            f"{path}: a mesh file of {path.stat().st_size / 2**30:.1f} GiB does not fit in the memory of "
+            "this machine"
+        )
     with reading(path, "a mesh"):
         given = read_polygons(path)
         faces = triangles(given, path)
         mesh = clean(trimesh.Trimesh(given.vertices, faces, process=False), str(path))
         if given.single and (lost := rounding(mesh)) > TOLERANCE:
-            given.notes.append(f"single precision so far from the origin: its positions are known to {lost:.1g} of its size")
+            given.notes.append(
+                f"single precision so far from the origin: its positions are known to {lost:.1g} of its size"
+            )
         mesh, turned = oriented_mesh(mesh)
     mesh.metadata["notes"] = (*given.notes, *turned)
     return mesh
 
 
 def clean(mesh: trimesh.Trimesh, name: str) -> trimesh.Trimesh:
-    """Merge by position and drop degenerate faces; NifError (naming `name`) when no surface is left or numbers are not finite."""
+    """Merge by position and drop degenerate faces; NifError (naming `name`) when no surface is left or
+    numbers are not finite."""
     if len(mesh.faces) == 0:
-        raise NifError(f"{name}: no faces" + (", points only; a mesh is needed" if len(mesh.vertices) else ": the mesh is empty"))
+        raise NifError(
+            f"{name}: no faces"
+            + (", points only; a mesh is needed" if len(mesh.vertices) else ": the mesh is empty")
+        )
     lost = (mesh.faces < 0) | (mesh.faces >= len(mesh.vertices))
     if lost.any():
-        raise NifError(f"{name}: a face names vertex {mesh.faces[lost][0]}, and there are {len(mesh.vertices)}")
+        raise NifError(
+            f"{name}: a face names vertex {mesh.faces[lost][0]}, and there are {len(mesh.vertices)}"
+        )
     used = mesh.vertices[np.unique(mesh.faces)]
     if not np.isfinite(used).all():
-        raise NifError(f"{name}: {(~np.isfinite(used).all(1)).sum():,} vertices are NaN or infinite; repair the mesh first")
+        raise NifError(
+            f"{name}: {(~np.isfinite(used).all(1)).sum():,} vertices are NaN or infinite; repair the mesh "
+            "first"
+        )
     extent = float(np.ptp(used, axis=0).max())
     if not 1e-30 < extent < 1e30:
         raise NifError(f"{name}: degenerate, its longest side is {extent:g}")
-    # trimesh's tolerances are absolute, 1e-8: right for a mesh of size 1, which others are scaled to and back by a power
-    # of two, exactly
+    # trimesh's tolerances are absolute, 1e-8: right for a mesh of size 1, which others are scaled to and back
+    # by a power of two, exactly
     scale = 2.0 ** -np.floor(np.log2(extent))
     middle = (used.min(0) + used.max(0)) / 2
     if np.abs(middle).max() > 1e3 * extent:  # its grid of whole numbers does not reach this far
@@ -156,8 +179,8 @@ def clean(mesh: trimesh.Trimesh, name: str) -> trimesh.Trimesh:
 
 
 def inspect_mesh(mesh: trimesh.Trimesh, probes: int = 500) -> MeshReport:
-    """Count and measure what makes signs doubtful; `probes` points on the surface tell thickness and overlap. The mesh
-    must be merged by position. The same mesh gives the same report."""
+    """Count and measure what makes signs doubtful; `probes` points on the surface tell thickness and overlap.
+    The mesh must be merged by position. The same mesh gives the same report."""
     _, counts = np.unique(mesh.edges_sorted, axis=0, return_counts=True)
     extent = float(np.ptp(mesh.vertices, axis=0).max())
     notes = tuple(mesh.metadata.get("notes", ()))
@@ -167,7 +190,10 @@ def inspect_mesh(mesh: trimesh.Trimesh, probes: int = 500) -> MeshReport:
     middle = middle if np.abs(middle).max() > 1e3 * extent else np.zeros(3)
     mesh = trimesh.Trimesh((mesh.vertices - middle) * scale, mesh.faces, process=False)
     extent *= scale
-    vertices, faces = np.ascontiguousarray(mesh.vertices, np.float64), np.ascontiguousarray(mesh.faces, np.int64)
+    vertices, faces = (
+        np.ascontiguousarray(mesh.vertices, np.float64),
+        np.ascontiguousarray(mesh.faces, np.int64),
+    )
     surface, normals = sample_surface(mesh, probes, np.random.default_rng(0))
     below = surface - 1e-4 * extent * normals
     tree = igl.AABB()

@@ -1,10 +1,12 @@
-"""The cells of a fine grid that a surface crosses, found coarse to fine: a surface is two-dimensional, so is the work.
+"""The cells of a fine grid that a surface crosses, found coarse to fine: a surface is two-dimensional, so is
+the work.
 
-A coarse lattice is evaluated whole. A cell of it is split where the field may cross the level inside: where the values at its
-corners, interpolated to the corners of its children, come as close to the level as the interpolation may err. On the coarse
-lattice that error is bounded by the slope of the field, afterwards by what interpolation was found to miss one lattice
-before: it falls by four with the edge of the cells where the field is smooth, by two at its creases. Last, wherever a face of
-a cell is crossed the cell beyond it is taken in: what was found is complete up to its last cell.
+A coarse lattice is evaluated whole. A cell of it is split where the field may cross the level inside: where
+the values at its corners, interpolated to the corners of its children, come as close to the level as the
+interpolation may err. On the coarse lattice that error is bounded by the slope of the field, afterwards by
+what interpolation was found to miss one lattice before: it falls by four with the edge of the cells where the
+field is smooth, by two at its creases. Last, wherever a face of a cell is crossed the cell beyond it is taken
+in: what was found is complete up to its last cell.
 """
 
 from __future__ import annotations
@@ -24,15 +26,17 @@ from nif_cli.field import Field, evaluate
 from nif_cli.files import available_memory
 
 CORNERS = torch.tensor(list(itertools.product((0, 1), repeat=3)))  # [8, 3]: corner 4 dx + 2 dy + dz of a cell
-SLOPE = 1.2  # what the gradient of a network that is nearly a distance is taken to stay below, where nothing says otherwise
+# what the gradient of a network that is nearly a distance is taken to stay below, where nothing says
+# otherwise
+SLOPE = 1.2
 MARGIN = 2.0  # slopes that are sampled may be exceeded by so much in between
 BYTES = 600  # that a crossed cell of the finest lattice takes, all in all: measured
 
 
 @dataclass
 class Band:
-    """Cells of a lattice, and the values at their corners. The vertex (i, j, k) has the key (i * side + j) * side + k, a cell
-    that of its lowest corner."""
+    """Cells of a lattice, and the values at their corners. The vertex (i, j, k) has the key (i * side + j) *
+    side + k, a cell that of its lowest corner."""
 
     side: int  # vertices along a side of the lattice
     stride: int  # steps of the finest lattice between two of them
@@ -58,8 +62,9 @@ def _corner_keys(cells: Int[Tensor, "*n"], side: int) -> Int[Tensor, "*n 8"]:
 
 
 class Grid:
-    """resolution^3 points over the bounds of a field, both ends included, inside one layer of points that count as outside
-    (what leaves the bounds is closed there): steps 1 to `resolution` along each axis are points, 0 and all beyond the layer.
+    """resolution^3 points over the bounds of a field, both ends included, inside one layer of points that
+    count as outside (what leaves the bounds is closed there): steps 1 to `resolution` along each axis are
+    points, 0 and all beyond the layer.
     """
 
     def __init__(
@@ -71,7 +76,13 @@ class Grid:
         progress: Callable[[int, int], object] | None = None,
         bounds: Float[Tensor, "2 3"] | None = None,
     ):
-        self.field, self.resolution, self.level, self.device, self.progress = field, resolution, level, device, progress
+        self.field, self.resolution, self.level, self.device, self.progress = (
+            field,
+            resolution,
+            level,
+            device,
+            progress,
+        )
         low, high = (field.bounds if bounds is None else bounds).double().cpu()
         shares = torch.arange(resolution, dtype=torch.float64) / (resolution - 1)
         self.axes = (low[:, None] + shares * (high - low)[:, None]).float().to(device)
@@ -96,7 +107,8 @@ class Grid:
         self.evaluations += len(values)
         if not values.isfinite().all():
             raise NifError(
-                "the field has values that are not finite: the training has diverged; train again with a smaller model.lr"
+                "the field has values that are not finite: the training has diverged; train again with a "
+                "smaller model.lr"
             )
         return values
 
@@ -106,27 +118,33 @@ class Grid:
         return ((places > 0) & (places <= self.resolution)).all(-1)
 
     def fill(self, band: Band) -> None:
-        """Evaluate the vertices of a band that have no value. In the layer these are values at the nearest points; on the
-        finest lattice nobody needs them any more: there the layer has a value that is outside."""
+        """Evaluate the vertices of a band that have no value. In the layer these are values at the nearest
+        points; on the finest lattice nobody needs them any more: there the layer has a value that is
+        outside."""
         missing = band.values.isnan().nonzero()[:, 0]
         if band.stride == 1:
             real = self.real(band, band.keys[missing])
             band.values[missing[~real]] = self.level - 1
             missing = missing[real]
-        later = sum(4**k for k in range(1, band.stride.bit_length())) * len(missing)  # a surface is two-dimensional,
-        later = min(later, 3 * self.resolution**2)  # and about as large as the faces of the box; the coarsest lattice is not
+        # a surface is two-dimensional,
+        later = sum(4**k for k in range(1, band.stride.bit_length())) * len(missing)
+        # and about as large as the faces of the box; the coarsest lattice is not
+        later = min(later, 3 * self.resolution**2)
         band.values[missing] = self.values(band.indices(band.keys[missing]) * band.stride, later)
 
     def check_memory(self, cells: int) -> None:
         if cells * BYTES > available_memory():
-            raise NifError(f"resolution={self.resolution}: about {cells * BYTES / 2**30:.0f} GiB do not fit in memory; lower it")
+            raise NifError(
+                f"resolution={self.resolution}: about {cells * BYTES / 2**30:.0f} GiB do not fit in "
+                "memory; lower it"
+            )
 
 
 def strides(grid: Grid, coarse: int | None = None) -> list[int]:
     """The edges of the cells from the coarsest lattice to the finest (1), in steps.
 
-    The coarsest has at least `coarse` cells a side, by default 16 for distances and 32 for other values; for distances, also
-    as many as it takes for the value at a corner to vouch for half a cell, no more than 96.
+    The coarsest has at least `coarse` cells a side, by default 16 for distances and 32 for other values; for
+    distances, also as many as it takes for the value at a corner to vouch for half a cell, no more than 96.
     """
     cells = grid.resolution + 1
     if coarse is None:
@@ -142,10 +160,11 @@ def strides(grid: Grid, coarse: int | None = None) -> list[int]:
 
 
 def find_band(grid: Grid, coarse: int | None = None) -> Band:
-    """The cells of `grid` that the surface crosses (and a few beside them), with the values at all their corners.
+    """The cells of `grid` that the surface crosses (and a few beside them), with the values at all their
+    corners.
 
-    Complete are all parts of the surface of which the coarse lattice (see `strides`) shows a trace: a part that lies between
-    its vertices is found where the values around it, by their slope, allow for it.
+    Complete are all parts of the surface of which the coarse lattice (see `strides`) shows a trace: a part
+    that lies between its vertices is found where the values around it, by their slope, allow for it.
     """
     sizes = strides(grid, coarse)
     band = _coarsest(grid, sizes[0])
@@ -162,7 +181,15 @@ def _coarsest(grid: Grid, stride: int) -> Band:
     keys = torch.arange(side**3, device=grid.device)
     cells = keys.reshape(side, side, side)[:-1, :-1, :-1].flatten()
     unknown = torch.full((side**3,), torch.nan, device=grid.device)
-    band = Band(side, stride, cells, _corner_keys(cells, side), torch.zeros(len(cells), device=grid.device), keys, unknown)
+    band = Band(
+        side,
+        stride,
+        cells,
+        _corner_keys(cells, side),
+        torch.zeros(len(cells), device=grid.device),
+        keys,
+        unknown,
+    )
     grid.fill(band)
     box = band.values.reshape(side, side, side)
     slope = torch.zeros((side - 1,) * 3, device=grid.device)
@@ -178,11 +205,14 @@ def _coarsest(grid: Grid, stride: int) -> Band:
 
 
 def _refined(grid: Grid, band: Band, stride: int) -> Band:
-    """The children of a band's cells that the surface may cross. Their `error`: what interpolation missed at their corners."""
+    """The children of a band's cells that the surface may cross. Their `error`: what interpolation missed at
+    their corners."""
     split = band.stride // stride
-    inner = torch.tensor(list(itertools.product(range(split + 1), repeat=3)))  # the children's corners in a parent
+    # the children's corners in a parent
+    inner = torch.tensor(list(itertools.product(range(split + 1), repeat=3)))
     children = torch.tensor(list(itertools.product(range(split), repeat=3)))
-    rows = ((children[:, None] + CORNERS) @ torch.tensor([(split + 1) ** 2, split + 1, 1])).to(grid.device)  # of `inner`
+    # of `inner`
+    rows = ((children[:, None] + CORNERS) @ torch.tensor([(split + 1) ** 2, split + 1, 1])).to(grid.device)
     share = inner / split
     weights = torch.where(CORNERS.bool()[:, None], share, 1 - share).prod(-1).to(grid.device)  # [8, inner]
 
@@ -206,7 +236,15 @@ def _refined(grid: Grid, band: Band, stride: int) -> Band:
     parent, which = parent[order], which[order]
     keys = _vertices(cells, side)
     corners = torch.searchsorted(keys, _corner_keys(cells, side))
-    finer = Band(side, stride, cells, corners, torch.zeros(len(cells), device=grid.device), keys, torch.empty(len(keys)))
+    finer = Band(
+        side,
+        stride,
+        cells,
+        corners,
+        torch.zeros(len(cells), device=grid.device),
+        keys,
+        torch.empty(len(keys)),
+    )
     at = torch.empty(len(keys), device=grid.device)
     at[corners] = expected[parent[:, None], rows[which]] + grid.level
     index = finer.indices(keys)
@@ -233,7 +271,9 @@ def _grown(grid: Grid, band: Band) -> Band:
                 beyond.append(band.cells[crossed] + (2 * end - 1) * band.side ** (2 - axis))
                 error.append(band.error[crossed])
         cells, which = torch.unique(torch.cat(beyond), return_inverse=True)
-        of_cells = torch.zeros(len(cells), device=grid.device).scatter_reduce_(0, which, torch.cat(error), "amax")
+        of_cells = torch.zeros(len(cells), device=grid.device).scatter_reduce_(
+            0, which, torch.cat(error), "amax"
+        )
         new = ~_find(band.cells, cells)[1]
         fresh = _add(grid, band, cells[new], of_cells[new])
     return band
@@ -257,7 +297,8 @@ def _add(grid: Grid, band: Band, cells: Int[Tensor, "K"], error: Float[Tensor, "
 
 
 def _vertices(cells: Int[Tensor, "C"], side: int) -> Int[Tensor, "V"]:
-    """The keys of all corners of cells, ascending. Axis by axis: an eighth of the memory of sorting them all."""
+    """The keys of all corners of cells, ascending. Axis by axis: an eighth of the memory of sorting them
+    all."""
     for step in (1, side, side**2):
         cells = torch.unique(torch.cat((cells, cells + step)))
     return cells

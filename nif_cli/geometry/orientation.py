@@ -27,12 +27,13 @@ def disagreeing_edges(faces: Int[np.ndarray, "F 3"]) -> int:
 def turned_outwards(
     vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]
 ) -> tuple[Int[np.ndarray, "F 3"], list[str]]:
-    """The faces, each in its place, turned so that neighbours agree and no region is enclosed the wrong way round, and
-    what was done, in words (nothing: `faces` is what was given).
+    """The faces, each in its place, turned so that neighbours agree and no region is enclosed the wrong way
+    round, and what was done, in words (nothing: `faces` is what was given).
 
-    A patch is what hangs together over edges of two faces. A closed patch in the open must enclose a positive volume, and
-    one within others must not bring their winding number below zero; with a patch turn all that lie in it, so a cavity
-    stays one. An open patch is turned if it encloses more space (winding number) inwards than outwards.
+    A patch is what hangs together over edges of two faces. A closed patch in the open must enclose a positive
+    volume, and one within others must not bring their winding number below zero; with a patch turn all that
+    lie in it, so a cavity stays one. An open patch is turned if it encloses more space (winding number)
+    inwards than outwards.
     """
     given = np.ascontiguousarray(faces, np.int64)
     patch, flipped = _patches(given)
@@ -55,8 +56,9 @@ def turned_outwards(
 
 
 def _patches(faces: Int[np.ndarray, "F 3"]) -> tuple[Int[np.ndarray, "F"], Bool[np.ndarray, "F"]]:
-    """The patch of each face, and which faces are to be flipped for neighbours to agree (none of a patch that has only one
-    side). Linear in the faces: igl's bfs_orient takes the square of those at one edge, 25 GB for 30,000."""
+    """The patch of each face, and which faces are to be flipped for neighbours to agree (none of a patch that
+    has only one side). Linear in the faces: igl's bfs_orient takes the square of those at one edge, 25 GB for
+    30,000."""
     count = len(faces)
     edges = faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2)
     forward = edges[:, 0] < edges[:, 1]
@@ -70,7 +72,9 @@ def _patches(faces: Int[np.ndarray, "F 3"]) -> tuple[Int[np.ndarray, "F"], Bool[
     # every face twice, as it is and flipped: what hangs together may stand side by side
     rows = np.concatenate((one, one + count))
     columns = np.concatenate((other + count * disagree, other + count * ~disagree))
-    _, side = connected_components(coo_array((np.ones(len(rows), bool), (rows, columns)), (2 * count, 2 * count)), directed=False)
+    _, side = connected_components(
+        coo_array((np.ones(len(rows), bool), (rows, columns)), (2 * count, 2 * count)), directed=False
+    )
     low = np.minimum(side[:count], side[count:])
     _, patch = np.unique(low, return_inverse=True)
     return patch.reshape(-1).astype(np.int64), side[:count] != low
@@ -109,7 +113,9 @@ def _inside_out(
         bigger = by_size[:n]
         holds = bigger[((low[bigger] <= low[i]) & (high[bigger] >= high[i])).all(1)]
         probes = centred[parts[i][:: max(1, len(parts[i]) // 7), 0]]
-        around[i] = [j for j in holds.tolist() if np.median(np.abs(_winding(centred, parts[j], probes))) > 0.5]
+        around[i] = [
+            j for j in holds.tolist() if np.median(np.abs(_winding(centred, parts[j], probes))) > 0.5
+        ]
     for i in by_size.tolist():  # from the outermost inwards
         sign = np.where(volume > 0, 1, -1) * np.where(wrong, -1, 1)
         outer = sum(int(sign[j]) for j in around[i])

@@ -1,5 +1,6 @@
-"""Painted shapes of the plane as one region: fills and widened strokes, later ones over earlier ones, dark inside and light
-outside. The boolean operations are those of Clipper2 (through manifold3d), on a grid of 1e-8 of the drawing's size."""
+"""Painted shapes of the plane as one region: fills and widened strokes, later ones over earlier ones, dark
+inside and light outside. The boolean operations are those of Clipper2 (through manifold3d), on a grid of 1e-8
+of the drawing's size."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from tqdm import tqdm
 
 from nif_cli.geometry.curves import Curves, segments_of
 
-TOLERANCE = 2e-6  # how far a chord may be from its curve, of the drawing's size; up to 100 times that where it has very many
+# how far a chord may be from its curve, of the drawing's size; up to 100 times that where it has very many
+TOLERANCE = 2e-6
 MOST_CHORDS = 2_000_000
 MOST_WIDENED = 100_000
 MOST_CROSSINGS = 5e6
@@ -39,8 +41,9 @@ class Stroke:
 
 @dataclass
 class Layer:
-    """A shape in its own coordinates: its subpaths as cubics, whether each is closed, and the [2, 3] matrix to the drawing.
-    Where `stroke` is None its inside is painted (by `rule`), otherwise the widened line; within all `clips`."""
+    """A shape in its own coordinates: its subpaths as cubics, whether each is closed, and the [2, 3] matrix
+    to the drawing. Where `stroke` is None its inside is painted (by `rule`), otherwise the widened line;
+    within all `clips`."""
 
     subpaths: Sequence[Float[np.ndarray, "_ 4 2"]]
     closed: Sequence[bool]
@@ -52,8 +55,8 @@ class Layer:
 
 
 def painted(layers: Sequence[Layer]) -> Curves:
-    """The boundary of what is dark in the end, free of crossings: outer curves one way round, holes the other. Empty if
-    nothing is dark. TooMuch where the work has no bound."""
+    """The boundary of what is dark in the end, free of crossings: outer curves one way round, holes the
+    other. Empty if nothing is dark. TooMuch where the work has no bound."""
     corners = [_moved(c, layer.matrix).reshape(-1, 2) for layer in layers for c in layer.subpaths]
     if not corners:
         return []
@@ -67,14 +70,18 @@ def painted(layers: Sequence[Layer]) -> Curves:
     fine = sum(_chords(c, layer, canvas.tolerance(layer)) for layer in layers for c in layer.subpaths)
     canvas.coarser = float(np.clip((4 * fine / MOST_CHORDS) ** 2, 1, 100))
     everything = [(layer, canvas.contours(layer)) for layer in layers]
-    clips = {id(clip): [(part, canvas.contours(part)) for part in clip] for layer in layers for clip in layer.clips}
+    clips = {
+        id(clip): [(part, canvas.contours(part)) for part in clip] for layer in layers for clip in layer.clips
+    }
     drawn = [*everything, *itertools.chain(*clips.values())]
     canvas.check([c for _, contours in drawn for c in contours])
     canvas.lie_down(drawn)
     for key, parts in clips.items():
         canvas.clips[key] = _union([canvas.region(part, contours) for part, contours in parts])
     bar = tqdm(everything, desc="shapes", leave=False, disable=None, delay=1)
-    found = _over([canvas.region(layer, contours) for layer, contours in bar], [layer.dark for layer in layers])
+    found = _over(
+        [canvas.region(layer, contours) for layer, contours in bar], [layer.dark for layer in layers]
+    )
     polygons = [np.asarray(c) for c in found.to_polygons()]
     return [c for c in map(canvas.completeness, filter(_is_seen, polygons)) if len(c) >= 3]
 
@@ -116,7 +123,10 @@ class _Canvas:
             ]
             self.chords += sum(map(len, lines))
         if self.chords > MOST_CHORDS:
-            raise TooMuch(f"more than {MOST_CHORDS:,} chords are needed to follow its curves to {TOLERANCE:g} of its size")
+            raise TooMuch(
+                f"more than {MOST_CHORDS:,} chords are needed to follow its curves to {TOLERANCE:g} of its "
+                "size"
+            )
         return [(_moved(line, layer.matrix) - self.low) * self.factor for line in lines if len(line) > 1]
 
     def check(self, contours: Sequence[np.ndarray]) -> None:
@@ -128,12 +138,17 @@ class _Canvas:
         chosen = rng.choice(len(a), max(1, min(len(a), 2000, 10_000_000 // len(a))), replace=False)
         crossings = sum(_crossings(a[i], b[i], a, b) for i in chosen) / len(chosen) * len(a) / 2
         if crossings > MOST_CROSSINGS:
-            raise TooMuch(f"its lines cross one another about {crossings:,.0f} times; at most {MOST_CROSSINGS:,.0f}")
+            raise TooMuch(
+                f"its lines cross one another about {crossings:,.0f} times; at most {MOST_CROSSINGS:,.0f}"
+            )
 
     def lie_down(self, everything: Sequence[tuple[Layer, list[np.ndarray]]]) -> None:
         """Turns the plane so that a sweep meets few edges at a time. TooMuch if there is no such way."""
         work = np.zeros(4)
-        turns = [np.array([[c, -s], [s, c]]) for c, s in ((1, 0), (0, 1), (0.5**0.5, 0.5**0.5), (-(0.5**0.5), 0.5**0.5))]
+        turns = [
+            np.array([[c, -s], [s, c]])
+            for c, s in ((1, 0), (0, 1), (0.5**0.5, 0.5**0.5), (-(0.5**0.5), 0.5**0.5))
+        ]
         for layer, contours in everything:
             if layer.stroke is None and sum(map(len, contours)) > 5000:
                 a, b = segments_of(contours)
@@ -149,7 +164,9 @@ class _Canvas:
     def region(self, layer: Layer, contours: Sequence[np.ndarray]) -> CrossSection:
         turned = [c @ self.turn.T for c in contours]
         if layer.stroke is not None:  # many pieces that lie upon their neighbours
-            found = _union([CrossSection(turned[i : i + 256], FillRule.NonZero) for i in range(0, len(turned), 256)])
+            found = _union(
+                [CrossSection(turned[i : i + 256], FillRule.NonZero) for i in range(0, len(turned), 256)]
+            )
         else:
             found = CrossSection(turned, FillRule.EvenOdd if layer.rule == "evenodd" else FillRule.NonZero)
         for clip in layer.clips:
@@ -170,8 +187,9 @@ def _union(parts: Sequence[CrossSection]) -> CrossSection:
 
 
 def _over(regions: Sequence[CrossSection], dark: Sequence[bool]) -> CrossSection:
-    """What is dark after painting all in turn. A pair (dark, light) says what a stretch of layers does to those below;
-    stretches that follow each other are joined two by two, so that none is cut by all the others."""
+    """What is dark after painting all in turn. A pair (dark, light) says what a stretch of layers does to
+    those below; stretches that follow each other are joined two by two, so that none is cut by all the
+    others."""
     stretches: list[tuple[CrossSection, CrossSection]] = []
     begin = 0
     for k in range(1, len(regions) + 1):
@@ -188,12 +206,16 @@ def _over(regions: Sequence[CrossSection], dark: Sequence[bool]) -> CrossSection
     return stretches[0][0] if stretches else CrossSection()
 
 
-def flattened(cubics: Float[np.ndarray, "N 4 2"], tolerance: float, most: int = MOST_CHORDS) -> Float[np.ndarray, "M 2"]:
-    """Points along segments that follow one another, the last end included: as many chords to each as keep within
-    `tolerance` of it (an eighth of the second derivative times the step squared)."""
+def flattened(
+    cubics: Float[np.ndarray, "N 4 2"], tolerance: float, most: int = MOST_CHORDS
+) -> Float[np.ndarray, "M 2"]:
+    """Points along segments that follow one another, the last end included: as many chords to each as keep
+    within `tolerance` of it (an eighth of the second derivative times the step squared)."""
     count = _count(cubics, tolerance)
     if count.sum() > most:
-        raise TooMuch(f"more than {MOST_CHORDS:,} chords are needed to follow its curves to {TOLERANCE:g} of its size")
+        raise TooMuch(
+            f"more than {MOST_CHORDS:,} chords are needed to follow its curves to {TOLERANCE:g} of its size"
+        )
     which = np.repeat(np.arange(len(cubics)), count)
     t = ((np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count)) / count[which])[:, None]
     p, s = cubics[which], 1 - t
@@ -212,9 +234,11 @@ def _chords(cubics: np.ndarray, layer: Layer, tolerance: float) -> int:
     return int(_count(cubics, tolerance).sum()) * (8 if layer.stroke else 1)
 
 
-def widened(line: Float[np.ndarray, "M 2"], closed: bool, stroke: Stroke, tolerance: float) -> list[Float[np.ndarray, "_ 2"]]:
-    """Polygons, all the same way round, whose union is the line drawn with a pen: a rectangle to each segment, a wedge or
-    disc at each corner, the caps."""
+def widened(
+    line: Float[np.ndarray, "M 2"], closed: bool, stroke: Stroke, tolerance: float
+) -> list[Float[np.ndarray, "_ 2"]]:
+    """Polygons, all the same way round, whose union is the line drawn with a pen: a rectangle to each
+    segment, a wedge or disc at each corner, the caps."""
     half = stroke.width / 2
     steps = max(8, math.ceil(math.pi / math.sqrt(min(1.0, 2 * tolerance / half)))) if half > 0 else 8
     disc = half * np.stack([f(np.arange(steps) * 2 * math.pi / steps) for f in (np.cos, np.sin)], -1)
@@ -239,7 +263,9 @@ def widened(line: Float[np.ndarray, "M 2"], closed: bool, stroke: Stroke, tolera
     cosine = ((first * second).sum(1) / half**2).clip(-1, 1)
     outer = -np.where(turn > 0, 1.0, -1.0)[:, None]
     reach = np.sqrt(2 / (1 + cosine).clip(min=1e-12))  # 1 / cos(half the turn): of the tip, in half widths
-    pointed = (stroke.join not in ("round", "bevel")) & (reach <= stroke.miter) | (reach < 1 + tolerance / half)
+    pointed = (stroke.join not in ("round", "bevel")) & (reach <= stroke.miter) | (
+        reach < 1 + tolerance / half
+    )
     tip = np.where(pointed, reach, 1 / reach)[:, None] * half * _unit(first + second)
     wedges = np.stack((at, at + outer * first, at + outer * tip, at + outer * second), 1)
     discs = (stroke.join == "round") & ((reach >= 1 + tolerance / half) | (cosine < 0))
@@ -274,6 +300,8 @@ def _crossings(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> in
     """How many of the segments c -> d the segment a -> b crosses."""
 
     def side(p: np.ndarray, q: np.ndarray, r: np.ndarray) -> np.ndarray:
-        return (q[..., 0] - p[..., 0]) * (r[..., 1] - p[..., 1]) - (q[..., 1] - p[..., 1]) * (r[..., 0] - p[..., 0])
+        return (q[..., 0] - p[..., 0]) * (r[..., 1] - p[..., 1]) - (q[..., 1] - p[..., 1]) * (
+            r[..., 0] - p[..., 0]
+        )
 
     return int(((side(a, b, c) * side(a, b, d) < 0) & (side(c, d, a) * side(c, d, b) < 0)).sum())

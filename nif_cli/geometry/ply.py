@@ -1,4 +1,5 @@
-"""PLY files (Turk 1994), in text and binary: faces of any number of corners, triangle strips, properties of any kind."""
+"""PLY files (Turk 1994), in text and binary: faces of any number of corners, triangle strips, properties of
+any kind."""
 
 from __future__ import annotations
 
@@ -12,15 +13,33 @@ from nif_cli import NifError
 from nif_cli.geometry.polygons import Polygons
 from nif_cli.untrusted import shown
 
-KINDS = {"char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4", "float": "f4", "double": "f8"}
-KINDS |= {"int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2", "int32": "i4", "uint32": "u4", "float32": "f4"}
+KINDS = {
+    "char": "i1",
+    "uchar": "u1",
+    "short": "i2",
+    "ushort": "u2",
+    "int": "i4",
+    "uint": "u4",
+    "float": "f4",
+    "double": "f8",
+}
+KINDS |= {
+    "int8": "i1",
+    "uint8": "u1",
+    "int16": "i2",
+    "uint16": "u2",
+    "int32": "i4",
+    "uint32": "u4",
+    "float32": "f4",
+}
 KINDS |= {"float64": "f8", "int64": "i8", "uint64": "u8"}
 ORDERS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
 
 
 @dataclass
 class Element:
-    """One kind of thing in the file: its properties, each a name, the type of its values, and of its length if a list."""
+    """One kind of thing in the file: its properties, each a name, the type of its values, and of its length
+    if a list."""
 
     name: str
     count: int
@@ -43,7 +62,9 @@ def read_ply(path: Path, data: bytes) -> Polygons:
     for name in ("tristrips", "trifans"):
         if lists := _lists(tables.get(name, {})):
             rows = np.split(lists[0], np.cumsum(lists[1])[:-1])
-            cut = np.concatenate([strip_triangles(piece, name == "trifans") for row in rows for piece in _pieces(row)] or [[]])
+            cut = np.concatenate(
+                [strip_triangles(piece, name == "trifans") for row in rows for piece in _pieces(row)] or [[]]
+            )
             parts.append((cut.reshape(-1).astype(np.int64), np.full(cut.size // 3, 3)))
     corners, sizes = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     return Polygons(positions, corners, sizes, single=order != "" and {kinds[a] for a in "xyz"} == {"f4"})
@@ -79,7 +100,8 @@ def read_header(path: Path, data: bytes) -> tuple[str, list[Element], int]:
 
 
 def strip_triangles(strip: np.ndarray, fan: bool = False) -> np.ndarray:
-    """[T, 3] triangles of one strip (every second one turned, so that all face the same way) or fan of corners."""
+    """[T, 3] triangles of one strip (every second one turned, so that all face the same way) or fan of
+    corners."""
     strip = np.asarray(strip, np.int64)
     if len(strip) < 3:
         return np.empty((0, 3), np.int64)
@@ -109,9 +131,14 @@ class _Binary:
 
     def element(self, e: Element) -> dict[str, Any]:
         """Each property's values [N]; of a list all values in a row and the length of each."""
-        types = [(name, self.order + kind, None if n is None else self.order + n) for name, kind, n in e.properties]
+        types = [
+            (name, self.order + kind, None if n is None else self.order + n) for name, kind, n in e.properties
+        ]
         if not types or e.count == 0:
-            return {name: np.empty(0) if n is None else (np.empty(0, np.int64), np.empty(0, np.int64)) for name, _, n in types}
+            return {
+                name: np.empty(0) if n is None else (np.empty(0, np.int64), np.empty(0, np.int64))
+                for name, _, n in types
+            }
         lengths = self._first(types)
         fields: list[tuple] = []
         for i, (_, kind, n) in enumerate(types):
@@ -127,7 +154,9 @@ class _Binary:
                 }
         elif not any(n for _, _, n in types):
             there = max(0, len(self.data) - self.at) // record.itemsize
-            raise NifError(f"{self.path}: truncated: {e.count:,} of '{shown(e.name)}' are announced, {there:,} are there")
+            raise NifError(
+                f"{self.path}: truncated: {e.count:,} of '{shown(e.name)}' are announced, {there:,} are there"
+            )
         return self._one_by_one(e, types)
 
     def _first(self, types: list[tuple[str, str, str | None]]) -> list[int]:
@@ -136,7 +165,11 @@ class _Binary:
         for _, kind, n in types:
             length = 1
             if n:
-                length = int(np.frombuffer(self.data, n, 1, at)[0]) if at + np.dtype(n).itemsize <= len(self.data) else 0
+                length = (
+                    int(np.frombuffer(self.data, n, 1, at)[0])
+                    if at + np.dtype(n).itemsize <= len(self.data)
+                    else 0
+                )
                 at += np.dtype(n).itemsize
             length = length if 0 <= length <= len(self.data) else 0
             lengths.append(length)
@@ -166,7 +199,9 @@ class _Binary:
         }
 
     def _ends(self, e: Element, row: int) -> None:
-        raise NifError(f"{self.path}: truncated: {e.count:,} of '{shown(e.name)}' are announced, it ends after {row:,}")
+        raise NifError(
+            f"{self.path}: truncated: {e.count:,} of '{shown(e.name)}' are announced, it ends after {row:,}"
+        )
 
 
 class _Text:
@@ -179,8 +214,15 @@ class _Text:
         if not any(n for _, _, n in e.properties):
             there = (len(words) - self.at) // width if width else e.count
             if there < e.count:
-                raise NifError(f"{self.path}: truncated: {e.count:,} of '{shown(e.name)}' are announced, {there:,} are there")
-            table = np.array(words[self.at : self.at + e.count * width]).astype(np.float64).reshape(e.count, width)
+                raise NifError(
+                    f"{self.path}: truncated: {e.count:,} of '{shown(e.name)}' are announced, {there:,} "
+                    "are there"
+                )
+            table = (
+                np.array(words[self.at : self.at + e.count * width])
+                .astype(np.float64)
+                .reshape(e.count, width)
+            )
             self.at += e.count * width
             return {name: table[:, i] for i, (name, _, _) in enumerate(e.properties)}
         values: list[list[float]] = [[] for _ in e.properties]
@@ -193,7 +235,8 @@ class _Text:
                     self.at += 1
                 if length < 0 or self.at + length > len(words) or (self.at >= len(words) and n is None):
                     raise NifError(
-                        f"{self.path}: truncated: {e.count:,} of '{shown(e.name)}' are announced, it ends after {row:,}"
+                        f"{self.path}: truncated: {e.count:,} of '{shown(e.name)}' are announced, it ends "
+                        f"after {row:,}"
                     )
                 values[i] += map(float, words[self.at : self.at + length])
                 lengths[i].append(length)

@@ -18,8 +18,9 @@ FLAT = 1e-3  # of a polygon's size: what lies further from its best plane is sai
 
 @dataclass
 class Polygons:
-    """What a file holds: vertices, the corners of all faces in a row, and how many each face has. `single`: positions
-    are float32. `places` says where in the file a face stands, for messages; `notes` what is to be said of the reading."""
+    """What a file holds: vertices, the corners of all faces in a row, and how many each face has. `single`:
+    positions are float32. `places` says where in the file a face stands, for messages; `notes` what is to be
+    said of the reading."""
 
     vertices: Float[np.ndarray, "V 3"]
     corners: Int[np.ndarray, "C"]
@@ -30,9 +31,10 @@ class Polygons:
 
 
 def triangles(given: Polygons, path: Path) -> Int[np.ndarray, "T 3"]:
-    """The faces as triangles, each polygon covered by triangles inside itself, wound as it is. Convex ones are fans,
-    others are clipped in their best plane; every corner is kept, so that neighbours still meet edge to edge. NifError for
-    corners that are no vertices of the file. Polygons that are not flat are said in `notes`."""
+    """The faces as triangles, each polygon covered by triangles inside itself, wound as it is. Convex ones
+    are fans, others are clipped in their best plane; every corner is kept, so that neighbours still meet edge
+    to edge. NifError for corners that are no vertices of the file. Polygons that are not flat are said in
+    `notes`."""
     sizes, corners = np.asarray(given.sizes, np.int64), np.asarray(given.corners, np.int64)
     starts = np.concatenate(([0], np.cumsum(sizes)[:-1])) if len(sizes) else np.zeros(0, np.int64)
     count = len(given.vertices)
@@ -42,7 +44,8 @@ def triangles(given: Polygons, path: Path) -> Int[np.ndarray, "T 3"]:
         place = f" (line {given.places[face]})" if given.places else ""
         more = f"; {len(wrong):,} such corners in all" if len(wrong) > 1 else ""
         raise NifError(
-            f"{path}: face {face + 1}{place} names vertex {corners[wrong[0]]}, and there are {count} (0 to {count - 1}){more}"
+            f"{path}: face {face + 1}{place} names vertex {corners[wrong[0]]}, and there are {count} (0 to "
+            f"{count - 1}){more}"
         )
     parts, order = [], []
     bent, crossed = 0, 0
@@ -66,8 +69,11 @@ def triangles(given: Polygons, path: Path) -> Int[np.ndarray, "T 3"]:
     return np.concatenate(parts)[np.argsort(np.concatenate(order), kind="stable")]
 
 
-def _cover(vertices: np.ndarray, loops: Int[np.ndarray, "P N"], path: Path) -> tuple[Int[np.ndarray, "P T 3"], int, int]:
-    """Triangles of polygons of N corners each, how many polygons are not flat, and how many cross themselves."""
+def _cover(
+    vertices: np.ndarray, loops: Int[np.ndarray, "P N"], path: Path
+) -> tuple[Int[np.ndarray, "P T 3"], int, int]:
+    """Triangles of polygons of N corners each, how many polygons are not flat, and how many cross
+    themselves."""
     n = loops.shape[1]
     fan = np.stack([np.zeros(n - 2, np.int64), np.arange(1, n - 1), np.arange(2, n)], 1)  # [N - 2, 3]
     made = np.empty((len(loops), n - 2, 3), np.int64)
@@ -91,8 +97,8 @@ def _cover(vertices: np.ndarray, loops: Int[np.ndarray, "P N"], path: Path) -> t
             work += n**2
             if n > MOST_CORNERS or work > MOST_WORK:
                 raise NifError(
-                    f"{path}: polygons of {n:,} corners that are not convex: more than can be cut into triangles here "
-                    f"(at most {MOST_CORNERS:,} corners each); triangulate the mesh first"
+                    f"{path}: polygons of {n:,} corners that are not convex: more than can be cut into "
+                    f"triangles here (at most {MOST_CORNERS:,} corners each); triangulate the mesh first"
                 )
             x = np.eye(3)[np.abs(normal[row]).argmin()]
             x = np.cross(x, normal[row])

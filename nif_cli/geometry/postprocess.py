@@ -1,4 +1,5 @@
-"""What is done to an extracted mesh: its largest part, fewer faces, vertices exactly on the surface, the field's normals."""
+"""What is done to an extracted mesh: its largest part, fewer faces, vertices exactly on the surface, the
+field's normals."""
 
 from __future__ import annotations
 
@@ -16,7 +17,9 @@ from nif_cli.field import Field, Signal, evaluate, gradient, value_and_gradient
 def largest_part(mesh: trimesh.Trimesh) -> tuple[trimesh.Trimesh, int]:
     """The connected part with the largest area, and how many parts there were."""
     n, (a, b, c) = len(mesh.vertices), np.asarray(mesh.faces).T
-    edges = coo_array((np.ones(2 * len(a), bool), (np.concatenate((a, b)), np.concatenate((b, c)))), shape=(n, n))
+    edges = coo_array(
+        (np.ones(2 * len(a), bool), (np.concatenate((a, b)), np.concatenate((b, c)))), shape=(n, n)
+    )
     label = connected_components(edges, directed=False)[1][a]
     area = np.bincount(label, np.asarray(mesh.area_faces))
     kept = np.asarray(mesh.faces)[label == area.argmax()]
@@ -25,8 +28,8 @@ def largest_part(mesh: trimesh.Trimesh) -> tuple[trimesh.Trimesh, int]:
 
 
 def simplified(mesh: trimesh.Trimesh, faces: int) -> trimesh.Trimesh:
-    """At most about `faces` triangles, by collapsing edges in the order of quadric errors (Garland and Heckbert 1997); a
-    closed mesh stays closed, parts stay parts."""
+    """At most about `faces` triangles, by collapsing edges in the order of quadric errors (Garland and
+    Heckbert 1997); a closed mesh stays closed, parts stay parts."""
     if len(mesh.faces) <= faces:
         return mesh
     vertices = np.asfortranarray(mesh.vertices, np.float64)
@@ -43,9 +46,9 @@ def refined(
     level: float | None = None,
     device: torch.device | str = "cpu",
 ) -> Float[np.ndarray, "V 3"]:
-    """Vertices pulled onto the level set by Newton steps along the gradient; a step is taken where it brings the value closer
-    to the level, and leads no vertex farther than `reach` from where it was. Vertices on the bounds stay there: what closes
-    the surface is no part of the level set."""
+    """Vertices pulled onto the level set by Newton steps along the gradient; a step is taken where it brings
+    the value closer to the level, and leads no vertex farther than `reach` from where it was. Vertices on the
+    bounds stay there: what closes the surface is no part of the level set."""
     level = field.level if level is None else level
     start = torch.from_numpy(np.asarray(vertices, np.float32)).to(device)
     low, high = field.bounds.to(start)
@@ -65,7 +68,8 @@ def refined(
 def field_normals(
     field: Field, vertices: Float[np.ndarray, "V 3"], device: torch.device | str = "cpu"
 ) -> Float[np.ndarray, "V 3"]:
-    """Unit normals at vertices in normalised space, outwards: against the gradient (larger is more inside)."""
+    """Unit normals at vertices in normalised space, outwards: against the gradient (larger is more
+    inside)."""
     slope = gradient(field, torch.from_numpy(np.asarray(vertices, np.float32)).to(device))
     return -torch.nn.functional.normalize(slope.double(), dim=1).cpu().numpy()
 

@@ -1,8 +1,9 @@
-"""Meshes out of files of OBJ, OFF, PLY and STL, as people have them: polygons of any size, relative indices, strips, old
-line ends, names in any encoding. What is broken is refused with the place; nothing is guessed.
+"""Meshes out of files of OBJ, OFF, PLY and STL, as people have them: polygons of any size, relative indices,
+strips, old line ends, names in any encoding. What is broken is refused with the place; nothing is guessed.
 
-Written here because the libraries tried on such files (trimesh 4, meshio 5) fan concave polygons, take index -1 or 0 for
-another vertex, fill what is missing with zeros, or stop at bytes that are not UTF-8. Only bytes are read, never decoded.
+Written here because the libraries tried on such files (trimesh 4, meshio 5) fan concave polygons, take index
+-1 or 0 for another vertex, fill what is missing with zeros, or stop at bytes that are not UTF-8. Only bytes
+are read, never decoded.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from nif_cli.geometry.ply import read_ply
 from nif_cli.geometry.polygons import Polygons
 from nif_cli.untrusted import reading, regular, shown
 
-ORIGIN = re.compile(rb"origin (\S+) (\S+) (\S+)")  # in the head of an STL that nif wrote: add it to every vertex
+# in the head of an STL that nif wrote: add it to every vertex
+ORIGIN = re.compile(rb"origin (\S+) (\S+) (\S+)")
 
 
 def read_polygons(path: Path) -> Polygons:
@@ -62,24 +64,35 @@ def _obj(path: Path, data: bytes) -> Polygons:
             count = len(vertices) // 3
             loop = [int(word.partition(b"/")[0]) for word in words[1:]]
         except ValueError as error:
-            raise NifError(f"{path}: line {number}: '{_show(line)}' is no {'vertex' if words[0] == b'v' else 'face'}") from error
+            raise NifError(
+                f"{path}: line {number}: '{_show(line)}' is no {'vertex' if words[0] == b'v' else 'face'}"
+            ) from error
         if 0 in loop:
-            raise NifError(f"{path}: line {number}: a face names vertex 0; OBJ counts from 1 (is the file 0-based?)")
+            raise NifError(
+                f"{path}: line {number}: a face names vertex 0; OBJ counts from 1 (is the file 0-based?)"
+            )
         if min(loop, default=1) < -count:
-            raise NifError(f"{path}: line {number}: a face names vertex {min(loop)}, and {count} stand before it")
+            raise NifError(
+                f"{path}: line {number}: a face names vertex {min(loop)}, and {count} stand before it"
+            )
         corners += [i - 1 if i > 0 else count + i for i in loop]
         sizes.append(len(loop))
         places.append(number)
     table, found = np.array(vertices, np.float64).reshape(-1, 3), np.array(corners, np.int64)
     if len(found) and found.max() >= len(table):
         face = int(np.searchsorted(np.cumsum(sizes), int((found >= len(table)).argmax()), side="right"))
-        raise NifError(f"{path}: line {places[face]}: a face names vertex {found.max() + 1}, and the file has {len(table)}")
+        raise NifError(
+            f"{path}: line {places[face]}: a face names vertex {found.max() + 1}, and the file has "
+            f"{len(table)}"
+        )
     return Polygons(table, found, np.array(sizes, np.int64), places=places)
 
 
 def _off(path: Path, data: bytes) -> Polygons:
     """OFF in text, with colours, normals and so on behind the positions."""
-    rows = [(n, words) for n, line in enumerate(_lines(data), 1) if (words := line.partition(b"#")[0].split())]
+    rows = [
+        (n, words) for n, line in enumerate(_lines(data), 1) if (words := line.partition(b"#")[0].split())
+    ]
     if rows and re.fullmatch(rb"(ST)?C?N?4?n?OFF", rows[0][1][0], re.IGNORECASE):
         name = rows[0][1].pop(0)
         if name[-4:-3] in (b"4", b"n"):
@@ -100,7 +113,9 @@ def _off(path: Path, data: bytes) -> Polygons:
     rows = rows[1:]
     if len(rows) < count + faces:
         there = f"{len(rows):,} vertices" if len(rows) < count else f"{len(rows) - count:,} faces"
-        raise NifError(f"{path}: truncated: {count:,} vertices and {faces:,} faces are announced, it ends after {there}")
+        raise NifError(
+            f"{path}: truncated: {count:,} vertices and {faces:,} faces are announced, it ends after {there}"
+        )
     vertices, corners, sizes, places = [], [], [], []
     for number, words in rows[: count + faces]:
         try:
@@ -130,7 +145,9 @@ def _stl(path: Path, data: bytes) -> Polygons:
         return _stl_text(path, data)
     if len(data) < 84 or len(data) < 84 + 50 * announced:
         there = max(0, len(data) - 84) // 50
-        raise NifError(f"{path}: truncated, or no STL file: {announced:,} triangles are announced, {there:,} are there")
+        raise NifError(
+            f"{path}: truncated, or no STL file: {announced:,} triangles are announced, {there:,} are there"
+        )
     record = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
     vertices = np.frombuffer(data, record, announced, 84)["corners"].reshape(-1, 3).astype(np.float64)
     origin = ORIGIN.search(data[:80])
@@ -170,4 +187,9 @@ def _show(line: bytes) -> str:
     return shown(line.decode("latin-1").strip(), 40)
 
 
-_BYTES: dict[str, Callable[[Path, bytes], Polygons]] = {".obj": _obj, ".off": _off, ".stl": _stl, ".ply": read_ply}
+_BYTES: dict[str, Callable[[Path, bytes], Polygons]] = {
+    ".obj": _obj,
+    ".off": _off,
+    ".stl": _stl,
+    ".ply": read_ply,
+}

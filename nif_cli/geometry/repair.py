@@ -1,4 +1,5 @@
-"""Making a volume of a mesh that encloses none as it stands: doubled faces, holes, parts that face the wrong way."""
+"""Making a volume of a mesh that encloses none as it stands: doubled faces, holes, parts that face the wrong
+way."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ BLOCK = 4  # grid points along a side of what is decided at once far from the su
 def oriented(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
     """Each face once, neighbours facing the same way, closed patches facing outwards.
 
-    ShapeNet ships every face in both directions: its winding number is 0 everywhere until one of each pair is dropped.
+    ShapeNet ships every face in both directions: its winding number is 0 everywhere until one of each pair is
+    dropped.
     """
     faces = np.asarray(mesh.faces, np.int64)
     _, first = np.unique(np.sort(faces, 1), axis=0, return_index=True)
@@ -73,12 +75,12 @@ def boundary_loops(faces: Int[np.ndarray, "F 3"]) -> list[Int[np.ndarray, "L"]]:
 
 
 def solid(mesh: trimesh.Trimesh, resolution: int = 256) -> trimesh.Trimesh:
-    """A closed solid, extracted again from the level set of distance and winding number, with `resolution` cells along
-    the longest side.
+    """A closed solid, extracted again from the level set of distance and winding number, with `resolution`
+    cells along the longest side.
 
-    Inside is where the winding number of the oriented mesh exceeds 1/2, what lies within 0.75 cells of the surface (so
-    that sheets survive: everything else grows by as much), and every cavity that the outside does not reach.
-    Raises NifError when nothing is left.
+    Inside is where the winding number of the oriented mesh exceeds 1/2, what lies within 0.75 cells of the
+    surface (so that sheets survive: everything else grows by as much), and every cavity that the outside does
+    not reach. Raises NifError when nothing is left.
     """
     if resolution < 16:
         raise NifError(f"solid_resolution={resolution}: at least 16 cells (128 or 256 is usual)")
@@ -92,11 +94,14 @@ def solid(mesh: trimesh.Trimesh, resolution: int = 256) -> trimesh.Trimesh:
     coarse = np.stack(np.meshgrid(*[np.arange(n) for n in blocks], indexing="ij"), -1).reshape(-1, 3)
     centres = low + (coarse * BLOCK + (BLOCK - 1) / 2) * cell
     distance = query.distance(centres).reshape(blocks)
-    inside = (np.abs(query.winding_number(centres)) > 0.5).reshape(blocks)  # -1: inside an open part that is inside out
+    # -1: inside an open part that is inside out
+    inside = (np.abs(query.winding_number(centres)) > 0.5).reshape(blocks)
     # exact where the surface may pass, and where the sign changes without one: the mouth of a hole
     reach = (0.87 * (BLOCK - 1) + 2) * cell
     box = np.ones((3, 3, 3), bool)
-    mouth = ndimage.binary_dilation(inside, box) & ~np.asarray(ndimage.binary_erosion(inside, box, border_value=1), bool)
+    mouth = ndimage.binary_dilation(inside, box) & ~np.asarray(
+        ndimage.binary_erosion(inside, box, border_value=1), bool
+    )
     exact = np.argwhere((distance < reach) | mouth)
     offsets = np.stack(np.meshgrid(*[np.arange(BLOCK)] * 3, indexing="ij"), -1).reshape(1, -1, 3)
     index = (exact[:, None] * BLOCK + offsets).reshape(-1, 3)

@@ -14,7 +14,9 @@ def sample_surface(
 ) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray, "N 3"]]:
     """`count` area-weighted points on the mesh, and the unit normals of their faces (float64)."""
     cumulative = np.cumsum(mesh.area_faces)
-    face = np.searchsorted(cumulative, rng.random(count) * cumulative[-1], side="right").clip(max=len(cumulative) - 1)
+    face = np.searchsorted(cumulative, rng.random(count) * cumulative[-1], side="right").clip(
+        max=len(cumulative) - 1
+    )
     u, v = rng.random((2, count, 1))
     flip = u + v > 1  # the square of (u, v) folded onto the triangle
     u, v = np.where(flip, 1 - u, u), np.where(flip, 1 - v, v)
@@ -25,11 +27,15 @@ def sample_surface(
 
 
 def sample_around(
-    surface: Float[np.ndarray, "M 3"], count: int, spread: Sequence[float], uniform: float, rng: np.random.Generator
+    surface: Float[np.ndarray, "M 3"],
+    count: int,
+    spread: Sequence[float],
+    uniform: float,
+    rng: np.random.Generator,
 ) -> Float[np.ndarray, "N 3"]:
-    """Where distances are taken: `uniform` of the `count` points in the cube [-1, 1]^3, where meshes are extracted, the
-    rest near `surface`, in equal parts displaced by normal noise of each standard deviation in `spread` (DeepSDF:
-    variances 0.005 and 0.0005, 6 % uniform)."""
+    """Where distances are taken: `uniform` of the `count` points in the cube [-1, 1]^3, where meshes are
+    extracted, the rest near `surface`, in equal parts displaced by normal noise of each standard deviation in
+    `spread` (DeepSDF: variances 0.005 and 0.0005, 6 % uniform)."""
     anywhere = round(uniform * count)
     near = surface[rng.integers(len(surface), size=count - anywhere)]
     sigma = np.asarray(spread)[np.arange(len(near)) % len(spread)][:, None]

@@ -12,7 +12,8 @@ BALL_RADIUS = 1 / 1.03  # the farthest vertex of a normalised shape (DeepSDF's p
 
 @dataclass(frozen=True)
 class Transform:
-    """From a user's units to normalised space: normalised = (p + offset) * scale (DeepSDF's NormalizationParameters)."""
+    """From a user's units to normalised space: normalised = (p + offset) * scale (DeepSDF's
+    NormalizationParameters)."""
 
     offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
     scale: float = 1.0
@@ -35,7 +36,8 @@ class Transform:
 
 
 def unit_ball(vertices: Float[np.ndarray, "V 3"]) -> Transform:
-    """The transform that centres the bounding box and brings the farthest vertex to radius 1/1.03 (DeepSDF)."""
+    """The transform that centres the bounding box and brings the farthest vertex to radius 1/1.03
+    (DeepSDF)."""
     centre = (vertices.min(0) + vertices.max(0)) / 2
     radius = float(np.linalg.norm(vertices - centre, axis=1).max())
     x, y, z = (float(-c) for c in centre)

@@ -1,4 +1,5 @@
-"""Triangle meshes into files, so that other readers find them where they are: to 1e-7 of their size, wherever they lie."""
+"""Triangle meshes into files, so that other readers find them where they are: to 1e-7 of their size, wherever
+they lie."""
 
 from __future__ import annotations
 
@@ -20,12 +21,12 @@ def rounding(mesh: trimesh.Trimesh) -> float:
 
 
 def mesh_bytes(mesh: trimesh.Trimesh, format: str) -> bytes:
-    """The mesh in a file format of WRITABLE (ply is binary), as bytes to be written in one go. Vertex colours, sRGB here,
-    are linear in glb, as its specification says.
+    """The mesh in a file format of WRITABLE (ply is binary), as bytes to be written in one go. Vertex
+    colours, sRGB here, are linear in glb, as its specification says.
 
-    Far from the origin, where float32 would round more than 1e-7 of the size, ply holds doubles, obj and off all digits,
-    glb a node that moves the mesh there. STL knows float32 only: its vertices are written around an origin that its head
-    names (`remark` says so).
+    Far from the origin, where float32 would round more than 1e-7 of the size, ply holds doubles, obj and off
+    all digits, glb a node that moves the mesh there. STL knows float32 only: its vertices are written around
+    an origin that its head names (`remark` says so).
     """
     visual: Any = mesh.visual
     far = len(mesh.vertices) > 0 and rounding(mesh) > TOLERANCE
@@ -41,7 +42,9 @@ def mesh_bytes(mesh: trimesh.Trimesh, format: str) -> bytes:
         linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
         linear[:, 3] = srgb[:, 3]
         colors = (linear * 255 + 0.5).astype(np.uint8)
-        mesh = trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_colors=colors, vertex_normals=_normals(mesh), process=False)
+        mesh = trimesh.Trimesh(
+            mesh.vertices, mesh.faces, vertex_colors=colors, vertex_normals=_normals(mesh), process=False
+        )
     if far:
         moved = mesh.copy()
         moved.vertices = mesh.vertices - origin
@@ -66,8 +69,10 @@ def remark(mesh: trimesh.Trimesh, format: str) -> str | None:
         return None
     origin = " ".join(f"{x:.12g}" for x in _origin(mesh))
     return (
-        f"warning: STL has single precision, which would lose {lost:.1g} of the size so far from the origin: written around "
-        f"({origin}), which its header names and other programs do not add; format=ply, obj, off or glb keep the place"
+        f"warning: STL has single precision, which would lose {lost:.1g} of the size so far from the "
+        "origin: written around "
+        f"({origin}), which its header names and other programs do not add; format=ply, obj, off or glb "
+        "keep the place"
     )
 
 
@@ -121,7 +126,9 @@ def _double_ply(mesh: trimesh.Trimesh) -> bytes:
     if (normals := _normals(mesh)) is not None:
         columns += [("float", name, "<f4", normals[:, i]) for i, name in enumerate(("nx", "ny", "nz"))]
     if (colors := _colors(mesh)) is not None:
-        columns += [("uchar", name, "u1", colors[:, i]) for i, name in enumerate(("red", "green", "blue", "alpha"))]
+        columns += [
+            ("uchar", name, "u1", colors[:, i]) for i, name in enumerate(("red", "green", "blue", "alpha"))
+        ]
     vertices = np.empty(len(mesh.vertices), [(name, kind) for _, name, kind, _ in columns])
     for _, name, _, values in columns:
         vertices[name] = values

@@ -12,7 +12,18 @@ from scipy.spatial.transform import Rotation
 from nif_cli import NifError, runs
 from nif_cli.config import blame, did_you_mean
 from nif_cli.field import Field
-from nif_cli.geometry.csg import difference, exact_sides, far_reaching, hull, intersection, morph, offset, placed, shell, union
+from nif_cli.geometry.csg import (
+    difference,
+    exact_sides,
+    far_reaching,
+    hull,
+    intersection,
+    morph,
+    offset,
+    placed,
+    shell,
+    union,
+)
 from nif_cli.geometry.transform import Transform
 from nif_cli.models.model import Model
 
@@ -27,7 +38,10 @@ def check_keys(config: dict[str, Any]) -> None:
     if how is not None and how not in COMPOSE:
         raise NifError(f"compose={how}: no such composition{did_you_mean(str(how), COMPOSE)}")
     if several and how is None:
-        raise NifError("run: several runs go together by compose=union, difference, smooth_union, morph, ... (see --help)")
+        raise NifError(
+            "run: several runs go together by compose=union, difference, smooth_union, morph, ... (see "
+            "--help)"
+        )
     smooth = how is not None and how.startswith("smooth")
     for key, fits, only in (
         ("blend", smooth, "smooth_union, smooth_intersection or smooth_difference"),
@@ -49,33 +63,46 @@ def check_keys(config: dict[str, Any]) -> None:
 
 
 def operands(models: Sequence[Model], spec: Any, how: str) -> list[Operand]:
-    """Which shapes are composed: those that instances= names in the one run, or one of each run (the first unless named)."""
+    """Which shapes are composed: those that instances= names in the one run, or one of each run (the first
+    unless named)."""
     if len(models) == 1:
         found = [(id, models[0]) for id in runs.select(list(models[0].instances), spec)]
         if len(found) < 2:
-            raise NifError(f"compose={how} takes two shapes or more: give instances=[a,b], or several runs, run=[a,b]")
+            raise NifError(
+                f"compose={how} takes two shapes or more: give instances=[a,b], or several runs, run=[a,b]"
+            )
     else:
         specs = [None] * len(models) if spec is None else spec
         if not isinstance(specs, list) or len(specs) != len(models):
-            raise NifError(f"instances={spec}: with {len(models)} runs it names one instance of each, in their order")
+            raise NifError(
+                f"instances={spec}: with {len(models)} runs it names one instance of each, in their order"
+            )
         found = [(runs.select(list(m.instances), s)[0], m) for m, s in zip(models, specs, strict=True)]
     if how == "morph" and len(found) != 2:
-        raise NifError(f"compose=morph goes from one shape to another: name two instances ({len(found)} are chosen)")
+        raise NifError(
+            f"compose=morph goes from one shape to another: name two instances ({len(found)} are chosen)"
+        )
     return found
 
 
-def composed(chosen: Sequence[Operand], config: dict[str, Any], device: torch.device) -> Iterator[tuple[str, Field, Transform]]:
+def composed(
+    chosen: Sequence[Operand], config: dict[str, Any], device: torch.device
+) -> Iterator[tuple[str, Field, Transform]]:
     """(name, field, transform to the user's units): one shape, or with interpolate= those on the way.
 
-    Shapes lie together as in the user's units, or with frame=normalised as in their normalised spaces; lengths are in the
-    same units. The result lives in the normalised space of the first shape, whose transform leads out of it.
+    Shapes lie together as in the user's units, or with frame=normalised as in their normalised spaces;
+    lengths are in the same units. The result lives in the normalised space of the first shape, whose
+    transform leads out of it.
     """
     how, original = config["compose"], config["frame"] == "original"
     first = chosen[0][1].instances[chosen[0][0]].transform
     unit = first.scale if original else 1.0
     places = config["place"] or [None] * len(chosen)
     if not isinstance(places, list) or len(places) != len(chosen):
-        raise NifError(f"place: must be a list with one entry a shape ({len(chosen)} of them), each null or {{move,turn,scale}}")
+        raise NifError(
+            f"place: must be a list with one entry a shape ({len(chosen)} of them), each null or "
+            f"{{move,turn,scale}}"
+        )
     with blame("compose"):
         fields = [_placed(o, first, p, original, device) for o, p in zip(chosen, places, strict=True)]
     name = "--".join(id for id, _ in chosen).replace("/", "_")
@@ -104,7 +131,8 @@ def composed(chosen: Sequence[Operand], config: dict[str, Any], device: torch.de
 
 
 def edited(field: Field, config: dict[str, Any], unit: float, device: torch.device) -> Field:
-    """The field with its surface moved by offset= and hollowed by shell=, in lengths of which `unit` makes normalised ones."""
+    """The field with its surface moved by offset= and hollowed by shell=, in lengths of which `unit` makes
+    normalised ones."""
     by, wall = (config["offset"] or 0.0) * unit, (config["shell"] or 0.0) * unit
     if by:
         with blame("offset"):
@@ -124,7 +152,8 @@ def edited(field: Field, config: dict[str, Any], unit: float, device: torch.devi
 def _say_inexact(key: str, field: Field, side: str) -> None:
     if side not in exact_sides(field):
         print(
-            f"{key}: {side} of this composed shape values are less than distances here and there; the surface moves farther there"
+            f"{key}: {side} of this composed shape values are less than distances here and there; the "
+            "surface moves farther there"
         )
 
 
@@ -140,15 +169,22 @@ def _placed(operand: Operand, first: Transform, place: Any, original: bool, devi
         raise NifError(f"{id}: compose= is for shapes in space")
     place = place or {}
     if not isinstance(place, dict) or not set(place) <= {"move", "turn", "scale"}:
-        raise NifError(f"place={place}: an entry is null or {{move:[x,y,z],turn:[degrees about x,y,z],scale:s}}")
+        raise NifError(
+            f"place={place}: an entry is null or {{move:[x,y,z],turn:[degrees about x,y,z],scale:s}}"
+        )
     try:
-        move, turn = (torch.tensor(place.get(k, [0, 0, 0]), dtype=torch.float64).reshape(3) for k in ("move", "turn"))
+        move, turn = (
+            torch.tensor(place.get(k, [0, 0, 0]), dtype=torch.float64).reshape(3) for k in ("move", "turn")
+        )
         scale = float(place.get("scale", 1))
     except (TypeError, ValueError, RuntimeError) as error:
         raise NifError(f"place={place}: move and turn are three numbers each, scale is one") from error
     if original:
         if place.get("scale") is None and not 0.05 < own.scale / first.scale < 20:
-            print(f"{id}: {first.scale / own.scale:.3g} times the size of the first shape; frame=normalised makes them alike")
+            print(
+                f"{id}: {first.scale / own.scale:.3g} times the size of the first shape; frame=normalised "
+                "makes them alike"
+            )
         scale = scale * first.scale / own.scale
         move = first.scale * (move + torch.tensor(first.offset) - torch.tensor(own.offset))
     if scale == 1 and not move.any() and not turn.any():

@@ -26,9 +26,11 @@ from nif_cli.rendering.images import image_values
 Made = tuple[str, Path, Pixels, Inferred]
 
 
-def adapted(config: dict[str, Any], model: MetaSdf, files: dict[str, Path], failed: list[NifError]) -> Iterator[Made]:
-    """Every picture with what it took to adapt to `points` of its pixels, `together` at a time; those that cannot be read,
-    or are of another kind than the run's, go to `failed`."""
+def adapted(
+    config: dict[str, Any], model: MetaSdf, files: dict[str, Path], failed: list[NifError]
+) -> Iterator[Made]:
+    """Every picture with what it took to adapt to `points` of its pixels, `together` at a time; those that
+    cannot be read, or are of another kind than the run's, go to `failed`."""
     names = list(files)
     for start in range(0, len(names), config["together"]):
         part: list[str] = []

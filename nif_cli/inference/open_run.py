@@ -26,8 +26,9 @@ class OpenRun:
     composed: list[inference_edits.Operand]  # what compose= puts together, of this run or of several
 
     def fields(self) -> Iterator[tuple[str, Field | Signal, Transform]]:
-        """(name, field, transform to the user's units) of the instances; with interpolate= of the shapes between two of
-        them, with sample= of new ones (in normalised space), with compose= of what they make together."""
+        """(name, field, transform to the user's units) of the instances; with interpolate= of the shapes
+        between two of them, with sample= of new ones (in normalised space), with compose= of what they make
+        together."""
         if self.composed:
             yield from inference_edits.composed(self.composed, self.config, self.device)
             return
@@ -37,7 +38,10 @@ class OpenRun:
                 if not isinstance(field, Field) or field.bounds.shape[1] != 3:
                     raise NifError(f"{edits[0]}: is for shapes in space, and {name} is none")
                 unit = transform.scale if self.config["frame"] == "original" else 1.0
-                name, field = f"{'-'.join(edits)}/{name}", inference_edits.edited(field, self.config, unit, self.device)
+                name, field = (
+                    f"{'-'.join(edits)}/{name}",
+                    inference_edits.edited(field, self.config, unit, self.device),
+                )
             yield name, field, transform
 
     def _learned(self) -> Iterator[tuple[str, Field | Signal, Transform]]:
@@ -66,7 +70,8 @@ def pair_name(first: str, second: str) -> str:
 
 
 def open_run(config: dict[str, Any]) -> OpenRun:
-    """The run (or runs), model and instances that a command's keys name; says which, where the user did not."""
+    """The run (or runs), model and instances that a command's keys name; says which, where the user did
+    not."""
     device = runs.device_for(config["device"])
     inference_edits.check_keys(config)
     steps, count = config["interpolate"], config["sample"]
@@ -91,7 +96,9 @@ def open_run(config: dict[str, Any]) -> OpenRun:
     if config["run"] is None:
         print(f"run: {path}")
     if steps is not None and len(chosen) != 2:
-        raise NifError(f"interpolate goes between two instances: give instances=[a,b] ({len(chosen)} are chosen)")
+        raise NifError(
+            f"interpolate goes between two instances: give instances=[a,b] ({len(chosen)} are chosen)"
+        )
     if count is None and steps is None and len(chosen) < len(known):
         more = "" if config["instances"] is not None else "; instances=all takes them all"
         print(f"{len(chosen)} of {len(known)} instances{more}")

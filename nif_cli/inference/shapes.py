@@ -1,4 +1,5 @@
-"""What the commands on new shapes share: what is shown of a shape, and fields inferred from it, many together."""
+"""What the commands on new shapes share: what is shown of a shape, and fields inferred from it, many
+together."""
 
 from __future__ import annotations
 
@@ -41,8 +42,8 @@ def check_kind(model: Model, config: dict[str, Any]) -> None:
 def shown(
     model: Model, config: dict[str, Any], known: Observation | None, mesh: trimesh.Trimesh | None, number: int
 ) -> Observation:
-    """What the user's keys let a model see of a shape in normalised space: of a mesh any kind can be made; of what is
-    known otherwise, the kind asked for or the first of the model's that it has."""
+    """What the user's keys let a model see of a shape in normalised space: of a mesh any kind can be made; of
+    what is known otherwise, the kind asked for or the first of the model's that it has."""
     rng = np.random.default_rng([config["seed"], number])
     kinds = [config["observe"]] if config["observe"] else list(model.observes)
     look = model.needs.conditioning
@@ -58,13 +59,19 @@ def shown(
             return show(seen, kind, config["points"], rng, config["noise"])
         except NifError as error:
             refusal = error
-    raise refusal if len(kinds) == 1 else NifError(f"this shape shows none of what the model infers from ({', '.join(kinds)})")
+    raise (
+        refusal
+        if len(kinds) == 1
+        else NifError(f"this shape shows none of what the model infers from ({', '.join(kinds)})")
+    )
 
 
 def infer(model: Model, seen: Sequence[Observation], config: dict[str, Any]) -> Iterator[Inferred]:
     """The fields of new shapes, `together` at a time."""
     options = {key: config[key] for key in ("steps", "restarts") if config[key] is not None}
-    bar = tqdm(total=len(seen), desc="infer", unit=" shape", leave=False, disable=not sys.stderr.isatty(), delay=1)
+    bar = tqdm(
+        total=len(seen), desc="infer", unit=" shape", leave=False, disable=not sys.stderr.isatty(), delay=1
+    )
     with bar:
         for start in range(0, len(seen), config["together"]):
             part = seen[start : start + config["together"]]

@@ -19,11 +19,16 @@ def decibels(error: float) -> float:
     return -10 * math.log10(error) if error > 0 else math.inf
 
 
-def ssim_map(a: Float[Tensor, "H W C"], b: Float[Tensor, "H W C"], size: int = 11, sigma: float = 1.5) -> Float[Tensor, "h w C"]:
-    """Structural similarity at each place where a `size` x `size` Gaussian window lies inside the pictures (Wang et al. 2004,
-    eq. 13, K1 = 0.01, K2 = 0.03, the window's plain moments)."""
+def ssim_map(
+    a: Float[Tensor, "H W C"], b: Float[Tensor, "H W C"], size: int = 11, sigma: float = 1.5
+) -> Float[Tensor, "h w C"]:
+    """Structural similarity at each place where a `size` x `size` Gaussian window lies inside the pictures
+    (Wang et al. 2004, eq. 13, K1 = 0.01, K2 = 0.03, the window's plain moments)."""
     if a.shape != b.shape or min(a.shape[:2]) < size:
-        raise ValueError(f"pictures of {list(a.shape)} and {list(b.shape)}: both the same, and at least {size} pixels a side")
+        raise ValueError(
+            f"pictures of {list(a.shape)} and {list(b.shape)}: both the same, and at least {size} pixels a "
+            "side"
+        )
     offset = torch.arange(size, dtype=torch.float64, device=a.device) - (size - 1) / 2
     window = torch.exp(-0.5 * (offset / sigma).square())
     window = window / window.sum()
@@ -40,8 +45,11 @@ def ssim_map(a: Float[Tensor, "H W C"], b: Float[Tensor, "H W C"], size: int = 1
     return found.permute(1, 2, 0)
 
 
-def ssim(a: Float[Tensor, "H W C"], b: Float[Tensor, "H W C"], where: Bool[Tensor, "H W"] | None = None) -> float:
-    """The mean of `ssim_map` (11 x 11 window, sigma 1.5, valid padding), over the pixels `where` only if given."""
+def ssim(
+    a: Float[Tensor, "H W C"], b: Float[Tensor, "H W C"], where: Bool[Tensor, "H W"] | None = None
+) -> float:
+    """The mean of `ssim_map` (11 x 11 window, sigma 1.5, valid padding), over the pixels `where` only if
+    given."""
     found = ssim_map(a, b)
     if where is not None:
         margin = (a.shape[0] - found.shape[0]) // 2

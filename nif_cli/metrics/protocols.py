@@ -1,4 +1,5 @@
-"""The evaluation protocols of the field, each as published: which points, which units, squared or not, one way or both."""
+"""The evaluation protocols of the field, each as published: which points, which units, squared or not, one
+way or both."""
 
 from __future__ import annotations
 
@@ -21,9 +22,9 @@ Inside = Callable[[np.ndarray], np.ndarray]  # points [N, 3] in the user's units
 
 @dataclass
 class Truth:
-    """What is known of a shape, in the user's units; a source fills in what it has. `surface` (and `normals`) are stored
-    points on it, `points` stored ones in its volume with their `inside`; `scan` is what the reconstruction was made from.
-    `edge` is the longest side of its bounding box, where the source says so."""
+    """What is known of a shape, in the user's units; a source fills in what it has. `surface` (and `normals`)
+    are stored points on it, `points` stored ones in its volume with their `inside`; `scan` is what the
+    reconstruction was made from. `edge` is the longest side of its bounding box, where the source says so."""
 
     mesh: trimesh.Trimesh | None = None
     surface: Float[np.ndarray, "M 3"] | None = None
@@ -42,12 +43,15 @@ class Truth:
         return float(np.ptp(where, axis=0).max())
 
     def on_surface(self, count: int, rng: np.random.Generator) -> tuple[Points, Points | None] | None:
-        """`count` points on the surface and their normals: drawn from the mesh, else of the stored ones (all, if fewer)."""
+        """`count` points on the surface and their normals: drawn from the mesh, else of the stored ones (all,
+        if fewer)."""
         if self.mesh is not None:
             return sample_surface(self.mesh, count, rng)
         if self.surface is None or not len(self.surface):
             return None
-        chosen = rng.choice(len(self.surface), count, replace=False) if len(self.surface) > count else slice(None)
+        chosen = (
+            rng.choice(len(self.surface), count, replace=False) if len(self.surface) > count else slice(None)
+        )
         return self.surface[chosen], None if self.normals is None else self.normals[chosen]
 
     def occupancy(self) -> Inside | None:
@@ -60,7 +64,8 @@ class Truth:
 
 @dataclass
 class Reconstruction:
-    """What is evaluated, in the user's units: a mesh (None: no surface came out) and which points are inside."""
+    """What is evaluated, in the user's units: a mesh (None: no surface came out) and which points are
+    inside."""
 
     mesh: trimesh.Trimesh | None
     inside: Inside
@@ -70,7 +75,9 @@ Metrics = dict[str, float | None]  # None: its truth is missing, or an empty mes
 EMPTY = math.sqrt(3)  # occupancy networks: what an empty mesh counts each way, in unit-cube units
 
 
-def _distances(made: Reconstruction, truth: Truth, count: int, rng: np.random.Generator) -> SurfaceDistances | None:
+def _distances(
+    made: Reconstruction, truth: Truth, count: int, rng: np.random.Generator
+) -> SurfaceDistances | None:
     """Between `count` points on each; None if either is missing."""
     reference = truth.on_surface(count, rng)
     if made.mesh is None or reference is None:
@@ -82,11 +89,14 @@ def _distances(made: Reconstruction, truth: Truth, count: int, rng: np.random.Ge
 def deepsdf(made: Reconstruction, truth: Truth, rng: np.random.Generator) -> Metrics:
     """Park et al. 2019, section 6: 30,000 points each; squared, both ways summed, original units."""
     d = _distances(made, truth, 30_000, rng)
-    return {"chamfer": None if d is None else 1e3 * float((d.accuracy**2).mean() + (d.completeness**2).mean())}
+    return {
+        "chamfer": None if d is None else 1e3 * float((d.accuracy**2).mean() + (d.completeness**2).mean())
+    }
 
 
 def onet(made: Reconstruction, truth: Truth, rng: np.random.Generator) -> Metrics:
-    """Mescheder et al. 2019, section 4.1: 100,000 points; half of accuracy plus completeness, in tenths of the longest edge."""
+    """Mescheder et al. 2019, section 4.1: 100,000 points; half of accuracy plus completeness, in tenths of
+    the longest edge."""
     metrics, _ = _onet(made, truth, rng)
     return metrics
 
@@ -101,8 +111,12 @@ def convonet(made: Reconstruction, truth: Truth, rng: np.random.Generator) -> Me
     return metrics
 
 
-def _onet(made: Reconstruction, truth: Truth, rng: np.random.Generator) -> tuple[Metrics, SurfaceDistances | None]:
-    metrics: Metrics = dict.fromkeys(("iou", "chamfer_l1", "chamfer_l2", "normal_consistency", "accuracy", "completeness"))
+def _onet(
+    made: Reconstruction, truth: Truth, rng: np.random.Generator
+) -> tuple[Metrics, SurfaceDistances | None]:
+    metrics: Metrics = dict.fromkeys(
+        ("iou", "chamfer_l1", "chamfer_l2", "normal_consistency", "accuracy", "completeness")
+    )
     if truth.points is not None and truth.inside is not None:
         points, inside = truth.points, truth.inside
         metrics["iou"] = iou(made.inside(points), inside) if made.mesh is not None else 0.0
@@ -114,7 +128,12 @@ def _onet(made: Reconstruction, truth: Truth, rng: np.random.Generator) -> tuple
     if d is None:
         if made.mesh is None and truth.on_surface(1, rng) is not None:
             accuracy = completeness = 10 * EMPTY
-            metrics |= {"chamfer_l1": accuracy, "chamfer_l2": accuracy**2, "accuracy": accuracy, "completeness": completeness}
+            metrics |= {
+                "chamfer_l1": accuracy,
+                "chamfer_l2": accuracy**2,
+                "accuracy": accuracy,
+                "completeness": completeness,
+            }
         return metrics, None
     unit = 10 / truth.longest_edge()
     accuracy, completeness = d.accuracy * unit, d.completeness * unit
@@ -130,8 +149,8 @@ def _onet(made: Reconstruction, truth: Truth, rng: np.random.Generator) -> tuple
 
 
 def srb(made: Reconstruction, truth: Truth, rng: np.random.Generator) -> Metrics:
-    """The surface reconstruction benchmark (Williams et al. 2019): 1,000,000 points, not squared, original units; both ways
-    to the truth, and one way from the scan."""
+    """The surface reconstruction benchmark (Williams et al. 2019): 1,000,000 points, not squared, original
+    units; both ways to the truth, and one way from the scan."""
     metrics: Metrics = dict.fromkeys(("chamfer", "hausdorff", "scan_chamfer", "scan_hausdorff"))
     if made.mesh is None:
         return metrics
@@ -148,8 +167,8 @@ def srb(made: Reconstruction, truth: Truth, rng: np.random.Generator) -> Metrics
 
 
 def fourier(made: Reconstruction, truth: Truth, rng: np.random.Generator) -> Metrics:
-    """Tancik et al. 2020, section 6: IoU at 2^18 uniform points of the bounding box and at 2^18 surface points + N(0, 0.01),
-    the mesh centred at its mean vertex with the farthest coordinate at 1."""
+    """Tancik et al. 2020, section 6: IoU at 2^18 uniform points of the bounding box and at 2^18 surface
+    points + N(0, 0.01), the mesh centred at its mean vertex with the farthest coordinate at 1."""
     metrics: Metrics = {"iou_easy": None, "iou_hard": None}
     occupancy = truth.occupancy()
     if occupancy is None or truth.mesh is None:
@@ -165,7 +184,8 @@ def fourier(made: Reconstruction, truth: Truth, rng: np.random.Generator) -> Met
 
 
 def two_way(made: Reconstruction, truth: Truth, rng: np.random.Generator) -> Metrics:
-    """The distance that this toolkit compares meshes by: exact to the triangles, in the reference's unit ball."""
+    """The distance that this toolkit compares meshes by: exact to the triangles, in the reference's unit
+    ball."""
     if made.mesh is None or truth.mesh is None:
         return {"distance": None}
     return {"distance": two_way_distance(made.mesh, truth.mesh, seed=int(rng.integers(2**31)))}
@@ -189,9 +209,19 @@ _ONET = {
     "accuracy": TENTH,
     "completeness": TENTH,
 }
-_BETTER = ("iou", "normal_consistency", "f_score@0.01", "f_score@0.015", "f_score@0.02", "iou_easy", "iou_hard")
+_BETTER = (
+    "iou",
+    "normal_consistency",
+    "f_score@0.01",
+    "f_score@0.015",
+    "f_score@0.02",
+    "iou_easy",
+    "iou_hard",
+)
 PROTOCOLS = {
-    "deepsdf": Protocol(deepsdf, {"chamfer": "1e-3 original units squared; both means summed; 30,000 points"}),
+    "deepsdf": Protocol(
+        deepsdf, {"chamfer": "1e-3 original units squared; both means summed; 30,000 points"}
+    ),
     "onet": Protocol(onet, _ONET, _BETTER, "sqrt(3) of the cube each way and IoU 0; no normals"),
     "convonet": Protocol(
         convonet,
@@ -211,11 +241,16 @@ PROTOCOLS = {
     ),
     "fourier": Protocol(
         fourier,
-        {"iou_easy": "2^18 uniform points of the bounding box", "iou_hard": "2^18 surface points + N(0, 0.01)"},
+        {
+            "iou_easy": "2^18 uniform points of the bounding box",
+            "iou_hard": "2^18 surface points + N(0, 0.01)",
+        },
         _BETTER,
         "IoU 0",
     ),
     "two_way": Protocol(
-        two_way, {"distance": "the reference's unit ball; mean of both means, exact to triangles; 100,000 points"}, decimals=6
+        two_way,
+        {"distance": "the reference's unit ball; mean of both means, exact to triangles; 100,000 points"},
+        decimals=6,
     ),
 }

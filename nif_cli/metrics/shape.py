@@ -19,10 +19,10 @@ LEAF = 64  # points in a leaf of the tree: larger than scipy's, which pays where
 def nearest(
     points: Float[np.ndarray, "N 3"], others: Float[np.ndarray, "M 3"]
 ) -> tuple[Float[np.ndarray, "N"], Int[np.ndarray, "N"]]:
-    """For each of `points` the distance to the nearest of `others` and which one it is; memory grows with N + M only.
-    Both must not be empty."""
-    # In order along a curve: neighbours ask for the same leaves, and a leaf's points lie side by side in memory. A
-    # million points of a sphere against one a tenth larger take 8 s of a core instead of 80.
+    """For each of `points` the distance to the nearest of `others` and which one it is; memory grows with N +
+    M only. Both must not be empty."""
+    # In order along a curve: neighbours ask for the same leaves, and a leaf's points lie side by side in
+    # memory. A million points of a sphere against one a tenth larger take 8 s of a core instead of 80.
     order = np.concatenate(list(coherent(others)))
     tree = KDTree(others[order], LEAF)
     distance, index = np.empty(len(points)), np.empty(len(points), np.int64)
@@ -34,9 +34,9 @@ def nearest(
 
 @dataclass(frozen=True)
 class SurfaceDistances:
-    """Between points on a reconstruction and points on the reference: `accuracy` from each point of the reconstruction to the
-    nearest one of the reference, `completeness` the other way; and the absolute cosines between their
-    normals, where both have some."""
+    """Between points on a reconstruction and points on the reference: `accuracy` from each point of the
+    reconstruction to the nearest one of the reference, `completeness` the other way; and the absolute cosines
+    between their normals, where both have some."""
 
     accuracy: Float[np.ndarray, "N"]
     completeness: Float[np.ndarray, "M"]
@@ -44,8 +44,12 @@ class SurfaceDistances:
     back_cosine: Float[np.ndarray, "M"] | None = None
 
     def f_score(self, threshold: float) -> float:
-        """The harmonic mean of precision and recall: the parts of the points nearer than `threshold` to the other side."""
-        precision, recall = float((self.accuracy < threshold).mean()), float((self.completeness < threshold).mean())
+        """The harmonic mean of precision and recall: the parts of the points nearer than `threshold` to the
+        other side."""
+        precision, recall = (
+            float((self.accuracy < threshold).mean()),
+            float((self.completeness < threshold).mean()),
+        )
         return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
@@ -68,20 +72,27 @@ def surface_distances(
     )
 
 
-def two_way_distance(mesh: trimesh.Trimesh, reference: trimesh.Trimesh, samples: int = 100_000, seed: int = 0) -> float:
-    """The mean of both mean distances: from `samples` area-weighted points on each mesh, exactly, to the other's triangles;
-    in the reference's unit ball (its farthest vertex at 1/1.03). Both meshes in the same units. inf if either is empty."""
+def two_way_distance(
+    mesh: trimesh.Trimesh, reference: trimesh.Trimesh, samples: int = 100_000, seed: int = 0
+) -> float:
+    """The mean of both mean distances: from `samples` area-weighted points on each mesh, exactly, to the
+    other's triangles; in the reference's unit ball (its farthest vertex at 1/1.03). Both meshes in the same
+    units. inf if either is empty."""
     if not len(mesh.faces) or not len(reference.faces):
         return float("inf")
     transform = unit_ball(np.asarray(reference.vertices))
     rng = np.random.default_rng(seed)
-    a, b = (trimesh.Trimesh(transform.to_normalised(m.vertices), m.faces, process=False) for m in (mesh, reference))
+    a, b = (
+        trimesh.Trimesh(transform.to_normalised(m.vertices), m.faces, process=False)
+        for m in (mesh, reference)
+    )
     accuracy = MeshDistance(b.vertices, b.faces).distance(sample_surface(a, samples, rng)[0]).mean()
     completeness = MeshDistance(a.vertices, a.faces).distance(sample_surface(b, samples, rng)[0]).mean()
     return float(accuracy + completeness) / 2
 
 
 def iou(a: Bool[np.ndarray, "N"], b: Bool[np.ndarray, "N"]) -> float:
-    """Volume intersection over union of two occupancies at the same, uniform points; 1 where both are empty."""
+    """Volume intersection over union of two occupancies at the same, uniform points; 1 where both are
+    empty."""
     union = int((a | b).sum())
     return int((a & b).sum()) / union if union else 1.0

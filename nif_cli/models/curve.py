@@ -61,9 +61,13 @@ class Curve(Model):
         return {"l1": clamped_l1(self.network(batch.points[None], None)[0, :, 0], batch.distance, self.clamp)}
 
     def final_metrics(self, data: CurveData) -> dict[str, float]:
-        """At the held-out samples: the mean error of distances below the clamp, and the intersection over union."""
+        """At the held-out samples: the mean error of distances below the clamp, and the intersection over
+        union."""
         rows = data.rows(True).to(self.device)
         found, truth = evaluate(self.field(next(iter(self.instances))), rows[:, :2]), rows[:, 2]
         near, inside, true = truth.abs() < self.clamp, found > 0, truth > 0
         union = (inside | true).sum().clamp(min=1)
-        return {"distance error": float((found - truth)[near].abs().mean()), "iou": float((inside & true).sum() / union)}
+        return {
+            "distance error": float((found - truth)[near].abs().mean()),
+            "iou": float((inside & true).sum() / union),
+        }

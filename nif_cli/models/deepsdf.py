@@ -25,9 +25,10 @@ from nif_cli.optim.adam import Adam
 
 
 class DeepSdf(Model):
-    """Codes of `code_size` are kept by instance id, start from N(0, 1/code_size) and move only when their shape is in the
-    batch; their norm stays at most `code_norm`. Loss: L1 clamped to +-`clamp`, plus `prior` times the mean squared norm
-    of the batch's codes, which fades in over the first `prior_warmup` of the training (eq. 9).
+    """Codes of `code_size` are kept by instance id, start from N(0, 1/code_size) and move only when their
+    shape is in the batch; their norm stays at most `code_norm`. Loss: L1 clamped to +-`clamp`, plus `prior`
+    times the mean squared norm of the batch's codes, which fades in over the first `prior_warmup` of the
+    training (eq. 9).
     """
 
     observes = ("samples", "oriented", "points", "depth")
@@ -51,11 +52,15 @@ class DeepSdf(Model):
         super().__init__(lr, optimizer, scheduler)
         if code_size < 1 or not clamp > 0 or not code_lr > 0 or not code_norm > 0:
             raise ValueError(
-                f"code_size={code_size}, clamp={clamp}, code_lr={code_lr}, code_norm={code_norm}: all must be positive"
+                f"code_size={code_size}, clamp={clamp}, code_lr={code_lr}, code_norm={code_norm}: all must "
+                "be positive"
             )
         self.network = field(dim=3, out=1, code_size=code_size)
         if self.network.local:
-            raise ValueError("this field takes feature planes or a grid; it goes with model=occupancy encoder=pointcloud_planes")
+            raise ValueError(
+                "this field takes feature planes or a grid; it goes with model=occupancy "
+                "encoder=pointcloud_planes"
+            )
         self.code_size, self.code_lr, self.code_norm = code_size, code_lr, code_norm
         self.clamp, self.prior, self.prior_warmup = clamp, prior, prior_warmup
         self.codes: nn.Embedding | None = None
@@ -64,9 +69,14 @@ class DeepSdf(Model):
         shapes = data.meet(self.needs)
         if not issubclass(getattr(self._optimizer, "func", Adam), Adam):
             raise NifError(
-                "optimizer: model=deepsdf needs optimizer=adam, which moves a code only when its shape is in the batch"
+                "optimizer: model=deepsdf needs optimizer=adam, which moves a code only when its shape is "
+                "in the batch"
             )
-        known = {i: self.codes.weight.detach()[row].clone() for row, i in enumerate(self.instances)} if self.codes else {}
+        known = (
+            {i: self.codes.weight.detach()[row].clone() for row, i in enumerate(self.instances)}
+            if self.codes
+            else {}
+        )
         self.allocate([s.id for s in shapes])
         assert self.codes is not None
         nn.init.normal_(self.codes.weight, 0, 1 / math.sqrt(self.code_size))
@@ -77,7 +87,9 @@ class DeepSdf(Model):
         self.instances = {s.id: Instance(s.id, s.transform) for s in shapes}
 
     def allocate(self, ids: list[str]) -> None:
-        self.codes = nn.Embedding(len(ids), self.code_size, sparse=True, _weight=torch.zeros(len(ids), self.code_size))
+        self.codes = nn.Embedding(
+            len(ids), self.code_size, sparse=True, _weight=torch.zeros(len(ids), self.code_size)
+        )
 
     def parameter_groups(self) -> list[dict]:
         assert self.codes is not None
@@ -89,7 +101,9 @@ class DeepSdf(Model):
     def code(self, id: str) -> Tensor:
         """[Z]: the learned code of a known instance."""
         if id not in self.instances or self.codes is None:
-            raise NifError(f"no instance '{id}' in this run; it has {', '.join(list(self.instances)[:5])}, ...")
+            raise NifError(
+                f"no instance '{id}' in this run; it has {', '.join(list(self.instances)[:5])}, ..."
+            )
         return self._bounded(self.codes.weight[list(self.instances).index(id)])
 
     def _bounded(self, codes: Tensor) -> Tensor:
@@ -110,8 +124,8 @@ class DeepSdf(Model):
         return next(self.network.parameters()).device
 
     def gaussian(self) -> tuple[Float[Tensor, "Z"], Float[Tensor, "Z Z"]]:
-        """The mean of the learned codes and a factor L of their covariance: mean + L n with n ~ N(0, 1) is a new code.
-        With fewer codes than dimensions they stay in the span of the codes."""
+        """The mean of the learned codes and a factor L of their covariance: mean + L n with n ~ N(0, 1) is a
+        new code. With fewer codes than dimensions they stay in the span of the codes."""
         assert self.codes is not None
         codes = self._bounded(self.codes.weight.detach())
         mean = codes.mean(0)
@@ -120,7 +134,9 @@ class DeepSdf(Model):
 
     def between(self, first: str, second: str, share: float) -> BoundField:
         """The field of the code on the straight line between two learned ones (section 6.4)."""
-        return self._bind(self._inference_network(), torch.lerp(self.code(first), self.code(second), share).detach())
+        return self._bind(
+            self._inference_network(), torch.lerp(self.code(first), self.code(second), share).detach()
+        )
 
     def sample(self, count: int, seed: int = 0) -> list[Field]:
         """Fields of codes drawn from the Gaussian of the learned ones."""
@@ -138,7 +154,10 @@ class DeepSdf(Model):
         assert self.codes is not None
         distance = (self._bounded(self.codes.weight.detach()) - code.to(self.codes.weight)).norm(dim=1)
         ids = list(self.instances)
-        return [{"id": ids[k], "distance": round(float(distance[k]), 6)} for k in distance.argsort()[:count].tolist()]
+        return [
+            {"id": ids[k], "distance": round(float(distance[k]), 6)}
+            for k in distance.argsort()[:count].tolist()
+        ]
 
     def infer(
         self,
@@ -152,19 +171,24 @@ class DeepSdf(Model):
         seed: int = 0,
         **options: Any,
     ) -> list[Inferred]:
-        """Codes fitted to what is seen, all shapes and all restarts in one batch (the paper: 800 steps of 8,000 points, rate
-        5e-3, a tenth of it after half, prior 1e-4, one start near 0). The first start is the paper's; the others are the
-        best of many draws from the Gaussian of the learned codes."""
+        """Codes fitted to what is seen, all shapes and all restarts in one batch (the paper: 800 steps of
+        8,000 points, rate 5e-3, a tenth of it after half, prior 1e-4, one start near 0). The first start is
+        the paper's; the others are the best of many draws from the Gaussian of the learned codes."""
         if options:
             raise NifError(f"model=deepsdf has no option '{next(iter(options))}' for new shapes")
         if steps < 1 or restarts < 1 or points < 2 or not code_lr > 0:
-            raise NifError(f"steps={steps}, restarts={restarts}, points={points}, code_lr={code_lr}: all must be positive")
+            raise NifError(
+                f"steps={steps}, restarts={restarts}, points={points}, code_lr={code_lr}: all must be "
+                "positive"
+            )
         device, network = self.network_device, self._inference_network()
         rng = np.random.default_rng(seed)
         pool = BoundsPool([bounds_of(o, self.clamp, rng) for o in observations], device)
         generator = torch.Generator(device).manual_seed(seed)
         start = self._starts(network, pool, restarts, generator, seed)
-        fit = fit_codes(network, pool, start, steps=steps, points=points, lr=code_lr, prior=prior, generator=generator)
+        fit = fit_codes(
+            network, pool, start, steps=steps, points=points, lr=code_lr, prior=prior, generator=generator
+        )
         found = []
         for k, code in enumerate(fit.codes):
             report = {

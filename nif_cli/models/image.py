@@ -19,8 +19,8 @@ from nif_cli.rendering.images import image_values
 
 
 class Image(Model):
-    """A network of two coordinates whose values, 0.5 + 0.5 y, are colours in [0, 1]; least squares. `channels` (grey 1, RGB
-    3, RGBA 4) are filled in by nif train, from the picture."""
+    """A network of two coordinates whose values, 0.5 + 0.5 y, are colours in [0, 1]; least squares.
+    `channels` (grey 1, RGB 3, RGBA 4) are filled in by nif train, from the picture."""
 
     learns = ImageData
     units: ClassVar = {"psnr": "dB", "psnr held-out": "dB", "ssim": "of 1", "ssim held-out": "of 1"}
@@ -36,13 +36,17 @@ class Image(Model):
     ):
         super().__init__(lr, optimizer, scheduler)
         if channels not in (None, 1, 3, 4):
-            raise ValueError(f"channels={channels}: 1 (grey), 3 (RGB) or 4 (RGBA), or null for those of the picture")
+            raise ValueError(
+                f"channels={channels}: 1 (grey), 3 (RGB) or 4 (RGBA), or null for those of the picture"
+            )
         self.channels = channels or 3
         self.network = field(dim=2, out=self.channels, code_size=0)
 
     def attach_data(self, data: ImageData) -> None:
         if data.many:
-            raise NifError(f"{data.path}: a folder; model=image learns one picture, model=metasdf a folder of them")
+            raise NifError(
+                f"{data.path}: a folder; model=image learns one picture, model=metasdf a folder of them"
+            )
         (picture,) = data.prepare()
         if self.channels != data.channels:
             raise NifError(f"model.channels={self.channels}: the picture has {data.channels}; leave it out")
@@ -70,14 +74,17 @@ class Image(Model):
         return {"mse": (predicted - batch.color).square().mean()}
 
     def final_metrics(self, data: ImageData) -> dict[str, float]:
-        """PSNR and SSIM of the whole picture at its own size, or apart on the pixels that were trained on and those held out."""
+        """PSNR and SSIM of the whole picture at its own size, or apart on the pixels that were trained on and
+        those held out."""
         (id,) = self.instances
         pixels = data.pixels()
         height, width, _ = pixels.shape
         if pixels.size > 2**28:
             return {}
         truth = torch.from_numpy(np.array(pixels)).float() / float(np.iinfo(pixels.dtype).max)
-        made = image_values(self.field(id), self.instances[id].transform, (0, 0, width, height), (width, height), self.device)
+        made = image_values(
+            self.field(id), self.instances[id].transform, (0, 0, width, height), (width, height), self.device
+        )
         held = torch.from_numpy(data.held())
         parts = {"": ~held, " held-out": held} if data.hold_out else {"": torch.ones_like(held)}
         found = {f"psnr{name}": psnr(made[part], truth[part]) for name, part in parts.items()}

@@ -1,7 +1,8 @@
 """Gradient descent on the weights of a network for many shapes at once, each with weights of its own.
 
-Weights are tensors by name with the shapes in front, [S, ...]. A shape's loss depends on its own weights only, so the
-gradient of the sum over shapes holds each shape's own gradient: nothing needs to be done shape by shape.
+Weights are tensors by name with the shapes in front, [S, ...]. A shape's loss depends on its own weights
+only, so the gradient of the sum over shapes holds each shape's own gradient: nothing needs to be done shape
+by shape.
 """
 
 from __future__ import annotations
@@ -43,19 +44,27 @@ def spread(network: nn.Module, shapes: int) -> dict[str, Tensor]:
 
 
 class StepSizes(nn.ParameterList):
-    """Step sizes that are learned, as logarithms [K, ...], for `learned` steps or for all (1): one, one for each `tensor` of
-    the network or one for each `parameter`; none of them (0) are `start`, as all are at first."""
+    """Step sizes that are learned, as logarithms [K, ...], for `learned` steps or for all (1): one, one for
+    each `tensor` of the network or one for each `parameter`; none of them (0) are `start`, as all are at
+    first."""
 
-    def __init__(self, network: nn.Module, kind: Literal["scalar", "tensor", "parameter"], learned: int, start: float):
+    def __init__(
+        self, network: nn.Module, kind: Literal["scalar", "tensor", "parameter"], learned: int, start: float
+    ):
         super().__init__()
         tensors = list(network.parameters())
         self.kind, self.start, self.tensors = kind, start, len(tensors)
-        shapes = {"scalar": [()], "tensor": [(len(tensors),)], "parameter": [tuple(p.shape) for p in tensors]}[kind]
+        shapes = {
+            "scalar": [()],
+            "tensor": [(len(tensors),)],
+            "parameter": [tuple(p.shape) for p in tensors],
+        }[kind]
         if learned:
             self.extend(nn.Parameter(torch.full((learned, *shape), math.log(start))) for shape in shapes)
 
     def sizes(self, steps: int) -> list[list[Tensor | float]]:
-        """Of each step, one entry for each tensor of the network; steps beyond those learned go on with the last ones."""
+        """Of each step, one entry for each tensor of the network; steps beyond those learned go on with the
+        last ones."""
         if not len(self):
             return [[self.start] * self.tensors for _ in range(steps)]
         found = []
@@ -68,8 +77,9 @@ class StepSizes(nn.ParameterList):
 
 
 def call_each(network: Network, weights: Weights, points: Float[Tensor, "S N D"]) -> Float[Tensor, "S N C"]:
-    """Each shape's points through the network with that shape's weights. Networks that take stacked weights (`stacks`) do
-    it in one batched product a layer; any other goes through vmap, which costs about a third more."""
+    """Each shape's points through the network with that shape's weights. Networks that take stacked weights
+    (`stacks`) do it in one batched product a layer; any other goes through vmap, which costs about a third
+    more."""
     if network.stacks:
         return functional_call(network, dict(weights), (points, None))
     return vmap(lambda w, x: functional_call(network, w, (x[None], None))[0])(dict(weights), points)
@@ -84,12 +94,13 @@ def descend(
     checkpointed: bool = False,
     also: Sequence[Tensor] = (),
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """len(sizes) steps w <- w - size * gradient; sizes[k] has one entry for each of the weights, which broadcasts to it.
+    """len(sizes) steps w <- w - size * gradient; sizes[k] has one entry for each of the weights, which
+    broadcasts to it.
 
-    Returns the weights and the losses before each step, [K, S]. `graph`: the result can be differentiated by the weights
-    and the sizes that it started from (second order, MAML: Finn et al. 2017); `checkpointed` then keeps only the weights
-    of each step and computes the step anew when its gradient is wanted: the memory of one step, a third more time. `also`
-    are the other parameters that `loss` depends on.
+    Returns the weights and the losses before each step, [K, S]. `graph`: the result can be differentiated by
+    the weights and the sizes that it started from (second order, MAML: Finn et al. 2017); `checkpointed` then
+    keeps only the weights of each step and computes the step anew when its gradient is wanted: the memory of
+    one step, a third more time. `also` are the other parameters that `loss` depends on.
     """
     names, losses = list(weights), []
     now = list(weights.values())
@@ -118,12 +129,14 @@ def descend(
 
 
 class _Recomputed(torch.autograd.Function):
-    """step(*tensors) of which only the tensors are kept; its first output has no gradient. Tensors after the first `given`
-    are leaves that the step reaches by itself. (torch.utils.checkpoint either
+    """step(*tensors) of which only the tensors are kept; its first output has no gradient. Tensors after the
+    first `given` are leaves that the step reaches by itself. (torch.utils.checkpoint either
     refuses torch.autograd.grad, which a step calls and is called by, or computes the step thrice.)"""
 
     @staticmethod
-    def forward(ctx, step: Callable[..., tuple[Tensor, ...]], given: int, *tensors: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+    def forward(
+        ctx, step: Callable[..., tuple[Tensor, ...]], given: int, *tensors: Tensor
+    ) -> tuple[Tensor, ...]:  # type: ignore[override]
         ctx.step, ctx.given = step, given
         ctx.save_for_backward(*tensors)
         value, *after = step(*tensors)
@@ -132,15 +145,20 @@ class _Recomputed(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, _: Tensor, *gradients: Tensor):  # type: ignore[override]
-        inputs = [t.detach().requires_grad_() for t in ctx.saved_tensors[: ctx.given]] + list(ctx.saved_tensors[ctx.given :])
+        inputs = [t.detach().requires_grad_() for t in ctx.saved_tensors[: ctx.given]] + list(
+            ctx.saved_tensors[ctx.given :]
+        )
         with torch.enable_grad():
             after = ctx.step(*inputs)[1:]
             return None, None, *torch.autograd.grad(after, inputs, gradients, materialize_grads=True)
 
 
-def adam(loss: Loss, weights: Weights, lr: float, steps: int, watch: Callable[[int, Weights], None]) -> dict[str, Tensor]:
-    """Plain Adam on each shape's weights (its arithmetic is by entry, so all shapes go together): what learned
-    initialisations are compared with. `watch(k, weights)` is called before the first step and after each."""
+def adam(
+    loss: Loss, weights: Weights, lr: float, steps: int, watch: Callable[[int, Weights], None]
+) -> dict[str, Tensor]:
+    """Plain Adam on each shape's weights (its arithmetic is by entry, so all shapes go together): what
+    learned initialisations are compared with. `watch(k, weights)` is called before the first step and after
+    each."""
     leaves = {name: w.detach().clone().requires_grad_() for name, w in weights.items()}
     optimizer = torch.optim.Adam(list(leaves.values()), lr)
     with torch.no_grad():
@@ -171,8 +189,8 @@ def graph_bytes(make: Callable[[], object]) -> int:
 
 
 def linear_bytes(make: Callable[[int, int, int], object], context: int, query: int) -> tuple[float, float]:
-    """The bytes that `make(steps, context points, query points)` keeps for each step and for the rest, from graphs of few
-    points and steps: they grow linearly with both."""
+    """The bytes that `make(steps, context points, query points)` keeps for each step and for the rest, from
+    graphs of few points and steps: they grow linearly with both."""
     with torch.enable_grad():
         few = {
             key: graph_bytes(lambda key=key: make(*key))
@@ -204,8 +222,8 @@ def half_space(points: Float[Tensor, "S N D"], count: int) -> Tensor:
 def level_set(
     surface: Float[Tensor, "*s N D"], normals: Float[Tensor, "*s N D"], offset: float
 ) -> tuple[Float[Tensor, "*s N D"], Float[Tensor, "*s N"]]:
-    """Points of known distance from a scan with normals: every third point stays on the surface, every third is moved by
-    `offset` outwards, every third inwards (as DeepSDF does with partial scans, section 6.3)."""
+    """Points of known distance from a scan with normals: every third point stays on the surface, every third
+    is moved by `offset` outwards, every third inwards (as DeepSDF does with partial scans, section 6.3)."""
     move = offset * (torch.arange(surface.shape[-2], device=surface.device) % 3 - 1).to(surface)
     return surface + move[:, None] * normals, (-move).expand(surface.shape[:-1])
 
@@ -213,8 +231,9 @@ def level_set(
 def context_of(
     seen: Observation, kinds: Sequence[str], offset: float, points: int, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """[N, 3] points and [N] distances of what is seen, N <= points: of the first of `kinds` (samples, oriented, points) that
-    it has. Of signed samples half are inside, as in training. NifError: nothing is seen, or one side of the surface only."""
+    """[N, 3] points and [N] distances of what is seen, N <= points: of the first of `kinds` (samples,
+    oriented, points) that it has. Of signed samples half are inside, as in training. NifError: nothing is
+    seen, or one side of the surface only."""
     rng = np.random.default_rng(seed)
     for kind in kinds:
         if kind == "samples" and seen.samples is not None and seen.distance is not None and len(seen.samples):
@@ -222,7 +241,8 @@ def context_of(
             if inside.all() or not inside.any():
                 side = "inside" if inside.all() else "outside"
                 raise NifError(
-                    f"all {len(inside):,} samples are {side}: no surface lies between them; give samples on both sides"
+                    f"all {len(inside):,} samples are {side}: no surface lies between them; give samples "
+                    "on both sides"
                 )
             half = max(1, min(points, len(inside)) // 2)
             both = [np.resize(rng.permutation(np.flatnonzero(s)), half) for s in (inside, ~inside)]
@@ -239,5 +259,9 @@ def context_of(
             at, distance = level_set(where, normals, offset)
             return at.numpy(), distance.numpy()
     if seen.samples is not None and len(seen.samples):
-        raise NifError("its samples say what is inside, not how far the surface is: model=metasdf needs distances")
-    raise NifError("nothing is seen of it: model=metasdf needs samples with distances, or points on the surface")
+        raise NifError(
+            "its samples say what is inside, not how far the surface is: model=metasdf needs distances"
+        )
+    raise NifError(
+        "nothing is seen of it: model=metasdf needs samples with distances, or points on the surface"
+    )

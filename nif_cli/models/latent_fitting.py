@@ -1,5 +1,5 @@
-"""Codes of new shapes: what is seen of them as bounds on the field's values, and codes fitted to these bounds, all together
-(the inference of DeepSDF, Park et al. 2019, section 6.2)."""
+"""Codes of new shapes: what is seen of them as bounds on the field's values, and codes fitted to these
+bounds, all together (the inference of DeepSDF, Park et al. 2019, section 6.2)."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ FREE = 1.05  # beyond this radius nothing of a shape in the unit ball can be
 
 @dataclass
 class Bounds:
-    """What an observation says of the field: low <= value(points) <= high. A known distance is both; beyond the clamp, as
-    in a point that is only known to be inside or outside, one of them is infinite."""
+    """What an observation says of the field: low <= value(points) <= high. A known distance is both; beyond
+    the clamp, as in a point that is only known to be inside or outside, one of them is infinite."""
 
     points: Float[Tensor, "N 3"]
     low: Float[Tensor, "N"]
@@ -33,9 +33,9 @@ class Bounds:
 
 
 def bounds_of(seen: Observation, clamp: float, rng: np.random.Generator) -> Bounds:
-    """The bounds that an observation sets, for distances clamped to +-`clamp`. Oriented scans give points at +-0.01 along
-    the normals too (the paper's depth completion uses such), bare ones the surface and the far outside. NifError if
-    nothing is seen, or if it does not hold numbers."""
+    """The bounds that an observation sets, for distances clamped to +-`clamp`. Oriented scans give points at
+    +-0.01 along the normals too (the paper's depth completion uses such), bare ones the surface and the far
+    outside. NifError if nothing is seen, or if it does not hold numbers."""
     points, low, high = [], [], []
     inf = np.inf
 
@@ -46,7 +46,11 @@ def bounds_of(seen: Observation, clamp: float, rng: np.random.Generator) -> Boun
 
     if seen.samples is not None and seen.distance is not None:
         d = seen.distance
-        say(seen.samples, np.where(d <= -clamp, -inf, np.minimum(d, clamp)), np.where(d >= clamp, inf, np.maximum(d, -clamp)))
+        say(
+            seen.samples,
+            np.where(d <= -clamp, -inf, np.minimum(d, clamp)),
+            np.where(d >= clamp, inf, np.maximum(d, -clamp)),
+        )
     elif seen.samples is not None and seen.inside is not None:
         say(seen.samples, np.where(seen.inside, 0.0, -inf), np.where(seen.inside, inf, 0.0))
     if seen.points is not None:
@@ -72,7 +76,8 @@ def bounds_of(seen: Observation, clamp: float, rng: np.random.Generator) -> Boun
 
 
 class BoundsPool:
-    """The bounds of several shapes on one device, drawn from at random: half of a draw where the shape may be inside."""
+    """The bounds of several shapes on one device, drawn from at random: half of a draw where the shape may be
+    inside."""
 
     def __init__(self, shapes: Sequence[Bounds], device: torch.device):
         rows, begin, length = [], [], []
@@ -90,7 +95,9 @@ class BoundsPool:
         self.rows = torch.cat(rows).to(device)
         self.begin, self.length = (torch.tensor(x, device=device).view(-1, 2) for x in (begin, length))
 
-    def draw(self, count: int, generator: torch.Generator) -> tuple[Float[Tensor, "S N 3"], Float[Tensor, "S N 2"]]:
+    def draw(
+        self, count: int, generator: torch.Generator
+    ) -> tuple[Float[Tensor, "S N 3"], Float[Tensor, "S N 2"]]:
         """`count` points of each shape and their bounds."""
         half: Int[Tensor, "S N"] = torch.arange(count, device=self.rows.device)[None] * 2 // count
         half = half.expand(len(self.begin), -1)
@@ -101,7 +108,8 @@ class BoundsPool:
 
 
 def violation(value: Float[Tensor, "S N"], bounds: Float[Tensor, "S N 2"]) -> Float[Tensor, "S"]:
-    """The mean distance of the values from their intervals, for each shape: the clamped L1 loss where distances are known."""
+    """The mean distance of the values from their intervals, for each shape: the clamped L1 loss where
+    distances are known."""
     return (value - value.detach().clamp(bounds[..., 0], bounds[..., 1])).abs().mean(-1)
 
 
@@ -125,8 +133,8 @@ def fit_codes(
     prior: float,
     generator: torch.Generator,
 ) -> Fit:
-    """Adam on all codes at once, `points` of each shape a step, the rate a tenth after half of the steps; of the R restarts
-    of a shape the one with the least loss is kept. `prior` weighs mean(code^2)."""
+    """Adam on all codes at once, `points` of each shape a step, the rate a tenth after half of the steps; of
+    the R restarts of a shape the one with the least loss is kept. `prior` weighs mean(code^2)."""
     began = time.monotonic()
     shapes, restarts, size = start.shape
     codes = start.reshape(-1, size).clone()
@@ -154,7 +162,9 @@ def fit_codes(
     with torch.no_grad():
         where, bounds = pool.draw(max(points, 8192), generator)
         made = codes.view(shapes, restarts, size)
-        losses = torch.stack([violation(network(where, made[:, r])[..., 0], bounds) for r in range(restarts)], 1)
+        losses = torch.stack(
+            [violation(network(where, made[:, r])[..., 0], bounds) for r in range(restarts)], 1
+        )
     if not torch.isfinite(losses).all():
         raise NifError(f"fitting the codes has diverged: try a smaller code_lr (it is {lr:g})")
     best = losses.argmin(1)
@@ -164,9 +174,9 @@ def fit_codes(
 
 @contextmanager
 def _side_by_side(codes: int, points: int, device: torch.device) -> Iterator[tuple[list[slice], Callable]]:
-    """How a step is cut: into parts of the codes, and what maps a function over them. A GPU takes all at once. On a CPU the
-    activations of a few thousand points stay in its caches, and each thread has parts of its own: threads that share
-    every product of a small network wait for each other most of the time."""
+    """How a step is cut: into parts of the codes, and what maps a function over them. A GPU takes all at
+    once. On a CPU the activations of a few thousand points stay in its caches, and each thread has parts of
+    its own: threads that share every product of a small network wait for each other most of the time."""
     threads = torch.get_num_threads()
     each = codes if device.type != "cpu" else max(1, 4096 // points)
     parts = [slice(k, k + each) for k in range(0, codes, each)]

@@ -24,8 +24,8 @@ from nif_cli.models.model import Instance
 
 
 class ShapeTasks:
-    """Signed distances in space; see MetaSdf for `objective`, `inner` and `context`. The network has `dim` coordinates and
-    `out` channels; what is known at a point has the shape `target`."""
+    """Signed distances in space; see MetaSdf for `objective`, `inner` and `context`. The network has `dim`
+    coordinates and `out` channels; what is known at a point has the shape `target`."""
 
     dim, learns, target = 3, ShapeData, ()
     kept = 2048  # points of an observation that a run keeps for each of its instances
@@ -34,7 +34,9 @@ class ShapeTasks:
         self.objective, self.clamp, self.seen, self.offset = objective, clamp, context, offset
         self.inner = inner if objective != "two_headed" else "same"
         self.out = 2 if objective == "two_headed" else 1
-        self.observes = ("oriented", "points", "samples") if context == "surface" else ("samples", "oriented", "points")
+        self.observes = (
+            ("oriented", "points", "samples") if context == "surface" else ("samples", "oriented", "points")
+        )
 
     @property
     def needs(self) -> Needs:
@@ -63,7 +65,8 @@ class ShapeTasks:
         query = Task(batch.points, batch.distance)
         count = batch.points.shape[1] // 2
         if self.seen == "dense":
-            # the first half of a batch's points lies outside, the second inside: every second point has half of both
+            # the first half of a batch's points lies outside, the second inside: every second point has half
+            # of both
             return every_second(query), query
         if self.seen == "surface" and batch.surface is not None and batch.normals is not None:
             return Task(*level_set(batch.surface, batch.normals, self.offset)), query
@@ -73,7 +76,9 @@ class ShapeTasks:
             chosen = half_space(batch.points, count)
         return those(query, chosen), query
 
-    def errors(self, out: Tensor, target: Tensor, outer: bool, log_sigma: Tensor | None) -> Float[Tensor, "S"]:
+    def errors(
+        self, out: Tensor, target: Tensor, outer: bool, log_sigma: Tensor | None
+    ) -> Float[Tensor, "S"]:
         """What is minimised of each: by the inner steps, or the outer one."""
         if log_sigma is not None:
             return two_headed(out, target, log_sigma[int(outer)]).mean(1)
@@ -97,25 +102,34 @@ class ShapeTasks:
 
 
 class ImageTasks:
-    """Colours in the plane, 0.5 + 0.5 y of the network's values y; the squared error, inside and outside (Tancik et al. 2021).
-    context: dense (a random half of a batch's pixels), or partial (those in a half plane)."""
+    """Colours in the plane, 0.5 + 0.5 y of the network's values y; the squared error, inside and outside
+    (Tancik et al. 2021). context: dense (a random half of a batch's pixels), or partial (those in a half
+    plane)."""
 
     dim, learns, observes = 2, ImageData, ("image",)
     kept = 8192  # a picture has more to it than a shape
 
     def __init__(self, channels: int, context: str):
         if channels not in (1, 3, 4):
-            raise ValueError(f"channels={channels}: 1 (grey), 3 (RGB) or 4 (RGBA), or null for those of the data")
+            raise ValueError(
+                f"channels={channels}: 1 (grey), 3 (RGB) or 4 (RGBA), or null for those of the data"
+            )
         self.out, self.target, self.seen = channels, (channels,), context
 
     def instances(self, data: ImageData) -> list[Instance]:
         if not data.many:
-            raise NifError("model=metasdf learns from many pictures: give data.path=<folder>; model=image learns a single one")
+            raise NifError(
+                "model=metasdf learns from many pictures: give data.path=<folder>; model=image learns a "
+                "single one"
+            )
         pictures = data.pictures()
         if self.out != data.channels:
             raise NifError(f"model.channels={self.out}: the pictures have {data.channels}; leave it out")
         rng = np.random.default_rng(0)
-        return [Instance(p.id, p.transform, p.observed(self.kept, rng)) for p in data.test_pictures(8) or pictures[:8]]
+        return [
+            Instance(p.id, p.transform, p.observed(self.kept, rng))
+            for p in data.test_pictures(8) or pictures[:8]
+        ]
 
     def tasks(self, batch: ImagesBatch) -> tuple[Task, Task]:
         query = Task(batch.points, batch.color)
@@ -123,7 +137,9 @@ class ImageTasks:
             return every_second(query), query
         return those(query, half_space(batch.points, batch.points.shape[1] // 2)), query
 
-    def errors(self, out: Tensor, target: Tensor, outer: bool, log_sigma: Tensor | None) -> Float[Tensor, "S"]:
+    def errors(
+        self, out: Tensor, target: Tensor, outer: bool, log_sigma: Tensor | None
+    ) -> Float[Tensor, "S"]:
         return self.value_errors(out, target)
 
     def value_errors(self, out: Tensor, target: Tensor) -> Float[Tensor, "S"]:
@@ -131,10 +147,17 @@ class ImageTasks:
         return (0.5 + 0.5 * out - target).square().mean((1, 2))
 
     def context(self, seen: Observation, points: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        if seen.samples is None or seen.colors is None or seen.samples.shape != (len(seen.colors), 2) or not len(seen.colors):
+        if (
+            seen.samples is None
+            or seen.colors is None
+            or seen.samples.shape != (len(seen.colors), 2)
+            or not len(seen.colors)
+        ):
             raise NifError("nothing is seen of it: this run adapts to the pixels of a picture")
         if seen.colors.shape[1] != self.out:
-            raise NifError(f"it has {seen.colors.shape[1]} channels, the pictures of this run have {self.out}")
+            raise NifError(
+                f"it has {seen.colors.shape[1]} channels, the pictures of this run have {self.out}"
+            )
         return seen.samples, seen.colors
 
     def bind(self, network: nn.Module, weights: Weights, bounds: Tensor) -> BoundSignal:

@@ -1,5 +1,6 @@
-"""Learned initialisations: weights that become any shape, or any picture, in a few gradient steps (MetaSDF, Sitzmann et al.
-2020; MAML, Finn et al. 2017; Reptile, Nichol et al. 2018; for coordinate networks Tancik et al. 2021)."""
+"""Learned initialisations: weights that become any shape, or any picture, in a few gradient steps (MetaSDF,
+Sitzmann et al. 2020; MAML, Finn et al. 2017; Reptile, Nichol et al. 2018; for coordinate networks Tancik et
+al. 2021)."""
 
 from __future__ import annotations
 
@@ -19,7 +20,17 @@ from nif_cli.data.shapes.samples import Observation
 from nif_cli.field import BoundField, BoundSignal
 from nif_cli.fields.network import Network
 from nif_cli.metrics.image import decibels
-from nif_cli.models.inner_loop import StepSizes, Task, Weights, call_each, descend, in_words, linear_bytes, room, spread
+from nif_cli.models.inner_loop import (
+    StepSizes,
+    Task,
+    Weights,
+    call_each,
+    descend,
+    in_words,
+    linear_bytes,
+    room,
+    spread,
+)
 from nif_cli.models.meta_tasks import ImageTasks, ShapeTasks, every_second
 from nif_cli.models.model import Inferred, Model
 
@@ -27,25 +38,27 @@ ENOUGH = 2**30  # bytes of a micro-batch's graph
 
 
 class MetaSdf(Model):
-    """theta_0 (the network's own weights) is learned so that `steps` gradient steps on what is seen of a shape (the context)
-    make its field; the loss is that of all points (the query) after these steps.
+    """theta_0 (the network's own weights) is learned so that `steps` gradient steps on what is seen of a
+    shape (the context) make its field; the loss is that of all points (the query) after these steps.
 
-    algorithm: maml differentiates through the steps (second order); fomaml takes the gradient where the steps end; reptile
-    moves towards where they end; metasdf is maml with learned step sizes: one (`step_size=scalar`), one for each `tensor`
-    or each `parameter`, the same for all steps or not (`per_step`). Step sizes start at `inner_lr`; they are learned as
-    logarithms at rate `step_lr`.
+    algorithm: maml differentiates through the steps (second order); fomaml takes the gradient where the steps
+    end; reptile moves towards where they end; metasdf is maml with learned step sizes: one
+    (`step_size=scalar`), one for each `tensor` or each `parameter`, the same for all steps or not
+    (`per_step`). Step sizes start at `inner_lr`; they are learned as logarithms at rate `step_lr`.
 
-    objective: l1, clamped_l1 (to +-`clamp`), or two_headed (the network has two channels: a sign logit and an unsigned
-    distance). The inner steps minimise the same, or (`inner=squared`) half the squared error over `clamp`: its gradient
-    fades where a point is met, so that few steps of a fixed size come closer. context: dense (half of a batch's points),
-    surface (points and normals), partial (those in a half space). query: all of a batch's points, as published, or (of dense
-    contexts) the rest: with hundreds of points in place of the published 12,000, weights are learned otherwise that meet
-    the context's own points and little between them.
+    objective: l1, clamped_l1 (to +-`clamp`), or two_headed (the network has two channels: a sign logit and an
+    unsigned distance). The inner steps minimise the same, or (`inner=squared`) half the squared error over
+    `clamp`: its gradient fades where a point is met, so that few steps of a fixed size come closer. context:
+    dense (half of a batch's points), surface (points and normals), partial (those in a half space). query:
+    all of a batch's points, as published, or (of dense contexts) the rest: with hundreds of points in place
+    of the published 12,000, weights are learned otherwise that meet the context's own points and little
+    between them.
 
-    With `channels` (filled in by nif train, from the data) it learns pictures, by the squared error of their colours.
+    With `channels` (filled in by nif train, from the data) it learns pictures, by the squared error of their
+    colours.
 
-    `micro_batch` shapes at a time are adapted, by default as many as `memory` holds; `checkpoint` keeps one inner step's
-    graph at a time. Dropout is off: the steps are few and must not be noisy.
+    `micro_batch` shapes at a time are adapted, by default as many as `memory` holds; `checkpoint` keeps one
+    inner step's graph at a time. Dropout is off: the steps are few and must not be noisy.
     """
 
     def __init__(
@@ -74,10 +87,17 @@ class MetaSdf(Model):
         channels: int | None = None,
     ):
         super().__init__(lr, optimizer, scheduler)
-        if steps < 1 or not inner_lr > 0 or not step_lr > 0 or not clamp > 0 or not offset > 0 or not clip > 0:
+        if (
+            steps < 1
+            or not inner_lr > 0
+            or not step_lr > 0
+            or not clamp > 0
+            or not offset > 0
+            or not clip > 0
+        ):
             raise ValueError(
-                f"steps={steps}, inner_lr={inner_lr}, step_lr={step_lr}, clamp={clamp}, offset={offset}, clip={clip}: "
-                "all must be positive"
+                f"steps={steps}, inner_lr={inner_lr}, step_lr={step_lr}, clamp={clamp}, offset={offset}, "
+                f"clip={clip}: all must be positive"
             )
         if micro_batch is not None and micro_batch < 1:
             raise ValueError(f"micro_batch={micro_batch}: at least 1")
@@ -87,17 +107,27 @@ class MetaSdf(Model):
         if channels is None:
             self.subject = ShapeTasks(objective, inner, clamp, context, offset)
         elif context == "surface" or objective == "two_headed":
-            raise ValueError(f"context={context}, objective={objective}: pictures have neither surfaces nor two heads")
+            raise ValueError(
+                f"context={context}, objective={objective}: pictures have neither surfaces nor two heads"
+            )
         else:
             self.subject = ImageTasks(channels, context)
         self.learns, self.observes = self.subject.learns, self.subject.observes
         self.network = field(dim=self.subject.dim, out=self.subject.out, code_size=0).eval()
-        self.algorithm, self.steps, self.inner_lr, self.step_lr, self.clamp = algorithm, steps, inner_lr, step_lr, clamp
+        self.algorithm, self.steps, self.inner_lr, self.step_lr, self.clamp = (
+            algorithm,
+            steps,
+            inner_lr,
+            step_lr,
+            clamp,
+        )
         self.micro_batch, self.memory, self.checkpoint, self.clip = micro_batch, memory, checkpoint, clip
         if memory is not None:
             memory_limit(memory)
         learned = steps if per_step else 1
-        self.log_sizes = StepSizes(self.network, step_size, learned if algorithm == "metasdf" else 0, inner_lr)
+        self.log_sizes = StepSizes(
+            self.network, step_size, learned if algorithm == "metasdf" else 0, inner_lr
+        )
         # inner and outer log sigma of the two heads
         self.log_sigma = nn.Parameter(torch.zeros(2, 2)) if objective == "two_headed" else None
         self._fitting: dict[tuple, int] = {}  # shapes at a time that fit in memory
@@ -124,7 +154,9 @@ class MetaSdf(Model):
 
     def errors(self, weights: Weights, task: Task, outer: bool = False) -> Float[Tensor, "S"]:
         """The objective of each shape: that of the inner steps, or the outer one."""
-        return self.subject.errors(call_each(self.network, weights, task.points), task.target, outer, self.log_sigma)
+        return self.subject.errors(
+            call_each(self.network, weights, task.points), task.target, outer, self.log_sigma
+        )
 
     def value_errors(self, weights: Weights, task: Task) -> Float[Tensor, "S"]:
         """The error of each shape's field itself, whatever is minimised."""
@@ -139,11 +171,13 @@ class MetaSdf(Model):
             sizes = [[r.detach() if isinstance(r, Tensor) else r for r in rates] for rates in sizes]
         start = spread(self.network, len(context.points))
         also = [] if self.log_sigma is None else [self.log_sigma]
-        return descend(lambda w: self.errors(w, context), start, sizes, graph=graph, checkpointed=checkpointed, also=also)
+        return descend(
+            lambda w: self.errors(w, context), start, sizes, graph=graph, checkpointed=checkpointed, also=also
+        )
 
     def meta_gradient(self, context: Task, query: Task) -> tuple[Tensor, list[Tensor]]:
-        """The query loss after adaptation, summed over shapes, and what the algorithm calls its gradient, one for each of
-        `self.parameters()`."""
+        """The query loss after adaptation, summed over shapes, and what the algorithm calls its gradient, one
+        for each of `self.parameters()`."""
         outer = list(self.parameters())
         if self.algorithm in ("maml", "metasdf"):
             adapted, _ = self.adapt(context, graph=True, checkpointed=self.checkpoint)
@@ -175,9 +209,15 @@ class MetaSdf(Model):
                 part = slice(start, start + size)
                 if learning:
                     value, found = self.meta_gradient(context.part(part), query.part(part))
-                    gradients = found if gradients is None else [a + b for a, b in zip(gradients, found, strict=True)]
+                    gradients = (
+                        found if gradients is None else [a + b for a, b in zip(gradients, found, strict=True)]
+                    )
                 else:
-                    value = self.errors(self.adapt(context.part(part))[0], query.part(part), outer=True).sum().detach()
+                    value = (
+                        self.errors(self.adapt(context.part(part))[0], query.part(part), outer=True)
+                        .sum()
+                        .detach()
+                    )
                 total = total + value / shapes
         if not torch.isfinite(total):
             raise NifError(
@@ -194,7 +234,8 @@ class MetaSdf(Model):
     # ---- what the outer loop needs besides ----
 
     def at_once(self, context: Task, query: Task) -> int:
-        """How many shapes are adapted together: `micro_batch`, or as many as fit. NifError where one does not."""
+        """How many shapes are adapted together: `micro_batch`, or as many as fit. NifError where one does
+        not."""
         n, k, shapes = context.points.shape[1], query.points.shape[1], len(query.points)
         key = (n, k, context.points.device)
         if key not in self._fitting:
@@ -202,11 +243,14 @@ class MetaSdf(Model):
             if one > free:
                 hint = "" if self.checkpoint else ", or set model.checkpoint=true"
                 raise NifError(
-                    f"model.steps={self.steps}: adapting one shape with {n:,} context points takes about {in_words(one)} and "
+                    f"model.steps={self.steps}: adapting one shape with {n:,} context points takes about "
+                    f"{in_words(one)} and "
                     f"{in_words(free)} may be used; lower model.steps or data.batch_points{hint}"
                 )
             # on a CPU more at a time than this gains nothing
-            self._fitting[key] = max(1, int((min(free, ENOUGH) if context.points.device.type == "cpu" else free) // one))
+            self._fitting[key] = max(
+                1, int((min(free, ENOUGH) if context.points.device.type == "cpu" else free) // one)
+            )
         return min(self.micro_batch or shapes, self._fitting[key], shapes)
 
     def bytes_of_a_shape(self, context_points: int, query_points: int) -> int:
@@ -237,7 +281,8 @@ class MetaSdf(Model):
     # ---- fields ----
 
     def final_metrics(self, data: Any) -> dict[str, float]:
-        """Of pictures the PSNR at one half of the pixels that the run has kept, once adapted to the other half."""
+        """Of pictures the PSNR at one half of the pixels that the run has kept, once adapted to the other
+        half."""
         if isinstance(self.subject, ShapeTasks):
             return {}
         kept = self.task_of([i.observation for i in self.instances.values() if i.observation])
@@ -250,7 +295,9 @@ class MetaSdf(Model):
         instance = self.instances.get(id)
         if instance is None or instance.observation is None:
             known_ids = ", ".join(list(self.instances)[:5])
-            raise NifError(f"no instance '{id}' in this run; it has {known_ids}; nif reconstruct infers others")
+            raise NifError(
+                f"no instance '{id}' in this run; it has {known_ids}; nif reconstruct infers others"
+            )
         return self.infer([instance.observation])[0].field  # type: ignore[return-value]
 
     def infer(
@@ -258,7 +305,9 @@ class MetaSdf(Model):
     ) -> list[Inferred]:
         """Adapt to all observations together. `steps` may be any number (0: theta_0 itself)."""
         if options:
-            raise NifError(f"model=metasdf has no option '{next(iter(options))}' for new shapes; it has steps")
+            raise NifError(
+                f"model=metasdf has no option '{next(iter(options))}' for new shapes; it has steps"
+            )
         steps = self.steps if steps is None else steps
         if steps < 0:
             raise NifError(f"steps={steps}: must be 0 or more")
@@ -271,10 +320,13 @@ class MetaSdf(Model):
         found = []
         for row in range(len(observations)):
             curve = losses[:, row].tolist()
-            if not all(math.isfinite(v) for v in curve) or (self.log_sigma is None and curve[-1] > 2 * curve[0]):
+            if not all(math.isfinite(v) for v in curve) or (
+                self.log_sigma is None and curve[-1] > 2 * curve[0]
+            ):
                 worst = next((k for k, v in enumerate(curve) if not v < 2 * curve[0]), steps)
                 raise NifError(
-                    f"the adaptation diverges: the loss is {curve[worst]:.4g} after step {worst} and was {curve[0]:.4g} before; "
+                    f"the adaptation diverges: the loss is {curve[worst]:.4g} after step {worst} and was "
+                    f"{curve[0]:.4g} before; "
                     f"use fewer steps (the run was trained with {self.steps})"
                 )
             state = {name: w[row].detach() for name, w in adapted.items()}

@@ -28,7 +28,8 @@ CHECKPOINT_FORMAT = 1  # of a checkpoint's "nif" entry; raised when an older nif
 
 
 FARTHEST = 1e30  # offsets and scales of a user's units, as meshes may have them
-OBSERVED = {  # of an observation's arrays: number of axes, lengths that the last may have (none: any), kind of the numbers
+# of an observation's arrays: number of axes, lengths that the last may have (none: any), kind of the numbers
+OBSERVED = {
     "points": (2, (3,), "f"),
     "normals": (2, (3,), "f"),
     "samples": (2, (2, 3), "f"),
@@ -55,8 +56,8 @@ class Instance:
 
 @dataclass
 class Inferred:
-    """A shape that was not trained on: its field, what making it took (loss, steps, seconds, ...: plain values for a JSON
-    file), and the tensors that make it again ('code', or adapted weights by name)."""
+    """A shape that was not trained on: its field, what making it took (loss, steps, seconds, ...: plain
+    values for a JSON file), and the tensors that make it again ('code', or adapted weights by name)."""
 
     field: Field | Signal
     report: dict[str, Any]
@@ -64,12 +65,13 @@ class Inferred:
 
 
 class Model(nn.Module):
-    """A family of fields: a plain module, which training/lightning.py trains. Subclasses say what to minimise (`loss`)
-    and how a known instance becomes a Field (`field`).
+    """A family of fields: a plain module, which training/lightning.py trains. Subclasses say what to minimise
+    (`loss`) and how a known instance becomes a Field (`field`).
 
-    `optimizer(groups)` and `scheduler(optimizer)` make theirs; a scheduler that takes `progress` gets the fraction of the
-    training that is done. `lr` is the network's learning rate. `observes` lists the kinds of observation that `infer`
-    understands (see data/shapes/observations.py), the best first; a model that infers nothing leaves it empty.
+    `optimizer(groups)` and `scheduler(optimizer)` make theirs; a scheduler that takes `progress` gets the
+    fraction of the training that is done. `lr` is the network's learning rate. `observes` lists the kinds of
+    observation that `infer` understands (see data/shapes/observations.py), the best first; a model that
+    infers nothing leaves it empty.
     """
 
     observes: tuple[str, ...] = ()
@@ -87,7 +89,8 @@ class Model(nn.Module):
         self.space = "ball"  # how shapes are normalised (geometry.transform.SPACES); that of the data
         self.config: dict[str, Any] = {}  # the resolved configuration that made it; saved with it
         self.step = 0  # of the training; the trainer counts
-        self.progress: Callable[[], float] = lambda: 0.0  # how much of the training is done, in [0, 1]; the trainer knows
+        # how much of the training is done, in [0, 1]; the trainer knows
+        self.progress: Callable[[], float] = lambda: 0.0
         self._began = time.monotonic()
 
     @abstractmethod
@@ -99,7 +102,8 @@ class Model(nn.Module):
         """The field of a known instance (of a picture: the Signal)."""
 
     def final_metrics(self, data: Any) -> dict[str, float]:
-        """How good it is by its own data, once it is trained: what is cheap to know, for the summary. In `units`."""
+        """How good it is by its own data, once it is trained: what is cheap to know, for the summary. In
+        `units`."""
         return {}
 
     def infer(self, observations: Sequence[Observation], **options: Any) -> list[Inferred]:
@@ -110,12 +114,17 @@ class Model(nn.Module):
         )
 
     def between(self, first: str, second: str, share: float) -> Field:
-        """A shape on the way from one known instance (share 0) to another (share 1). NifError where the model has none."""
-        raise NifError(f"interpolate: {type(self).__name__} has no space of shapes to move in; add compose=morph")
+        """A shape on the way from one known instance (share 0) to another (share 1). NifError where the model
+        has none."""
+        raise NifError(
+            f"interpolate: {type(self).__name__} has no space of shapes to move in; add compose=morph"
+        )
 
     def sample(self, count: int, seed: int = 0) -> list[Field]:
         """New shapes, drawn at random. NifError where the model cannot."""
-        raise NifError(f"sample: {type(self).__name__} has no space of shapes to draw from; model=deepsdf has")
+        raise NifError(
+            f"sample: {type(self).__name__} has no space of shapes to draw from; model=deepsdf has"
+        )
 
     @abstractmethod
     def attach_data(self, data: Any) -> None:
@@ -144,9 +153,12 @@ class Model(nn.Module):
         return self.groups_of(self)
 
     def groups_of(self, module: nn.Module) -> list[dict]:
-        """The parameters of a network for the optimizer: weights at `lr`, tables of features (modules with a `table_rate`)
-        as much faster, and without Adam's eps, which is larger than the gradients of rows that few points see."""
-        parts = [m for m in module.modules() if isinstance(m, Network | Encoding) and m.table_rate is not None]
+        """The parameters of a network for the optimizer: weights at `lr`, tables of features (modules with a
+        `table_rate`) as much faster, and without Adam's eps, which is larger than the gradients of rows that
+        few points see."""
+        parts = [
+            m for m in module.modules() if isinstance(m, Network | Encoding) and m.table_rate is not None
+        ]
         tables = {id(p): part.table_rate for part in parts for p in part.parameters()}
         groups = [{"params": [p for p in module.parameters() if id(p) not in tables], "lr": self.lr}]
         for rate in sorted(set(tables.values())):  # type: ignore[arg-type]
@@ -159,11 +171,16 @@ class Model(nn.Module):
         if self._scheduler is None:
             return optimizer
         takes_progress = "progress" in inspect.signature(self._scheduler).parameters
-        scheduler = self._scheduler(optimizer, progress=self.progress) if takes_progress else self._scheduler(optimizer)
+        scheduler = (
+            self._scheduler(optimizer, progress=self.progress)
+            if takes_progress
+            else self._scheduler(optimizer)
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def terms(self, batch: Any) -> dict[str, Tensor]:
-        """What a training step minimises the sum of: the loss, and the priors that networks bring of their own."""
+        """What a training step minimises the sum of: the loss, and the priors that networks bring of their
+        own."""
         terms = self.loss(batch)
         priors = [prior for network in self.networks if (prior := network.penalty()) is not None]
         return {**terms, "prior": torch.stack(priors).sum()} if priors else terms
@@ -226,7 +243,11 @@ def _saved(instance: Instance) -> dict[str, Any]:
     return {
         "id": instance.id,
         **instance.transform.as_dict(),
-        **({"observation": {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in seen.items()}} if seen else {}),
+        **(
+            {"observation": {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in seen.items()}}
+            if seen
+            else {}
+        ),
         **({"scene": instance.scene.state()} if instance.scene else {}),
     }
 
@@ -246,7 +267,8 @@ def _restored(saved: Any, where: str) -> Instance:
 
 
 def _arrays(saved: Any, where: str) -> dict[str, Any]:
-    """The arrays of an observation: of the numbers of axes and the types that they have when a run is made."""
+    """The arrays of an observation: of the numbers of axes and the types that they have when a run is
+    made."""
     if not isinstance(saved, dict) or not saved.keys() <= OBSERVED.keys():
         raise NifError(f"{where}: its observation is not arrays by name ({', '.join(OBSERVED)})")
     found = {}
@@ -259,7 +281,10 @@ def _arrays(saved: Any, where: str) -> dict[str, Any]:
             or not (tensor.numel() or name == "free")
         ):
             shape = list(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
-            raise NifError(f"{where}: its {name} are {shape}; they must have {axes} axes" + f", the last of {last}" * bool(last))
+            raise NifError(
+                f"{where}: its {name} are {shape}; they must have {axes} axes"
+                + f", the last of {last}" * bool(last)
+            )
         array = tensor.detach().contiguous().numpy()
         if array.dtype.kind != kind or (kind == "f" and not np.isfinite(array).all()):
             raise NifError(f"{where}: its {name} are {array.dtype}, or not finite")

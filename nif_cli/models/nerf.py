@@ -28,14 +28,15 @@ TRAINED_TO = 1e-3  # the transmittance at which rays end while training
 
 
 class Nerf(Model):
-    """Squared error (or Huber's, where `huber` is positive) of rendered colours. Rays are sampled by a coarse network
-    (field=nerf: `coarse` stratified samples, `fine` from their weights, one loss for each network), or by a grid of
-    occupied cells (field=ngp).
+    """Squared error (or Huber's, where `huber` is positive) of rendered colours. Rays are sampled by a coarse
+    network (field=nerf: `coarse` stratified samples, `fine` from their weights, one loss for each network),
+    or by a grid of occupied cells (field=ngp).
 
-    With a grid: a step takes as many rays as need about `samples` samples, at first `first_samples`, and steps of 1/`steps`
-    of the scene's cube, at first 1/`first_steps`, `growth` of the training long. Every `update` steps the grid looks at the
-    densities, of half the cells in the first tenth of the training, later of a tenth. In unbounded scenes steps grow, by
-    `cone` times the distance. Transparent pictures carve the scene's `hull` before training.
+    With a grid: a step takes as many rays as need about `samples` samples, at first `first_samples`, and
+    steps of 1/`steps` of the scene's cube, at first 1/`first_steps`, `growth` of the training long. Every
+    `update` steps the grid looks at the densities, of half the cells in the first tenth of the training,
+    later of a tenth. In unbounded scenes steps grow, by `cone` times the distance. Transparent pictures carve
+    the scene's `hull` before training.
 
     Scenes that share shapes or appearances get `shape_code` and `appearance_code` numbers each; 0: none.
     """
@@ -71,26 +72,41 @@ class Nerf(Model):
         try:
             network = field(**sizes)
         except TypeError as error:
-            raise ValueError("this field has no colours seen from a direction: choose field=nerf or field=ngp") from error
+            raise ValueError(
+                "this field has no colours seen from a direction: choose field=nerf or field=ngp"
+            ) from error
         super().__init__(network.rate if lr is None else lr, optimizer, scheduler)
         self.network = network
-        numbers = {"coarse": coarse, "fine": fine, "samples": samples, "first_samples": first_samples, "update": update}
+        numbers = {
+            "coarse": coarse,
+            "fine": fine,
+            "samples": samples,
+            "first_samples": first_samples,
+            "update": update,
+        }
         for name, value in numbers.items():
             least = 3 if name == "coarse" else 1
             if value < least:
                 raise ValueError(f"{name}={value}: at least {least}")
         if min(steps, first_steps) < 8 or not 0 <= growth <= 1 or cone < 0 or huber < 0:
             raise ValueError(
-                f"steps={steps}, first_steps={first_steps}, growth={growth}, cone={cone}, huber={huber}: steps at least 8, "
-                "growth a fraction, cone and huber not negative"
+                f"steps={steps}, first_steps={first_steps}, growth={growth}, cone={cone}, huber={huber}: "
+                "steps at least 8, growth a fraction, cone and huber not negative"
             )
         if min(shape_code, appearance_code) < 0 or not code_lr > 0:
-            raise ValueError(f"shape_code={shape_code}, appearance_code={appearance_code}, code_lr={code_lr}: not negative")
+            raise ValueError(
+                f"shape_code={shape_code}, appearance_code={appearance_code}, code_lr={code_lr}: not negative"
+            )
         self.hierarchical = self.network.hierarchical
         self.coarse_network = field(**sizes) if self.hierarchical else None
         self.huber, self.coarse, self.fine = huber, coarse, fine
         self.resolution, self.threshold, self.hull = resolution, threshold, hull
-        self.samples, self.first_samples, self.steps, self.first_steps = samples, first_samples, steps, first_steps
+        self.samples, self.first_samples, self.steps, self.first_steps = (
+            samples,
+            first_samples,
+            steps,
+            first_steps,
+        )
         self.growth, self.update, self.cone = growth, update, cone
         self.code_sizes, self.code_lr = sizes, code_lr
         if not self.hierarchical:
@@ -111,7 +127,8 @@ class Nerf(Model):
         scenes = data.meet(self.needs)
         if len(scenes) > 1 and not any(self.code_sizes.values()):
             raise NifError(
-                f"data: {len(scenes)} scenes in one network: give model.shape_code= and model.appearance_code= (16, say), "
+                f"data: {len(scenes)} scenes in one network: give model.shape_code= and "
+                "model.appearance_code= (16, say), "
                 "or train them one by one"
             )
         self.instances = {s.id: Instance(s.id, s.transform, scene=s) for s in scenes}
@@ -127,8 +144,8 @@ class Nerf(Model):
             inside |= here
         if not inside.any():
             raise NifError(
-                "the outlines in the pictures leave nothing in the scene's box: are its poses, and its alpha, right? "
-                "model.hull=false trains without them"
+                "the outlines in the pictures leave nothing in the scene's box: are its poses, and its "
+                "alpha, right? model.hull=false trains without them"
             )
         self.grid.allow(inside)
         if self.device.type == "cpu":
@@ -148,7 +165,9 @@ class Nerf(Model):
         self.codes = Codes(scenes, **self.code_sizes)
         largest = max(float(s.bounds.abs().max()) for s in scenes)
         if not largest <= 128:
-            raise ValueError(f"a scene that reaches {largest:g} units from the origin of normalised space: 128 at most")
+            raise ValueError(
+                f"a scene that reaches {largest:g} units from the origin of normalised space: 128 at most"
+            )
         cascades = 1 + max(0, math.ceil(math.log2(max(largest - 1e-4, 1e-9))))
         self.even = cascades == 1 or any(s.ndc is not None for s in scenes)
         if not self.hierarchical:
@@ -167,11 +186,15 @@ class Nerf(Model):
         codes = []
         for kind, other in (("shape", shape), ("appearance", appearance)):
             if other not in (None, id) and kind not in self.codes:
-                raise NifError(f"{kind}={other}: this run has no {kind} codes; train with model.{kind}_code=16")
+                raise NifError(
+                    f"{kind}={other}: this run has no {kind} codes; train with model.{kind}_code=16"
+                )
             code = self.codes.of(kind, torch.tensor([known.index(other or id)], device=self.device))
             codes.append(None if code is None else code[0].detach())
         coarse = self.coarse_network
-        sampling = self._marching(1.0) if coarse is None else Hierarchical(coarse, codes[0], self.coarse, self.fine)
+        sampling = (
+            self._marching(1.0) if coarse is None else Hierarchical(coarse, codes[0], self.coarse, self.fine)
+        )
         return BoundRadiance(self.network, sampling, scene, codes[0], codes[1])
 
     def _marching(self, progress: float) -> Marching:
@@ -196,7 +219,11 @@ class Nerf(Model):
     @cached_property
     def generator(self) -> torch.Generator:
         device = self.device
-        return torch.cuda.default_generators[device.index or 0] if device.type == "cuda" else torch.default_generator
+        return (
+            torch.cuda.default_generators[device.index or 0]
+            if device.type == "cuda"
+            else torch.default_generator
+        )
 
     def loss(self, batch: RayBatch) -> dict[str, Tensor]:
         rays = Rays(batch.origins, batch.directions, batch.views)
@@ -205,13 +232,17 @@ class Nerf(Model):
         truth = batch.colors[:, :3] * alpha + behind * (1 - alpha)
         if self.coarse_network is not None:
             first, last = self._hierarchical(rays, batch)
-            return {"coarse": self._error(first, truth, behind, batch), "fine": self._error(last, truth, behind, batch)}
+            return {
+                "coarse": self._error(first, truth, behind, batch),
+                "fine": self._error(last, truth, behind, batch),
+            }
         light, taken = self._through(rays, batch, self._marching(self.progress() if self.training else 1.0))
         if self.training:
             assert self.grid is not None
             if not taken:  # nothing is left to learn from: everything is open again
                 self.grid.occupied = self.grid.allowed.clone()
-                # a loss that depends on nothing: zero, through none of the numbers that are learned, and of no table
+                # a loss that depends on nothing: zero, through none of the numbers that are learned, and of
+                # no table
                 table = self.network.grid.table  # type: ignore[union-attr]
                 weight = next(p for p in self.network.parameters() if p is not table)
                 light.color = light.color + weight[:0].sum()
@@ -223,7 +254,9 @@ class Nerf(Model):
             return self.network(points, directions, *self.codes(batch.scene[ray]))
 
         generator = self.generator if self.training else None
-        return render_rays(radiance, marching.march(rays, batch.near, batch.far, generator), rays, 16, TRAINED_TO)
+        return render_rays(
+            radiance, marching.march(rays, batch.near, batch.far, generator), rays, 16, TRAINED_TO
+        )
 
     def _hierarchical(self, rays: Rays, batch: RayBatch) -> tuple[RenderedRays, RenderedRays]:
         """What the coarse network sees, and the fine one."""
@@ -244,8 +277,8 @@ class Nerf(Model):
         return first, last
 
     def _behind(self, batch: RayBatch) -> Tensor:
-        """The background of each ray: a random one while training where the data wants it, or where pictures are opaque, so
-        that nothing can hide in it."""
+        """The background of each ray: a random one while training where the data wants it, or where pictures
+        are opaque, so that nothing can hide in it."""
         if not self.training:
             return torch.ones(len(batch), 3, device=self.device)
         shade = torch.rand(len(batch), 3, device=self.device)
@@ -258,7 +291,9 @@ class Nerf(Model):
     def _error(self, light: RenderedRays, truth: Tensor, behind: Tensor, batch: RayBatch) -> Tensor:
         made = light.over(behind)
         each = (
-            torch.nn.functional.huber_loss(made, truth, reduction="none", delta=self.huber) if self.huber else (made - truth) ** 2
+            torch.nn.functional.huber_loss(made, truth, reduction="none", delta=self.huber)
+            if self.huber
+            else (made - truth) ** 2
         )
         each = each[batch.valid] if not batch.valid.all() else each
         return each.mean() if each.numel() else each.sum()  # nothing to learn from is no error
@@ -266,7 +301,9 @@ class Nerf(Model):
     def terms(self, batch: RayBatch) -> dict[str, Tensor]:
         terms = super().terms(batch)
         if self.device.type == "cpu" and not all(torch.isfinite(term) for term in terms.values()):
-            raise NifError(f"the loss is not finite after {self.step} steps: try a smaller model.lr (it is {self.lr:g})")
+            raise NifError(
+                f"the loss is not finite after {self.step} steps: try a smaller model.lr (it is {self.lr:g})"
+            )
         return terms
 
     def begin(self) -> None:

@@ -1,5 +1,5 @@
-"""Occupancy networks (Mescheder et al. 2019; convolutional: Peng et al. 2020): whether a point is inside, from what is seen
-of the shape."""
+"""Occupancy networks (Mescheder et al. 2019; convolutional: Peng et al. 2020): whether a point is inside,
+from what is seen of the shape."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ LEAST = 16  # points of a cloud
 class Occupancy(Model):
     """The network's value is the logit of being inside; the surface is where the probability is `threshold`.
 
-    `encoder` turns what is seen (a point cloud, a picture, voxels) into the code that conditions the network; without one
-    it learns a single shape. With the encoder of points and occupancies (encoder=vae) the code is a random variable, and
-    shapes can be drawn: `kl` weighs its divergence from N(0, I). Loss: binary cross-entropy, averaged over the points or
-    (`reduction: sum`, as published) summed over those of a shape. `balanced`: half of a batch's points are inside.
+    `encoder` turns what is seen (a point cloud, a picture, voxels) into the code that conditions the network;
+    without one it learns a single shape. With the encoder of points and occupancies (encoder=vae) the code is
+    a random variable, and shapes can be drawn: `kl` weighs its divergence from N(0, I). Loss: binary
+    cross-entropy, averaged over the points or (`reduction: sum`, as published) summed over those of a shape.
+    `balanced`: half of a batch's points are inside.
     """
 
     def __init__(
@@ -58,7 +59,11 @@ class Occupancy(Model):
         local = encoder is not None and encoder.local
         if local != self.network.local:
             gives = "feature planes or a grid" if local else "one code a shape"
-            needs = "field=local" if local else "field=onet, film, concat, or another that takes a code; field=local does not"
+            needs = (
+                "field=local"
+                if local
+                else "field=onet, film, concat, or another that takes a code; field=local does not"
+            )
             raise ValueError(f"encoder: {type(encoder).__name__} gives {gives}, which needs {needs}")
         self.level = math.log(threshold / (1 - threshold))
         self.reduction, self.kl = reduction, kl
@@ -76,8 +81,9 @@ class Occupancy(Model):
         shapes = data.meet(self.needs)
         if self.encoder is None and len(shapes) > 1:
             raise NifError(
-                f"model=occupancy without encoder learns one shape and the data holds {len(shapes)} ({shapes[0].id}, "
-                f"{shapes[1].id}, ...): choose encoder=pointcloud, image, voxels, ..., or vae, or name one of data.instances"
+                f"model=occupancy without encoder learns one shape and the data holds {len(shapes)} "
+                f"({shapes[0].id}, {shapes[1].id}, ...): choose encoder=pointcloud, image, voxels, ..., or "
+                "vae, or name one of data.instances"
             )
         if self.encoder is None:
             self.instances = {s.id: Instance(s.id, s.transform) for s in shapes}
@@ -98,7 +104,9 @@ class Occupancy(Model):
         seen = shape.observation or Observation()
         if self.look is None:
             known = shape.inside if shape.inside is not None else shape.distance > 0
-            return self._thinned(Observation(samples=np.asarray(shape.points), inside=np.asarray(known)), generator)
+            return self._thinned(
+                Observation(samples=np.asarray(shape.points), inside=np.asarray(known)), generator
+            )
         if self.look.kind == "image":
             return Observation(pixels=None if seen.pixels is None else seen.pixels[:1])
         if self.look.kind == "voxels":
@@ -122,10 +130,13 @@ class Occupancy(Model):
         assert seen.samples is not None
         index = chosen(len(seen.samples))
         inside = seen.inside if seen.inside is not None else seen.distance > 0  # type: ignore[operator]
-        return Observation(samples=np.asarray(seen.samples, np.float32)[index], inside=np.asarray(inside)[index])
+        return Observation(
+            samples=np.asarray(seen.samples, np.float32)[index], inside=np.asarray(inside)[index]
+        )
 
     def encode(self, observations: Sequence[Observation]) -> Tensor:
-        """The codes of shapes from what is seen of them, [S, ...]. NifError where an observation is not what it takes."""
+        """The codes of shapes from what is seen of them, [S, ...]. NifError where an observation is not what
+        it takes."""
         assert self.encoder is not None
         kind, size = self.encoder.kind, self.encoder.size
         arrays: list[list[np.ndarray]] = []
@@ -136,26 +147,42 @@ class Occupancy(Model):
                     raise NifError("this model makes shapes from pictures, and no picture is given")
                 pixels = seen.pixels[0]
                 if pixels.shape != (size, size, 3):
-                    raise NifError(f"a picture of {pixels.shape}: this model takes {size} x {size} pixels of three colours")
+                    raise NifError(
+                        f"a picture of {pixels.shape}: this model takes {size} x {size} pixels of three "
+                        "colours"
+                    )
                 arrays.append([pixels.transpose(2, 0, 1)])
             elif kind == "voxels":
                 if seen.occupied is None or seen.occupied.shape != (size,) * 3:
-                    has = "none is given" if seen.occupied is None else f"one of {seen.occupied.shape} is given"
+                    has = (
+                        "none is given" if seen.occupied is None else f"one of {seen.occupied.shape} is given"
+                    )
                     raise NifError(f"this model makes shapes from voxel grids of {size}^3, and {has}")
                 if not seen.occupied.any() or seen.occupied.all():
-                    raise NifError(f"the voxel grid is {'full' if seen.occupied.any() else 'empty'}; there is no surface in it")
+                    raise NifError(
+                        f"the voxel grid is {'full' if seen.occupied.any() else 'empty'}; there is no "
+                        "surface in it"
+                    )
                 arrays.append([seen.occupied])
             else:
                 points = seen.points if kind == "points" else seen.samples
                 if points is None or len(points) < LEAST:
                     has = "none" if points is None else len(points)
                     words = "points on the surface" if kind == "points" else "points with their occupancy"
-                    raise NifError(f"this model makes shapes from {words}: at least {LEAST} are needed, {has} are given")
+                    raise NifError(
+                        f"this model makes shapes from {words}: at least {LEAST} are needed, {has} are given"
+                    )
                 if not np.isfinite(points).all():
-                    raise NifError(f"{int((~np.isfinite(points)).any(1).sum())} of {len(points)} points are NaN or infinite")
+                    raise NifError(
+                        f"{int((~np.isfinite(points)).any(1).sum())} of {len(points)} points are NaN or "
+                        "infinite"
+                    )
                 thinned = self._thinned(seen, generator)
                 arrays.append([a for a in (thinned.points, thinned.samples, thinned.inside) if a is not None])
-        tensors = [torch.from_numpy(np.ascontiguousarray(np.stack(a))).to(self.device) for a in zip(*arrays, strict=True)]
+        tensors = [
+            torch.from_numpy(np.ascontiguousarray(np.stack(a))).to(self.device)
+            for a in zip(*arrays, strict=True)
+        ]
         with torch.no_grad():
             codes = self.encoder(*tensors).float()
         return codes[:, : self.code_size] if self.encoder.variational else codes
@@ -173,7 +200,9 @@ class Occupancy(Model):
 
     def _seen(self, id: str) -> Observation:
         if id not in self.instances:
-            raise NifError(f"no instance '{id}' in this run; it has {', '.join(list(self.instances)[:5])}, ...")
+            raise NifError(
+                f"no instance '{id}' in this run; it has {', '.join(list(self.instances)[:5])}, ..."
+            )
         return self.instances[id].observation or Observation()
 
     def between(self, first: str, second: str, share: float) -> Field:
@@ -195,7 +224,10 @@ class Occupancy(Model):
             return super().infer(observations, **options)
         options.pop("seed", None)  # nothing is drawn here
         if options:
-            raise NifError(f"no option '{next(iter(options))}': model=occupancy makes shapes in one go, there is nothing to set")
+            raise NifError(
+                f"no option '{next(iter(options))}': model=occupancy makes shapes in one go, there is "
+                "nothing to set"
+            )
         was = self.training
         self.eval()
         found = [Inferred(self.bound(code), {}, {"code": code}) for code in self.encode(observations)]
@@ -222,7 +254,8 @@ class Occupancy(Model):
         return {"bce": bce * (points.shape[1] if self.reduction == "sum" else 1), **terms}, logits
 
     def _mirrored(self, points: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Half of the shapes of a batch, mirrored: furniture is furniture in a mirror too. Not for pictures."""
+        """Half of the shapes of a batch, mirrored: furniture is furniture in a mirror too. Not for
+        pictures."""
         sign = torch.ones(len(points), 1, 3, device=points.device)
         flipped = torch.rand(len(points), device=points.device) < 0.5
         sign[flipped, 0, self.mirror] = -1
@@ -233,7 +266,8 @@ class Occupancy(Model):
         return points * sign, seen
 
     def validation_metrics(self, batch: ShapeBatch) -> dict[str, Tensor]:
-        """Beside the loss the mean intersection over union at the held-out points, as they are distributed."""
+        """Beside the loss the mean intersection over union at the held-out points, as they are
+        distributed."""
         terms, logits = self._loss(batch)
         said, true = logits > self.level, batch.inside
         iou = (said & true).sum(1) / (said | true).sum(1).clamp(min=1)

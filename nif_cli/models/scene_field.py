@@ -20,7 +20,8 @@ from nif_cli.rendering.volume import March, Once, composite, render_rays
 
 
 class Codes(nn.Module):
-    """A code for each shape and each appearance of some scenes; 0 numbers: none. They start from N(0, 1 / size)."""
+    """A code for each shape and each appearance of some scenes; 0 numbers: none. They start from N(0, 1 /
+    size)."""
 
     def __init__(self, scenes: Sequence[Scene], shape_code: int, appearance_code: int):
         super().__init__()
@@ -42,7 +43,9 @@ class Codes(nn.Module):
             return None
         return self.tables[kind](torch.tensor(self.rows[kind], device=scene.device)[scene])
 
-    def forward(self, scene: Int64[Tensor, "N"]) -> tuple[Float[Tensor, "N Z"] | None, Float[Tensor, "N A"] | None]:
+    def forward(
+        self, scene: Int64[Tensor, "N"]
+    ) -> tuple[Float[Tensor, "N Z"] | None, Float[Tensor, "N A"] | None]:
         return self.of("shape", scene), self.of("appearance", scene)
 
     def turn(self, kind: str, number: int) -> Float[Tensor, "Z"] | None:
@@ -55,7 +58,8 @@ class Codes(nn.Module):
 
 @dataclass(frozen=True)
 class Marching:
-    """In the occupied cells of a grid, at steps of `step` (lengths of normalised space), growing by `cone`."""
+    """In the occupied cells of a grid, at steps of `step` (lengths of normalised space), growing by
+    `cone`."""
 
     grid: OccupancyGrid
     step: float
@@ -109,7 +113,9 @@ class BoundRadiance:
     def _codes(self, count: int) -> list[Tensor | None]:
         return [None if c is None else c.expand(count, -1) for c in (self.shape, self.appearance)]
 
-    def radiance(self, points: Float[Tensor, "N 3"], directions: Float[Tensor, "N 3"]) -> tuple[Tensor, Tensor]:
+    def radiance(
+        self, points: Float[Tensor, "N 3"], directions: Float[Tensor, "N 3"]
+    ) -> tuple[Tensor, Tensor]:
         return self.network(points, directions, *self._codes(len(points)))
 
     def march(self, rays: Rays, near: Tensor, far: Tensor, generator: torch.Generator | None = None) -> March:
@@ -134,8 +140,8 @@ class BoundRadiance:
 
     @cached_property
     def level(self) -> float:
-        """The density of the surface: what is found at the mean depth of rays of the training cameras that lose more than half
-        of their light, the median over them."""
+        """The density of the surface: what is found at the mean depth of rays of the training cameras that
+        lose more than half of their light, the median over them."""
         _, found = self._stopped
         return float(found.median()) if len(found) else 1.0
 
@@ -155,14 +161,17 @@ class BoundRadiance:
     @cached_property
     @torch.no_grad()
     def _stopped(self) -> tuple[Float[Tensor, "M 3"], Float[Tensor, "M"]]:
-        """Where rays of the training cameras are stopped (their mean depth), and the densities there; of 4096 rays."""
+        """Where rays of the training cameras are stopped (their mean depth), and the densities there; of 4096
+        rays."""
         device = next(self.network.parameters()).device
         views = self.scene.train or self.scene.test
         chosen = views[:: max(1, len(views) // 32)]
         parts = [self.scene.rays(v) for v in chosen]
         some = torch.Generator().manual_seed(0)
         parts = [r[torch.randint(len(r), (4096 // len(parts),), generator=some)] for r in parts]
-        rays = Rays(*(torch.cat([getattr(r, n) for r in parts]) for n in ("origins", "directions", "views"))).to(device)
+        rays = Rays(
+            *(torch.cat([getattr(r, n) for r in parts]) for n in ("origins", "directions", "views"))
+        ).to(device)
         near, far = (torch.full_like(rays.origins[:, 0], x) for x in (self.scene.near, self.scene.far))
         light, _ = render_rays(lambda x, d, _: self.radiance(x, d), self.march(rays, near, far), rays)
         stopped = light.transmittance < 0.5
@@ -172,7 +181,8 @@ class BoundRadiance:
 
 
 def compile_march(network: nn.Module, marching: Marching, codes: Sequence[Tensor | None]) -> None:
-    """Compile what a training on the CPU needs, before any clock runs; nothing is learned. `codes` are those of two rays."""
+    """Compile what a training on the CPU needs, before any clock runs; nothing is learned. `codes` are those
+    of two rays."""
     points, near = torch.zeros(2, 3), torch.zeros(2)
     rays = Rays(points, points + 3**-0.5)
     marching.march(rays, near, near + 1).next(torch.arange(2), 4)

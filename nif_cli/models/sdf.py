@@ -1,5 +1,5 @@
-"""One shape in one network: a signed distance, learned from distances (DeepSDF's regression) or from points with normals
-and the eikonal equation (IGR, Gropp et al. 2020; SIREN, Sitzmann et al. 2020)."""
+"""One shape in one network: a signed distance, learned from distances (DeepSDF's regression) or from points
+with normals and the eikonal equation (IGR, Gropp et al. 2020; SIREN, Sitzmann et al. 2020)."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from nif_cli.models.model import Instance, Model
 
 
 class Sdf(Model):
-    """`objective: regression` fits distances clamped to +-`clamp`; `objective: eikonal` sees only points with normals:
-    value 0 and gradient along the normal on the surface, a gradient of norm 1 everywhere, no zero elsewhere. The four
-    weights are those of SIREN's section 4.2. `objective: sal` sees bare points: | |value| - distance to the nearest of them |
-    (SAL, Atzmon and Lipman 2020, eq. 1), which has the signed distance among its minima; a network that starts as a sphere
-    (field=igr) finds it.
+    """`objective: regression` fits distances clamped to +-`clamp`; `objective: eikonal` sees only points with
+    normals: value 0 and gradient along the normal on the surface, a gradient of norm 1 everywhere, no zero
+    elsewhere. The four weights are those of SIREN's section 4.2. `objective: sal` sees bare points: | |value|
+    - distance to the nearest of them | (SAL, Atzmon and Lipman 2020, eq. 1), which has the signed distance
+    among its minima; a network that starts as a sphere (field=igr) finds it.
     """
 
     def __init__(
@@ -59,7 +59,8 @@ class Sdf(Model):
         shapes = data.meet(self.needs)
         if len(shapes) > 1:
             raise NifError(
-                f"model=sdf learns one shape and the data holds {len(shapes)} ({shapes[0].id}, {shapes[1].id}, ...): "
+                f"model=sdf learns one shape and the data holds {len(shapes)} ({shapes[0].id}, "
+                f"{shapes[1].id}, ...): "
                 "name one file or one of data.instances, or use model=deepsdf"
             )
         points, distance = shapes[0].points, shapes[0].distance
@@ -72,14 +73,21 @@ class Sdf(Model):
 
     def field(self, id: str) -> BoundField:
         network = self.network if self.training else self.network.fold(None)[0]
-        return bind(network, bounds=self.bounds, truncation=self.clamp if self.objective == "regression" else float("inf"))
+        return bind(
+            network,
+            bounds=self.bounds,
+            truncation=self.clamp if self.objective == "regression" else float("inf"),
+        )
 
     def loss(self, batch: ShapeBatch) -> dict[str, Tensor]:
         if self.objective == "sal":
             assert batch.distance is not None
-            return {"l1": (self.network(batch.points, None)[..., 0].abs() - batch.distance.abs()).abs().mean()}
+            return {
+                "l1": (self.network(batch.points, None)[..., 0].abs() - batch.distance.abs()).abs().mean()
+            }
         if self.objective == "regression" or batch.surface is None or batch.normals is None:
-            # a held-out batch of a source with distances has no surface: the eikonal kind is watched by its distances too
+            # a held-out batch of a source with distances has no surface: the eikonal kind is watched by its
+            # distances too
             assert batch.distance is not None
             return {"l1": clamped_l1(self.network(batch.points, None)[..., 0], batch.distance, self.clamp)}
         on = batch.surface

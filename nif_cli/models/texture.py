@@ -19,8 +19,8 @@ from nif_cli.models.sdf import Sdf
 
 
 class Texture(Sdf):
-    """As model=sdf with objective=regression, and squared error of 0.5 + 0.5 y to the colours of surface points, which are
-    moved by N(0, `blur`^2) so that the colours are known a little off the surface too."""
+    """As model=sdf with objective=regression, and squared error of 0.5 + 0.5 y to the colours of surface
+    points, which are moved by N(0, `blur`^2) so that the colours are known a little off the surface too."""
 
     learns = TexturedMeshes
     units: ClassVar = {"colour psnr": "dB"}

@@ -12,9 +12,10 @@ from nif_cli import NifError
 
 
 class Adam(torch.optim.Adam):
-    """torch's Adam; for a parameter whose gradient is sparse (an embedding's), each row has its own moments and its own
-    count of steps, and rows without a gradient stay where they are. Plain Adam goes on moving every code by its momentum.
-    Of tables with a lazy gradient the touched rows move, and the gradient is empty afterwards.
+    """torch's Adam; for a parameter whose gradient is sparse (an embedding's), each row has its own moments
+    and its own count of steps, and rows without a gradient stay where they are. Plain Adam goes on moving
+    every code by its momentum. Of tables with a lazy gradient the touched rows move, and the gradient is
+    empty afterwards.
     """
 
     @torch.no_grad()
@@ -50,15 +51,16 @@ class Adam(torch.optim.Adam):
         return found | {"state": state}
 
     def _apart(self, p: Tensor) -> None:
-        """Moments that lay in the rows of a lazy gradient which is no longer kept: torch's loops take them for arrays of
-        their own, whatever their strides, and would write into each other."""
+        """Moments that lay in the rows of a lazy gradient which is no longer kept: torch's loops take them
+        for arrays of their own, whatever their strides, and would write into each other."""
         for name in ("exp_avg", "exp_avg_sq"):
             kept = self.state[p].get(name) if p in self.state else None
             if kept is not None and kept.is_contiguous() != p.is_contiguous():
                 self.state[p][name] = kept.contiguous()
 
     def _step_touched(self, group: dict, p: Tensor) -> None:
-        """A large table (fields.lazy_gradient.LazyGradient): rows without a gradient keep still; steps are counted for all."""
+        """A large table (fields.lazy_gradient.LazyGradient): rows without a gradient keep still; steps are
+        counted for all."""
         from nif_cli.fields import grid_kernels
 
         for name in ("amsgrad", "maximize", "decoupled_weight_decay"):
@@ -86,4 +88,6 @@ class Adam(torch.optim.Adam):
         v = state["exp_avg_sq"][row].lerp(g * g, 1 - beta2)
         state["step"][row], state["exp_avg"][row], state["exp_avg_sq"][row] = step, m, v
         step = step[:, None].double()  # as torch's own, whose counts are Python's floats
-        p[row] -= (lr / (1 - beta1**step)).to(p) * m / (v.sqrt() / (1 - beta2**step).sqrt().to(p) + group["eps"])
+        p[row] -= (
+            (lr / (1 - beta1**step)).to(p) * m / (v.sqrt() / (1 - beta2**step).sqrt().to(p) + group["eps"])
+        )

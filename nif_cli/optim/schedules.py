@@ -10,11 +10,16 @@ from torch.optim.lr_scheduler import LambdaLR
 
 
 class Cosine(LambdaLR):
-    """From the full rate down to `final` times it along half a cosine, after a linear warm-up over the first `warmup`
-    of the training. `progress` says how far training is, in [0, 1]: by steps or by time, whichever ends first."""
+    """From the full rate down to `final` times it along half a cosine, after a linear warm-up over the first
+    `warmup` of the training. `progress` says how far training is, in [0, 1]: by steps or by time, whichever
+    ends first."""
 
     def __init__(
-        self, optimizer: torch.optim.Optimizer, progress: Callable[[], float], final: float = 0.01, warmup: float = 0.01
+        self,
+        optimizer: torch.optim.Optimizer,
+        progress: Callable[[], float],
+        final: float = 0.01,
+        warmup: float = 0.01,
     ):
         if not 0 <= final <= 1 or not 0 <= warmup < 1:
             raise ValueError(f"final={final}, warmup={warmup}: both are fractions")
@@ -28,9 +33,16 @@ class Cosine(LambdaLR):
 
 
 class StepDecay(LambdaLR):
-    """Multiplied by `factor` after each `every` of the training (DeepSDF: 0.5 after every quarter of its 2001 epochs)."""
+    """Multiplied by `factor` after each `every` of the training (DeepSDF: 0.5 after every quarter of its 2001
+    epochs)."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer, progress: Callable[[], float], every: float = 0.25, factor: float = 0.5):
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        progress: Callable[[], float],
+        every: float = 0.25,
+        factor: float = 0.5,
+    ):
         if not 0 < every <= 1 or not 0 < factor <= 1:
             raise ValueError(f"every={every}, factor={factor}: both are fractions")
         super().__init__(optimizer, lambda step: factor ** int(min(progress(), 1 - 1e-9) / every))

@@ -1,4 +1,5 @@
-"""Ways for a camera to go, made from the cameras of a scene: around it, a spiral before it, through given poses.
+"""Ways for a camera to go, made from the cameras of a scene: around it, a spiral before it, through given
+poses.
 
 Poses are camera to world, OpenGL axes; numpy, float64: they are few.
 """
@@ -17,7 +18,9 @@ from torch import Tensor
 Poses = Float[np.ndarray, "V 3 4"]
 Frames = Float[np.ndarray, "F 3 4"]
 Vector = Float[np.ndarray, "3"]
-ONE_SIDE = 0.4  # the length of the mean level viewing direction, above which a scene counts as seen from one side
+ONE_SIDE = (
+    0.4  # the length of the mean level viewing direction, above which a scene counts as seen from one side
+)
 
 
 def looking(at: Vector, back: Vector, up: Vector) -> Float[np.ndarray, "3 4"]:
@@ -36,7 +39,8 @@ def mean_pose(poses: Poses) -> Float[np.ndarray, "3 4"]:
 
 
 def focus(poses: Poses) -> Vector:
-    """The point closest to all optical axes (least squares); the middle of the cameras where these are almost parallel."""
+    """The point closest to all optical axes (least squares); the middle of the cameras where these are almost
+    parallel."""
     along, at = poses[:, :, 2], poses[:, :, 3]
     across = np.eye(3) - along[:, :, None] * along[:, None, :]
     if np.linalg.eigvalsh(across.mean(0))[0] < 1e-3:
@@ -53,7 +57,8 @@ def one_sided(poses: Poses) -> bool:
 
 
 def orbit(poses: Poses, frames: int, elevation: float, up: Vector) -> Frames:
-    """Around what the cameras look at, as far away as they are on average, `elevation` degrees above the horizon."""
+    """Around what the cameras look at, as far away as they are on average, `elevation` degrees above the
+    horizon."""
     if frames < 1 or not -89 <= elevation <= 89:
         raise ValueError(f"frames={frames}, elevation={elevation}: frames >= 1, elevation within +-89")
     centre = focus(poses)
@@ -69,8 +74,9 @@ def orbit(poses: Poses, frames: int, elevation: float, up: Vector) -> Frames:
 
 
 def spiral(poses: Poses, frames: int, depth: float, turns: int = 2, rate: float = 0.5) -> Frames:
-    """LLFF's render_path_spiral: around the mean camera, as wide as nine in ten cameras stray from it, looking at a point
-    `depth` before it. Of cameras all around a scene: up and down around it, between their own heights."""
+    """LLFF's render_path_spiral: around the mean camera, as wide as nine in ten cameras stray from it,
+    looking at a point `depth` before it. Of cameras all around a scene: up and down around it, between their
+    own heights."""
     if frames < 1:
         raise ValueError(f"frames={frames}: at least 1")
     middle = mean_pose(poses)
@@ -80,7 +86,9 @@ def spiral(poses: Poses, frames: int, depth: float, turns: int = 2, rate: float 
     goal = middle[:, 3] - depth * middle[:, 2]
     made = []
     for angle in np.linspace(0, 2 * math.pi * turns, frames, endpoint=False):
-        at = middle[:, 3] + middle[:, :3] @ (np.array([math.cos(angle), -math.sin(angle), -math.sin(angle * rate)]) * stray)
+        at = middle[:, 3] + middle[:, :3] @ (
+            np.array([math.cos(angle), -math.sin(angle), -math.sin(angle * rate)]) * stray
+        )
         made.append(looking(at, at - goal, middle[:, 1]))
     return np.stack(made)
 
@@ -100,8 +108,8 @@ def _helix(poses: Poses, frames: int, turns: int) -> Frames:
 
 
 def through(poses: Poses, frames: int) -> Frames:
-    """`frames` poses along a smooth way through the given ones, its ends included; the poses themselves where there are as
-    many."""
+    """`frames` poses along a smooth way through the given ones, its ends included; the poses themselves where
+    there are as many."""
     if frames < 1:
         raise ValueError(f"frames={frames}: at least 1")
     if frames == len(poses) or len(poses) == 1:
@@ -120,11 +128,15 @@ def look_from(position: Float[Tensor, "3"], up: Float[Tensor, "3"]) -> Float[Ten
     return torch.stack([right, torch.linalg.cross(back, right), back, position], -1)
 
 
-def turntable(frames: int, elevation: float = 20.0, up: str = "y", distance: float = 3.0) -> Float[Tensor, "F 3 4"]:
-    """`frames` poses on a circle around the origin, `elevation` degrees above the horizon; the first looks a little from
-    the side, so that a single picture shows depth."""
+def turntable(
+    frames: int, elevation: float = 20.0, up: str = "y", distance: float = 3.0
+) -> Float[Tensor, "F 3 4"]:
+    """`frames` poses on a circle around the origin, `elevation` degrees above the horizon; the first looks a
+    little from the side, so that a single picture shows depth."""
     if frames < 1 or not -89 <= elevation <= 89 or up not in ("y", "z"):
-        raise ValueError(f"frames={frames}, elevation={elevation}, up={up}: frames >= 1, elevation within +-89, up y or z")
+        raise ValueError(
+            f"frames={frames}, elevation={elevation}, up={up}: frames >= 1, elevation within +-89, up y or z"
+        )
     poses = []
     for k in range(frames):
         azimuth, height = math.radians(30) + 2 * math.pi * k / frames, math.radians(elevation)

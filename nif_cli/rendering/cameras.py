@@ -1,9 +1,11 @@
-"""What a lens does to a ray: calibrated cameras with distortion, undone exactly; normalised device coordinates (NDC).
+"""What a lens does to a ray: calibrated cameras with distortion, undone exactly; normalised device
+coordinates (NDC).
 
-A camera's parameters are fx, fy, cx, cy (pixels; the corner of the picture is (0, 0), the first pixel's centre (0.5, 0.5)),
-k1..k6, p1, p2 of OpenCV's model, or k1..k4 of its fisheye model (Kannala and Brandt 2006). Other projections keep their
-numbers there too: k1 of the division model (Fitzgibbon 2001), k1 and k2 are alpha and beta of the enhanced unified model
-(Khomutenko et al. 2016), a picture of the whole sphere has none.
+A camera's parameters are fx, fy, cx, cy (pixels; the corner of the picture is (0, 0), the first pixel's
+centre (0.5, 0.5)), k1..k6, p1, p2 of OpenCV's model, or k1..k4 of its fisheye model (Kannala and Brandt
+2006). Other projections keep their numbers there too: k1 of the division model (Fitzgibbon 2001), k1 and k2
+are alpha and beta of the enhanced unified model (Khomutenko et al. 2016), a picture of the whole sphere has
+none.
 """
 
 from __future__ import annotations
@@ -25,8 +27,8 @@ LONGEST_FOCAL = 1e5  # times the picture's longest side: beyond it float32 canno
 
 @dataclass(frozen=True)
 class Camera:
-    """A calibrated camera. `ValueError` for what no camera can be. `projection`: one of CLOSED, where it is neither
-    OpenCV's perspective nor its fisheye."""
+    """A calibrated camera. `ValueError` for what no camera can be. `projection`: one of CLOSED, where it is
+    neither OpenCV's perspective nor its fisheye."""
 
     width: int
     height: int
@@ -50,16 +52,31 @@ class Camera:
             raise ValueError(f"a picture of {self.width} x {self.height} pixels: 1 to 65536 a side")
         numbers = astuple(self)[2:14]
         if not (self.fx > 0 and self.fy > 0) or not all(math.isfinite(v) for v in numbers):
-            raise ValueError(f"a focal length of {self.fx:g}, {self.fy:g} pixels: must be positive, and all parameters finite")
+            raise ValueError(
+                f"a focal length of {self.fx:g}, {self.fy:g} pixels: must be positive, and all parameters "
+                "finite"
+            )
         longest = max(self.width, self.height)
-        if not longest / LONGEST_FOCAL <= min(self.fx, self.fy) <= max(self.fx, self.fy) <= longest * LONGEST_FOCAL:
-            raise ValueError(f"a focal length of {self.fx:g}, {self.fy:g} pixels for a picture of {self.width} x {self.height}")
+        if (
+            not longest / LONGEST_FOCAL
+            <= min(self.fx, self.fy)
+            <= max(self.fx, self.fy)
+            <= longest * LONGEST_FOCAL
+        ):
+            raise ValueError(
+                f"a focal length of {self.fx:g}, {self.fy:g} pixels for a picture of {self.width} x "
+                f"{self.height}"
+            )
         if max(abs(self.cx - self.width / 2), abs(self.cy - self.height / 2)) > 100 * longest:
-            raise ValueError(f"a principal point at {self.cx:g}, {self.cy:g} for a picture of {self.width} x {self.height}")
+            raise ValueError(
+                f"a principal point at {self.cx:g}, {self.cy:g} for a picture of {self.width} x {self.height}"
+            )
         if max(map(abs, numbers[4:])) > 1e9:
             raise ValueError(f"a distortion of {max(numbers[4:], key=abs):g}")
         if self.projection not in ("", *CLOSED) or (self.fisheye and self.projection):
-            raise ValueError(f"a projection '{self.projection}': there are {', '.join(CLOSED)}, or fisheye, or neither")
+            raise ValueError(
+                f"a projection '{self.projection}': there are {', '.join(CLOSED)}, or fisheye, or neither"
+            )
         if self.projection == "eucm" and not (0 <= self.k1 <= 1 and self.k2 > 0):
             raise ValueError(f"alpha={self.k1:g}, beta={self.k2:g}: alpha is between 0 and 1, beta positive")
 
@@ -76,7 +93,9 @@ class Camera:
     def resized(self, width: int, height: int) -> Camera:
         """The same lens before a picture of another size."""
         x, y = width / self.width, height / self.height
-        return replace(self, width=width, height=height, fx=self.fx * x, fy=self.fy * y, cx=self.cx * x, cy=self.cy * y)
+        return replace(
+            self, width=width, height=height, fx=self.fx * x, fy=self.fy * y, cx=self.cx * x, cy=self.cy * y
+        )
 
 
 def distorted(
@@ -88,8 +107,16 @@ def distorted(
     r = x * x + y * y
     over, under = 1 + r * (k1 + r * (k2 + r * k3)), 1 + r * (k4 + r * (k5 + r * k6))
     radial = over / under
-    slope = (k1 + r * (2 * k2 + 3 * r * k3) - radial * (k4 + r * (2 * k5 + 3 * r * k6))) / under  # d radial / d r^2
-    to = torch.stack((x * radial + 2 * p1 * x * y + p2 * (r + 2 * x * x), y * radial + p1 * (r + 2 * y * y) + 2 * p2 * x * y), -1)
+    slope = (
+        k1 + r * (2 * k2 + 3 * r * k3) - radial * (k4 + r * (2 * k5 + 3 * r * k6))
+    ) / under  # d radial / d r^2
+    to = torch.stack(
+        (
+            x * radial + 2 * p1 * x * y + p2 * (r + 2 * x * x),
+            y * radial + p1 * (r + 2 * y * y) + 2 * p2 * x * y,
+        ),
+        -1,
+    )
     across = 2 * (x * y * slope + p1 * x + p2 * y)
     rows = (
         radial + 2 * x * x * slope + 2 * p1 * y + 6 * p2 * x,
@@ -106,9 +133,10 @@ def unproject(
     kind: str | bool = False,
     distorts: bool = True,
 ) -> Float[Tensor, "*batch 3"]:
-    """The unit direction (OpenGL axes of the camera) that the lens sends to `pixels`; Newton's method, in the precision of
-    the arguments. NaN where no direction does (beyond the reach of a fisheye, or of a polynomial that turns back).
-    `kind`: a camera's, or whether it is a fisheye. Without `distorts` all k and p are known to be 0."""
+    """The unit direction (OpenGL axes of the camera) that the lens sends to `pixels`; Newton's method, in the
+    precision of the arguments. NaN where no direction does (beyond the reach of a fisheye, or of a polynomial
+    that turns back). `kind`: a camera's, or whether it is a fisheye. Without `distorts` all k and p are known
+    to be 0."""
     goal = (pixels - parameters[..., 2:4]) / parameters[..., :2]
     if kind in CLOSED:
         local = CLOSED[kind](parameters, goal)  # type: ignore[index]
@@ -129,7 +157,9 @@ def unproject(
         for _ in range(NEWTON_STEPS):
             to, ((a, b), (c, d)) = _parts(parameters, xy)
             ex, ey = (to - goal).unbind(-1)
-            if not xy.is_cuda and bool(((to - goal).abs() <= 4 * torch.finfo(xy.dtype).eps * (1 + goal.abs())).all()):
+            if not xy.is_cuda and bool(
+                ((to - goal).abs() <= 4 * torch.finfo(xy.dtype).eps * (1 + goal.abs())).all()
+            ):
                 break  # on a GPU the question would cost more than the steps
             det = a * d - b * c
             xy = xy - torch.stack(((d * ex - b * ey) / det, (a * ey - c * ex) / det), -1)
@@ -197,19 +227,25 @@ def project(camera: Camera, local: Float[Tensor, "*batch 3"]) -> Float[Tensor, "
 
 
 def camera_directions(camera: Camera) -> Float[Tensor, "R 3"]:
-    """The directions (OpenGL axes of the camera, unit) through all pixel centres, row by row from the top left; float32."""
+    """The directions (OpenGL axes of the camera, unit) through all pixel centres, row by row from the top
+    left; float32."""
     v, u = torch.meshgrid(torch.arange(camera.height) + 0.5, torch.arange(camera.width) + 0.5, indexing="ij")
     pixels = torch.stack((u, v), -1).reshape(-1, 2).double()
     distorts = bool((camera.parameters[4:] != 0).any())
-    parts = [unproject(camera.parameters.expand(len(p), -1), p, camera.kind, distorts) for p in pixels.split(2**18)]
+    parts = [
+        unproject(camera.parameters.expand(len(p), -1), p, camera.kind, distorts) for p in pixels.split(2**18)
+    ]
     return torch.cat(parts).float()
 
 
 def camera_rays(
-    pose: Float[Tensor, "3 4"], camera: Camera, ndc: Ndc | None = None, local: Float[Tensor, "R 3"] | None = None
+    pose: Float[Tensor, "3 4"],
+    camera: Camera,
+    ndc: Ndc | None = None,
+    local: Float[Tensor, "R 3"] | None = None,
 ) -> Rays:
-    """The rays through all pixel centres of a camera, row by row from the top left, on the pose's device; or those that
-    look to `local` in its axes."""
+    """The rays through all pixel centres of a camera, row by row from the top left, on the pose's device; or
+    those that look to `local` in its axes."""
     local = camera_directions(camera) if local is None else local
     directions = _turned(local.to(pose), pose[:, :3])
     rays = Rays(pose[:, 3].expand_as(directions), directions)

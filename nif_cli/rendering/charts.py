@@ -15,12 +15,14 @@ COLOURS = ((31, 90, 180), (200, 80, 30), (60, 140, 60), (130, 70, 150), (120, 12
 def chart(
     curves: Mapping[str, Mapping[int, float]], x_label: str, y_label: str, width: int = 640, height: int = 400
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Values against numbers of steps, by name. Steps are spaced as log(1 + steps), so that 0 has its place; values
-    logarithmically. What is not finite or not positive is left out."""
+    """Values against numbers of steps, by name. Steps are spaced as log(1 + steps), so that 0 has its place;
+    values logarithmically. What is not finite or not positive is left out."""
     image = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(image)
     left, right, top, bottom = 70, width - 20, 30, height - 45
-    shown = {name: {k: v for k, v in sorted(c.items()) if math.isfinite(v) and v > 0} for name, c in curves.items()}
+    shown = {
+        name: {k: v for k, v in sorted(c.items()) if math.isfinite(v) and v > 0} for name, c in curves.items()
+    }
     steps = sorted({k for c in shown.values() for k in c})
     values = [v for c in shown.values() for v in c.values()]
     if not values:
@@ -29,7 +31,9 @@ def chart(
     span = math.log1p(steps[-1]) or 1.0
 
     def place(k: int, v: float) -> tuple[float, float]:
-        return left + (right - left) * math.log1p(k) / span, bottom - (bottom - top) * (math.log10(v) - low) / (high - low)
+        return left + (right - left) * math.log1p(k) / span, bottom - (bottom - top) * (
+            math.log10(v) - low
+        ) / (high - low)
 
     decades = range(math.floor(low), math.ceil(high) + 1)
     ticks = [m * 10.0**e for e in decades for m in (1, 2, 5) if low <= math.log10(m * 10.0**e) <= high]

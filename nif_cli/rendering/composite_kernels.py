@@ -23,8 +23,8 @@ def composite(
 
 
 def composite_backward(saved: Sequence[Tensor], of: Sequence[Tensor], opaque: float) -> tuple[Tensor, Tensor]:
-    """The gradients of density [N] and colour [N, 3] from those `of` the four results; `saved` is what went in (density,
-    rgb, t, delta, ray) and what came out (colour, depth, transmittance, weights)."""
+    """The gradients of density [N] and colour [N, 3] from those `of` the four results; `saved` is what went
+    in (density, rgb, t, delta, ray) and what came out (colour, depth, transmittance, weights)."""
     density, rgb, t, delta, ray, color, _, transmittance, weights = saved
     out = torch.empty_like(density), torch.empty_like(rgb, memory_format=torch.contiguous_format)
     given = (x.contiguous().numpy() for x in (density, rgb, t, delta, transmittance, weights))
@@ -68,12 +68,14 @@ def _composite_backward(
     density, rgb, t, delta, transmittance, weights, starts,
     of_color, of_depth, of_transmittance, of_weights, opaque, to_density, to_rgb, threads,
 ):  # fmt: skip
-    """With w_n = T_n (1 - exp(-o_n)): d/d o_n of sum_m w_m c_m + B T_end is T_(n+1) c_n - sum_(m>n) w_m c_m - B T_end."""
+    """With w_n = T_n (1 - exp(-o_n)): d/d o_n of sum_m w_m c_m + B T_end is T_(n+1) c_n - sum_(m>n) w_m c_m -
+    B T_end."""
     rays = len(starts) - 1
     for thread in numba.prange(threads):
         for r in range(rays * thread // threads, rays * (thread + 1) // threads):
             behind = of_transmittance[r] * transmittance[r]
-            # T after sample n is that of the end divided by what lies between; from the front it loses no digits
+            # T after sample n is that of the end divided by what lies between; from the front it loses no
+            # digits
             left = np.float32(1)
             for n in range(starts[r], starts[r + 1]):
                 left -= weights[n]

@@ -14,11 +14,12 @@ from nif_cli.field import Field, evaluate
 class EmptySpace:
     """How far the surface is at least, from coarse grids of values of the field: cheap to look up.
 
-    A cell may hold the surface when |value - level| at its centre is less than the cell's half diagonal (with a margin of 1.5
-    for networks that are only nearly distances; for clamped ones at most `truncation`). Such cells of a grid of `resolution`^3
-    are halved and asked again. The rest is at least as far from the surface as from the nearest cell that may hold it. Values
-    that are no distances (truncation 0) say only on which side a centre is, and how much they vary: cells whose centre is inside,
-    those whose value is less than what it changes by around them, and their neighbours may hold the surface.
+    A cell may hold the surface when |value - level| at its centre is less than the cell's half diagonal (with
+    a margin of 1.5 for networks that are only nearly distances; for clamped ones at most `truncation`). Such
+    cells of a grid of `resolution`^3 are halved and asked again. The rest is at least as far from the surface
+    as from the nearest cell that may hold it. Values that are no distances (truncation 0) say only on which
+    side a centre is, and how much they vary: cells whose centre is inside, those whose value is less than
+    what it changes by around them, and their neighbours may hold the surface.
     """
 
     def __init__(self, field: Field, resolution: int | None = None, device: torch.device | str = "cpu"):
@@ -42,11 +43,17 @@ class EmptySpace:
             varies = maximum_filter(outward, 3) - minimum_filter(outward, 3)
             occupied = binary_dilation((outward < 0) | (outward < varies), np.ones((3, 3, 3)))  # type: ignore[assignment]
         sides = self.cell.tolist()
-        far = distance_transform_edt(~occupied, sampling=sides) if occupied.any() else np.full(occupied.shape, 1e3)
+        far = (
+            distance_transform_edt(~occupied, sampling=sides)
+            if occupied.any()
+            else np.full(occupied.shape, 1e3)
+        )
         # between any point of this cell and any of that one: two half diagonals less than between the centres
         self.far = torch.from_numpy(np.asarray(far) - float(self.cell.norm())).float().to(device)
         inside = outward < 0
-        between = distance_transform_edt(~inside, sampling=sides) - distance_transform_edt(inside, sampling=sides)  # type: ignore[operator]
+        between = distance_transform_edt(~inside, sampling=sides) - distance_transform_edt(
+            inside, sampling=sides
+        )  # type: ignore[operator]
         near = occupied & (np.abs(outward) < field.truncation)
         self.between = torch.from_numpy(np.where(near, outward, between)).float().to(device)
 
@@ -60,10 +67,13 @@ class EmptySpace:
         """A lower bound of the distance to the surface at points inside the bounds; 0 near it."""
         i, j, k = ((points - self.low) / self.cell).long().clamp(0, len(self.far) - 1).unbind(-1)
         far = self.far[i, j, k]
-        return torch.where(far > 0.5 * self.cell.min(), far, 0.0)  # steps that are hardly any would never arrive
+        # steps that are hardly any would never arrive
+        return torch.where(far > 0.5 * self.cell.min(), far, 0.0)
 
     def distance(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         """About the distance to the surface, positive outside, to about a cell: for light."""
         where = (2 * (points - self.low) / (self.high - self.low) - 1).flip(-1)[None, :, None, None]
         grid = self.between[None, None]
-        return torch.nn.functional.grid_sample(grid, where, padding_mode="border", align_corners=False).reshape(-1)
+        return torch.nn.functional.grid_sample(
+            grid, where, padding_mode="border", align_corners=False
+        ).reshape(-1)

@@ -36,8 +36,11 @@ def displayed(values: Float[Tensor, "H W C"]) -> UInt8[np.ndarray, "H W C"]:
     return (values.clamp(0, 1) * 255 + 0.5).to(torch.uint8).numpy()
 
 
-def sheet(pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]], columns: int | None = None) -> UInt8[np.ndarray, "rows columns 3"]:
-    """Pictures side by side, row by row; smaller ones on white, in the middle of a place as large as the largest."""
+def sheet(
+    pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]], columns: int | None = None
+) -> UInt8[np.ndarray, "rows columns 3"]:
+    """Pictures side by side, row by row; smaller ones on white, in the middle of a place as large as the
+    largest."""
     pictures = amid(pictures)
     columns = columns or min(len(pictures), max(1, math.ceil(math.sqrt(2 * len(pictures)))))
     rows = math.ceil(len(pictures) / columns)
@@ -74,13 +77,17 @@ def gif_bytes(frames: Sequence[RgbImage], fps: float = 15) -> bytes:
 
 
 def write_mp4(path: Path, frames: Sequence[RgbImage], fps: float = 24) -> None:
-    """H.264, playable everywhere; sides are made even by repeating the last row or column, as the codec wants."""
+    """H.264, playable everywhere; sides are made even by repeating the last row or column, as the codec
+    wants."""
     height, width = (n + n % 2 for n in frames[0].shape[:2])
     import imageio_ffmpeg  # only here: a large package, and mp4 is seldom asked for
 
-    writer = imageio_ffmpeg.write_frames(str(path), (width, height), fps=fps, quality=8, macro_block_size=2)  # pyright: ignore[reportArgumentType]
+    # ignore[reportArgumentType]
+    writer = imageio_ffmpeg.write_frames(str(path), (width, height), fps=fps, quality=8, macro_block_size=2)  # pyright:
     writer.send(None)
     for frame in frames:
-        padded = np.pad(frame, ((0, height - frame.shape[0]), (0, width - frame.shape[1]), (0, 0)), mode="edge")
+        padded = np.pad(
+            frame, ((0, height - frame.shape[0]), (0, width - frame.shape[1]), (0, 0)), mode="edge"
+        )
         writer.send(np.ascontiguousarray(padded))
     writer.close()

@@ -28,15 +28,18 @@ def surface_image(
     empty: EmptySpace | None = None,
     shadows: bool = False,
 ) -> RgbImage:
-    """`surface_view` in colours. Several pictures of one field share their `empty` space. Of a field of the plane:
-    `plane_picture`, wherever the camera is."""
+    """`surface_view` in colours. Several pictures of one field share their `empty` space. Of a field of the
+    plane: `plane_picture`, wherever the camera is."""
     if field.bounds.shape[1] == 2:
         return plane_image(field, size, device)
     return displayed(surface_view(field, pose, size, device, antialias, empty, shadows).rgb)
 
 
-def drawn(values: Float[Tensor, "H W *C"], channel: str, nearest: float = 0.0, farthest: float = 1.0) -> RgbImage:
-    """A channel of a `surface_view` as a picture: a normal as 0.5 + 0.5 n, depth from white to dark and black where it is inf."""
+def drawn(
+    values: Float[Tensor, "H W *C"], channel: str, nearest: float = 0.0, farthest: float = 1.0
+) -> RgbImage:
+    """A channel of a `surface_view` as a picture: a normal as 0.5 + 0.5 n, depth from white to dark and black
+    where it is inf."""
     if channel == "depth":
         values = 1 - 0.8 * (values - nearest) / max(farthest - nearest, 1e-12)
     elif channel == "normal":
@@ -45,8 +48,8 @@ def drawn(values: Float[Tensor, "H W *C"], channel: str, nearest: float = 0.0, f
 
 
 def plane_image(field: Field, size: int, device: torch.device | str = "cpu") -> RgbImage:
-    """A field of the plane over its bounds: blue inside, sand outside, with a line every tenth of a unit ball's radius, and
-    the curve itself in black."""
+    """A field of the plane over its bounds: blue inside, sand outside, with a line every tenth of a unit
+    ball's radius, and the curve itself in black."""
     low, high = field.bounds.to(device)
     axis = (torch.arange(size, device=device) + 0.5) / size
     y, x = torch.meshgrid(axis, axis, indexing="ij")
@@ -61,14 +64,20 @@ def plane_image(field: Field, size: int, device: torch.device | str = "cpu") -> 
 def mesh_image(mesh: trimesh.Trimesh, pose: Float[Tensor, "3 4"], size: int, antialias: int = 2) -> RgbImage:
     """A normalised mesh from a camera, as `picture` shows a field, with the normals of its faces."""
     rays = pinhole_rays(pose, size * antialias, size * antialias)
-    vertices, faces = np.ascontiguousarray(mesh.vertices, np.float64), np.ascontiguousarray(mesh.faces, np.int64)
+    vertices, faces = (
+        np.ascontiguousarray(mesh.vertices, np.float64),
+        np.ascontiguousarray(mesh.faces, np.int64),
+    )
     tree = igl.AABB()
     tree.init(vertices, faces)
-    origins, directions = (np.ascontiguousarray(t.numpy(), np.float64) for t in (rays.origins, rays.directions))
+    origins, directions = (
+        np.ascontiguousarray(t.numpy(), np.float64) for t in (rays.origins, rays.directions)
+    )
     face, depth, _ = (np.asarray(a) for a in tree.intersect_ray_first(vertices, faces, origins, directions))
     hit = torch.from_numpy(face >= 0)
     normals = torch.from_numpy(np.ascontiguousarray(mesh.face_normals)[face]).float()
-    normals = torch.where(((normals * rays.directions).sum(-1) > 0)[:, None], -normals, normals)  # seen from behind
+    # seen from behind
+    normals = torch.where(((normals * rays.directions).sum(-1) > 0)[:, None], -normals, normals)
     far = torch.from_numpy(np.where(face >= 0, depth, 0)).float()
     hits = Hits(hit, far, rays.origins + far[:, None] * rays.directions, normals)
     colour = shade(hits, rays, pose[:, 0], pose[:, 1])
@@ -83,8 +92,8 @@ def image_values(
     device: torch.device | str = "cpu",
     chunk: int = 2**17,
 ) -> Float[Tensor, "H W C"]:
-    """The colours (on the CPU, not clamped) of a picture over `crop` (x, y, width, height, in the original's pixels) at the
-    centres of `size` (width, height) pixels."""
+    """The colours (on the CPU, not clamped) of a picture over `crop` (x, y, width, height, in the original's
+    pixels) at the centres of `size` (width, height) pixels."""
     x, y, across, down = crop
     width, height = size
     offset = torch.tensor(transform.offset[:2], device=device)
@@ -104,11 +113,17 @@ def image_size(transform: Transform) -> tuple[int, int]:
     return round(-2 * transform.offset[0]), round(-2 * transform.offset[1])
 
 
-def overview(signal: Signal, transform: Transform, longest: int, device: torch.device | str = "cpu") -> RgbImage:
+def overview(
+    signal: Signal, transform: Transform, longest: int, device: torch.device | str = "cpu"
+) -> RgbImage:
     """A picture at a glance: its `longest` side in pixels at most, RGB, on white."""
     width, height = image_size(transform)
     values = image_values(
-        signal, transform, (0, 0, width, height), scaled(width, height, min(longest, max(width, height))), device
+        signal,
+        transform,
+        (0, 0, width, height),
+        scaled(width, height, min(longest, max(width, height))),
+        device,
     )
     values = values.clamp(0, 1)
     if values.shape[2] == 4:

@@ -13,11 +13,18 @@ from nif_cli.compiled import compiled, threads
 
 
 def march(
-    cells: tuple[Tensor, Tensor], lines: tuple[Tensor, ...], taken: Tensor, alive: Tensor, limit: int, step: float, cone: float
+    cells: tuple[Tensor, Tensor],
+    lines: tuple[Tensor, ...],
+    taken: Tensor,
+    alive: Tensor,
+    limit: int,
+    step: float,
+    cone: float,
 ) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
     """The next samples of some rays of a march (ray [N], t [N], delta [N]), and which of them go on.
 
-    `cells`: which are occupied, and which blocks of them; `lines`: of all rays origins, directions, speed, first and far.
+    `cells`: which are occupied, and which blocks of them; `lines`: of all rays origins, directions, speed,
+    first and far.
     """
     count = len(alive)
     t, delta = np.empty((count, limit), np.float32), np.empty((count, limit), np.float32)
@@ -70,8 +77,8 @@ def _leave(unit, index, direction, side):
 
 @compiled(parallel=True)
 def _march(
-    fine, coarse, origins, directions, speed, first, far, taken, alive, step, cone, growth, t_out, delta_out, found, going,
-    threads,
+    fine, coarse, origins, directions, speed, first, far, taken, alive, step, cone, growth,
+    t_out, delta_out, found, going, threads,
 ):  # fmt: skip
     cascades, cells, blocks = fine.shape[0], fine.shape[1], coarse.shape[1]
     each, limit = cells // blocks, t_out.shape[1]
@@ -104,7 +111,9 @@ def _march(
                 i, j, m = _cell(ux, cells), _cell(uy, cells), _cell(uz, cells)
                 if fine[cascade, i, j, m]:
                     t_out[a, number] = t
-                    delta_out[a, number] = _unwarp(s + half, step, cone, growth) - _unwarp(s - half, step, cone, growth)
+                    delta_out[a, number] = _unwarp(s + half, step, cone, growth) - _unwarp(
+                        s - half, step, cone, growth
+                    )
                     number += 1
                     k += 1
                     continue

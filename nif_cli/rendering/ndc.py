@@ -13,17 +13,18 @@ from nif_cli.rendering.rays import Rays
 
 @dataclass(frozen=True)
 class Ndc:
-    """Normalised device coordinates of a forward-facing scene (Mildenhall et al. 2020, appendix C): what the camera `frame`
-    [3, 4] (camera to world) sees beyond the plane z = -near, out to infinity, becomes the cube [-1, 1]^3; straight lines
-    stay straight. `slope` are the tangents of half its angles of view, across and up."""
+    """Normalised device coordinates of a forward-facing scene (Mildenhall et al. 2020, appendix C): what the
+    camera `frame` [3, 4] (camera to world) sees beyond the plane z = -near, out to infinity, becomes the cube
+    [-1, 1]^3; straight lines stay straight. `slope` are the tangents of half its angles of view, across and
+    up."""
 
     frame: Float[Tensor, "3 4"]
     slope: tuple[float, float]
     near: float = 1.0
 
     def rays(self, rays: Rays) -> Rays:
-        """The same rays in NDC, from the near plane (t = 0) to infinity (t = 1); directions keep their length, `views` stays
-        as it was, in the world."""
+        """The same rays in NDC, from the near plane (t = 0) to infinity (t = 1); directions keep their
+        length, `views` stays as it was, in the world."""
         frame = self.frame.to(rays.origins)
         o, d = _turned(rays.origins - frame[:, 3], frame[:, :3].T), _turned(rays.directions, frame[:, :3].T)
         o = o - ((self.near + o[:, 2:]) / d[:, 2:]) * d

@@ -1,4 +1,5 @@
-"""Where there is anything at all: a grid that lets rays go past empty space (Mueller et al. 2022, appendix E)."""
+"""Where there is anything at all: a grid that lets rays go past empty space (Mueller et al. 2022, appendix
+E)."""
 
 from __future__ import annotations
 
@@ -21,30 +22,38 @@ BLOCK = 8  # cells along a side of a block, which a ray passes in one go where n
 
 
 class OccupancyGrid(nn.Module):
-    """C cascades of `resolution`^3 cells; cascade c fills [-2^c, 2^c]^3, and a point belongs to the smallest that holds it.
+    """C cascades of `resolution`^3 cells; cascade c fills [-2^c, 2^c]^3, and a point belongs to the smallest
+    that holds it.
 
-    Each cell keeps how dense it was found to be (the largest of what was found, slowly forgotten), and is occupied where
-    that exceeds `threshold`, or the mean where that is less. Cells that are not `allowed` never are. Everything is
-    occupied at first.
+    Each cell keeps how dense it was found to be (the largest of what was found, slowly forgotten), and is
+    occupied where that exceeds `threshold`, or the mean where that is less. Cells that are not `allowed`
+    never are. Everything is occupied at first.
     """
 
     density: Tensor  # [C, G, G, G], optical depth over UNIT
     occupied: Tensor  # [C, G, G, G] uint8
     allowed: Tensor  # the same
 
-    def __init__(self, resolution: int = 128, cascades: int = 1, threshold: float = 0.01, decay: float = 0.95):
+    def __init__(
+        self, resolution: int = 128, cascades: int = 1, threshold: float = 0.01, decay: float = 0.95
+    ):
         super().__init__()
-        if not 16 <= resolution <= 512 or resolution % (4 * BLOCK if cascades > 1 else BLOCK) or not 1 <= cascades <= 8:
+        if (
+            not 16 <= resolution <= 512
+            or resolution % (4 * BLOCK if cascades > 1 else BLOCK)
+            or not 1 <= cascades <= 8
+        ):
             raise ValueError(
-                f"resolution={resolution}, cascades={cascades}: a multiple of {BLOCK} (of {4 * BLOCK}, with cascades) in "
-                "16 .. 512, and 1 to 8 cascades"
+                f"resolution={resolution}, cascades={cascades}: a multiple of {BLOCK} (of {4 * BLOCK}, with "
+                "cascades) in 16 .. 512, and 1 to 8 cascades"
             )
         if not threshold > 0 or not 0 < decay < 1:
             raise ValueError(f"threshold={threshold}, decay={decay}: above 0, and between 0 and 1")
         self.resolution, self.cascades, self.threshold, self.decay = resolution, cascades, threshold, decay
         self._blocks: tuple[Tensor, Tensor] | None = None  # of these cells
         cells = (cascades, resolution, resolution, resolution)
-        self.register_buffer("density", torch.full(cells, 1.05 * threshold))  # closed by one look that finds nothing
+        # closed by one look that finds nothing
+        self.register_buffer("density", torch.full(cells, 1.05 * threshold))
         self.register_buffer("occupied", torch.ones(cells, dtype=torch.uint8))
         self.register_buffer("allowed", torch.ones(cells, dtype=torch.uint8))
 
@@ -83,9 +92,14 @@ class OccupancyGrid(nn.Module):
         self.density = self.density * self.allowed
 
     @torch.no_grad()
-    def update(self, density: Callable[[Tensor], Tensor], share: float = 1.0, generator: torch.Generator | None = None) -> None:
-        """Look at the density [M] at a place drawn in each of the allowed cells, or in a `share` of them: half of those
-        drawn from all allowed ones, half from the occupied ones."""
+    def update(
+        self,
+        density: Callable[[Tensor], Tensor],
+        share: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        """Look at the density [M] at a place drawn in each of the allowed cells, or in a `share` of them:
+        half of those drawn from all allowed ones, half from the occupied ones."""
         flat, device = self.density.view(-1), self.density.device
         allowed = self.allowed.view(-1).nonzero()[:, 0]
         if not len(allowed):
@@ -124,7 +138,9 @@ class OccupancyGrid(nn.Module):
         for c, cascade in enumerate(self.occupied):
             cells = cascade.nonzero()
             if len(cells):
-                ends = torch.stack((cells.amin(0) - margin, cells.amax(0) + 1 + margin)).clamp(0, self.resolution)
+                ends = torch.stack((cells.amin(0) - margin, cells.amax(0) + 1 + margin)).clamp(
+                    0, self.resolution
+                )
                 boxes.append((ends * (2 / self.resolution) - 1) * 2.0**c)
         if not boxes:
             return torch.tensor([[-self.extent] * 3, [self.extent] * 3], device=self.occupied.device)
@@ -133,8 +149,9 @@ class OccupancyGrid(nn.Module):
 
 
 class GridMarch:
-    """Samples in the occupied cells of a grid, at even steps: of length `step` near the ray's start, and in proportion to
-    t (by `cone`) from where that is longer. That is evenly in s(t) = t / step, continued by log(t) / log(1 + cone).
+    """Samples in the occupied cells of a grid, at even steps: of length `step` near the ray's start, and in
+    proportion to t (by `cone`) from where that is longer. That is evenly in s(t) = t / step, continued by
+    log(t) / log(1 + cone).
 
     Where a generator is given, the steps of each ray are shifted by a random part of one.
     """
@@ -152,7 +169,11 @@ class GridMarch:
         self.grid, self.rays, self.step, self.cone = grid, rays, step, cone
         near, far = clip(rays, near, far, grid.extent)
         device = near.device
-        shift = torch.rand(near.shape, generator=generator, device=device) if generator else torch.full_like(near, 0.5)
+        shift = (
+            torch.rand(near.shape, generator=generator, device=device)
+            if generator
+            else torch.full_like(near, 0.5)
+        )
         self.speed = rays.directions.norm(dim=-1)  # 1, except in NDC: there a step in t is longer or shorter
         self.first, self.far = self.warp(near * self.speed) + shift, far
         self.compiled = march_kernels is not None and device.type == "cpu" and near.dtype == torch.float32
@@ -169,7 +190,9 @@ class GridMarch:
             return even
         turn = 1 / self.cone
         grown = (
-            turn + torch.log((even * self.cone).clamp(min=1)) / torch.log1p(torch.tensor(self.cone, dtype=torch.float64)).item()
+            turn
+            + torch.log((even * self.cone).clamp(min=1))
+            / torch.log1p(torch.tensor(self.cone, dtype=torch.float64)).item()
         )
         return torch.where(even < turn, even, grown)
 
@@ -185,7 +208,9 @@ class GridMarch:
         if self.compiled:
             assert march_kernels is not None
             lines = (self.rays.origins, self.rays.directions, self.speed, self.first, self.far)
-            packed, going = march_kernels.march((self.fine, self.coarse), lines, self.taken, alive, limit, self.step, self.cone)
+            packed, going = march_kernels.march(
+                (self.fine, self.coarse), lines, self.taken, alive, limit, self.step, self.cone
+            )
             return Samples(*packed), going
         samples, rank, total = self.ready
         given = self.taken[alive]

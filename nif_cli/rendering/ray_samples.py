@@ -1,4 +1,5 @@
-"""Where to look along rays: places drawn evenly, or where much is seen (Mildenhall et al. 2020, sections 4 and 5.2).
+"""Where to look along rays: places drawn evenly, or where much is seen (Mildenhall et al. 2020, sections 4
+and 5.2).
 
 Letters as in volume.py: R rays, N samples of all of them packed, T samples of each.
 """
@@ -33,7 +34,9 @@ class Samples:
 def dense(t: Float[Tensor, "R T"], delta: Float[Tensor, "R T"]) -> Samples:
     """The same number of samples of each ray, packed."""
     count, each = t.shape
-    return Samples(torch.arange(count, device=t.device).repeat_interleave(each), t.reshape(-1), delta.reshape(-1))
+    return Samples(
+        torch.arange(count, device=t.device).repeat_interleave(each), t.reshape(-1), delta.reshape(-1)
+    )
 
 
 def stratified(
@@ -43,8 +46,9 @@ def stratified(
     generator: torch.Generator | None = None,
     disparity: bool = False,
 ) -> Float[Tensor, "R T"]:
-    """`count` places between near and far: one drawn in each of as many equal intervals (eq. 2); without a generator their
-    borders, both ends included, as the published code. `disparity`: equal in 1 / t (near > 0)."""
+    """`count` places between near and far: one drawn in each of as many equal intervals (eq. 2); without a
+    generator their borders, both ends included, as the published code. `disparity`: equal in 1 / t (near >
+    0)."""
     share = torch.linspace(0, 1, count, device=near.device, dtype=near.dtype)
     if disparity:
         t = 1 / ((1 - share) / near[:, None] + share / far[:, None])
@@ -58,10 +62,14 @@ def stratified(
 
 
 def importance(
-    edges: Float[Tensor, "R E"], weights: Float[Tensor, "R W"], count: int, generator: torch.Generator | None = None
+    edges: Float[Tensor, "R E"],
+    weights: Float[Tensor, "R W"],
+    count: int,
+    generator: torch.Generator | None = None,
 ) -> Float[Tensor, "R T"]:
-    """`count` places drawn from the density that is constant between `edges`, in proportion to the `weights` of those
-    E - 1 intervals (section 5.2); without a generator its even quantiles. 1e-5 is added to each weight."""
+    """`count` places drawn from the density that is constant between `edges`, in proportion to the `weights`
+    of those E - 1 intervals (section 5.2); without a generator its even quantiles. 1e-5 is added to each
+    weight."""
     pdf = weights + 1e-5
     cdf = (pdf / pdf.sum(-1, keepdim=True)).cumsum(-1)
     cdf = torch.cat((torch.zeros_like(cdf[:, :1]), cdf), -1)
@@ -77,7 +85,7 @@ def importance(
 
 
 def intervals(t: Float[Tensor, "R T"], rays: Rays) -> Samples:
-    """Places along rays as the published code weighs them: each stands for what lies up to the next, the last for all
-    that is behind it."""
+    """Places along rays as the published code weighs them: each stands for what lies up to the next, the last
+    for all that is behind it."""
     delta = torch.cat((t[:, 1:] - t[:, :-1], torch.full_like(t[:, :1], 1e10)), 1)
     return dense(t, delta * rays.directions.norm(dim=-1, keepdim=True))

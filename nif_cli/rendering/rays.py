@@ -32,12 +32,15 @@ class Rays:
 
 
 def pinhole_rays(pose: Float[Tensor, "3 4"], width: int, height: int, fov: float = 40.0) -> Rays:
-    """The rays through all pixel centres, row by row from the top left; `fov` is the vertical angle in degrees."""
+    """The rays through all pixel centres, row by row from the top left; `fov` is the vertical angle in
+    degrees."""
     v, u = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
     return rays_through(pose, torch.stack((u, v), -1).reshape(-1, 2).to(pose.device), width, height, fov)
 
 
-def rays_through(pose: Float[Tensor, "3 4"], at: Float[Tensor, "R 2"], width: int, height: int, fov: float = 40.0) -> Rays:
+def rays_through(
+    pose: Float[Tensor, "3 4"], at: Float[Tensor, "R 2"], width: int, height: int, fov: float = 40.0
+) -> Rays:
     """The rays through places of the picture, in pixels to the right and down from its top left corner."""
     focal = 0.5 * height / math.tan(math.radians(fov) / 2)
     u, v = at.unbind(-1)

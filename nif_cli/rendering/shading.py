@@ -1,4 +1,5 @@
-"""Light on what rays hit: ambient occlusion and soft shadows, from a coarse grid of distances, without asking the network."""
+"""Light on what rays hit: ambient occlusion and soft shadows, from a coarse grid of distances, without asking
+the network."""
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ from nif_cli.rendering.sphere_tracing import Hits
 
 
 def occlusion(hits: Hits, empty: EmptySpace, reach: float = 0.3, samples: int = 6) -> Float[Tensor, "R"]:
-    """How open the surroundings are, 0 to 1: distances ahead of the surface, up to `reach` along its normal, against what they
-    would be over a plane (Evans 2006)."""
+    """How open the surroundings are, 0 to 1: distances ahead of the surface, up to `reach` along its normal,
+    against what they would be over a plane (Evans 2006)."""
     light = torch.ones_like(hits.depth)
     points, normals = hits.points[hits.hit], hits.normals[hits.hit]
     hidden, weights = torch.zeros(len(points), device=points.device), 0.0
@@ -28,13 +29,16 @@ def occlusion(hits: Hits, empty: EmptySpace, reach: float = 0.3, samples: int = 
 def shadow(
     hits: Hits, empty: EmptySpace, light: Float[Tensor, "R 3"], sharpness: float = 6.0, steps: int = 40
 ) -> Float[Tensor, "R"]:
-    """How much of a light in unit directions `light` arrives, 0 to 1: soft, by how closely the way to it passes other parts
-    (Quilez 2010). Surfaces that face away get none of it anyhow and are left out."""
+    """How much of a light in unit directions `light` arrives, 0 to 1: soft, by how closely the way to it
+    passes other parts (Quilez 2010). Surfaces that face away get none of it anyhow and are left out."""
     arrives = torch.ones_like(hits.depth)
     chosen = torch.nonzero(hits.hit & ((hits.normals * light).sum(-1) > 0))[:, 0]
     start = 2.5 * float(empty.cell.max())  # nearer, the grid would let the surface shade itself
     origins, directions = hits.points[chosen] + 0.5 * start * hits.normals[chosen], light[chosen]
-    t, seen = torch.full((len(chosen),), start, device=chosen.device), torch.ones(len(chosen), device=chosen.device)
+    t, seen = (
+        torch.full((len(chosen),), start, device=chosen.device),
+        torch.ones(len(chosen), device=chosen.device),
+    )
     for _ in range(steps):
         points = origins + t[:, None] * directions
         distance = empty.distance(points)
@@ -53,8 +57,9 @@ def studio(
     empty: EmptySpace,
     paint: Float[Tensor, "R 3"] | None = None,
 ) -> Float[Tensor, "R 3"]:
-    """sRGB in [0, 1]: a matte surface of colour `paint`, or tinted by its normal, on white; a key light from the camera's
-    upper left that throws shadows, a weak one from the right, the sky above and what reaches creases of it."""
+    """sRGB in [0, 1]: a matte surface of colour `paint`, or tinted by its normal, on white; a key light from
+    the camera's upper left that throws shadows, a weak one from the right, the sky above and what reaches
+    creases of it."""
     back, right, up = -rays.directions, right.to(rays.directions), up.to(rays.directions)
     key = torch.nn.functional.normalize(0.75 * back + 0.8 * up - 0.7 * right, dim=-1)
     fill = torch.nn.functional.normalize(0.6 * back + 0.1 * up + 0.9 * right, dim=-1)
@@ -69,9 +74,14 @@ def studio(
 
 
 def shade(
-    hits: Hits, rays: Rays, right: Float[Tensor, "3"], up: Float[Tensor, "3"], paint: Float[Tensor, "R 3"] | None = None
+    hits: Hits,
+    rays: Rays,
+    right: Float[Tensor, "3"],
+    up: Float[Tensor, "3"],
+    paint: Float[Tensor, "R 3"] | None = None,
 ) -> Float[Tensor, "R 3"]:
-    """sRGB in [0, 1]: a matte surface of colour `paint`, or tinted by its normal, lit from the camera's upper left, on white."""
+    """sRGB in [0, 1]: a matte surface of colour `paint`, or tinted by its normal, lit from the camera's upper
+    left, on white."""
     back = -rays.directions
     light = torch.nn.functional.normalize(0.9 * back + 0.7 * up.to(back) - 0.5 * right.to(back), dim=-1)
     lambert = (hits.normals * light).sum(-1).clamp(min=0)

@@ -1,4 +1,5 @@
-"""Where rays meet the surface of a field: sphere tracing of distances (Hart 1996), marching of other values; pictures of it."""
+"""Where rays meet the surface of a field: sphere tracing of distances (Hart 1996), marching of other values;
+pictures of it."""
 
 from __future__ import annotations
 
@@ -19,18 +20,23 @@ class Hits:
     depth: Float[Tensor, "R"]  # along the ray; inf where nothing is hit
     points: Float[Tensor, "R 3"]  # zero where nothing is hit
     normals: Float[Tensor, "R 3"]  # outward, unit; zero where nothing is hit
-    closest: Float[Tensor, "R"] | None = None  # the smallest distance to the surface that was met, where distances are known
+    closest: Float[Tensor, "R"] | None = (
+        None  # the smallest distance to the surface that was met, where distances are known
+    )
 
 
-def sphere_trace(field: Field, rays: Rays, empty: EmptySpace | None = None, steps: int = 200, tolerance: float = 1e-4) -> Hits:
-    """March each ray by the distance ahead, never more than `field.truncation`, until it is within `tolerance` of the surface;
-    then a Newton step along the ray, whose gradient is the normal's. A field whose values are no distances (truncation 0) is
-    searched by `ray_march`.
+def sphere_trace(
+    field: Field, rays: Rays, empty: EmptySpace | None = None, steps: int = 200, tolerance: float = 1e-4
+) -> Hits:
+    """March each ray by the distance ahead, never more than `field.truncation`, until it is within
+    `tolerance` of the surface; then a Newton step along the ray, whose gradient is the normal's. A field
+    whose values are no distances (truncation 0) is searched by `ray_march`.
 
-    Steps are longer than the distance where the last two values say that the surface recedes, as long as the balls that are
-    free of it overlap; else the ray goes back to where it was sure (Keinert et al. 2014; Ban and Valasek 2023). Through
-    `empty` space (made here if not given) rays go without evaluating the network. A step that crosses the surface (networks
-    are only nearly distances) is refined. Only rays still on their way are evaluated.
+    Steps are longer than the distance where the last two values say that the surface recedes, as long as the
+    balls that are free of it overlap; else the ray goes back to where it was sure (Keinert et al. 2014; Ban
+    and Valasek 2023). Through `empty` space (made here if not given) rays go without evaluating the network.
+    A step that crosses the surface (networks are only nearly distances) is refined. Only rays still on their
+    way are evaluated.
     """
     if not field.truncation > 0:
         return ray_march(field, rays, empty)
@@ -50,7 +56,8 @@ def sphere_trace(field: Field, rays: Rays, empty: EmptySpace | None = None, step
         distance = empty.at_least(points)
         skipping = distance > 0
         close = torch.nonzero(~skipping)[:, 0]
-        distance[close] = (field.level - evaluate(field, points[close])).clamp(max=field.truncation)  # positive outside
+        # positive outside
+        distance[close] = (field.level - evaluate(field, points[close])).clamp(max=field.truncation)
         closest[active[close]] = torch.minimum(closest[active[close]], distance[close])
         inside, gap = distance < 0, t - sure
         there = ~inside & (distance < tolerance)
@@ -58,7 +65,9 @@ def sphere_trace(field: Field, rays: Rays, empty: EmptySpace | None = None, step
         brackets.append((active[inside], sure[inside], free[inside], t[inside], distance[inside]))
         depth[active[there]] = t[there]
         rate = (distance - free) / gap.clamp(min=1e-6)
-        slope = torch.where(doubtful | skipping | (free == 0), -1.0, 0.3 * slope + 0.7 * rate.clamp(-1.0, 0.9))
+        slope = torch.where(
+            doubtful | skipping | (free == 0), -1.0, 0.3 * slope + 0.7 * rate.clamp(-1.0, 0.9)
+        )
         step = torch.where(skipping, distance, (2 / (1 - slope) * distance).clamp(min=tolerance))
         ahead = torch.where(doubtful, sure + free, t + step)
         sure, free = torch.where(doubtful, sure, t), torch.where(doubtful, free, distance)
@@ -71,11 +80,12 @@ def sphere_trace(field: Field, rays: Rays, empty: EmptySpace | None = None, step
 
 
 def ray_march(field: Field, rays: Rays, empty: EmptySpace | None = None, tolerance: float = 2e-4) -> Hits:
-    """Where each ray first goes from outside to inside, for fields of which only the sign is known (occupancy logits).
+    """Where each ray first goes from outside to inside, for fields of which only the sign is known (occupancy
+    logits).
 
-    Steps of half a cell of `empty` space through the cells that may hold the surface, in one go through the others; the
-    step that changes the sign is narrowed to `tolerance`. What is thinner than a step can be missed. A ray that starts
-    inside, or enters the bounds there, hits where it starts.
+    Steps of half a cell of `empty` space through the cells that may hold the surface, in one go through the
+    others; the step that changes the sign is narrowed to `tolerance`. What is thinner than a step can be
+    missed. A ray that starts inside, or enters the bounds there, hits where it starts.
     """
     count, device = len(rays.origins), rays.origins.device
     empty = empty or EmptySpace(field, device=device)
@@ -84,7 +94,11 @@ def ray_march(field: Field, rays: Rays, empty: EmptySpace | None = None, toleran
     depth = torch.full((count,), torch.inf, device=device)
     active = torch.nonzero(near < far)[:, 0]
     t = near[active]
-    sure, before = t.clone(), torch.full_like(t, torch.inf)  # the last depth known to be outside; how far below the level
+    # the last depth known to be outside; how far below the level
+    sure, before = (
+        t.clone(),
+        torch.full_like(t, torch.inf),
+    )
     brackets = []
     while len(active):
         points = rays.origins[active] + t[:, None] * rays.directions[active]
@@ -101,10 +115,13 @@ def ray_march(field: Field, rays: Rays, empty: EmptySpace | None = None, toleran
     return _hits(field, rays, depth, 0.0)
 
 
-def _crossing(field: Field, rays: Rays, brackets: list[tuple[Tensor, ...]], depth: Float[Tensor, "R"], tolerance: float) -> None:
-    """Put into `depth` where rays go inside, to `tolerance`. A bracket has their numbers, a depth outside and level - value
-    there (> 0; inf: not known), a depth inside and level - value there (< 0). False position, held to the middle half of the
-    bracket on every second step, so that values of any shape are halved at least."""
+def _crossing(
+    field: Field, rays: Rays, brackets: list[tuple[Tensor, ...]], depth: Float[Tensor, "R"], tolerance: float
+) -> None:
+    """Put into `depth` where rays go inside, to `tolerance`. A bracket has their numbers, a depth outside and
+    level - value there (> 0; inf: not known), a depth inside and level - value there (< 0). False position,
+    held to the middle half of the bracket on every second step, so that values of any shape are halved at
+    least."""
     if not brackets:
         return
     index, a, of_a, b, of_b = (torch.cat(parts) for parts in zip(*brackets, strict=True))
@@ -124,8 +141,9 @@ def _crossing(field: Field, rays: Rays, brackets: list[tuple[Tensor, ...]], dept
 
 
 def _hits(field: Field, rays: Rays, depth: Float[Tensor, "R"], tolerance: float) -> Hits:
-    """The points at these depths and their normals, after Newton steps along the ray: one, and for the few that this moves by
-    more than `tolerance` (where the field is flat, or met at a small angle) up to two more. 0: no steps."""
+    """The points at these depths and their normals, after Newton steps along the ray: one, and for the few
+    that this moves by more than `tolerance` (where the field is flat, or met at a small angle) up to two
+    more. 0: no steps."""
     hit = torch.isfinite(depth)
     points, normals = torch.zeros_like(rays.origins), torch.zeros_like(rays.origins)
     row = torch.nonzero(hit)[:, 0]

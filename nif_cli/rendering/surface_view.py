@@ -34,8 +34,9 @@ def surface_view(
     empty: EmptySpace | None = None,
     shadows: bool = False,
 ) -> SurfaceView:
-    """The surface of `field` from a camera, size x size: one ray through each pixel's centre, and antialias^2 through those
-    where it ends, turns, changes colour or is closely missed. With `shadows`: those, and ambient occlusion."""
+    """The surface of `field` from a camera, size x size: one ray through each pixel's centre, and antialias^2
+    through those where it ends, turns, changes colour or is closely missed. With `shadows`: those, and
+    ambient occlusion."""
     empty = empty or EmptySpace(field, device=device)
     pose = framing(pose, field.bounds).to(device)
 
@@ -65,24 +66,33 @@ def surface_view(
         within = torch.cartesian_prod(offset, offset)
         uneven = _uneven(depth.reshape(size, size), normal.reshape(size, size, 3), rgb.reshape(size, size, 3))
         uneven = torch.nonzero(uneven | missed.reshape(size, size))
-        for part in uneven.split(2**20 // len(within)) if len(uneven) else ():  # of nothing, nothing is uneven
+        for part in (
+            uneven.split(2**20 // len(within)) if len(uneven) else ()
+        ):  # of nothing, nothing is uneven
             at = part.flip(-1)[:, None] + within
             colours, hits = look(at.reshape(-1, 2).to(device))
             pixel = part[:, 0] * size + part[:, 1]
             rgb[pixel] = colours.reshape(len(part), -1, 3).mean(1).cpu()
             opacity[pixel] = hits.hit.float().reshape(len(part), -1).mean(1).cpu()
     square = (size, size)
-    return SurfaceView(rgb.view(*square, 3), normal.view(*square, 3), depth.view(square), opacity.view(square))
+    return SurfaceView(
+        rgb.view(*square, 3), normal.view(*square, 3), depth.view(square), opacity.view(square)
+    )
 
 
-def _uneven(depth: Float[Tensor, "H W"], normal: Float[Tensor, "H W 3"], colour: Float[Tensor, "H W 3"]) -> Bool[Tensor, "H W"]:
-    """Pixels that differ from a neighbour: in what is hit, by ten pixels of depth or more, in the normal or in colour."""
+def _uneven(
+    depth: Float[Tensor, "H W"], normal: Float[Tensor, "H W 3"], colour: Float[Tensor, "H W 3"]
+) -> Bool[Tensor, "H W"]:
+    """Pixels that differ from a neighbour: in what is hit, by ten pixels of depth or more, in the normal or
+    in colour."""
     size = len(depth)
     pixel = 0.73 / size  # of a camera that sees 40 degrees, at distance 1
     depth = torch.where(torch.isfinite(depth), depth, 0.0)
     uneven = torch.zeros(size, size, dtype=torch.bool)
     for axis in (0, 1):
-        (d, e), (n, m), (c, k) = ((x.narrow(axis, 0, size - 1), x.narrow(axis, 1, size - 1)) for x in (depth, normal, colour))
+        (d, e), (n, m), (c, k) = (
+            (x.narrow(axis, 0, size - 1), x.narrow(axis, 1, size - 1)) for x in (depth, normal, colour)
+        )
         differ = ((d - e).abs() > 10 * pixel * torch.maximum(d, e)) | ((n - m).abs().amax(-1) > 0.25)
         differ |= (c - k).abs().amax(-1) > 0.12
         for begin in (0, 1):
@@ -91,8 +101,8 @@ def _uneven(depth: Float[Tensor, "H W"], normal: Float[Tensor, "H W 3"], colour:
 
 
 def framing(pose: Float[Tensor, "3 4"], bounds: Float[Tensor, "2 3"]) -> Float[Tensor, "3 4"]:
-    """The camera for what may not fit in the cube [-1, 1]^3 that cameras are made for: farther away, and looking at its
-    centre. What fits is left where it is."""
+    """The camera for what may not fit in the cube [-1, 1]^3 that cameras are made for: farther away, and
+    looking at its centre. What fits is left where it is."""
     low, high = bounds.cpu()
     if bool((bounds.abs() <= 1).all()):
         return pose

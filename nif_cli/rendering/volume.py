@@ -1,9 +1,11 @@
-"""The light along rays through a density: where to look along a ray, and what is seen there (Mildenhall et al. 2020).
+"""The light along rays through a density: where to look along a ray, and what is seen there (Mildenhall et
+al. 2020).
 
-Letters: R rays, N samples of all of them in one row, ray after ray (packed), T samples of each ray (dense). t is the ray's
-parameter (point = origin + t direction; a distance where directions are unit), delta the length of the interval that a
-sample stands for, in normalised space, so that sigma * delta is its optical depth. Colours are sRGB; a sum of weights
-times colours is premultiplied by opacity until a background is put behind it.
+Letters: R rays, N samples of all of them in one row, ray after ray (packed), T samples of each ray (dense). t
+is the ray's parameter (point = origin + t direction; a distance where directions are unit), delta the length
+of the interval that a sample stands for, in normalised space, so that sigma * delta is its optical depth.
+Colours are sRGB; a sum of weights times colours is premultiplied by opacity until a background is put behind
+it.
 """
 
 from __future__ import annotations
@@ -27,23 +29,27 @@ try:
 except ImportError:  # no numba here
     composite_kernels = None
 
-OPAQUE = 60.0  # an optical depth at which float32 has nothing left of the light: more is not told apart, and has no gradient
+# an optical depth at which float32 has nothing left of the light: more is not told apart, and has no gradient
+OPAQUE = 60.0
 REACH = 0.02  # how far in front of a surface one looks at it, in normalised space
 STOP = 1e-4  # the transmittance at which a ray ends (Mueller et al. 2022)
 
 
 @runtime_checkable
 class March(Protocol):
-    """Rays on their way: samples are taken a few at a time from the front, until a ray ends or nothing of it is left."""
+    """Rays on their way: samples are taken a few at a time from the front, until a ray ends or nothing of it
+    is left."""
 
     def next(self, alive: Int64[Tensor, "A"], limit: int) -> tuple[Samples, Bool[Tensor, "A"]]:
-        """At most about `limit` further samples of each of these rays (`ray` counts within `alive`), and which go on."""
+        """At most about `limit` further samples of each of these rays (`ray` counts within `alive`), and
+        which go on."""
         ...
 
 
 @runtime_checkable
 class RadianceField(Field, Signal, Protocol):
-    """Density and colour in normalised space; `value` is the density, whose surface is where it is `level`."""
+    """Density and colour in normalised space; `value` is the density, whose surface is where it is
+    `level`."""
 
     def radiance(self, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
         """[N, 3], unit [N, 3] -> density [N] (1 / length, at least 0), sRGB [N, 3]."""
@@ -79,7 +85,9 @@ def composite(
     On a CPU one compiled loop, with its backward; elsewhere, and for float64, `reference`.
     """
     if composite_kernels is not None and density.device.type == "cpu" and density.dtype == torch.float32:
-        color, depth, transmittance, weights = _Composite.apply(density, rgb, samples.t, samples.delta, samples.ray, rays)
+        color, depth, transmittance, weights = _Composite.apply(
+            density, rgb, samples.t, samples.delta, samples.ray, rays
+        )
         return RenderedRays(color, depth, transmittance), weights
     return composite_reference(density, rgb, samples, rays)
 
@@ -133,12 +141,14 @@ class Once:
 Radiance = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def render_rays(radiance: Radiance, march: March, rays: Rays, first: int = 32, stop: float = STOP) -> tuple[RenderedRays, int]:
-    """What is seen along rays, and how many samples that took: rounds from the front, of `first` samples of each ray, then
-    twice as many, and so on; a ray ends where its transmittance falls below `stop`.
+def render_rays(
+    radiance: Radiance, march: March, rays: Rays, first: int = 32, stop: float = STOP
+) -> tuple[RenderedRays, int]:
+    """What is seen along rays, and how many samples that took: rounds from the front, of `first` samples of
+    each ray, then twice as many, and so on; a ray ends where its transmittance falls below `stop`.
 
-    `radiance(points, directions, ray)` also gets the ray that each sample is of; all is differentiable by what it depends
-    on.
+    `radiance(points, directions, ray)` also gets the ray that each sample is of; all is differentiable by
+    what it depends on.
     """
     count, device = len(rays), rays.origins.device
     color, depth = rays.origins.new_zeros(count, 3), rays.origins.new_zeros(count)
@@ -199,7 +209,9 @@ def volume_render(
     for start in range(0, len(rays), chunk):
         part = slice(start, start + chunk)
         some = rays[part]
-        light, _ = render_rays(lambda x, d, _: field.radiance(x, d), field.march(some, near[part], far[part], generator), some)
+        light, _ = render_rays(
+            lambda x, d, _: field.radiance(x, d), field.march(some, near[part], far[part], generator), some
+        )
         color = light.over(behind if behind.ndim == 1 else behind[part])
         depth = torch.where(light.opacity > 1e-3, light.depth / light.opacity.clamp(min=1e-3), torch.inf)
         parts.append((color, depth, light.opacity, *((_normals(field, some, depth),) if normals else ())))
@@ -211,7 +223,9 @@ def volume_render(
     return RenderedImage(*(torch.cat(p) for p in zip(*parts, strict=True)))
 
 
-def _normals(field: RadianceField, rays: Rays, depth: Float[Tensor, "R"], width: float = 1 / 128) -> Float[Tensor, "R 3"]:
+def _normals(
+    field: RadianceField, rays: Rays, depth: Float[Tensor, "R"], width: float = 1 / 128
+) -> Float[Tensor, "R 3"]:
     found = torch.zeros_like(rays.origins)
     hit = torch.isfinite(depth).nonzero()[:, 0]
     points = rays.origins[hit] + depth[hit, None] * rays.directions[hit]
@@ -223,10 +237,14 @@ def _normals(field: RadianceField, rays: Rays, depth: Float[Tensor, "R"], width:
     return found
 
 
-def surface_colors(field: RadianceField, mesh: trimesh.Trimesh, device: torch.device | str) -> UInt8[np.ndarray, "V 3"]:
-    """sRGB of a mesh's vertices (normalised space), as bytes: what a camera sees that looks straight at each from REACH in
-    front of it, to as far behind it."""
-    points, normals = (torch.from_numpy(np.array(a, np.float32)).to(device) for a in (mesh.vertices, mesh.vertex_normals))
+def surface_colors(
+    field: RadianceField, mesh: trimesh.Trimesh, device: torch.device | str
+) -> UInt8[np.ndarray, "V 3"]:
+    """sRGB of a mesh's vertices (normalised space), as bytes: what a camera sees that looks straight at each
+    from REACH in front of it, to as far behind it."""
+    points, normals = (
+        torch.from_numpy(np.array(a, np.float32)).to(device) for a in (mesh.vertices, mesh.vertex_normals)
+    )
     near = torch.zeros_like(points[:, 0])
     image = volume_render(field, Rays(points + REACH * normals, -normals), near, near + 2 * REACH)
     seen = image.color / image.opacity.clamp(min=1e-3)[:, None]

@@ -22,8 +22,8 @@ CHANNELS = ("rgb", "depth", "opacity", "normal")
 
 @dataclass
 class Photograph:
-    """What a camera sees, on the CPU. `depth` is measured along the rays, in the user's units, inf where there is nothing;
-    `normals` are unit, in the camera's axes, zero where there is nothing."""
+    """What a camera sees, on the CPU. `depth` is measured along the rays, in the user's units, inf where
+    there is nothing; `normals` are unit, in the camera's axes, zero where there is nothing."""
 
     color: Float[Tensor, "H W 3"]
     depth: Float[Tensor, "H W"]
@@ -32,12 +32,15 @@ class Photograph:
 
     def values(self, channel: str) -> Float[np.ndarray, "..."]:
         """A channel as it is: [H, W, 3] or [H, W], float32."""
-        found = {"rgb": self.color, "depth": self.depth, "opacity": self.opacity, "normal": self.normals}[channel]
+        found = {"rgb": self.color, "depth": self.depth, "opacity": self.opacity, "normal": self.normals}[
+            channel
+        ]
         assert found is not None
         return found.float().numpy()
 
     def picture(self, channel: str, depths: tuple[float, float] | None = None) -> UInt8[np.ndarray, "H W 3"]:
-        """A channel to look at: depth from white (near) to black (far) between `depths`, normals as colours on white."""
+        """A channel to look at: depth from white (near) to black (far) between `depths`, normals as colours
+        on white."""
         if channel == "rgb":
             return displayed(self.color)
         if channel == "normal":
@@ -73,10 +76,12 @@ def photograph(
     device: torch.device | str = "cpu",
     progress: Callable[[int], object] | None = None,
 ) -> Photograph:
-    """`near` and `far` are in units of normalised space, of which the user's units are 1 / `scale`. A pixel that the lens
-    sees nothing through is background. NifError for more pixels than fit in memory."""
+    """`near` and `far` are in units of normalised space, of which the user's units are 1 / `scale`. A pixel
+    that the lens sees nothing through is background. NifError for more pixels than fit in memory."""
     if 200 * camera.width * camera.height > available_memory():
-        raise NifError(f"size: {camera.width} x {camera.height} pixels do not fit in memory; give a smaller size=")
+        raise NifError(
+            f"size: {camera.width} x {camera.height} pixels do not fit in memory; give a smaller size="
+        )
     rays = camera_rays(pose, camera, ndc)
     seen = torch.isfinite(rays.directions).all(1)
     lit = (rays if bool(seen.all()) else rays[seen]).to(device)

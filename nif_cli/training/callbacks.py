@@ -35,9 +35,9 @@ SHARE = 0.02  # but saving takes no more of the time than this
 
 
 class Checkpoints(pl.Callback):
-    """checkpoints/last.ckpt after two seconds, then at growing distances up to `every_minutes`, at the end, and on Ctrl-C,
-    SIGTERM or SIGHUP; checkpoints/best.ckpt where val/loss is lowest. Each is written whole or not at all. A second Ctrl-C
-    stops at once."""
+    """checkpoints/last.ckpt after two seconds, then at growing distances up to `every_minutes`, at the end,
+    and on Ctrl-C, SIGTERM or SIGHUP; checkpoints/best.ckpt where val/loss is lowest. Each is written whole or
+    not at all. A second Ctrl-C stops at once."""
 
     def __init__(self, every_minutes: float = 5.0):
         if not every_minutes > 0:
@@ -55,7 +55,9 @@ class Checkpoints(pl.Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best = float(state["best"])
 
-    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         """How much of metrics.csv belongs to it; that much is on the disk before it is."""
         for logger in trainer.loggers:
             if isinstance(logger, CsvLogger):
@@ -83,7 +85,10 @@ class Checkpoints(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         # Not before a look at the held-out points, which a resumed run would leave out: after it
-        due = time.monotonic() - self._saved > self._wait and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        due = (
+            time.monotonic() - self._saved > self._wait
+            and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        )
         if trainer.world_size > 1:  # clocks and signals differ between processes: the first decides for all
             due, trainer.should_stop = trainer.strategy.broadcast((due, trainer.should_stop))
         if due:
@@ -112,7 +117,9 @@ class Checkpoints(pl.Callback):
         if closing:
             _ask_others(trainer, pl_module)
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
         self._restore()
 
     def _restore(self) -> None:
@@ -127,7 +134,8 @@ class Checkpoints(pl.Callback):
             trainer.save_checkpoint(folder / f"{name}.ckpt")
         else:
             runs.write(
-                folder / f"{name}.ckpt", lambda path: torch.save(trainer._checkpoint_connector.dump_checkpoint(False), path)
+                folder / f"{name}.ckpt",
+                lambda path: torch.save(trainer._checkpoint_connector.dump_checkpoint(False), path),
             )
         self.saved += 1
         if name == "last":
@@ -136,20 +144,22 @@ class Checkpoints(pl.Callback):
 
 
 def _ask_others(trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-    """What judges by a metric is asked at the closing look too: of a short run it is the only one. NifError where there is
-    no such metric; the run has been saved."""
+    """What judges by a metric is asked at the closing look too: of a short run it is the only one. NifError
+    where there is no such metric; the run has been saved."""
     for other in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(other, ModelCheckpoint | EarlyStopping) and other.monitor:
             if other.monitor not in trainer.callback_metrics and getattr(other, "strict", True):
                 known = ", ".join(sorted(trainer.callback_metrics))
                 raise NifError(
-                    f"callbacks: {type(other).__name__}: no metric '{shown(other.monitor)}' to monitor; there are {known}"
+                    f"callbacks: {type(other).__name__}: no metric '{shown(other.monitor)}' to monitor; "
+                    f"there are {known}"
                 )
             other.on_validation_end(trainer, pl_module)
 
 
 def distance(trained: float, took: float, every: float) -> float:
-    """Seconds until a run is saved again that has trained for `trained` seconds and took `took` to be saved."""
+    """Seconds until a run is saved again that has trained for `trained` seconds and took `took` to be
+    saved."""
     return min(max(FIRST, GROWTH * trained, took / SHARE), every)
 
 
@@ -161,8 +171,8 @@ def _leave_terminal() -> None:
 
 
 class Progress(pl.Callback):
-    """One line: steps, speed, loss, time left. On a terminal it is redrawn four times a second, in a log a line is
-    printed every 15 seconds."""
+    """One line: steps, speed, loss, time left. On a terminal it is redrawn four times a second, in a log a
+    line is printed every 15 seconds."""
 
     def __init__(self) -> None:
         self.bar: tqdm | None = None
@@ -172,7 +182,12 @@ class Progress(pl.Callback):
         self._began = self._shown = time.monotonic()
         self._first = trainer.global_step
         if trainer.is_global_zero and sys.stderr.isatty():
-            self.bar = tqdm(total=100, bar_format="{desc} {percentage:3.0f}% |{bar}| {postfix}", leave=False, dynamic_ncols=True)
+            self.bar = tqdm(
+                total=100,
+                bar_format="{desc} {percentage:3.0f}% |{bar}| {postfix}",
+                leave=False,
+                dynamic_ncols=True,
+            )
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         now = time.monotonic()
@@ -192,13 +207,19 @@ class Progress(pl.Callback):
     def _text(self, trainer: pl.Trainer, training: Training, now: float) -> str:
         steps = trainer.global_step - self._first
         speed = steps / (now - self._began)
-        left = (trainer.max_steps - trainer.global_step) / max(speed, 1e-9) if trainer.max_steps > 0 else float("inf")
+        left = (
+            (trainer.max_steps - trainer.global_step) / max(speed, 1e-9)
+            if trainer.max_steps > 0
+            else float("inf")
+        )
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, Timer) and callback._duration is not None:
                 left = min(left, callback._duration - callback.time_elapsed())
         ends = "" if left == float("inf") else f", {_clock(max(left, 0))} left"
         terms = ", ".join(
-            f"{name} {float(value):.5f}" for name, value in training.last.items() if name == "loss" or len(training.last) > 2
+            f"{name} {float(value):.5f}"
+            for name, value in training.last.items()
+            if name == "loss" or len(training.last) > 2
         )
         return f"step {trainer.global_step:,}, {speed:.1f}/s, {terms}{ends}"
 
@@ -221,12 +242,14 @@ def _clock(seconds: float) -> str:
 
 
 class Preview(pl.Callback):
-    """The first `shapes` instances, every `every_minutes` and at the end: a picture for TensorBoard's Images tab (also
-    preview.png in the run folder) and coarse meshes for its Mesh tab."""
+    """The first `shapes` instances, every `every_minutes` and at the end: a picture for TensorBoard's Images
+    tab (also preview.png in the run folder) and coarse meshes for its Mesh tab."""
 
     def __init__(self, every_minutes: float = 1.0, resolution: int = 48, size: int = 128, shapes: int = 4):
         if not every_minutes > 0 or resolution < 2 or size < 8 or shapes < 1:
-            raise ValueError("every_minutes must be positive, resolution at least 2, size at least 8, shapes at least 1")
+            raise ValueError(
+                "every_minutes must be positive, resolution at least 2, size at least 8, shapes at least 1"
+            )
         self.every, self.resolution, self.size, self.shapes = every_minutes * 60, resolution, size, shapes
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -255,7 +278,9 @@ class Preview(pl.Callback):
             scene = model.instances[id].scene
             if scene is not None:
                 view = (scene.test or scene.train)[0].resized(self.size)
-                pictures.append(scene.photograph(cast("RadianceField", field), view, model.device).picture("rgb"))
+                pictures.append(
+                    scene.photograph(cast("RadianceField", field), view, model.device).picture("rgb")
+                )
                 continue
             if not isinstance(field, Field):
                 pictures.append(overview(field, model.instances[id].transform, 256, model.device))
@@ -273,7 +298,8 @@ class Preview(pl.Callback):
                     faces = torch.from_numpy(np.asarray(mesh.faces, np.int32))[None]
                     board.add_mesh(f"mesh/{id}", vertices, faces=faces, global_step=trainer.global_step)
         model.train()
-        pictures = [p for p in pictures if p.shape == pictures[0].shape]  # of scenes, each has its own proportions
+        # of scenes, each has its own proportions
+        pictures = [p for p in pictures if p.shape == pictures[0].shape]
         if pictures:
             image = sheet(pictures, min(len(pictures), 4))
             if board is not None:

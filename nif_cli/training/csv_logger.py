@@ -19,7 +19,8 @@ from nif_cli.files import disk_says
 
 
 class CsvLogger(Logger):
-    """metrics.csv in the run folder: a row for each logged step. A resumed run goes on with the same file, from its step."""
+    """metrics.csv in the run folder: a row for each logged step. A resumed run goes on with the same file,
+    from its step."""
 
     def __init__(self, save_dir: str):
         super().__init__()
@@ -74,15 +75,23 @@ class CsvLogger(Logger):
         runs.write(self.path, text.getvalue())
 
     def _read(self) -> tuple[list[str], list[dict[str, str]], int | None]:
-        """Columns, the rows that can be read, and how many of them come before the first damage (None: all is well)."""
+        """Columns, the rows that can be read, and how many of them come before the first damage (None: all is
+        well)."""
         if not self.path.is_file():
             return ["step"], [], 0 if os.path.lexists(self.path) else None
         text = self.path.read_bytes().decode("utf-8", errors="replace")
         found: list[dict[str, str]] = []
         damaged = None
         # row by row: an open quote swallows no more than its own line
-        parsed = [next(csv.reader([line]), []) if "\0" not in line and len(line) < 2**16 else [] for line in text.splitlines()]
-        columns = parsed[0] if parsed and parsed[0][:1] == ["step"] and len(set(parsed[0])) == len(parsed[0]) else []
+        parsed = [
+            next(csv.reader([line]), []) if "\0" not in line and len(line) < 2**16 else []
+            for line in text.splitlines()
+        ]
+        columns = (
+            parsed[0]
+            if parsed and parsed[0][:1] == ["step"] and len(set(parsed[0])) == len(parsed[0])
+            else []
+        )
         if not columns or "\ufffd" in "".join(columns):
             return ["step"], [], None if not text else 0
         for cells in parsed[1:]:
@@ -93,7 +102,8 @@ class CsvLogger(Logger):
         return columns, found, damaged
 
     def go_on(self, keep: Callable[[list[dict[str, str]]], list[dict[str, str]]]) -> None:
-        """The rows that `keep` chooses stay. A file that is damaged before their end is kept aside, and that is said."""
+        """The rows that `keep` chooses stay. A file that is damaged before their end is kept aside, and that
+        is said."""
         self._opened = True
         if not os.path.lexists(self.path):
             return
@@ -101,23 +111,33 @@ class CsvLogger(Logger):
             columns, rows, damaged = self._read()
             kept = keep(rows)
             if damaged is not None and (damaged < len(kept) or not rows):
-                aside = next(p for n in count(1) if not os.path.lexists(p := self.path.with_name(f"metrics.damaged-{n}.csv")))
+                aside = next(
+                    p
+                    for n in count(1)
+                    if not os.path.lexists(p := self.path.with_name(f"metrics.damaged-{n}.csv"))
+                )
                 os.replace(self.path, aside)
-                print(f"{self.path}: damaged; kept as {aside.name}, and the {len(kept)} rows that can be read go on")
+                print(
+                    f"{self.path}: damaged; kept as {aside.name}, and the {len(kept)} rows that can be "
+                    "read go on"
+                )
         except OSError as error:
             raise NifError(f"{self.path}: cannot be read: {disk_says(error)}") from error
         self._rewrite(columns, kept)
 
     @rank_zero_only
     def forget_after(self, step: int, rows: int | None = None) -> None:
-        """Drop what a resumed run is about to write again: all but the first `rows`, which its checkpoint knows. Of an older
-        one: those of later steps than `step`, and the training's own of that step."""
+        """Drop what a resumed run is about to write again: all but the first `rows`, which its checkpoint
+        knows. Of an older one: those of later steps than `step`, and the training's own of that step."""
         if isinstance(rows, int):  # a stranger's checkpoint may say anything
             self.go_on(lambda found: found[:rows])
         else:
             self.go_on(
                 lambda found: [
-                    r for r in found if float(r["step"] or 0) < step or (float(r["step"] or 0) == step and not r.get("train/lr"))
+                    r
+                    for r in found
+                    if float(r["step"] or 0) < step
+                    or (float(r["step"] or 0) == step and not r.get("train/lr"))
                 ]
             )
 

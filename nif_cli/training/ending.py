@@ -11,7 +11,8 @@ from typing import Any
 
 @contextmanager
 def ending() -> Iterator[None]:
-    """SIGTERM and SIGHUP end what is inside as Ctrl-C does: it tidies up, and the exit code is 128 and the signal's number."""
+    """SIGTERM and SIGHUP end what is inside as Ctrl-C does: it tidies up, and the exit code is 128 and the
+    signal's number."""
 
     def end(number: int, frame: Any) -> None:
         sys.exit(128 + number)

@@ -1,5 +1,5 @@
-"""nif reconstruct save=run: adapted weights as a run of model=sdf or model=image, which extract and render open and nif train
-refines."""
+"""nif reconstruct save=run: adapted weights as a run of model=sdf or model=image, which extract and render
+open and nif train refines."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ from nif_cli.models.model import Inferred, Instance, Model
 def check_savable(model: Model) -> None:
     """NifError unless the model makes weights that a plain network can take."""
     if not isinstance(model, MetaSdf):
-        raise NifError(f"save=run: {type(model).__name__} makes no network of its own for a shape; model=metasdf does")
+        raise NifError(
+            f"save=run: {type(model).__name__} makes no network of its own for a shape; model=metasdf does"
+        )
     if model.log_sigma is not None:
         raise NifError("save=run: a network with two heads is no run of model=sdf; use objective=clamped_l1")
 
 
 def save_run(folder: Path, model: Model, made: Inferred, transform: Transform, source: Path) -> None:
-    """A run in `folder` whose network has the weights of `made` and whose data is the mesh or picture `source`. NifError where
-    there is a run already."""
+    """A run in `folder` whose network has the weights of `made` and whose data is the mesh or picture
+    `source`. NifError where there is a run already."""
     from nif_cli.training.lightning import Training
     from nif_cli.training.trainer import make_trainer, quiet
 
@@ -36,7 +38,12 @@ def save_run(folder: Path, model: Model, made: Inferred, transform: Transform, s
     learns = (
         {"_target_": "nif_cli.models.image.Image", "lr": 1e-4, "channels": model.subject.out}
         if model.learns is ImageData
-        else {"_target_": "nif_cli.models.sdf.Sdf", "lr": 5e-4, "objective": "regression", "clamp": model.clamp}
+        else {
+            "_target_": "nif_cli.models.sdf.Sdf",
+            "lr": 5e-4,
+            "objective": "regression",
+            "clamp": model.clamp,
+        }
     )
     config: dict[str, Any] = {
         **model.config,

@@ -1,4 +1,5 @@
-"""The thin shell of Lightning around a Model and its Data, which know nothing of it: only `nif train` needs it."""
+"""The thin shell of Lightning around a Model and its Data, which know nothing of it: only `nif train` needs
+it."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from nif_cli.training.reapply import reapply
 
 
 class Training(pl.LightningModule):
-    """Trains `model`. A checkpoint's state_dict is the model's own, without a prefix: it is read without Lightning.
+    """Trains `model`. A checkpoint's state_dict is the model's own, without a prefix: it is read without
+    Lightning.
 
     `log_every`: steps between two rows of the loggers.
     """
@@ -47,7 +49,8 @@ class Training(pl.LightningModule):
         gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """trainer.gradient_clip_val, or the model's own: dense gradients are clipped; those of codes are sparse, and few."""
+        """trainer.gradient_clip_val, or the model's own: dense gradients are clipped; those of codes are
+        sparse, and few."""
         limit = gradient_clip_val or self.model.clip
         if limit:
             dense = [p for p in self.model.parameters() if p.grad is not None and not p.grad.is_sparse]
@@ -56,7 +59,8 @@ class Training(pl.LightningModule):
             clip(dense, limit)
 
     def progress(self) -> float:
-        """How much of the training is done, in [0, 1]: of trainer.max_steps or trainer.max_time, whichever is more."""
+        """How much of the training is done, in [0, 1]: of trainer.max_steps or trainer.max_time, whichever is
+        more."""
         trainer = self._trainer
         if trainer is None:
             return 0.0
@@ -94,7 +98,8 @@ class Training(pl.LightningModule):
         values = {f"train/{name}": float(term) for name, term in self.last.items()}
         if not all(v == v and abs(v) != float("inf") for v in values.values()):
             raise NifError(
-                f"the loss is not finite after {self.global_step} steps: try a smaller model.lr (it is {self.model.lr:g})"
+                f"the loss is not finite after {self.global_step} steps: try a smaller model.lr (it is "
+                f"{self.model.lr:g})"
             )
         values["train/lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
         values["train/seconds"] = self.model.seconds
@@ -148,9 +153,15 @@ class Loaded(pl.LightningDataModule):
         assert trainer is not None
         batches = self.data.train_batches(self.device)
         # the batches that this run, or the resumed one, has had; each process has batches of its own
-        batches.place = lambda: (trainer.fit_loop.epoch_loop.total_batch_idx + 1, trainer.world_size, trainer.global_rank)
+        batches.place = lambda: (
+            trainer.fit_loop.epoch_loop.total_batch_idx + 1,
+            trainer.world_size,
+            trainer.global_rank,
+        )
         return batches
 
     def val_dataloader(self) -> DataLoader:
         # a generator of its own: a loader's seed must not come from the random numbers that training draws
-        return DataLoader(self.data.held_out_batches(self.device), batch_size=None, generator=torch.Generator())  # type: ignore[arg-type]
+        return DataLoader(
+            self.data.held_out_batches(self.device), batch_size=None, generator=torch.Generator()
+        )  # type: ignore[arg-type]

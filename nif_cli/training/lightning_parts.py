@@ -1,4 +1,5 @@
-"""Callbacks, loggers and profilers of Lightning in a run: what they write stays in its folder, what they lack is said."""
+"""Callbacks, loggers and profilers of Lightning in a run: what they write stays in its folder, what they lack
+is said."""
 
 from __future__ import annotations
 
@@ -19,13 +20,15 @@ from nif_cli.untrusted import one_line, shown
 
 FOLDERS = ("dirpath", "log_dir", "root_dir")  # keys that Lightning takes relative to the working folder
 LONGEST = 100  # bytes of a part of a path that a configuration names
-# What str.format makes of a field is a short number: a width may fill the memory, {step:c} is any character of a path
+# What str.format makes of a field is a short number: a width may fill the memory, {step:c} is any character
+# of a path
 FIELD = r"\{(?:(?:epoch|step)(?::0?\d?d?)?|[A-Za-z_][\w/ -]*(?::0?\d?(?:\.\d)?[efg]?)?)\}"
 FILENAME = re.compile(rf"(?:[^{{}}]|{FIELD})*")
 
 
 def kept_inside(node: Any, where: str, run: Path) -> Any:
-    """The node, its folders below the run's. NifError for a text of a class that is not ours which leads out of it."""
+    """The node, its folders below the run's. NifError for a text of a class that is not ours which leads out
+    of it."""
     if isinstance(node, list):
         return [kept_inside(value, f"{where}[{i}]", run) for i, value in enumerate(node)]
     if not isinstance(node, dict):
@@ -39,20 +42,30 @@ def kept_inside(node: Any, where: str, run: Path) -> Any:
             raise NifError(f"{where}.{key}={value}: must be at least 1")
         text = str(value).removeprefix("file:") if isinstance(value, str) else ""
         if not inside(text):
-            raise NifError(f"{where}.{key}={shown(value)}: refused, it leads out of the run folder; give a name in it")
+            raise NifError(
+                f"{where}.{key}={shown(value)}: refused, it leads out of the run folder; give a name in it"
+            )
         if any(len(part.encode(errors="replace")) > LONGEST for part in text.split("/")):
-            raise NifError(f"{where}.{key}={shown(value, 60)}: too long for a name; give at most {LONGEST} bytes")
+            raise NifError(
+                f"{where}.{key}={shown(value, 60)}: too long for a name; give at most {LONGEST} bytes"
+            )
     if target.endswith(".ModelCheckpoint"):  # apart from our own: both may have a last.ckpt
         node["dirpath"] = node.get("dirpath") or "model_checkpoints"
         if not FILENAME.fullmatch(str(node.get("filename") or "")):
             raise NifError(
-                f"{where}.filename={shown(node['filename'])}: its fields are as {{epoch}}, {{step:06d}}, {{val/loss:.3f}}"
+                f"{where}.filename={shown(node['filename'])}: its fields are as {{epoch}}, {{step:06d}}, "
+                f"{{val/loss:.3f}}"
             )
         if node.get("monitor"):
             node.setdefault("save_on_train_epoch_end", False)
-    if target.endswith(".EarlyStopping"):  # after each look at the held-out data: before one there is nothing to judge by
+    if target.endswith(
+        ".EarlyStopping"
+    ):  # after each look at the held-out data: before one there is nothing to judge by
         node.setdefault("check_on_train_epoch_end", False)
-    return {key: str(run / value) if key in FOLDERS and isinstance(value, str) else value for key, value in node.items()}
+    return {
+        key: str(run / value) if key in FOLDERS and isinstance(value, str) else value
+        for key, value in node.items()
+    }
 
 
 def made(node: Any, where: str, run: Path, **given: Any) -> Any:
@@ -85,4 +98,6 @@ def check_devices(trainer: dict[str, Any], device: torch.device) -> None:
         raise NifError(f"trainer.devices={wanted}: this machine is good for {most}; give trainer.devices=1")
     nodes = trainer.get("num_nodes", 1)
     if isinstance(nodes, int) and nodes > 1 and "MASTER_ADDR" not in os.environ:
-        raise NifError(f"trainer.num_nodes={nodes}: the other machines are named by MASTER_ADDR, which is not set")
+        raise NifError(
+            f"trainer.num_nodes={nodes}: the other machines are named by MASTER_ADDR, which is not set"
+        )

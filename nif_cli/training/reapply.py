@@ -1,5 +1,5 @@
-"""Resuming under changed settings. Lightning restores the options of optimizer and schedule from a checkpoint; what the
-user has changed since goes before."""
+"""Resuming under changed settings. Lightning restores the options of optimizer and schedule from a
+checkpoint; what the user has changed since goes before."""
 
 from __future__ import annotations
 
@@ -29,17 +29,23 @@ def changed(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
 
 
 def reapply(model: Model, checkpoint: dict[str, Any]) -> None:
-    """Put the model's own settings into the checkpoint, before it is restored: rates, decay and the like of the optimizer,
-    values of the schedule and of callbacks. What has not been changed stays bit for bit. NifError names what cannot be."""
+    """Put the model's own settings into the checkpoint, before it is restored: rates, decay and the like of
+    the optimizer, values of the schedule and of callbacks. What has not been changed stays bit for bit.
+    NifError names what cannot be."""
     new = changed(checkpoint["nif"]["config"], model.config)
     made = model.configure_optimizers()
     optimizer = made["optimizer"] if isinstance(made, dict) else made
     states, schedules = checkpoint.get("optimizer_states") or [], checkpoint.get("lr_schedulers") or []
     if len(states) != 1 or len(schedules) != int(isinstance(made, dict)):
-        raise NifError("resume: another optimizer or scheduler than the run was trained with; init_from starts a new run")
+        raise NifError(
+            "resume: another optimizer or scheduler than the run was trained with; init_from starts a new run"
+        )
     saved, fresh = states[0]["param_groups"], optimizer.param_groups
     if [len(g["params"]) for g in saved] != [len(g["params"]) for g in fresh]:
-        raise NifError(f"resume: its optimizer does not fit the model any more ({', '.join(new) or 'other parameters'} changed)")
+        raise NifError(
+            "resume: its optimizer does not fit the model any more "
+            f"({', '.join(new) or 'other parameters'} changed)"
+        )
     bases = []
     for old, own in zip(saved, fresh, strict=True):
         base = old.get("initial_lr", old["lr"])
@@ -60,7 +66,11 @@ def reapply(model: Model, checkpoint: dict[str, Any]) -> None:
         node = (model.config.get("callbacks") or {}).get(name) if part == "callbacks" else None
         if isinstance(node, dict) and isinstance(node.get("_target_"), str):
             for own, state in (checkpoint.get("callbacks") or {}).items():
-                if str(own).startswith(node["_target_"].rpartition(".")[2]) and isinstance(state, dict) and option in state:
+                if (
+                    str(own).startswith(node["_target_"].rpartition(".")[2])
+                    and isinstance(state, dict)
+                    and option in state
+                ):
                     state[option] = value
 
 
@@ -74,5 +84,10 @@ def _reapply_schedule(state: dict[str, Any], fresh: Any, bases: list[float], new
             continue
         if option in own:  # as gamma and step_size of torch's
             state[option] = own[option]
-        elif not type(fresh).__module__.startswith("nif_cli."):  # ours take everything from their own arguments
-            raise NifError(f"{key}={value}: {type(fresh).__name__} cannot change it when a run is resumed; init_from starts anew")
+        elif not type(fresh).__module__.startswith(
+            "nif_cli."
+        ):  # ours take everything from their own arguments
+            raise NifError(
+                f"{key}={value}: {type(fresh).__name__} cannot change it when a run is resumed; init_from "
+                "starts anew"
+            )

@@ -15,14 +15,15 @@ from nif_cli.training.trainer import check_time
 
 
 def resumed_config(run: Path, overrides: list[str], composed: DictConfig) -> DictConfig:
-    """The run's own configuration, with the values that the command line changes; of groups callbacks= and logger= only,
-    which are taken as `composed`."""
+    """The run's own configuration, with the values that the command line changes; of groups callbacks= and
+    logger= only, which are taken as `composed`."""
     if not (run / "config.yaml").is_file():
         raise NifError(f"resume={run}: it has no config.yaml")
     plain = read_plain(run / "config.yaml")
     if not isinstance(plain, dict) or any(isinstance(value, list) for value in plain.values()):
         raise NifError(f"{run / 'config.yaml'}: not the configuration of a run")
-    cfg: Any = OmegaConf.create(without_interpolations(plain))  # a stranger's file may name the secrets of our environment
+    # a stranger's file may name the secrets of our environment
+    cfg: Any = OmegaConf.create(without_interpolations(plain))
     OmegaConf.set_struct(cfg, True)
     typed: set[str] = set()
     for override in OverridesParser.create().parse_overrides(overrides):
@@ -30,19 +31,25 @@ def resumed_config(run: Path, overrides: list[str], composed: DictConfig) -> Dic
         if key == "resume":
             continue
         if key in ("init_from", "output_dir"):
-            raise NifError(f"resume goes on with a run in its own folder; {key} is for a new one: give one of them")
+            raise NifError(
+                f"resume goes on with a run in its own folder; {key} is for a new one: give one of them"
+            )
         if key in ("callbacks", "logger") and isinstance(override.value(), str):
-            OmegaConf.update(cfg, key, OmegaConf.to_container(composed[key], resolve=True), merge=False, force_add=True)
+            OmegaConf.update(
+                cfg, key, OmegaConf.to_container(composed[key], resolve=True), merge=False, force_add=True
+            )
             continue
         if (conf_folder() / key).is_dir() and key != "hydra":
             raise NifError(
-                f"{key}={override.get_value_element_as_str()}: a resumed run keeps its {key}; init_from starts a new one"
+                f"{key}={override.get_value_element_as_str()}: a resumed run keeps its {key}; init_from "
+                "starts a new one"
             )
         if isinstance(cfg.get("paths"), DictConfig):  # typed anew: as seen from here
             with open_dict(cfg):
                 cfg.paths.pop(key, None)
         parent = OmegaConf.select(cfg, key.rpartition(".")[0]) if "." in key else None
-        known = isinstance(parent, DictConfig) and "_target_" in parent  # its class is asked whether there is such a key
+        # its class is asked whether there is such a key
+        known = isinstance(parent, DictConfig) and "_target_" in parent
         OmegaConf.update(cfg, key, override.value(), force_add=override.is_add() or known)
         typed.add(key)
     data = cfg.get("data")
@@ -67,7 +74,8 @@ def why_finished(trainer: dict[str, Any], checkpoint: dict[str, Any]) -> str | N
 
 
 def start_from(model: Model, run: Path) -> None:
-    """init_from: the weights of another run where names and shapes agree; NifError when the networks differ."""
+    """init_from: the weights of another run where names and shapes agree; NifError when the networks
+    differ."""
     checkpoint = runs.read_checkpoint(run / "checkpoints" / "last.ckpt")
     theirs = {k: v for k, v in checkpoint["state_dict"].items() if k.startswith(("network.", "encoder."))}
     ours = {k: v for k, v in model.state_dict().items() if k.startswith(("network.", "encoder."))}
@@ -75,7 +83,10 @@ def start_from(model: Model, run: Path) -> None:
     if wrong:
         k = wrong[0]
         a, b = (str(list(d[k].shape)) if k in d else "absent" for d in (theirs, ours))
-        raise NifError(f"init_from={run}: another network than this one ({k} is {a} there and {b} here); use its model and field")
+        raise NifError(
+            f"init_from={run}: another network than this one ({k} is {a} there and {b} here); use its "
+            "model and field"
+        )
     model.load_state_dict(theirs, strict=False)
     codes = checkpoint["state_dict"].get("codes.weight")
     if codes is not None:

@@ -15,11 +15,12 @@ from omegaconf import DictConfig, read_write
 
 
 class SweepTable(Callback):
-    """Claims the sweep's folder; at the end prints a row for each job, best first, and writes sweep.csv there. Ends the
-    command with 1 where jobs have failed."""
+    """Claims the sweep's folder; at the end prints a row for each job, best first, and writes sweep.csv
+    there. Ends the command with 1 where jobs have failed."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in vars(self).items() if k != "claim"}  # jobs in processes of their own do not own the folder
+        # jobs in processes of their own do not own the folder
+        return {k: v for k, v in vars(self).items() if k != "claim"}
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         from nif_cli import NifError
@@ -80,9 +81,15 @@ class SweepTable(Callback):
 
     @staticmethod
     def _table(folder: Path, rows: list[dict[str, Any]]) -> None:
-        varied = [k for k in dict.fromkeys(k for r in rows for k in r) if len({str(r.get(k)) for r in rows}) > 1 or k == "run"]
+        varied = [
+            k
+            for k in dict.fromkeys(k for r in rows for k in r)
+            if len({str(r.get(k)) for r in rows}) > 1 or k == "run"
+        ]
         everything = list(dict.fromkeys(k for r in rows for k in r))
-        rows.sort(key=lambda r: r["val/loss best"] if isinstance(r.get("val/loss best"), float) else float("inf"))
+        rows.sort(
+            key=lambda r: r["val/loss best"] if isinstance(r.get("val/loss best"), float) else float("inf")
+        )
         text = io.StringIO()
         writer = csv.DictWriter(text, everything)
         writer.writeheader()
@@ -99,7 +106,8 @@ class SweepTable(Callback):
 
 
 class Comparison(SweepTable):
-    """The table, and contact.png: what each job has made, side by side with the truth. Shapes are measured first."""
+    """The table, and contact.png: what each job has made, side by side with the truth. Shapes are measured
+    first."""
 
     def on_multirun_end(self, config: DictConfig, **keywords: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
@@ -116,7 +124,10 @@ class Comparison(SweepTable):
         from nif_cli import NifError, runs
         from nif_cli.rendering.image_files import png_bytes, sheet
 
-        jobs = sorted((p.parent for p in folder.glob("*/checkpoints/") if p.is_dir()), key=lambda p: (len(p.name), p.name))
+        jobs = sorted(
+            (p.parent for p in folder.glob("*/checkpoints/") if p.is_dir()),
+            key=lambda p: (len(p.name), p.name),
+        )
         settings = {job: _settings(job) for job in jobs if (job / "summary.json").exists()}
         cells, truth = [], None
         for job, own in settings.items():
@@ -125,7 +136,9 @@ class Comparison(SweepTable):
                 if truth is None:
                     truth = _Truth(model)
                     cells.append(truth.shown())
-                varied = [v for k, v in own.items() if len({str(other.get(k)) for other in settings.values()}) > 1]
+                varied = [
+                    v for k, v in own.items() if len({str(other.get(k)) for other in settings.values()}) > 1
+                ]
                 cells.append(truth.compare(model, job, " ".join(varied) or job.name))
             except NifError as error:
                 print(f"{job}: {error}")
@@ -165,11 +178,16 @@ class _Truth:
             whole = Image.fromarray(image.squeeze())
             if whole.mode == "RGBA":
                 whole = Image.alpha_composite(Image.new("RGBA", whole.size, "white"), whole)
-            return labelled(np.asarray(whole.convert("RGB").resize((width, height), Image.Resampling.BOX)), "truth")
+            return labelled(
+                np.asarray(whole.convert("RGB").resize((width, height), Image.Resampling.BOX)), "truth"
+            )
         if self.mesh is None:
             return labelled(np.full((self.size, self.size, 3), 255, np.uint8), "no mesh to compare with")
         vertices = unit_ball(self.mesh.vertices).to_normalised(self.mesh.vertices)
-        return labelled(mesh_image(trimesh.Trimesh(vertices, self.mesh.faces, process=False), self.pose, self.size), "truth")
+        return labelled(
+            mesh_image(trimesh.Trimesh(vertices, self.mesh.faces, process=False), self.pose, self.size),
+            "truth",
+        )
 
     def compare(self, model: Any, job: Path, name: str) -> Any:
         from nif_cli import runs

@@ -24,7 +24,9 @@ LIGHTNING = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric")
 OURS = ("accelerator", "devices", "logger", "callbacks", "default_root_dir", "inference_mode")
 
 
-def make_trainer(config: dict[str, Any], folder: Path, device: torch.device) -> tuple[pl.Trainer, Checkpoints]:
+def make_trainer(
+    config: dict[str, Any], folder: Path, device: torch.device
+) -> tuple[pl.Trainer, Checkpoints]:
     callbacks = [c for c in made(config["callbacks"] or {}, "callbacks", folder).values() if c is not None]
     keeper = next((c for c in callbacks if isinstance(c, Checkpoints)), None)
     if keeper is None:
@@ -41,7 +43,9 @@ def make_trainer(config: dict[str, Any], folder: Path, device: torch.device) -> 
     check_devices(node, device)
     taken = [k for k in OURS if k in node and k != "devices"]
     if taken:
-        raise NifError(f"trainer.{taken[0]}: set by nif itself" + (" (device=...)" if taken[0] == "accelerator" else ""))
+        raise NifError(
+            f"trainer.{taken[0]}: set by nif itself" + (" (device=...)" if taken[0] == "accelerator" else "")
+        )
     if (node.get("max_steps") or -1) < 0 and not node.get("max_time"):
         raise NifError("trainer: give max_steps or max_time, or the training never ends")
     check_time(node.get("max_time"))
@@ -67,8 +71,8 @@ def make_trainer(config: dict[str, Any], folder: Path, device: torch.device) -> 
 
 
 def keep_memory() -> None:
-    """Ask glibc to keep freed memory. By default it gives every large tensor back to the kernel and faults it in anew at
-    the next step: a third of the time of a wide network's step on a CPU."""
+    """Ask glibc to keep freed memory. By default it gives every large tensor back to the kernel and faults it
+    in anew at the next step: a third of the time of a wide network's step on a CPU."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):  # not glibc: nothing to ask
@@ -89,7 +93,9 @@ def check_time(text: Any) -> None:
             if not two or timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds) <= timedelta(0):
                 raise ValueError
         except ValueError:
-            raise ValueError(f"'{text}': must be days:hours:minutes:seconds, as 00:00:10:00 for ten minutes") from None
+            raise ValueError(
+                f"'{text}': must be days:hours:minutes:seconds, as 00:00:10:00 for ten minutes"
+            ) from None
 
 
 def trainer_time(timer: Timer) -> str:

@@ -1,12 +1,13 @@
 """The auto-decoder on real shapes, and what its commands cost.
 
-    NIF_DATA=<folder> python tests/benchmarks/bench_codes.py [planes] [chairs] [fitting] [nearest] [--minutes 10]
+    NIF_DATA=<folder> python tests/benchmarks/bench_codes.py [planes] [chairs] [fitting] [nearest] [--minutes
+    10]
         [--device cpu] [overrides of nif train ...]
 
-planes: the 5 planes of shapenet-planes-deepsdf with experiment=deepsdf_small, protocols deepsdf and two others.
-chairs: 64 chairs of modelnet-chairs (48 to learn from, 16 of those held out), IoU of codes inferred from signed samples, with
-1 and 4 restarts. fitting: 16 unseen shapes in one batch against one after the other, and on a GPU if there is one.
-nearest: 100,000 points against 100,000.
+planes: the 5 planes of shapenet-planes-deepsdf with experiment=deepsdf_small, protocols deepsdf and two
+others. chairs: 64 chairs of modelnet-chairs (48 to learn from, 16 of those held out), IoU of codes inferred
+from signed samples, with 1 and 4 restarts. fitting: 16 unseen shapes in one batch against one after the
+other, and on a GPU if there is one. nearest: 100,000 points against 100,000.
 """
 
 from __future__ import annotations
@@ -53,21 +54,46 @@ def experiment(given: argparse.Namespace) -> list[str]:
 
 def planes(given: argparse.Namespace) -> dict:
     root = Path(os.environ["NIF_DATA"]).resolve() / "shapenet-planes-deepsdf"
-    train = ["train", *experiment(given), "data=deepsdf", f"data.root={root}", f"trainer.max_time={clock(given.minutes)}"]
+    train = [
+        "train",
+        *experiment(given),
+        "data=deepsdf",
+        f"data.root={root}",
+        f"trainer.max_time={clock(given.minutes)}",
+    ]
     train += [f"device={given.device}", "output_dir=run", *given.overrides]
     with tempfile.TemporaryDirectory() as folder:
         seconds = nif(*train, cwd=folder)
-        evaluate = ["evaluate", "run=run", "protocol=[deepsdf,onet]", "resolution=256", f"device={given.device}"]
+        evaluate = [
+            "evaluate",
+            "run=run",
+            "protocol=[deepsdf,onet]",
+            "resolution=256",
+            f"device={given.device}",
+        ]
         took = nif(*evaluate, cwd=folder)
         report = json.loads((Path(folder) / "run" / "evaluation.json").read_text())["protocol"]
         steps = json.loads((Path(folder) / "run" / "summary.json").read_text())["steps"]
     figures = {name: {k: report[name][k] for k in ("mean", "median", "instances")} for name in report}
-    return {"train": told(train), "train seconds": seconds, "steps": steps, "evaluate seconds": took, **figures}
+    return {
+        "train": told(train),
+        "train seconds": seconds,
+        "steps": steps,
+        "evaluate seconds": took,
+        **figures,
+    }
 
 
 def chairs(given: argparse.Namespace) -> dict:
     path = Path(os.environ["NIF_DATA"]).resolve() / "modelnet-chairs" / "voxels.npz"
-    train = ["train", *experiment(given), "data=voxels", f"data.path={path}", "data.test=552", f"device={given.device}"]
+    train = [
+        "train",
+        *experiment(given),
+        "data=voxels",
+        f"data.path={path}",
+        "data.test=552",
+        f"device={given.device}",
+    ]
     train += [f"trainer.max_time={clock(given.minutes)}", "output_dir=run", *given.overrides]
     figures: dict = {"train": told(train)}
     with tempfile.TemporaryDirectory() as folder:
@@ -76,7 +102,9 @@ def chairs(given: argparse.Namespace) -> dict:
             ("known", ["instances=16"]),
             *((f"{r} restarts", ["split=test", "instances=16", f"restarts={r}"]) for r in (1, 4)),
         ):
-            seconds = nif("evaluate", "run=run", "protocol=onet", f"device={given.device}", *extra, cwd=folder)
+            seconds = nif(
+                "evaluate", "run=run", "protocol=onet", f"device={given.device}", *extra, cwd=folder
+            )
             report = json.loads((Path(folder) / "run" / "evaluation.json").read_text())
             inferred = report["inferred"].values()
             figures[name] = {
@@ -93,7 +121,11 @@ def fitting(given: argparse.Namespace) -> dict:
     """A 4 x 128 network, 2,048 points a step: only the cost counts here, so its weights are random."""
     torch.manual_seed(0)
     device = torch.device(given.device)
-    model = DeepSdf(lambda dim, out, code_size: MLP(dim, out, code_size, width=128, layers=4), torch.optim.Adam, code_size=64)
+    model = DeepSdf(
+        lambda dim, out, code_size: MLP(dim, out, code_size, width=128, layers=4),
+        torch.optim.Adam,
+        code_size=64,
+    )
     model.allocate(["a", "b"])
     assert model.codes is not None
     model.codes.weight.data.normal_(0, 0.1)
@@ -103,7 +135,9 @@ def fitting(given: argparse.Namespace) -> dict:
     seen = []
     for radius in rng.uniform(0.3, 0.8, 16):
         points = rng.uniform(-1, 1, (20_000, 3)).astype(np.float32)
-        seen.append(Observation(samples=points, distance=(radius - np.linalg.norm(points, axis=1)).astype(np.float32)))
+        seen.append(
+            Observation(samples=points, distance=(radius - np.linalg.norm(points, axis=1)).astype(np.float32))
+        )
 
     def took(groups: list[list[Observation]], steps: int = 100) -> float:
         if device.type == "cuda":

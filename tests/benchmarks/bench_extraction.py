@@ -1,10 +1,13 @@
-"""Meshes by the surface against meshes by the volume: time, evaluations, memory, and whether they are the same.
+"""Meshes by the surface against meshes by the volume: time, evaluations, memory, and whether they are the
+same.
 
-    NIF_DATA=<folder> python tests/benchmarks/bench_extraction.py [random plane spot armadillo small] [quick] [device=cpu]
+    NIF_DATA=<folder> python tests/benchmarks/bench_extraction.py [random plane spot armadillo small] [quick]
+    [device=cpu]
 
-The paper's network (8 x 512, code 256) with random weights and trained on three shapes, a 4 x 128 network for 1024^3. Runs and
-dense grids are kept in outputs/bench_extraction, and made where they are missing: a training takes about four minutes on two
-cores, a dense grid of 256^3 four to nine (`quick`: in a third of it, not all in float32).
+The paper's network (8 x 512, code 256) with random weights and trained on three shapes, a 4 x 128 network for
+1024^3. Runs and dense grids are kept in outputs/bench_extraction, and made where they are missing: a training
+takes about four minutes on two cores, a dense grid of 256^3 four to nine (`quick`: in a third of it, not all
+in float32).
 """
 
 from __future__ import annotations
@@ -29,7 +32,14 @@ from nif_cli.geometry.narrow_band import Grid
 
 FOLDER = Path("outputs/bench_extraction")
 DATA = Path(os.environ.get("NIF_DATA", "."))
-PAPER = ["model=deepsdf", "field=deepsdf", "field.dropout=0", "model.code_size=256", "model.lr=5e-4", "data.batch_points=4096"]
+PAPER = [
+    "model=deepsdf",
+    "field=deepsdf",
+    "field.dropout=0",
+    "model.code_size=256",
+    "model.lr=5e-4",
+    "data.batch_points=4096",
+]
 PAPER += ["trainer.precision=bf16-mixed", "trainer.max_steps=1500"]
 SMALL = ["model=sdf", "field=positional", "field.width=128", "field.layers=4", "trainer.max_steps=3000"]
 NETWORKS = {
@@ -44,7 +54,12 @@ NETWORKS = {
 def network(name: str, device: str) -> Field:
     if name == "random":
         torch.manual_seed(0)
-        made = MLP(3, 1, 256, layers=8, width=512, skips=[4], weight_norm=True, output="tanh").eval().fold(None)[0].to(device)
+        made = (
+            MLP(3, 1, 256, layers=8, width=512, skips=[4], weight_norm=True, output="tanh")
+            .eval()
+            .fold(None)[0]
+            .to(device)
+        )
         field = bind(made, torch.randn(256, device=device) / 16, truncation=0.0)
         points = torch.rand(4096, 3, device=device) * 2 - 1
         field.level = float(evaluate(field, points).median())  # at 0 it may have no surface at all
@@ -60,11 +75,12 @@ def network(name: str, device: str) -> Field:
 
 
 def dense(name: str, field: Field, n: int, device: str, quick: bool) -> dict:
-    """All values of the grid, and the seconds that they took by the clock and of the processor (kept in a file).
+    """All values of the grid, and the seconds that they took by the clock and of the processor (kept in a
+    file).
 
-    `quick`: float32 only where bfloat16 is within four times its largest error (at 65,536 points) of the level, and at the
-    ends of all edges that are crossed; of the random network no values at all. The seconds are then those of 2^18 points in
-    float32, times so many.
+    `quick`: float32 only where bfloat16 is within four times its largest error (at 65,536 points) of the
+    level, and at the ends of all edges that are crossed; of the random network no values at all. The seconds
+    are then those of 2^18 points in float32, times so many.
     """
     path = FOLDER / f"dense_{name}_{n}.npz"
     if not path.exists():
@@ -75,7 +91,10 @@ def dense(name: str, field: Field, n: int, device: str, quick: bool) -> dict:
             exact, share = evaluate(field, some), n**3 / len(some)
         else:
             found["values"], share = dense_values(grid), 1.0
-        found["seconds"], found["cpu"] = (time.perf_counter() - began) * share, (time.process_time() - cpu) * share
+        found["seconds"], found["cpu"] = (
+            (time.perf_counter() - began) * share,
+            (time.process_time() - cpu) * share,
+        )
         if quick and name != "random":
             with torch.autocast(device, torch.bfloat16):
                 found["error"] = float((evaluate(field, some[: 2**16]).float() - exact[: 2**16]).abs().max())
@@ -83,7 +102,9 @@ def dense(name: str, field: Field, n: int, device: str, quick: bool) -> dict:
             near = np.abs(values - field.level) < 4 * found["error"]
             for ends in (False, True):
                 i, j, k = np.nonzero(ends_of_crossed_edges(values > field.level) & ~near if ends else near)
-                values[i, j, k] = grid.values(torch.from_numpy(np.stack((i, j, k), 1) + 1).to(device)).cpu().numpy()
+                values[i, j, k] = (
+                    grid.values(torch.from_numpy(np.stack((i, j, k), 1) + 1).to(device)).cpu().numpy()
+                )
             found["values"] = values
         np.savez(path, **found)
     with np.load(path) as kept:
@@ -93,7 +114,10 @@ def dense(name: str, field: Field, n: int, device: str, quick: bool) -> dict:
 def ends_of_crossed_edges(inside: np.ndarray) -> np.ndarray:
     found = np.zeros_like(inside)
     for axis in range(3):
-        lower, upper = (tuple(part if n == axis else slice(None) for n in range(3)) for part in (slice(-1), slice(1, None)))
+        lower, upper = (
+            tuple(part if n == axis else slice(None) for n in range(3))
+            for part in (slice(-1), slice(1, None))
+        )
         crossed = inside[lower] != inside[upper]
         found[lower] |= crossed
         found[upper] |= crossed
@@ -103,13 +127,16 @@ def ends_of_crossed_edges(inside: np.ndarray) -> np.ndarray:
 def touched(mesh, field: Field, n: int) -> int:
     """How many grid vertices belong to a cell that holds a triangle."""
     low, high = field.bounds.double().cpu().numpy()
-    cells = np.unique(np.floor((mesh.triangles_center - low) / (high - low) * (n - 1)).astype(np.int64), axis=0)
+    cells = np.unique(
+        np.floor((mesh.triangles_center - low) / (high - low) * (n - 1)).astype(np.int64), axis=0
+    )
     corners = (cells[:, None] + np.array(list(np.ndindex(2, 2, 2)))).reshape(-1, 3)
     return len(np.unique((corners[:, 0] * n + corners[:, 1]) * n + corners[:, 2]))
 
 
 def compared(sparse, whole, values: np.ndarray, field: Field) -> dict:
-    """The triangles that only one of two meshes has; those in cells with a corner within 1e-5 of the level are left out."""
+    """The triangles that only one of two meshes has; those in cells with a corner within 1e-5 of the level
+    are left out."""
     n = len(values)
     low, high = field.bounds.double().cpu().numpy()
     close = np.abs(values - field.level) < 1e-5
@@ -158,11 +185,16 @@ def measure(name: str, device: str, quick: bool) -> dict:
             "closed": bool(mesh.is_watertight),
         }
         if n == 256:
-            found["256"] |= {"dense_seconds": round(dense_seconds, 1), "dense_cpu_seconds": round(dense_cpu, 1)}
+            found["256"] |= {
+                "dense_seconds": round(dense_seconds, 1),
+                "dense_cpu_seconds": round(dense_cpu, 1),
+            }
             found["256"]["speed_up"] = round(dense_cpu / cpu, 1)
             found["256"]["of_the_possible"] = round(dense_cpu / cpu / (n**3 / evaluations), 2)
             if "error" in whole_grid:
-                found["256"]["dense_is_bfloat16_far_from_the_level_with_error"] = round(float(whole_grid["error"]), 5)
+                found["256"]["dense_is_bfloat16_far_from_the_level_with_error"] = round(
+                    float(whole_grid["error"]), 5
+                )
             if "values" in whole_grid:
                 whole = mesh_of_values(Grid(field, n, field.level, device), whole_grid["values"])
                 found["256"]["against_dense"] = compared(mesh, whole, whole_grid["values"], field)
@@ -171,11 +203,20 @@ def measure(name: str, device: str, quick: bool) -> dict:
 
 
 def memory(device: str) -> dict:
-    """1024^3 of a 4 x 128 network, from the command line: peak memory of the process, mesh and its file included."""
+    """1024^3 of a 4 x 128 network, from the command line: peak memory of the process, mesh and its file
+    included."""
     network("small", device)
-    command = ["extract", f"run={FOLDER}/run_small", "resolution=1024", f"device={device}", f"output={FOLDER}/large"]
+    command = [
+        "extract",
+        f"run={FOLDER}/run_small",
+        "resolution=1024",
+        f"device={device}",
+        f"output={FOLDER}/large",
+    ]
     began = time.perf_counter()
-    out = subprocess.run([sys.executable, "-m", "nif_cli", *command], check=True, capture_output=True, text=True).stdout
+    out = subprocess.run(
+        [sys.executable, "-m", "nif_cli", *command], check=True, capture_output=True, text=True
+    ).stdout
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     return {
         "seconds": round(time.perf_counter() - began, 1),
@@ -190,7 +231,9 @@ def main() -> None:
     chosen = [name for name in sys.argv[1:] if name in NETWORKS] or list(NETWORKS)
     FOLDER.mkdir(parents=True, exist_ok=True)
     figures = {"threads": torch.get_num_threads(), "device": device}
-    figures["remark"] = "speed_up and ratios of times are those of processor seconds: others may have used the machine"
+    figures["remark"] = (
+        "speed_up and ratios of times are those of processor seconds: others may have used the machine"
+    )
     if "small" in chosen:  # first: the peak is that of all processes that this one has started
         figures["small_1024"] = memory(device)
     figures |= {name: measure(name, device, quick) for name in chosen if name != "small"}

@@ -1,10 +1,12 @@
 """Which representation shows fine detail, and how fast? A photograph and meshes, on the command's own clock.
 
-    NIF_DATA=<folder> python tests/benchmarks/bench_frequencies.py [fox] [bytes] [sdf_fast] [minutes=2] [device=auto]
+    NIF_DATA=<folder> python tests/benchmarks/bench_frequencies.py [fox] [bytes] [sdf_fast] [minutes=2]
+    [device=auto]
 
-fox: a 512 x 512 crop of the first fox photograph (its head), a quarter of the pixels held out, at most 1 MiB of parameters,
-`minutes` for each field; beside it bicubic (Clough-Tocher) interpolation of the trained pixels. bytes: the same crop and
-the armadillo with every field at 1e5 and 1e6 bytes. sdf_fast: two-way distance of four meshes after 15 and 60 seconds.
+fox: a 512 x 512 crop of the first fox photograph (its head), a quarter of the pixels held out, at most 1 MiB
+of parameters, `minutes` for each field; beside it bicubic (Clough-Tocher) interpolation of the trained
+pixels. bytes: the same crop and the armadillo with every field at 1e5 and 1e6 bytes. sdf_fast: two-way
+distance of four meshes after 15 and 60 seconds.
 """
 
 from __future__ import annotations
@@ -32,7 +34,12 @@ from nif_cli.metrics.shape import two_way_distance
 DATA = Path(os.environ.get("NIF_DATA", ".")).resolve()
 MESHES = ("stanford-bunny", "spot", "rocker-arm", "armadillo")
 CROP = [420, 350, 512, 512]
-FOX = ["model=image", f"data.path={DATA}/nerf/fox/images/0001.jpg", f"data.crop={CROP}".replace(" ", ""), "data.hold_out=0.25"]
+FOX = [
+    "model=image",
+    f"data.path={DATA}/nerf/fox/images/0001.jpg",
+    f"data.crop={CROP}".replace(" ", ""),
+    "data.hold_out=0.25",
+]
 FIELDS = {  # field: what makes it larger, and between which values
     "relu": ("field.width", 4, 1024),
     "positional": ("field.width", 64, 1024),
@@ -60,12 +67,16 @@ def train(overrides: list[str], minutes: float, device: str) -> dict:
             "seconds before and after training": round(wall - found["seconds"], 1),
             "command": "nif " + " ".join(command).replace(str(DATA), "$NIF_DATA"),
         }
-        mesh = next((o.split("=", 1)[1] for o in overrides if o.startswith("data.path=") and o.endswith(".obj")), None)
+        mesh = next(
+            (o.split("=", 1)[1] for o in overrides if o.startswith("data.path=") and o.endswith(".obj")), None
+        )
         if mesh:
             model = runs.load(Path(folder) / "run")
             ((id, instance),) = model.instances.items()
             made = extract_mesh(model.field(id), 256)
-            made.vertices = instance.transform.to_original(made.vertices) if len(made.faces) else made.vertices
+            made.vertices = (
+                instance.transform.to_original(made.vertices) if len(made.faces) else made.vertices
+            )
             found["two-way distance"] = round(two_way_distance(made, load_mesh(mesh)), 6)
     print(overrides, found, flush=True)
     return found
@@ -77,7 +88,8 @@ def bicubic() -> float:
     pixels, held = data.pixels() / 255, data.held()
     y, x = np.nonzero(~held)
     made = CloughTocher2DInterpolator(np.stack((x, y), 1), pixels[~held])(np.argwhere(held)[:, ::-1])
-    error = (made - pixels[held])[np.isfinite(made).all(1)]  # a pixel at a corner may lie outside all the others
+    # a pixel at a corner may lie outside all the others
+    error = (made - pixels[held])[np.isfinite(made).all(1)]
     return float(-10 * np.log10(np.square(error.clip(-1, 1)).mean()))
 
 
@@ -107,7 +119,10 @@ def at_most(bytes: int, field: str, base: list[str]) -> list[str]:
 def at_equal_bytes(minutes: float, device: str) -> dict:
     register()
     results: dict = {}
-    for source, base in {"fox": FOX, "armadillo": ["model=sdf", f"data.path={DATA}/meshes/armadillo.obj"]}.items():
+    for source, base in {
+        "fox": FOX,
+        "armadillo": ["model=sdf", f"data.path={DATA}/meshes/armadillo.obj"],
+    }.items():
         for bytes in (100_000, 1_000_000):
             for field in FIELDS:
                 size = at_most(bytes, field, base)

@@ -1,5 +1,5 @@
-"""kill -9 at many moments of a training, from the start of its process to its end: every resumed run must end with the
-weights, the optimizer and the metrics.csv of one that was not stopped, and leave no temporary file.
+"""kill -9 at many moments of a training, from the start of its process to its end: every resumed run must end
+with the weights, the optimizer and the metrics.csv of one that was not stopped, and leave no temporary file.
 
 python tests/benchmarks/bench_kills.py [n=100] [steps=1500]
 """
@@ -41,7 +41,10 @@ TRAIN = [
 
 def start(*arguments: str) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", "nif_cli", "train", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "nif_cli", "train", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -72,7 +75,9 @@ def difference(whole: Path, run: Path) -> str | None:
     rows = []
     for r in (whole, run):
         with (r / "metrics.csv").open(newline="") as file:
-            rows.append([{k: v for k, v in row.items() if k != "train/seconds"} for row in csv.DictReader(file)])
+            rows.append(
+                [{k: v for k, v in row.items() if k != "train/seconds"} for row in csv.DictReader(file)]
+            )
     if rows[0] != rows[1]:
         return f"metrics.csv ({len(rows[0])} rows, {len(rows[1])} after the resume)"
     left = [p.name for p in run.rglob(".*")]
@@ -83,14 +88,20 @@ def main() -> None:
     given = dict(a.split("=", 1) for a in sys.argv[1:])
     n, steps = int(given.get("n", 100)), int(given.get("steps", 1500))
     root = Path(tempfile.mkdtemp(prefix="kills-"))
-    os.environ.update(OMP_NUM_THREADS="1", NIF_CACHE=str(root / "cache"), PYTHONPATH=str(Path(__file__).parents[2]))
+    os.environ.update(
+        OMP_NUM_THREADS="1", NIF_CACHE=str(root / "cache"), PYTHONPATH=str(Path(__file__).parents[2])
+    )
     train = [*TRAIN, f"trainer.max_steps={steps}"]
     finish(*train, f"output_dir={root / 'whole'}")  # its samples are in the cache from now on
     shutil.rmtree(root / "whole")
     began = time.monotonic()
     finish(*train, f"output_dir={root / 'whole'}")
     seconds = time.monotonic() - began
-    exact, stages, wrong = 0, dict.fromkeys(("before there was a run", "before a checkpoint", "best.ckpt", "last.ckpt"), 0), []
+    exact, stages, wrong = (
+        0,
+        dict.fromkeys(("before there was a run", "before a checkpoint", "best.ckpt", "last.ckpt"), 0),
+        [],
+    )
     for k in range(n):
         run, moment = root / str(k), seconds * (k + 0.5) / n
         process = start(*train, f"output_dir={run}")
@@ -112,7 +123,14 @@ def main() -> None:
         print(f"{k + 1}/{n}  {moment:5.2f} s  {stage:<22}  {different or 'exact'}", flush=True)
         shutil.rmtree(run, ignore_errors=True)
     shutil.rmtree(root)
-    figures = {**about(), "kills": n, "exact": exact, "killed": stages, "wrong": wrong, "training [s]": round(seconds, 1)}
+    figures = {
+        **about(),
+        "kills": n,
+        "exact": exact,
+        "killed": stages,
+        "wrong": wrong,
+        "training [s]": round(seconds, 1),
+    }
     path = RESULTS / "reliability.json"
     report = json.loads(path.read_text()) if path.is_file() else {}
     path.write_text(json.dumps({**report, "kills": figures}, indent=1) + "\n")

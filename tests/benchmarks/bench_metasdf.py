@@ -1,19 +1,20 @@
 """Learned initialisations: how fast is an outer step, and how many steps of Adam is one adaptation worth?
 
     python tests/benchmarks/bench_metasdf.py speed [device=cuda] [threads=2]
-    NIF_DATA=<folder> python tests/benchmarks/bench_metasdf.py adapt [minutes=10] [threads=2] [device=cpu] [run=<folder>]
+    NIF_DATA=<folder> python tests/benchmarks/bench_metasdf.py adapt [minutes=10] [threads=2] [device=cpu]
+    [run=<folder>]
                                                                      [limit=300] [key=value of nif train ...]
 
-speed: one outer step (32 shapes, 3 inner steps, second order; the query is context and as many points again), batched over
-shapes against a plain loop over shapes that calls torch.autograd.grad(create_graph=True); each in a process of its own,
-which measures its peak memory (that of the imports taken off).
+speed: one outer step (32 shapes, 3 inner steps, second order; the query is context and as many points again),
+batched over shapes against a plain loop over shapes that calls torch.autograd.grad(create_graph=True); each
+in a process of its own, which measures its peak memory (that of the imports taken off).
 
-adapt: `nif train experiment=metasdf_chairs` on the first 500 of 600 chairs; then, on the last 50 (the settings were chosen on
-the 50 before them), the error
-(mean |clamp(value) - clamp(distance)| at +-0.1 at 2,048 points that are not in the context, half of them inside) after each
-adaptation step, against Adam from random initialisation: the same network, the same 2,048 context points in every step,
-rates 1e-4 to 5e-3; and the first number of Adam steps at which any of these rates reaches the error after five steps.
-With `field=` the results are metasdf_adapt_<field>.
+adapt: `nif train experiment=metasdf_chairs` on the first 500 of 600 chairs; then, on the last 50 (the
+settings were chosen on the 50 before them), the error
+(mean |clamp(value) - clamp(distance)| at +-0.1 at 2,048 points that are not in the context, half of them
+inside) after each adaptation step, against Adam from random initialisation: the same network, the same 2,048
+context points in every step, rates 1e-4 to 5e-3; and the first number of Adam steps at which any of these
+rates reaches the error after five steps. With `field=` the results are metasdf_adapt_<field>.
 `run=` takes a run that is there already; `limit=` is how many steps of Adam are tried.
 """
 
@@ -62,7 +63,11 @@ def step(kind: str, points: int, layers: int, width: int, device: str) -> tuple[
     torch.manual_seed(0)
     field = partial(MLP, width=width, layers=layers)
     memory = "3GiB" if device == "cpu" else None
-    model = MetaSdf(field, Adam, algorithm="maml", inner="same", steps=STEPS, inner_lr=1e-2, memory=memory).to(device).train()
+    model = (
+        MetaSdf(field, Adam, algorithm="maml", inner="same", steps=STEPS, inner_lr=1e-2, memory=memory)
+        .to(device)
+        .train()
+    )
     x = torch.rand(SHAPES, 2 * points, 3, device=device) * 2 - 1
     batch = ShapeBatch(torch.arange(SHAPES), x, 0.5 - x.norm(dim=-1))
 
@@ -76,7 +81,9 @@ def step(kind: str, points: int, layers: int, width: int, device: str) -> tuple[
         names, theta = zip(*model.network.named_parameters(), strict=True)
 
         def error(weights, task: Task, k: int) -> torch.Tensor:
-            out = functional_call(model.network, dict(zip(names, weights, strict=True)), (task.points[k : k + 1], None))
+            out = functional_call(
+                model.network, dict(zip(names, weights, strict=True)), (task.points[k : k + 1], None)
+            )
             return clamped_error(out[..., 0], task.target[k : k + 1], model.clamp).mean()
 
         total = [torch.zeros_like(p) for p in theta]
@@ -110,7 +117,11 @@ def one(kind: str, setting: str, device: str, threads: int) -> None:
         seconds.append(time.perf_counter() - began)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     memory = torch.cuda.max_memory_allocated() / 2**20 if cuda else peak / 2**10
-    print(json.dumps({"seconds": round(min(seconds), 4), "peak MiB": round(memory), "checksum": round(checksum, 5)}))
+    print(
+        json.dumps(
+            {"seconds": round(min(seconds), 4), "peak MiB": round(memory), "checksum": round(checksum, 5)}
+        )
+    )
 
 
 def speed(device: str, threads: int) -> dict:
@@ -119,7 +130,9 @@ def speed(device: str, threads: int) -> dict:
         row = {}
         for kind in ("loop", "batched"):
             command = [sys.executable, __file__, "one", kind, setting, device, str(threads)]
-            row[kind] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+            row[kind] = json.loads(
+                subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+            )
         row["times as fast as the loop"] = round(row["loop"]["seconds"] / row["batched"]["seconds"], 2)
         results[setting] = row
         print(setting, row, flush=True)
@@ -132,8 +145,17 @@ def speed(device: str, threads: int) -> dict:
 def train(folder: Path, minutes: float, threads: int, device: str, more: list[str]) -> tuple[Path, list[str]]:
     chairs = Path(os.environ["NIF_DATA"]).resolve() / "modelnet-chairs" / "voxels.npz"
     seconds = round(60 * minutes)
-    command = ["train", "experiment=metasdf_chairs", f"data.path={chairs}", f"device={device}", f"output_dir={folder}"]
-    command += [f"trainer.max_time=00:{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}", *more]
+    command = [
+        "train",
+        "experiment=metasdf_chairs",
+        f"data.path={chairs}",
+        f"device={device}",
+        f"output_dir={folder}",
+    ]
+    command += [
+        f"trainer.max_time=00:{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}",
+        *more,
+    ]
     env = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     subprocess.run([sys.executable, "-m", "nif_cli", *command], check=True, env=env)
     return folder, [c for c in command if not c.startswith(("data.path", "output_dir"))]
@@ -148,14 +170,18 @@ def held_out(model: MetaSdf, device: str, count: int = 50, points: int = 2048) -
         inside = shape.distance > 0
         i, o = (rng.permutation(np.flatnonzero(s)) for s in (inside, ~inside))
         for k, rows in enumerate(both):
-            chosen = np.concatenate([np.resize(s[k * len(s) // 2 : (k + 1) * len(s) // 2], points // 2) for s in (i, o)])
+            chosen = np.concatenate(
+                [np.resize(s[k * len(s) // 2 : (k + 1) * len(s) // 2], points // 2) for s in (i, o)]
+            )
             rows.append(np.concatenate((shape.points[chosen], shape.distance[chosen, None]), 1))
     stacked = [torch.from_numpy(np.stack(rows)).float().to(device) for rows in both]
     context, query = (Task(s[..., :3].contiguous(), s[..., 3].contiguous()) for s in stacked)
     return context, query
 
 
-def adapt(name: str, minutes: float, threads: int, device: str, run: str | None, more: list[str], limit: int = 300) -> dict:
+def adapt(
+    name: str, minutes: float, threads: int, device: str, run: str | None, more: list[str], limit: int = 300
+) -> dict:
     torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as temporary:
         command = []
@@ -195,7 +221,11 @@ def adapt(name: str, minutes: float, threads: int, device: str, run: str | None,
 
             adam(loss, spread(random, p.stop - p.start), rate, watched[-1], watch)
         theirs[f"{rate:g}"] = {k: round(v, 6) for k, v in curve.items()}
-        print(f"Adam {rate:g}:", {k: round(curve[k], 5) for k in watched[:: max(1, len(watched) // 8)]}, flush=True)
+        print(
+            f"Adam {rate:g}:",
+            {k: round(curve[k], 5) for k in watched[:: max(1, len(watched) // 8)]},
+            flush=True,
+        )
     best = {k: min(c[k] for c in theirs.values()) for k in watched}
     reached = [k for k in watched if best[k] <= ours[5]]
     curves = {"learned, inner steps": ours, **{f"random, Adam {r}": c for r, c in theirs.items()}}

@@ -1,12 +1,14 @@
-"""How good scenes get, and how fast: held-out PSNR over the seconds of training, and the protocol's figures at the end.
+"""How good scenes get, and how fast: held-out PSNR over the seconds of training, and the protocol's figures
+at the end.
 
-    NIF_DATA=<folder> python tests/benchmarks/bench_nerf.py [lego] [published] [fox] [chair] [device=cuda] [run=<folder>]
+    NIF_DATA=<folder> python tests/benchmarks/bench_nerf.py [lego] [published] [fox] [chair] [device=cuda]
+    [run=<folder>]
 
-lego: lego-400 (white, 25 test views of 400 x 400) by experiment=ngp_small, five minutes; published: the network of
-Mildenhall et al. 2020 on the same, as long; fox: experiment=ngp_fox_small, every 8th view held out; chair (needs a GPU):
-chair-800 by experiment=ngp_chair, 20,000 steps. The curve is what the run itself watches: 4096 rays of the held-out
-views, always the same. Without names: lego and fox. With run= the figures are those of a run that is trained and
-evaluated already.
+lego: lego-400 (white, 25 test views of 400 x 400) by experiment=ngp_small, five minutes; published: the
+network of Mildenhall et al. 2020 on the same, as long; fox: experiment=ngp_fox_small, every 8th view held
+out; chair (needs a GPU): chair-800 by experiment=ngp_chair, 20,000 steps. The curve is what the run itself
+watches: 4096 rays of the held-out views, always the same. Without names: lego and fox. With run= the figures
+are those of a run that is trained and evaluated already.
 """
 
 from __future__ import annotations

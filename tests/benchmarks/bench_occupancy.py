@@ -1,11 +1,13 @@
-"""Occupancy networks on real chairs: 500 to learn from, 100 unseen ones reconstructed from noisy points; and decoding.
+"""Occupancy networks on real chairs: 500 to learn from, 100 unseen ones reconstructed from noisy points; and
+decoding.
 
     NIF_DATA=<folder> python tests/benchmarks/bench_occupancy.py [planes] [grid] [pointcloud] [decode]
         [points=300,3000] [minutes=10] [threads=2] [device=cpu] [keep=<folder>] [name=occupancy]
 
-Trains by `nif train experiment=..._small`, evaluates by `nif evaluate protocol=[convonet] split=test`: IoU at 100,000 uniform
-points against the filled grids, Chamfer and F-scores of meshes at resolution 64, from points with noise 0.005. decode:
-100,000 points of one shape by the published decoder (width 256, code 256), folded and not.
+Trains by `nif train experiment=..._small`, evaluates by `nif evaluate protocol=[convonet] split=test`: IoU at
+100,000 uniform points against the filled grids, Chamfer and F-scores of meshes at resolution 64, from points
+with noise 0.005. decode: 100,000 points of one shape by the published decoder (width 256, code 256), folded
+and not.
 """
 
 from __future__ import annotations
@@ -23,7 +25,11 @@ from machine import record
 
 from nif_cli.fields.conditional import ConditionalResNet
 
-EXPERIMENTS = {"planes": "convonet_planes_small", "grid": "convonet_grid_small", "pointcloud": "onet_points_small"}
+EXPERIMENTS = {
+    "planes": "convonet_planes_small",
+    "grid": "convonet_grid_small",
+    "pointcloud": "onet_points_small",
+}
 
 
 def nif(*args: str, cwd: Path, threads: int) -> float:
@@ -33,18 +39,38 @@ def nif(*args: str, cwd: Path, threads: int) -> float:
     return round(time.monotonic() - began, 1)
 
 
-def train_and_evaluate(encoder: str, points: int, folder: Path, minutes: float, threads: int, device: str) -> dict:
+def train_and_evaluate(
+    encoder: str, points: int, folder: Path, minutes: float, threads: int, device: str
+) -> dict:
     source = Path(os.environ["NIF_DATA"]).resolve() / "modelnet-chairs" / "voxels.npz"
     run = f"{encoder}_{points}"
     seconds = round(60 * minutes)
     clock = f"00:{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
-    command = ["train", f"experiment={EXPERIMENTS[encoder]}", "data=voxels", f"data.path={source}", "data.test=100"]
-    command += [f"encoder.points={points}", "model.mirror=x", f"trainer.max_time={clock}", f"output_dir={run}"]
+    command = [
+        "train",
+        f"experiment={EXPERIMENTS[encoder]}",
+        "data=voxels",
+        f"data.path={source}",
+        "data.test=100",
+    ]
+    command += [
+        f"encoder.points={points}",
+        "model.mirror=x",
+        f"trainer.max_time={clock}",
+        f"output_dir={run}",
+    ]
     command += [f"device={device}", "callbacks=quiet", "logger=csv"]
     if points > 1000 and encoder != "pointcloud":
         command.append("encoder.pool=mean")
     took = nif(*command, cwd=folder, threads=threads)
-    evaluate = ["evaluate", f"run={run}", "protocol=[convonet]", "split=test", f"points={points}", "noise=0.005"]
+    evaluate = [
+        "evaluate",
+        f"run={run}",
+        "protocol=[convonet]",
+        "split=test",
+        f"points={points}",
+        "noise=0.005",
+    ]
     evaluate += ["resolution=64", f"device={device}"]
     nif(*evaluate, cwd=folder, threads=threads)
     summary = json.loads((folder / run / "summary.json").read_text())
@@ -56,7 +82,9 @@ def train_and_evaluate(encoder: str, points: int, folder: Path, minutes: float, 
         "seconds of training": summary["seconds"],
         "seconds in all": took,
         "parameters": summary["parameters"],
-        "commands": ["nif " + " ".join(c).replace(str(source.parents[1]), "$NIF_DATA") for c in (command, evaluate)],
+        "commands": [
+            "nif " + " ".join(c).replace(str(source.parents[1]), "$NIF_DATA") for c in (command, evaluate)
+        ],
     }
 
 
@@ -83,7 +111,9 @@ def decode(device: str, threads: int) -> dict:
 
     with torch.no_grad():
         plain, merged = seconds(lambda x: network(x, code)), seconds(folded)
-        error = float((network(points, code) - folded(points)).abs().max() / network(points, code).abs().max())
+        error = float(
+            (network(points, code) - folded(points)).abs().max() / network(points, code).abs().max()
+        )
     return {
         "points": 100_000,
         "seconds": round(plain, 4),
@@ -96,7 +126,11 @@ def decode(device: str, threads: int) -> dict:
 def main() -> None:
     settings = dict(arg.split("=", 1) for arg in sys.argv[1:] if "=" in arg)
     chosen = [arg for arg in sys.argv[1:] if "=" not in arg] or [*EXPERIMENTS, "decode"]
-    minutes, threads, device = float(settings.get("minutes", 10)), int(settings.get("threads", 2)), settings.get("device", "cpu")
+    minutes, threads, device = (
+        float(settings.get("minutes", 10)),
+        int(settings.get("threads", 2)),
+        settings.get("device", "cpu"),
+    )
     results: dict = {"threads": threads, "device": device, "minutes": minutes}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(settings.get("keep", temporary)).resolve()
@@ -106,7 +140,9 @@ def main() -> None:
                 results["decode"] = decode(device, threads)
                 continue
             for points in map(int, settings.get("points", "300,3000").split(",")):
-                results[f"{encoder} {points}"] = train_and_evaluate(encoder, points, folder, minutes, threads, device)
+                results[f"{encoder} {points}"] = train_and_evaluate(
+                    encoder, points, folder, minutes, threads, device
+                )
                 print(encoder, points, results[f"{encoder} {points}"], flush=True)
                 record(settings.get("name", "occupancy"), results)  # each as it comes
     record(settings.get("name", "occupancy"), results)

@@ -2,12 +2,13 @@
 
     NIF_DATA=<folder> python tests/benchmarks/bench_prepare.py [throughput] [signs] [distances] [memory]
 
-throughput: the command on six meshes with two workers, against libigl's own signed distance of the same points, with all
-its threads and nothing else (no reading, no writing); three rounds, in turns, the best of each. MESH_TO_SDF=<python of an
-environment with the PyPI package mesh-to-sdf> adds that package; PYOPENGL_PLATFORM=egl lets it run without a display.
-signs: repair=solid on ShapeNet's benches, against the solid voxelisation shipped beside them, at centres of voxels farther
-than a voxel from the surface; and closed meshes against the exact winding number. distances: against float64 brute force.
-memory: how much more a training takes with 1 GiB of samples under data.memory=400MiB than with next to none.
+throughput: the command on six meshes with two workers, against libigl's own signed distance of the same
+points, with all its threads and nothing else (no reading, no writing); three rounds, in turns, the best of
+each. MESH_TO_SDF=<python of an environment with the PyPI package mesh-to-sdf> adds that package;
+PYOPENGL_PLATFORM=egl lets it run without a display. signs: repair=solid on ShapeNet's benches, against the
+solid voxelisation shipped beside them, at centres of voxels farther than a voxel from the surface; and closed
+meshes against the exact winding number. distances: against float64 brute force. memory: how much more a
+training takes with 1 GiB of samples under data.memory=400MiB than with next to none.
 """
 
 from __future__ import annotations
@@ -78,14 +79,18 @@ def throughput(data: Path) -> dict:
             code = (
                 "import sys, time, trimesh, mesh_to_sdf; t = time.time()\n"
                 "for path in sys.argv[2:]:\n"
-                "    mesh_to_sdf.sample_sdf_near_surface(trimesh.load(path), number_of_points=int(sys.argv[1]))\n"
+                "    mesh_to_sdf.sample_sdf_near_surface(trimesh.load(path), "
+                "number_of_points=int(sys.argv[1]))\n"
                 "print(int(sys.argv[1]) * len(sys.argv[2:]) / (time.time() - t))"
             )
             command = [python, "-c", code, str(SAMPLES), *map(str, sorted(source.iterdir()))]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode == 0:
                 speed = float(done.stdout.split()[-1])
-                figures |= {"mesh-to-sdf, points/s": round(speed), "times mesh-to-sdf": round(total / min(ours) / speed, 1)}
+                figures |= {
+                    "mesh-to-sdf, points/s": round(speed),
+                    "times mesh-to-sdf": round(total / min(ours) / speed, 1),
+                }
             else:
                 figures["mesh-to-sdf"] = "does not run here: " + done.stderr.strip().splitlines()[-1]
         return figures
@@ -100,7 +105,9 @@ def signs(data: Path) -> dict:
         rng = np.random.default_rng(0)
         voxel = 1 / transform.scale
         full, empty = np.argwhere(grid), np.argwhere(~grid)
-        centres = transform.to_original(np.concatenate((rng.permutation(full)[:30_000], rng.permutation(empty)[:60_000])))
+        centres = transform.to_original(
+            np.concatenate((rng.permutation(full)[:30_000], rng.permutation(empty)[:60_000]))
+        )
         truth = np.arange(len(centres)) < min(30_000, len(full))
         far = MeshDistance(raw.vertices, raw.faces).distance(centres) > voxel
         centres, truth = centres[far], truth[far]
@@ -117,7 +124,10 @@ def signs(data: Path) -> dict:
     closed = {}
     for name in MESHES[:5]:
         mesh = load_mesh(data / "meshes" / f"{name}.obj")
-        vertices, faces = unit_ball(mesh.vertices).to_normalised(mesh.vertices), np.asarray(mesh.faces, np.int64)
+        vertices, faces = (
+            unit_ball(mesh.vertices).to_normalised(mesh.vertices),
+            np.asarray(mesh.faces, np.int64),
+        )
         rng = np.random.default_rng(1)
         near = trimesh.Trimesh(vertices, faces, process=False).triangles_center
         points = near[rng.integers(len(near), size=3000)] + rng.normal(size=(3000, 3)) * rng.choice(
@@ -132,8 +142,9 @@ def signs(data: Path) -> dict:
 
 
 def explain(mesh: trimesh.Trimesh, points: np.ndarray) -> dict:
-    """Missed points: the part that no axis-parallel ray leads out of the mesh from (which a voxeliser that looks along
-    the axes takes for solid), and the winding number there (0: no closed surface surrounds them)."""
+    """Missed points: the part that no axis-parallel ray leads out of the mesh from (which a voxeliser that
+    looks along the axes takes for solid), and the winding number there (0: no closed surface surrounds
+    them)."""
     vertices, faces = np.asarray(mesh.vertices), np.asarray(mesh.faces, np.int64)
     points = points[:2000]
     tree = igl.AABB()
@@ -145,7 +156,10 @@ def explain(mesh: trimesh.Trimesh, points: np.ndarray) -> dict:
             direction[:, axis] = sign
             hidden &= tree.intersect_ray_first(vertices, faces, points, direction)[0] >= 0
     winding = igl.fast_winding_number(vertices, faces, points)
-    return {"hidden along all axes": round(float(hidden.mean()), 3), "median winding number": round(float(np.median(winding)), 3)}
+    return {
+        "hidden along all axes": round(float(hidden.mean()), 3),
+        "median winding number": round(float(np.median(winding)), 3),
+    }
 
 
 def distances(data: Path) -> dict:
@@ -160,7 +174,12 @@ def distances(data: Path) -> dict:
             closest = trimesh.triangles.closest_point(np.broadcast_to(triangle, (len(points), 3, 3)), points)
             nearest = np.minimum(nearest, np.linalg.norm(points - closest, axis=1))
         error = np.abs(np.abs(shape.distance.astype(np.float64)) - nearest).max()
-        return {"mesh": "spot-uv", "faces": len(triangles), "points": len(points), "largest error": float(error)}
+        return {
+            "mesh": "spot-uv",
+            "faces": len(triangles),
+            "points": len(points),
+            "largest error": float(error),
+        }
 
 
 def memory(_: Path) -> dict:
@@ -174,21 +193,56 @@ def memory(_: Path) -> dict:
             points = rng.uniform(-1, 1, (2**20, 3)).astype(np.float32)
             distance = 0.5 - np.linalg.norm(points, axis=1)
             deepsdf.write_shape(root / "big", entry, Transform(), points, distance, surface, surface)
-            deepsdf.write_shape(root / "small", entry, Transform(), points[:256], distance[:256], surface, surface)
+            deepsdf.write_shape(
+                root / "small", entry, Transform(), points[:256], distance[:256], surface, surface
+            )
         peaks = {}
         for name in ("small", "big"):
-            settings = ["model=deepsdf", "data=deepsdf", f"data.root={root / name}", f"output_dir={root / f'run-{name}'}"]
-            settings += ["data.batch_points=65536", "trainer.max_steps=600", "trainer.max_time=null", "device=cpu"]
-            settings += ["field=mlp", "field.width=16", "field.layers=2", "model.code_size=4", "callbacks=quiet", "logger=csv"]
-            code = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL);"
+            settings = [
+                "model=deepsdf",
+                "data=deepsdf",
+                f"data.root={root / name}",
+                f"output_dir={root / f'run-{name}'}",
+            ]
+            settings += [
+                "data.batch_points=65536",
+                "trainer.max_steps=600",
+                "trainer.max_time=null",
+                "device=cpu",
+            ]
+            settings += [
+                "field=mlp",
+                "field.width=16",
+                "field.layers=2",
+                "model.code_size=4",
+                "callbacks=quiet",
+                "logger=csv",
+            ]
+            code = (
+                "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, "
+                "stdout=subprocess.DEVNULL);"
+            )
             code += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024)"
-            command = [sys.executable, "-c", code, sys.executable, "-m", "nif_cli", "train", *settings, "data.memory=400MiB"]
+            command = [
+                sys.executable,
+                "-c",
+                code,
+                sys.executable,
+                "-m",
+                "nif_cli",
+                "train",
+                *settings,
+                "data.memory=400MiB",
+            ]
             environment = {**os.environ, "NIF_CACHE": str(root / "cache")}
             peaks[name] = int(
-                subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.split()[-1]
+                subprocess.run(
+                    command, capture_output=True, text=True, check=True, env=environment
+                ).stdout.split()[-1]
             )
         return {
-            "samples, MiB": sum(f.stat().st_size for f in (root / "big" / "SdfSamples").rglob("*.npz")) // 2**20,
+            "samples, MiB": sum(f.stat().st_size for f in (root / "big" / "SdfSamples").rglob("*.npz"))
+            // 2**20,
             "data.memory, MiB": 400,
             "peak with almost no samples, MiB": peaks["small"],
             "peak, MiB": peaks["big"],

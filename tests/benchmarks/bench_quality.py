@@ -1,10 +1,12 @@
-"""Does the default recipe learn? Real meshes with model=sdf, and 16 toy chairs with model=deepsdf; the clock is the command's.
+"""Does the default recipe learn? Real meshes with model=sdf, and 16 toy chairs with model=deepsdf; the clock
+is the command's.
 
     NIF_DATA=<folder> python tests/benchmarks/bench_quality.py [sdf] [deepsdf]
 
-sdf: two-way distance (design: 100,000 samples each way, exact, in the unit ball) of `nif extract resolution=256` to the
-input mesh, for bunny, spot, rocker-arm and armadillo with the same recipe. deepsdf: volume IoU of each training chair, at
-100,000 uniform points in its bounding box, against the winding number of its mesh.
+sdf: two-way distance (design: 100,000 samples each way, exact, in the unit ball) of `nif extract
+resolution=256` to the input mesh, for bunny, spot, rocker-arm and armadillo with the same recipe. deepsdf:
+volume IoU of each training chair, at 100,000 uniform points in its bounding box, against the winding number
+of its mesh.
 """
 
 from __future__ import annotations
@@ -32,7 +34,12 @@ MESHES = ("stanford-bunny", "spot", "rocker-arm", "armadillo")
 
 def nif(*args: str, cwd: str) -> float:
     began = time.monotonic()
-    subprocess.run([sys.executable, "-m", "nif_cli", *args], cwd=cwd, check=True, env={**os.environ, "NIF_CACHE": f"{cwd}/cache"})
+    subprocess.run(
+        [sys.executable, "-m", "nif_cli", *args],
+        cwd=cwd,
+        check=True,
+        env={**os.environ, "NIF_CACHE": f"{cwd}/cache"},
+    )
     return round(time.monotonic() - began, 1)
 
 
@@ -45,7 +52,11 @@ def sdf() -> dict:
             seconds = nif(*command, cwd=folder)
             extract = nif("extract", "run=run", "resolution=256", cwd=folder)
             distance = two_way_distance(load_mesh(f"{folder}/run/meshes/{name}.ply"), load_mesh(source))
-            results[name] = {"two-way distance": round(distance, 6), "train seconds": seconds, "extract 256 seconds": extract}
+            results[name] = {
+                "two-way distance": round(distance, 6),
+                "train seconds": seconds,
+                "extract 256 seconds": extract,
+            }
             print(name, results[name], flush=True)
     return results
 
@@ -63,8 +74,15 @@ def deepsdf() -> dict:
         vertices = instance.transform.to_normalised(mesh.vertices)
         points = rng.uniform(vertices.min(0), vertices.max(0), (100_000, 3))
         truth = MeshDistance(vertices, mesh.faces).winding_number(points) > 0.5
-        values[id] = round(iou(truth, (evaluate(model.field(id), torch.from_numpy(points).float()) > 0).numpy()), 4)
-    return {"seconds": seconds, "command": "nif " + " ".join(command), "min": min(values.values()), "iou": values}
+        values[id] = round(
+            iou(truth, (evaluate(model.field(id), torch.from_numpy(points).float()) > 0).numpy()), 4
+        )
+    return {
+        "seconds": seconds,
+        "command": "nif " + " ".join(command),
+        "min": min(values.values()),
+        "iou": values,
+    }
 
 
 if __name__ == "__main__":

@@ -2,12 +2,12 @@
 
     python tests/benchmarks/bench_speed.py [step] [loop] [cli]
 
-step: the training step (forward, loss, backward, Adam) of the paper's DeepSDF network, 8 x 512 with weight norm, dropout
-0.2 and codes of 256, on 16 shapes x 1,024 points, against the matmul peak of the same run (`mm` of 16384 x 512 x 512), in
-float32 and in bfloat16 autocast. Its floating-point operations are those of the products it makes: the part of a code is
-computed once a shape and not counted, nor is a gradient towards the points.
-loop: seconds a step of `nif train` (batches, logging, checkpoints, progress) above a bare Lightning Trainer with the same
-3 x 64 network, optimizer, loss and one fixed batch, and above a bare loop.
+step: the training step (forward, loss, backward, Adam) of the paper's DeepSDF network, 8 x 512 with weight
+norm, dropout 0.2 and codes of 256, on 16 shapes x 1,024 points, against the matmul peak of the same run (`mm`
+of 16384 x 512 x 512), in float32 and in bfloat16 autocast. Its floating-point operations are those of the
+products it makes: the part of a code is computed once a shape and not counted, nor is a gradient towards the
+points. loop: seconds a step of `nif train` (batches, logging, checkpoints, progress) above a bare Lightning
+Trainer with the same 3 x 64 network, optimizer, loss and one fixed batch, and above a bare loop.
 cli: processor seconds of `nif --help` and `nif train --cfg job`.
 """
 
@@ -44,7 +44,9 @@ def seconds(work: Callable[[], object]) -> float:
 def step(rounds: int = 9) -> dict:
     keep_memory()  # as nif train does
     shapes, points = 16, 1024
-    network = MLP(3, 1, 256, width=512, layers=8, skips=[4], weight_norm=True, dropout=0.2, output="tanh").train()
+    network = MLP(
+        3, 1, 256, width=512, layers=8, skips=[4], weight_norm=True, dropout=0.2, output="tanh"
+    ).train()
     optimizer = Adam(network.parameters(), lr=5e-4, fused=True)
     x = torch.rand(shapes, points, 3) * 2 - 1
     distance = 0.5 - x.norm(dim=-1)
@@ -71,7 +73,9 @@ def step(rounds: int = 9) -> dict:
         for _ in range(rounds):  # side by side: the machine's speed drifts
             products = [seconds(partial(torch.mm, u, v)) for _ in range(5)]
             speed = flops / seconds(partial(train, bfloat16))
-            pairs.append((speed, 2 * 16384 * 512 * 512 / median(products), 2 * 16384 * 512 * 512 / min(products)))
+            pairs.append(
+                (speed, 2 * 16384 * 512 * 512 / median(products), 2 * 16384 * 512 * 512 / min(products))
+            )
         result[name] = {
             "mm, median of 5, GFLOP/s": round(median(m for _, m, _ in pairs) / 1e9),
             "mm, best of 5, GFLOP/s": round(median(b for _, _, b in pairs) / 1e9),
@@ -121,16 +125,38 @@ def loop(steps: int = 2000, points: int = 512, rounds: int = 3) -> dict:
         alone = seconds(partial(plain, bare, optimizer)) / steps
         with quiet():
             trainer = pl.Trainer(
-                max_steps=steps, max_epochs=-1, accelerator="cpu", devices=1, logger=False, inference_mode=False,
-                enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False, num_sanity_val_steps=0,
-            )  # fmt: skip
+                max_steps=steps,
+                max_epochs=-1,
+                accelerator="cpu",
+                devices=1,
+                logger=False,
+                inference_mode=False,
+                enable_progress_bar=False,
+                enable_checkpointing=False,
+                enable_model_summary=False,
+                num_sanity_val_steps=0,
+            )
             lightning = seconds(lambda: trainer.fit(Bare(points), Endless())) / steps  # noqa: B023
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "tetrahedron.obj").write_text(mesh)
-            command = ["train", "model=sdf", "field=mlp", "field.width=64", "field.layers=3", "data.path=tetrahedron.obj"]
-            command += [f"data.batch_points={points}", f"trainer.max_steps={steps}", "trainer.max_time=null", "output_dir=run"]
+            command = [
+                "train",
+                "model=sdf",
+                "field=mlp",
+                "field.width=64",
+                "field.layers=3",
+                "data.path=tetrahedron.obj",
+            ]
+            command += [
+                f"data.batch_points={points}",
+                f"trainer.max_steps={steps}",
+                "trainer.max_time=null",
+                "output_dir=run",
+            ]
             command += ["data.samples=100000", "callbacks.preview=null"]
-            subprocess.run([sys.executable, "-m", "nif_cli", *command], cwd=folder, check=True, capture_output=True)
+            subprocess.run(
+                [sys.executable, "-m", "nif_cli", *command], cwd=folder, check=True, capture_output=True
+            )
             lines = [line.split(",") for line in (Path(folder) / "run/metrics.csv").read_text().splitlines()]
             column = lines[0].index("train/seconds")
             clock = [(int(r[0]), float(r[column])) for r in lines[1:] if r[column]]
@@ -138,14 +164,22 @@ def loop(steps: int = 2000, points: int = 512, rounds: int = 3) -> dict:
         rows.append([1000 * x for x in (alone, lightning, whole)])
     alone, lightning, whole = (round(median(c), 3) for c in zip(*rows, strict=True))
     extra = round(median(r[2] - r[1] for r in rows), 3)
-    return {"ms a step": {"bare loop": alone, "bare Lightning": lightning, "nif train": whole}, "nif above Lightning, ms": extra,
-            "all": [[round(x, 3) for x in r] for r in rows]}  # fmt: skip
+    return {
+        "ms a step": {"bare loop": alone, "bare Lightning": lightning, "nif train": whole},
+        "nif above Lightning, ms": extra,
+        "all": [[round(x, 3) for x in r] for r in rows],
+    }
 
 
 def cli(rounds: int = 5) -> dict:
     def processor(*args: str) -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-m", "nif_cli", *args], check=True, capture_output=True, cwd=tempfile.gettempdir())
+        subprocess.run(
+            [sys.executable, "-m", "nif_cli", *args],
+            check=True,
+            capture_output=True,
+            cwd=tempfile.gettempdir(),
+        )
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -153,7 +187,9 @@ def cli(rounds: int = 5) -> dict:
         "processor seconds, median": {
             "nif --help": round(median(processor("--help") for _ in range(rounds)), 3),
             "nif train --help": round(median(processor("train", "--help") for _ in range(rounds)), 3),
-            "nif train --cfg job": round(median(processor("train", "--cfg", "job") for _ in range(rounds)), 3),
+            "nif train --cfg job": round(
+                median(processor("train", "--cfg", "job") for _ in range(rounds)), 3
+            ),
         }
     }
 

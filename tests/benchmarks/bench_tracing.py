@@ -1,13 +1,15 @@
-"""Sphere tracing: evaluations of the network for each ray, seconds a picture, and how far hits are from the extracted surface.
+"""Sphere tracing: evaluations of the network for each ray, seconds a picture, and how far hits are from the
+extracted surface.
 
     NIF_DATA=<folder> python tests/benchmarks/bench_tracing.py [run=<folder> ...] [views=2] [device=cuda]
 
-Each run given, and a 4 x 256 network of armadillo, spot and rocker-arm (model=sdf, Fourier features, 90 seconds each), seen by
-the cameras of a turntable at 512 x 512: evaluations (values along the rays and the gradients at hits) for each ray that
-enters the bounds, with and without the coarse grids that are made once a shape; seconds of tracing one ray a pixel, and of the
-whole picture with smooth edges, shadows and occlusion; |value - level| / |gradient| at hits; their distance to the mesh
-extracted at 512^3 (large networks: 256^3), its own error, about the square of a cell, included. The occupancy line reads the
-first network's sign alone, as ray_march does. `make bench` trains; run= without NIF_DATA does not.
+Each run given, and a 4 x 256 network of armadillo, spot and rocker-arm (model=sdf, Fourier features, 90
+seconds each), seen by the cameras of a turntable at 512 x 512: evaluations (values along the rays and the
+gradients at hits) for each ray that enters the bounds, with and without the coarse grids that are made once a
+shape; seconds of tracing one ray a pixel, and of the whole picture with smooth edges, shadows and occlusion;
+|value - level| / |gradient| at hits; their distance to the mesh extracted at 512^3 (large networks: 256^3),
+its own error, about the square of a cell, included. The occupancy line reads the first network's sign alone,
+as ray_march does. `make bench` trains; run= without NIF_DATA does not.
 """
 
 from __future__ import annotations
@@ -35,7 +37,14 @@ from nif_cli.rendering.surface_view import surface_view
 
 SIZE = 512
 SHAPES = ("armadillo", "spot", "rocker-arm")
-TRAINING = ["model=sdf", "field=mlp", "field.width=256", "field.layers=4", "encoding=fourier", "encoding.scale=1"]
+TRAINING = [
+    "model=sdf",
+    "field=mlp",
+    "field.width=256",
+    "field.layers=4",
+    "encoding=fourier",
+    "encoding.scale=1",
+]
 TRAINING += ["trainer.max_time=00:00:01:30", "callbacks=quiet", "logger=csv"]
 
 
@@ -52,7 +61,9 @@ class Counting:
         return self.field.value(points)
 
 
-def final_metrics(field: Field, device: torch.device, views: int, resolution: int, truncation: float | None = None) -> dict:
+def final_metrics(
+    field: Field, device: torch.device, views: int, resolution: int, truncation: float | None = None
+) -> dict:
     counting = Counting(field, truncation)
     began = time.perf_counter()
     empty = EmptySpace(counting, device=device)
@@ -108,7 +119,15 @@ def bench(arguments: list[str]) -> None:
         for shape in SHAPES if data else ():
             named.append(Path(folder) / shape)
             try:
-                main(["train", *TRAINING, f"data.path={data}/meshes/{shape}.obj", f"output_dir={named[-1]}", f"device={device}"])
+                main(
+                    [
+                        "train",
+                        *TRAINING,
+                        f"data.path={data}/meshes/{shape}.obj",
+                        f"output_dir={named[-1]}",
+                        f"device={device}",
+                    ]
+                )
             except SystemExit as ended:
                 if ended.code:
                     raise
@@ -122,7 +141,9 @@ def bench(arguments: list[str]) -> None:
                 field, device, views, resolution=512 if of < 500_000 else 256
             )
             if k == 0:
-                result[f"{run.name} as an occupancy"] = final_metrics(field, device, views, truncation=0.0, resolution=0)
+                result[f"{run.name} as an occupancy"] = final_metrics(
+                    field, device, views, truncation=0.0, resolution=0
+                )
             record("tracing", result)  # after each run: large networks take minutes
 
 

@@ -19,7 +19,12 @@ def about() -> dict:
     info = Path("/proc/cpuinfo")
     if info.exists():
         cpu = next(
-            (line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")), cpu
+            (
+                line.split(":", 1)[1].strip()
+                for line in info.read_text().splitlines()
+                if line.startswith("model name")
+            ),
+            cpu,
         )
     try:
         commit = subprocess.run(
@@ -35,7 +40,9 @@ def about() -> dict:
         "commit": commit,
         "machine": f"{cpu}, {os.cpu_count()} cores",
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "versions": {p: version(p) for p in ("torch", "pytorch-lightning", "hydra-core", "libigl", "PyMCubes", "numpy")},
+        "versions": {
+            p: version(p) for p in ("torch", "pytorch-lightning", "hydra-core", "libigl", "PyMCubes", "numpy")
+        },
     }
 
 

@@ -16,7 +16,13 @@ def ball_run(tmp_path_factory: pytest.TempPathFactory) -> str:
     mesh = trimesh.creation.icosphere(3, 20.0)
     mesh.apply_translation([100, -50, 7])
     mesh.export(folder / "ball.ply")
-    train = ["model=sdf", "field=voxel", "field.resolution=40", f"data.path={folder}/ball.ply", "data.samples=20000"]
+    train = [
+        "model=sdf",
+        "field=voxel",
+        "field.resolution=40",
+        f"data.path={folder}/ball.ply",
+        "data.samples=20000",
+    ]
     train += ["trainer.max_steps=1", "trainer.max_time=null", "callbacks=quiet", "logger=csv", "device=cpu"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -53,13 +59,17 @@ def test_bounds_are_in_the_users_units(nif, ball_run):
 @pytest.mark.parametrize("format", ["ply", "obj", "glb"])
 def test_options_together(nif, ball_run, format):
     """Fewer faces, the largest part, vertices on the level set, normals that point outwards."""
-    mesh = extracted(nif, ball_run, "resolution=48", "faces=500", "largest=true", "refine=2", "normals=true", format=format)
+    mesh = extracted(
+        nif, ball_run, "resolution=48", "faces=500", "largest=true", "refine=2", "normals=true", format=format
+    )
     assert len(mesh.faces) <= 500
     assert mesh.is_watertight
     normals = np.asarray(mesh.vertex_normals)
     assert "vertex_normals" in mesh._cache  # from the file
     outwards = (mesh.vertices - [100, -50, 7]) / 20
-    assert ((normals * outwards).sum(1) > 0.3).all()  # those of a coarse array: where two of its cells meet they differ
+    assert (
+        (normals * outwards).sum(1) > 0.3
+    ).all()  # those of a coarse array: where two of its cells meet they differ
     assert np.median((normals * outwards).sum(1)) > 0.97
 
 
@@ -86,4 +96,7 @@ def test_bad_options_are_one_line(nif, ball_run, option, message):
 
 
 def test_stl_holds_no_normals(nif, ball_run):
-    assert "normals: stl files hold none" in nif("extract", f"run={ball_run}", "normals=true", "format=stl").error
+    assert (
+        "normals: stl files hold none"
+        in nif("extract", f"run={ball_run}", "normals=true", "format=stl").error
+    )

@@ -45,7 +45,9 @@ def exact(id: str, points: np.ndarray) -> np.ndarray:
 
 def test_round_trip_against_analytic_shapes(nif: Callable, inputs: Path, tmp_path: Path) -> None:
     """Prepared, read back and compared with the sphere and the torus, in the user's units."""
-    result = nif("prepare", f"input={inputs}", f"output={tmp_path / 'out'}", "format=[deepsdf,onet]", "workers=2", *FEW)
+    result = nif(
+        "prepare", f"input={inputs}", f"output={tmp_path / 'out'}", "format=[deepsdf,onet]", "workers=2", *FEW
+    )
     assert result.code == 0, result.err
     assert "2 of 2 shapes" in result.out
     root = deepsdf.find_root(tmp_path / "out")
@@ -68,7 +70,10 @@ def test_round_trip_against_analytic_shapes(nif: Callable, inputs: Path, tmp_pat
         want = exact(entry.id, shape.transform.to_original(shape.points)) * shape.transform.scale
         assert (shape.inside == (want > 0))[np.abs(want) > 2e-3].all()
         assert np.abs(np.ptp(shape.surface, axis=0).max() - 1) < 0.01
-        assert np.abs(exact(entry.id, shape.transform.to_original(shape.surface))).max() * shape.transform.scale < 2e-3
+        assert (
+            np.abs(exact(entry.id, shape.transform.to_original(shape.surface))).max() * shape.transform.scale
+            < 2e-3
+        )
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert {line["id"] for line in report["shapes"]} == {"in/torus", "round/sphere"}
     line = report["shapes"][0]
@@ -80,7 +85,9 @@ def test_round_trip_against_analytic_shapes(nif: Callable, inputs: Path, tmp_pat
 
 
 def test_training_reads_it(nif: Callable, inputs: Path, tmp_path: Path, tiny: list[str]) -> None:
-    nif("prepare", f"input={inputs}", f"output={tmp_path / 'out'}", "format=[deepsdf,onet]", "workers=1", *FEW)
+    nif(
+        "prepare", f"input={inputs}", f"output={tmp_path / 'out'}", "format=[deepsdf,onet]", "workers=1", *FEW
+    )
     few = [t for t in tiny if "samples" not in t]
     data = [f"data.root={tmp_path / 'out'}", f"data.observations={tmp_path / 'out'}"]
     result = nif("train", "model=deepsdf", "data=deepsdf", *data, *few, "model.code_size=4", "output_dir=run")
@@ -104,13 +111,25 @@ def arrays(root: Path) -> dict[str, np.ndarray]:
 def test_the_same_whatever_the_number_of_workers(inputs: Path, tmp_path: Path, nif: Callable) -> None:
     for workers in (1, 2):
         out = tmp_path / f"out{workers}"
-        assert nif("prepare", f"input={inputs}", f"output={out}", "format=[deepsdf,onet]", f"workers={workers}", *FEW).code == 0
+        assert (
+            nif(
+                "prepare",
+                f"input={inputs}",
+                f"output={out}",
+                "format=[deepsdf,onet]",
+                f"workers={workers}",
+                *FEW,
+            ).code
+            == 0
+        )
     one, two = arrays(tmp_path / "out1"), arrays(tmp_path / "out2")
     assert one.keys() == two.keys()
     assert all((one[k] == two[k]).all() for k in one)
     assert nif("prepare", f"input={inputs}", f"output={tmp_path / 'out3'}", "seed=1", *FEW).code == 0
     three = arrays(tmp_path / "out3")
-    assert any((three[k].shape != one[k].shape) or (three[k] != one[k]).any() for k in three if k.endswith("/pos"))
+    assert any(
+        (three[k].shape != one[k].shape) or (three[k] != one[k]).any() for k in three if k.endswith("/pos")
+    )
 
 
 def task(path: Path, output: Path, name: str = "a") -> Task:
@@ -132,12 +151,16 @@ def test_finished_shapes_are_skipped_and_half_finished_ones_redone(inputs: Path,
     assert "skipped" not in prepare_shape(here, SETTINGS)
     assert all((before[k] == v).all() for k, v in arrays(tmp_path / "out").items())
     # other settings, or another mesh: another shape
-    assert "skipped" not in prepare_shape(here, Settings(("deepsdf", "onet"), samples=600, surface_samples=100))
+    assert "skipped" not in prepare_shape(
+        here, Settings(("deepsdf", "onet"), samples=600, surface_samples=100)
+    )
     (inputs / "torus.obj").write_bytes((inputs / "torus.obj").read_bytes() + b"\n# changed\n")
     assert "skipped" not in prepare_shape(here, SETTINGS)
 
 
-def test_a_full_disk_leaves_finished_shapes_valid(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_finished_shapes_valid(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     done = task(inputs / "torus.obj", tmp_path / "out", "done")
     prepare_shape(done, SETTINGS)
 
@@ -202,7 +225,9 @@ def test_open_meshes_are_doubtful_and_repaired(nif: Callable, tmp_path: Path) ->
     assert "no point is inside" in result.out
     assert "50% of the faces are there twice" in result.out
     for repair in ("fill", "solid"):
-        result = nif("prepare", "input=in", f"output={repair}", f"repair={repair}", "solid_resolution=64", *FEW)
+        result = nif(
+            "prepare", "input=in", f"output={repair}", f"repair={repair}", "solid_resolution=64", *FEW
+        )
         assert result.code == 0
         assert "doubtful" not in result.out
         line = json.loads((tmp_path / repair / "report.json").read_text())["shapes"][0]
@@ -254,10 +279,20 @@ def test_splits(nif: Callable, tmp_path: Path) -> None:
     for i in range(12):
         trimesh.creation.box().export(tmp_path / "in" / f"{i}.ply")
     result = nif(
-        "prepare", "input=in", "output=out", "samples=20", "surface_samples=9", "val=0.3", "test=0.3", "format=[deepsdf,onet]"
+        "prepare",
+        "input=in",
+        "output=out",
+        "samples=20",
+        "surface_samples=9",
+        "val=0.3",
+        "test=0.3",
+        "format=[deepsdf,onet]",
     )
     assert result.code == 0, result.err
-    parts = [deepsdf.read_split(tmp_path / "out/deepsdf", f"split_{name}.json") for name in ("train", "val", "test")]
+    parts = [
+        deepsdf.read_split(tmp_path / "out/deepsdf", f"split_{name}.json")
+        for name in ("train", "val", "test")
+    ]
     assert sum(map(len, parts)) == 12
     tree = OnetTree(tmp_path / "out")
     for name, part in zip(("train", "val", "test"), parts, strict=True):
@@ -315,7 +350,8 @@ def test_a_real_bench_becomes_a_solid(tmp_path: Path) -> None:
     none = prepare_shape(task(mesh, tmp_path / "none"), Settings(samples=2000, surface_samples=100))
     assert none["doubts"][0] == "no point is inside: a surface without volume"
     line = prepare_shape(
-        task(mesh, tmp_path / "solid"), Settings(repair="solid", samples=2000, surface_samples=100, solid_resolution=96)
+        task(mesh, tmp_path / "solid"),
+        Settings(repair="solid", samples=2000, surface_samples=100, solid_resolution=96),
     )
     assert line["watertight"]
     assert line["inside"] > 0.1

@@ -14,9 +14,20 @@ from PIL import Image
 from nif_cli.metrics.image import psnr
 
 TINY = [
-    "model=nerf", "field=nerf", "field.width=16", "field.layers=2", "field.skip=0", "model.coarse=8", "model.fine=8",
-    "data.batch_rays=64", "trainer.max_time=null", "trainer.max_steps=4", "callbacks=quiet", "logger=csv", "device=cpu",
-]  # fmt: skip
+    "model=nerf",
+    "field=nerf",
+    "field.width=16",
+    "field.layers=2",
+    "field.skip=0",
+    "model.coarse=8",
+    "model.fine=8",
+    "data.batch_rays=64",
+    "trainer.max_time=null",
+    "trainer.max_steps=4",
+    "callbacks=quiet",
+    "logger=csv",
+    "device=cpu",
+]
 TOY = ["data.views=3", "data.test=2", "data.size=16"]
 
 
@@ -48,15 +59,22 @@ def made(folder: Path) -> list[str]:
 def test_a_turntable_of_each_scene_without_its_data(nif, scenes):
     out = nif("render", f"run={scenes}", "frames=2", "size=12", "device=cpu")
     assert out.code == 0, out.err
-    assert made(scenes / "renders") == [f"{s}/{m}.png" for s in ("chair_00", "table_01") for m in ("chequered", "striped")]
+    assert made(scenes / "renders") == [
+        f"{s}/{m}.png" for s in ("chair_00", "table_01") for m in ("chequered", "striped")
+    ]
     assert np.asarray(Image.open(scenes / "renders" / "chair_00" / "striped.png")).shape == (12, 24, 3)
 
 
 def test_channels_and_values(nif, scenes):
     keys = ["instances=1", "frames=2", "size=8", "camera=spiral", "device=cpu"]
-    out = nif("render", f"run={scenes}", *keys, "channels=[rgb,depth,opacity,normal]", "format=npy", "output=out")
+    out = nif(
+        "render", f"run={scenes}", *keys, "channels=[rgb,depth,opacity,normal]", "format=npy", "output=out"
+    )
     assert out.code == 0, out.err
-    arrays = {n: np.load(f"out/chair_00/chequered{s}.npy") for n, s in (("rgb", ""), ("depth", "_depth"), ("normal", "_normal"))}
+    arrays = {
+        n: np.load(f"out/chair_00/chequered{s}.npy")
+        for n, s in (("rgb", ""), ("depth", "_depth"), ("normal", "_normal"))
+    }
     assert arrays["rgb"].shape == (2, 8, 8, 3)
     assert arrays["depth"].shape == (2, 8, 8)
     assert arrays["depth"].dtype == np.float32
@@ -65,7 +83,16 @@ def test_channels_and_values(nif, scenes):
 
 
 def test_films_and_held_out_views(nif, scenes):
-    out = nif("render", f"run={scenes}", "instances=1", "frames=3", "size=8", "camera=spiral", "format=gif", "device=cpu")
+    out = nif(
+        "render",
+        f"run={scenes}",
+        "instances=1",
+        "frames=3",
+        "size=8",
+        "camera=spiral",
+        "format=gif",
+        "device=cpu",
+    )
     assert out.code == 0, out.err
     with Image.open(scenes / "renders" / "chair_00" / "chequered.gif") as film:
         assert getattr(film, "n_frames", 1) >= 1
@@ -113,7 +140,9 @@ def test_evaluation_can_be_measured_again_from_the_pictures(nif, scenes):
     for id, views in part["views"].items():
         for name, metrics in views.items():
             a, b = (
-                torch.from_numpy(np.asarray(Image.open(scenes / "evaluation" / id / f"{name}{s}.png")) / 255.0)
+                torch.from_numpy(
+                    np.asarray(Image.open(scenes / "evaluation" / id / f"{name}{s}.png")) / 255.0
+                )
                 for s in ("", "_truth")
             )
             assert metrics["psnr"] == pytest.approx(psnr(a, b), abs=1e-4)
@@ -126,10 +155,21 @@ def test_evaluation_can_be_measured_again_from_the_pictures(nif, scenes):
 
 
 def test_evaluation_on_training_views_of_some_scenes(nif, scenes):
-    out = nif("evaluate", f"run={scenes}", "device=cpu", "split=train", "instances=1", "protocol=[blender,llff]", "output=e.json")
+    out = nif(
+        "evaluate",
+        f"run={scenes}",
+        "device=cpu",
+        "split=train",
+        "instances=1",
+        "protocol=[blender,llff]",
+        "output=e.json",
+    )
     assert out.code == 0, out.err
     protocols = json.loads(Path("e.json").read_text())["protocol"]
-    assert {n: len(p["views"]["chair_00/chequered"]) for n, p in protocols.items()} == {"blender": 3, "llff": 3}
+    assert {n: len(p["views"]["chair_00/chequered"]) for n, p in protocols.items()} == {
+        "blender": 3,
+        "llff": 3,
+    }
 
 
 @pytest.mark.parametrize(
@@ -174,7 +214,9 @@ def photographs(tmp_path: Path) -> Path:
     for k, pose in enumerate(turntable(9, up="z")):
         Image.fromarray(np.full((8, 12, 3), 20 * k, np.uint8)).save(root / "images" / f"{k}.png")
         frames.append({"file_path": f"images/{k}.png", "transform_matrix": [*pose.tolist(), [0, 0, 0, 1]]})
-    (root / "transforms.json").write_text(json.dumps({"fl_x": 12.0, "k1": 0.01, "aabb_scale": 2, "frames": frames}))
+    (root / "transforms.json").write_text(
+        json.dumps({"fl_x": 12.0, "k1": 0.01, "aabb_scale": 2, "frames": frames})
+    )
     return root
 
 
@@ -184,7 +226,8 @@ def test_from_photographs_to_numbers(nif, photographs):
     assert "9 pictures of 12 x 8 pixels (f 12, k1 undone); box +-2" in out.out
     assert "7 views to train on and 2 held out" in out.out
     moved = photographs.rename(photographs.with_name("elsewhere"))
-    assert nif("render", "run=run", "frames=1", "size=8", "device=cpu").code == 0  # a run needs nothing from outside
+    # a run needs nothing from outside
+    assert nif("render", "run=run", "frames=1", "size=8", "device=cpu").code == 0
     assert "data.root=" in nif("evaluate", "run=run", "device=cpu").error
     out = nif("evaluate", "run=run", "device=cpu", f"+data.root={moved}")
     assert out.code == 0, out.err

@@ -26,7 +26,9 @@ class Numbers(Batches[Any]):
         self.data.train_batches = lambda device: self
         shell = Loaded(self.data)
         strategy = SimpleNamespace(root_device=torch.device("cpu"))
-        shell.trainer = SimpleNamespace(fit_loop=loop, world_size=processes, global_rank=number, strategy=strategy)  # type: ignore[assignment]
+        shell.trainer = SimpleNamespace(
+            fit_loop=loop, world_size=processes, global_rank=number, strategy=strategy
+        )  # type: ignore[assignment]
         assert shell.train_dataloader() is self
 
     def batch(self, k: int) -> int:

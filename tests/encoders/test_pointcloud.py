@@ -18,8 +18,9 @@ def small(layout: str, **settings) -> LocalPointNet:
 
 
 def test_the_published_sizes():
-    """By hand: PointNet 3 -> 1024, five blocks 1024 -> 512 with a shortcut, -> 512; 3 -> 64, five blocks 64 -> 32, -> 32 and
-    a U-Net 32-64-128-256 with transposed convolutions; the same with one of three levels in a grid."""
+    """By hand: PointNet 3 -> 1024, five blocks 1024 -> 512 with a shortcut, -> 512; 3 -> 64, five blocks 64
+    -> 32, -> 32 and a U-Net 32-64-128-256 with transposed convolutions; the same with one of three levels in
+    a grid."""
     block = 1024 * 512 + 512 + 512 * 512 + 512 + 1024 * 512
     assert size(PointNet(512)) == 3 * 1024 + 1024 + 5 * block + 512 * 512 + 512
     local = 3 * 64 + 64 + 5 * (64 * 32 + 32 + 32 * 32 + 32 + 64 * 32) + 32 * 32 + 32
@@ -35,11 +36,24 @@ def test_the_published_sizes():
     def norm_conv(a: int, b: int) -> int:
         return 2 * a + 27 * a * b
 
-    pairs = ((32, 32), (32, 32), (32, 32), (32, 64), (64, 64), (64, 128), (192, 64), (64, 64), (96, 32), (32, 32))
+    pairs = (
+        (32, 32),
+        (32, 32),
+        (32, 32),
+        (32, 64),
+        (64, 64),
+        (64, 128),
+        (192, 64),
+        (64, 64),
+        (96, 32),
+        (32, 32),
+    )
     assert size(UNet(3, 32, 32, 32, 3)) == sum(norm_conv(a, b) for a, b in pairs) + conv(32, 32, 1)
 
 
-@pytest.mark.parametrize("make", [lambda: PointNet(16, width=16).eval(), lambda: small("planes"), lambda: small("grid")])
+@pytest.mark.parametrize(
+    "make", [lambda: PointNet(16, width=16).eval(), lambda: small("planes"), lambda: small("grid")]
+)
 def test_neither_the_order_of_points_nor_the_other_shapes_matter(make):
     encoder, points = make(), torch.rand(2, 60, 3) * 2 - 1
     code = encoder(points)
@@ -57,7 +71,8 @@ def test_a_cloud_given_twice_is_the_same_cloud(layout, pool):
 
 @pytest.mark.parametrize("layout", ["planes", "grid"])
 def test_features_lie_where_they_are_looked_up(layout):
-    """A point at a node leaves its feature at that node: with the U-Net out of the way, interpolation finds it there."""
+    """A point at a node leaves its feature at that node: with the U-Net out of the way, interpolation finds
+    it there."""
     encoder = small(layout)
     encoder.unet, encoder.half_side = torch.nn.Identity(), 0.55
     node = torch.tensor([[[1, 6, 3]]]) / 7 * 1.1 - 0.55

@@ -78,7 +78,9 @@ def test_impossible_settings_are_refused():
         ConditionalResNet(code_size=0)
     with pytest.raises(ValueError, match="width=0"):
         ConditionalResNet(code_size=4, width=0)
-    assert ConditionalResNet(code_size=0, condition="concat", width=8, blocks=1)(torch.rand(1, 5, 3)).shape == (1, 5, 1)
+    assert ConditionalResNet(code_size=0, condition="concat", width=8, blocks=1)(
+        torch.rand(1, 5, 3)
+    ).shape == (1, 5, 1)
 
 
 def test_a_residual_block_starts_as_its_shortcut():

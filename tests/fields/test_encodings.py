@@ -61,7 +61,9 @@ def test_fourier_is_fixed_by_its_seed_and_saved():
     assert not list(a.parameters())
 
 
-@pytest.mark.parametrize("make", [lambda: Positional(3, 0), lambda: Fourier(3, 0), lambda: Fourier(3, 8, 0.0)])
+@pytest.mark.parametrize(
+    "make", [lambda: Positional(3, 0), lambda: Fourier(3, 0), lambda: Fourier(3, 8, 0.0)]
+)
 def test_impossible_encodings_are_refused(make):
     with pytest.raises(ValueError, match=r"frequencies|features"):
         make()

@@ -1,4 +1,5 @@
-"""Grids of features: the hash grid against a slow reading of the paper, derivatives, and the compiled loops."""
+"""Grids of features: the hash grid against a slow reading of the paper, derivatives, and the compiled
+loops."""
 
 import math
 
@@ -11,7 +12,8 @@ from nif_cli.fields.grids import DenseGrid, HashGrid, Triplane, VoxelArray
 
 
 def slow_hash_grid(x, tables, levels, base, finest, rows_at_most):
-    """Mueller et al. 2022, section 3, one point, level and corner at a time in Python's numbers: [N, levels * F]."""
+    """Mueller et al. 2022, section 3, one point, level and corner at a time in Python's numbers: [N, levels *
+    F]."""
     out = []
     for point in x.tolist():
         dim, features = len(point), []
@@ -77,7 +79,9 @@ def test_forward_takes_points_from_minus_one_to_one_and_is_constant_beyond():
     out = grid(x)
     assert out.shape == (5, 7, grid.features)
     assert torch.allclose(
-        out.reshape(35, -1), grid_lookup.encode_reference((x.reshape(35, 2) + 1) / 2, grid.table, grid.levels), atol=1e-6
+        out.reshape(35, -1),
+        grid_lookup.encode_reference((x.reshape(35, 2) + 1) / 2, grid.table, grid.levels),
+        atol=1e-6,
     )
     assert torch.equal(grid(torch.tensor([[1.0, 0.3]])), grid(torch.tensor([[5.0, 0.3]])))
 
@@ -127,11 +131,14 @@ def test_loops_and_reference_agree_on_any_number_of_threads():
 
 
 def test_tables_of_their_own_for_each_shape_go_through_vmap():
-    """As model=metasdf calls a network: stacked tables, each with points of its own, and gradients of gradients."""
+    """As model=metasdf calls a network: stacked tables, each with points of its own, and gradients of
+    gradients."""
     grid = HashGrid(3, levels=2, log2_table=6, base=3, finest=9)
     tables, x = torch.randn(3, *grid.table.shape, requires_grad=True), torch.rand(3, 5, 3)
     together = torch.vmap(lambda t, p: torch.func.functional_call(grid, {"table": t}, p))(tables, x)
-    apart = torch.stack([torch.func.functional_call(grid, {"table": t}, p) for t, p in zip(tables, x, strict=True)])
+    apart = torch.stack(
+        [torch.func.functional_call(grid, {"table": t}, p) for t, p in zip(tables, x, strict=True)]
+    )
     assert torch.allclose(together, apart, atol=1e-6)
     (found,) = torch.autograd.grad(together.square().sum(), tables, create_graph=True)
     (expected,) = torch.autograd.grad(apart.square().sum(), tables, create_graph=True)
@@ -152,7 +159,8 @@ def test_without_numba_it_is_the_reference(monkeypatch):
     grid = HashGrid(2, levels=2)
     x = torch.rand(9, 2)
     assert torch.equal(
-        grid(2 * x - 1), grid_lookup.encode_reference((0.5 + 0.5 * (2 * x - 1)).clamp(0, 1), grid.table, grid.levels)
+        grid(2 * x - 1),
+        grid_lookup.encode_reference((0.5 + 0.5 * (2 * x - 1)).clamp(0, 1), grid.table, grid.levels),
     )
 
 

@@ -27,7 +27,10 @@ CODES = {"planes": (2, 3, 5, 8, 8), "grid": (2, 5, 8, 8, 8)}
 def test_it_is_grid_sample(layout):
     """Values and the gradient of the features; points outside the cube are moved to its border."""
     points = torch.rand(2, 200, 3) * 2.6 - 1.3
-    codes = [torch.randn(CODES[layout], generator=torch.Generator().manual_seed(0)).requires_grad_() for _ in range(2)]
+    codes = [
+        torch.randn(CODES[layout], generator=torch.Generator().manual_seed(0)).requires_grad_()
+        for _ in range(2)
+    ]
     found, want = interpolate(codes[0], points, 1.1), by_grid_sample(codes[1], points, 1.1)
     assert torch.allclose(found, want, atol=1e-5)
     weight = torch.randn_like(want)

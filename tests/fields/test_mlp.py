@@ -40,7 +40,8 @@ def test_weight_norm_separates_length_from_direction():
 
 
 def reference(network: MLP, points: torch.Tensor, code: torch.Tensor | None) -> torch.Tensor:
-    """The network as one would write it, with concatenations: the input and the code enter at 0 and at the skips."""
+    """The network as one would write it, with concatenations: the input and the code enter at 0 and at the
+    skips."""
     x = points if network.encoding is None else network.encoding(points)
     if code is not None:
         x = torch.cat((x, code[:, None].expand(*points.shape[:2], -1)), -1)
@@ -74,7 +75,9 @@ def test_points_of_a_shape_do_not_see_each_other():
     assert torch.allclose(network(points, code)[:, 3:5], network(points[:, 3:5], code), atol=1e-6)
 
 
-@pytest.mark.parametrize("options", [{"activation": "softplus", "beta": 3.0}, {"weight_norm": True, "output": "tanh"}])
+@pytest.mark.parametrize(
+    "options", [{"activation": "softplus", "beta": 3.0}, {"weight_norm": True, "output": "tanh"}]
+)
 def test_gradients_are_those_of_finite_differences(options):
     network = MLP(code_size=2, width=8, layers=3, **options).double()
     points = torch.randn(2, 3, 3).double().requires_grad_(True)
@@ -84,7 +87,8 @@ def test_gradients_are_those_of_finite_differences(options):
 
 @pytest.mark.parametrize("p", [0.2, 0.5, 0.9])
 def test_dropout_keeps_the_expectation(p):
-    """The mean of the trained network over its masks is the network in evaluation: exact where one layer drops."""
+    """The mean of the trained network over its masks is the network in evaluation: exact where one layer
+    drops."""
     network = MLP(width=64, layers=1, dropout=p)
     point = torch.randn(1, 1, 3).expand(1, 20_000, 3).contiguous()
     with torch.no_grad():
@@ -107,10 +111,12 @@ def test_dropout_drops_its_share(p):
     assert kept.var().item() == pytest.approx(p / (1 - p) / 512, rel=0.35)
 
 
-@pytest.mark.parametrize("options", [{}, {"skips": (2,)}, {"weight_norm": True}, {"code_size": 2, "skips": (1,)}])
+@pytest.mark.parametrize(
+    "options", [{}, {"skips": (2,)}, {"weight_norm": True}, {"code_size": 2, "skips": (1,)}]
+)
 def test_the_gradient_of_dropout_is_that_of_its_masks(options):
-    """With the masks held by the seed, training is piecewise linear and its gradient is that of finite differences: for
-    the points, the code and every weight."""
+    """With the masks held by the seed, training is piecewise linear and its gradient is that of finite
+    differences: for the points, the code and every weight."""
     network = MLP(width=13, layers=3, dropout=0.3, **options).double()
     names = [n for n, _ in network.named_parameters()]
 
@@ -145,7 +151,9 @@ def test_geometric_init_is_a_ball(radius, options):
     network = MLP(width=512, layers=4, activation="softplus", init="geometric", radius=radius, **options)
     rays = F.normalize(torch.randn(1, 200, 3), dim=-1)
     with torch.no_grad():
-        values = torch.cat([network(rays * r) for r in (0.02, radius - 0.25, radius + 0.25, 2 * radius)])[..., 0]
+        values = torch.cat([network(rays * r) for r in (0.02, radius - 0.25, radius + 0.25, 2 * radius)])[
+            ..., 0
+        ]
     assert values[1].mean() > 0 > values[2].mean()
     assert (values[0] > 0).all()
     assert (values[3] < 0).all()

@@ -49,7 +49,8 @@ def test_density_sees_the_shape_alone(make):
 
 
 def test_spherical_harmonics_are_orthonormal():
-    """Integrated over the sphere: exact for these degrees by Gauss-Legendre in z and even angles around it."""
+    """Integrated over the sphere: exact for these degrees by Gauss-Legendre in z and even angles around
+    it."""
     import numpy as np
 
     z, weight = np.polynomial.legendre.leggauss(8)
@@ -59,7 +60,9 @@ def test_spherical_harmonics_are_orthonormal():
     directions = torch.from_numpy(np.stack((side * np.cos(aa), side * np.sin(aa), zz), -1).reshape(-1, 3))
     values = spherical_harmonics(directions)
     areas = torch.from_numpy((weight[:, None] * np.full(16, 2 * np.pi / 16)).reshape(-1))
-    torch.testing.assert_close(values.T @ (areas[:, None] * values), torch.eye(16, dtype=torch.float64), atol=1e-9, rtol=0)
+    torch.testing.assert_close(
+        values.T @ (areas[:, None] * values), torch.eye(16, dtype=torch.float64), atol=1e-9, rtol=0
+    )
 
 
 def test_densities_are_cut_before_they_overflow():
@@ -76,7 +79,8 @@ def test_densities_are_cut_before_they_overflow():
 
 
 def test_a_density_that_is_zero_everywhere_comes_back():
-    """White collapse: a ReLU that is dead has no gradient; this one lets through what asks for more, and nothing else."""
+    """White collapse: a ReLU that is dead has no gradient; this one lets through what asks for more, and
+    nothing else."""
     network = NerfNetwork(width=16, layers=2, skip=0)
     torch.nn.init.constant_(network.sigma.bias, -1.0)
     torch.nn.init.zeros_(network.sigma.weight)
@@ -150,7 +154,8 @@ def stepped():
 
 @pytest.mark.parametrize("among", [False, True])
 def test_a_lazily_kept_table_refuses_a_dense_gradient(among):
-    """It would be added to rows that nothing marks, or, alone, be read by loops that do not know how the rows lie."""
+    """It would be added to rows that nothing marks, or, alone, be read by loops that do not know how the rows
+    lie."""
     network, _, points, directions = stepped()
     loss = network.grid.table.square().sum()
     if among:

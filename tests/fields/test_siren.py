@@ -32,7 +32,8 @@ def test_the_network_is_sines(code_size):
 
 
 def test_activations_keep_their_spread_through_depth():
-    """The point of the initialisation: inputs to the sines are about N(0, 1) at every depth, so outputs stay alive."""
+    """The point of the initialisation: inputs to the sines are about N(0, 1) at every depth, so outputs stay
+    alive."""
     network = Siren(3, width=256, layers=6)
     h = torch.rand(2000, 3) * 2 - 1
     with torch.no_grad():

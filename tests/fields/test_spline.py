@@ -30,7 +30,8 @@ def test_linear_functions_are_reproduced_up_to_the_border(dim, encode):
 
 
 def test_squares_too_but_for_a_constant():
-    """The spline of t^2's values is t^2 + h^2 / 3 (Unser 1999: the kernel's variance is a third of a cell squared)."""
+    """The spline of t^2's values is t^2 + h^2 / 3 (Unser 1999: the kernel's variance is a third of a cell
+    squared)."""
     levels = Levels.spline(2, 9)
     x = torch.rand(50, 2, dtype=torch.float64)
     found = grid_lookup.encode_reference(x, coefficients(levels, lambda p: p.square().sum(-1)), levels)[:, 0]
@@ -40,7 +41,8 @@ def test_squares_too_but_for_a_constant():
 def test_two_derivatives_are_continuous_across_cells():
     field = Spline(2, 1, resolution=6, detail=0).double()
     field.tables[0].data.normal_()
-    edge = torch.tensor([2 / 3 - 1, 0.1], dtype=torch.float64)  # between the first and the second of three cells
+    # between the first and the second of three cells
+    edge = torch.tensor([2 / 3 - 1, 0.1], dtype=torch.float64)
     sides = [edge + torch.tensor([e, 0.0], dtype=torch.float64) for e in (-1e-9, 1e-9)]
     left, right = (torch.func.hessian(lambda p: field(p[None, None], None).sum())(p) for p in sides)
     assert left.abs().max() > 1
@@ -76,7 +78,8 @@ def test_derivatives_are_those_of_finite_differences():
 
 
 def test_the_prior_is_the_thin_plate_energy():
-    """Nothing for a slope; for x^2 (second difference 2 / (n - 3)^2 in one axis) and x y (mixed difference once) its square."""
+    """Nothing for a slope; for x^2 (second difference 2 / (n - 3)^2 in one axis) and x y (mixed difference
+    once) its square."""
     for dim in (2, 3):
         field = Spline(dim, 1, resolution=4, detail=10, smoothness=0.5).double()
         levels, n, h = field.levels[1], 10, 1 / 7
@@ -96,10 +99,14 @@ def test_what_all_channels_share_has_one_direction():
     field.direction.data = torch.tensor([2.0, 0.0, 1.0])
     values = field(torch.rand(1, 50, 2), None)[0].detach()
     assert torch.allclose(values, values[:, :1] * torch.tensor([1.0, 0.0, 0.5]), atol=1e-6)
-    assert math.isclose(float(values[:, 0].square().mean() / values.square().sum(1).mean()), 0.8, rel_tol=1e-4)
+    assert math.isclose(
+        float(values[:, 0].square().mean() / values.square().sum(1).mean()), 0.8, rel_tol=1e-4
+    )
 
 
-@pytest.mark.parametrize("wrong", [{"resolution": 3}, {"resolution": 20, "detail": 10}, {"smoothness": -1.0}, {"code_size": 4}])
+@pytest.mark.parametrize(
+    "wrong", [{"resolution": 3}, {"resolution": 20, "detail": 10}, {"smoothness": -1.0}, {"code_size": 4}]
+)
 def test_impossible_splines_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong)).split("_")[0]):
         Spline(2, 1, **{"detail": 0, **wrong})

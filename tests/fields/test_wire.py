@@ -23,7 +23,8 @@ def test_the_network_is_wavelets(code_size):
         if weight.ndim == 3:
             weight, bias = torch.view_as_complex(weight), torch.view_as_complex(bias)
         return [
-            sum(w * x for w, x in zip(row, h, strict=True)) + b for row, b in zip(weight.tolist(), bias.tolist(), strict=True)
+            sum(w * x for w, x in zip(row, h, strict=True)) + b
+            for row, b in zip(weight.tolist(), bias.tolist(), strict=True)
         ]
 
     found = network(points, code)
@@ -45,12 +46,17 @@ def test_a_wavelet_is_local_and_oscillates():
 
 def test_gradients_are_those_of_finite_differences():
     network = Wire(3, 1, 2, width=6, layers=2, omega=2.0, scale=1.0).double()
-    points, code = torch.randn(2, 3, 3).double().requires_grad_(True), torch.randn(2, 2).double().requires_grad_(True)
+    points, code = (
+        torch.randn(2, 3, 3).double().requires_grad_(True),
+        torch.randn(2, 2).double().requires_grad_(True),
+    )
     assert torch.autograd.gradcheck(network, (points, code))
     assert torch.autograd.gradgradcheck(network, (points, code))
 
 
-@pytest.mark.parametrize("options", [{"width": 1}, {"layers": 0}, {"omega": 0.0}, {"scale": -1.0}, {"scale": float("nan")}])
+@pytest.mark.parametrize(
+    "options", [{"width": 1}, {"layers": 0}, {"omega": 0.0}, {"scale": -1.0}, {"scale": float("nan")}]
+)
 def test_impossible_networks_are_refused(options):
     with pytest.raises(ValueError, match=r"width|omega"):
         Wire(**options)

@@ -45,12 +45,52 @@ def nested(depth: int, kind: type = list) -> Any:
 def hostile(rng: Rng) -> Any:
     """A value where another belongs."""
     values: list[Any] = [
-        10**400, -1, 0, 1, 2**31, 2**63, -(2**63), 10**9, 1e308, -1e308, 1e-320, 0.5, float("nan"), float("inf"), -float("inf"),
-        None, True, False, "", "x" * 10_000, "../../x", "/etc/passwd", "../../secret.png", "a\0b", "\x1b[31mred\x1b]0;title\x07",
-        "nan", "1e999", "${oc.env:HOME}", "~", ".", "/", "a/b/c", "ä\u202e\u0000\ud7ff", [], {}, [[]], [1, 2], {"a": 1},
-        [None] * 5, [[1, 2], [3]], ["x"] * 1000, list(range(10_000)), nested(60), nested(60, dict),
+        10**400,
+        -1,
+        0,
+        1,
+        2**31,
+        2**63,
+        -(2**63),
+        10**9,
+        1e308,
+        -1e308,
+        1e-320,
+        0.5,
+        float("nan"),
+        float("inf"),
+        -float("inf"),
+        None,
+        True,
+        False,
+        "",
+        "x" * 10_000,
+        "../../x",
+        "/etc/passwd",
+        "../../secret.png",
+        "a\0b",
+        "\x1b[31mred\x1b]0;title\x07",
+        "nan",
+        "1e999",
+        "${oc.env:HOME}",
+        "~",
+        ".",
+        "/",
+        "a/b/c",
+        "ä\u202e\u0000\ud7ff",
+        [],
+        {},
+        [[]],
+        [1, 2],
+        {"a": 1},
+        [None] * 5,
+        [[1, 2], [3]],
+        ["x"] * 1000,
+        list(range(10_000)),
+        nested(60),
+        nested(60, dict),
         {"_target_": "os.system", "command": "touch CANARY"},
-    ]  # fmt: skip
+    ]
     return copy.copy(values[rng.integers(len(values))])
 
 
@@ -60,7 +100,9 @@ def hostile(rng: Rng) -> Any:
 def places(tree: Any, above: tuple = ()) -> list[tuple]:
     """The paths of all values below `tree`, its own left out."""
     found = []
-    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list | tuple) else ()
+    items = (
+        tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list | tuple) else ()
+    )
     for key, value in items:
         found += [(*above, key), *places(value, (*above, key))]
     return found
@@ -100,7 +142,8 @@ def spoil_tree(tree: Any, rng: Rng, value: Callable[[Rng, Any], Any]) -> tuple[A
 
 def _has_tensors(tree: Any) -> bool:
     return isinstance(tree, torch.Tensor) or any(
-        _has_tensors(v) for v in (tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list | tuple) else ())
+        _has_tensors(v)
+        for v in (tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list | tuple) else ())
     )
 
 
@@ -237,7 +280,9 @@ def raw_zip(members: list[tuple[str, bytes, int, int]]) -> bytes:
         at, n = len(out), name.encode()
         fields = struct.pack("<HHHHHIIIHH", 20, 0, 8, 0, 33, crc, len(stream), size, len(n), 0)
         out += b"PK\x03\x04" + fields + n + stream
-        directory += b"PK\x01\x02" + struct.pack("<H", 20) + fields + struct.pack("<HHHII", 0, 0, 0, 0, at) + n
+        directory += (
+            b"PK\x01\x02" + struct.pack("<H", 20) + fields + struct.pack("<HHHII", 0, 0, 0, 0, at) + n
+        )
     end = struct.pack("<HHHHIIH", 0, 0, len(members), len(members), len(directory), len(out), 0)
     return bytes(out + directory) + b"PK\x05\x06" + end
 
@@ -264,7 +309,9 @@ def spoil_zip(data: bytes, rng: Rng) -> tuple[bytes, str]:
     else:
         members[k] = (name, pickle.dumps(Payload()))
     out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED if rng.random() < 0.3 else zipfile.ZIP_STORED) as archive:
+    with zipfile.ZipFile(
+        out, "w", zipfile.ZIP_DEFLATED if rng.random() < 0.3 else zipfile.ZIP_STORED
+    ) as archive:
         for name, content in members:
             archive.writestr(zipfile.ZipInfo(name), content)
     return out.getvalue(), f"member {name[:40]}: {what}"
@@ -284,7 +331,9 @@ def spoil_array(array: np.ndarray, rng: Rng) -> np.ndarray:
         return array[:0] if array.ndim else np.zeros(0)
     if what == 3 and floating:
         bad = array.copy()
-        bad.reshape(-1)[rng.integers(max(1, bad.size)) :: int(rng.integers(1, 9))] = rng.choice([np.nan, np.inf, -np.inf])
+        bad.reshape(-1)[rng.integers(max(1, bad.size)) :: int(rng.integers(1, 9))] = rng.choice(
+            [np.nan, np.inf, -np.inf]
+        )
         return bad
     if what == 4:
         return array.astype(rng.choice(["S4", "U4", "c16", "?", "f2", "i8", "u1", "M8[s]", "f8"]))
@@ -319,8 +368,27 @@ def spoil_npy(data: bytes, rng: Rng) -> tuple[bytes, str]:
         return data[: 10 + length] + body[: rng.integers(len(body) + 1)], "body truncated"
     shapes = [(-1,), (-1, 3), (0,), (), (10**12,), (2**62, 2**62), (2**31, 3), (10**9, 17), (1.5, 3), (True,),
               ("3",), [3], 3, None, (3,) * 40]  # fmt: skip
-    descrs = ["|V0", "|O", "<f8", "<f4", "|S0", "<U99999999", "|V4000000000", "<M8[ns]", "<c16", ">i2", "x", "", None, 3,
-              [("a", "<f4"), ("b", "|O")], [("a", "<f8", (1000, 1000))], ("<f4", (2**20,)), [], {"names": ["a"]}]  # fmt: skip
+    descrs = [
+        "|V0",
+        "|O",
+        "<f8",
+        "<f4",
+        "|S0",
+        "<U99999999",
+        "|V4000000000",
+        "<M8[ns]",
+        "<c16",
+        ">i2",
+        "x",
+        "",
+        None,
+        3,
+        [("a", "<f4"), ("b", "|O")],
+        [("a", "<f8", (1000, 1000))],
+        ("<f4", (2**20,)),
+        [],
+        {"names": ["a"]},
+    ]
     shape = shapes[rng.integers(len(shapes))]
     descr = descrs[rng.integers(len(descrs))] if rng.random() < 0.6 else "<f4"
     if what == 3 and rng.random() < 0.3:
@@ -352,7 +420,9 @@ def spoil_npz(data: bytes, rng: Rng) -> tuple[bytes, str]:
         for n, content in members.items():
             if n != chosen:
                 packer = zlib.compressobj(6, zlib.DEFLATED, -15)
-                streams.append((n, packer.compress(content) + packer.flush(), zlib.crc32(content), len(content)))
+                streams.append(
+                    (n, packer.compress(content) + packer.flush(), zlib.crc32(content), len(content))
+                )
         return raw_zip([*streams, (chosen, *bomb_member())]), f"member {chosen} is a bomb of 3 GiB"
     members[name], how = spoil_npy(members[name], rng)
     out = io.BytesIO()
@@ -373,18 +443,38 @@ def spoil_text(data: bytes, rng: Rng) -> tuple[bytes, str]:
     numbers = list(re.finditer(rb"-?\d+(\.\d+)?(e-?\d+)?", data[:100_000]))
     if what <= 4 and numbers:
         said = []
-        few = numbers[: 1 + len(numbers) // 20] if rng.random() < 0.5 else numbers  # those of the header as often as the rest
+        # those of the header as often as the rest
+        few = numbers[: 1 + len(numbers) // 20] if rng.random() < 0.5 else numbers
         for m in sorted({int(n) for n in rng.integers(len(few), size=rng.integers(1, 4))}, reverse=True):
-            new = [b"-1", b"0", b"nan", b"inf", b"1e308", b"1e-320", b"99999999999999999999", b"2147483647", b"4294967296",
-                   b"1000000",
-                   b"x", b"", b"9" * 5000, b"1e999", b"0.5", b"-7", b"1/2/3", b"\xff\xfe"][rng.integers(18)]  # fmt: skip
+            new = [
+                b"-1",
+                b"0",
+                b"nan",
+                b"inf",
+                b"1e308",
+                b"1e-320",
+                b"99999999999999999999",
+                b"2147483647",
+                b"4294967296",
+                b"1000000",
+                b"x",
+                b"",
+                b"9" * 5000,
+                b"1e999",
+                b"0.5",
+                b"-7",
+                b"1/2/3",
+                b"\xff\xfe",
+            ][rng.integers(18)]
             data = data[: few[m].start()] + new + data[few[m].end() :]
             said.append(f"number at {few[m].start()} = {new[:20]!r}")
         return data, "; ".join(said)
     if what == 5:
         return b"\n".join(lines[:k] + lines[k + 1 :]), f"line {k} lost"
     if what == 6:
-        return b"\n".join(lines[:k] + [lines[k]] * int(rng.choice([2, 1000])) + lines[k:]), f"line {k} repeated"
+        return b"\n".join(
+            lines[:k] + [lines[k]] * int(rng.choice([2, 1000])) + lines[k:]
+        ), f"line {k} repeated"
     if what == 7:
         return b"\n".join([*lines[:k], lines[k] + b" 7" * 20_000, *lines[k + 1 :]]), f"line {k} very long"
     j = int(rng.integers(len(lines)))
@@ -412,7 +502,9 @@ def spoil_bytes(data: bytes, rng: Rng) -> tuple[bytes, str]:
         return bytes(spoilt[:at] + spoilt[at + int(rng.integers(1, 64)) :]), f"bytes lost at {at}"
     if what == 6:
         size = int(rng.choice([1, 2, 4, 8]))
-        new = [b"\xff" * size, bytes(size), b"\x7f" + b"\xff" * (size - 1), b"\xff" * (size - 1) + b"\x7f"][rng.integers(4)]
+        new = [b"\xff" * size, bytes(size), b"\x7f" + b"\xff" * (size - 1), b"\xff" * (size - 1) + b"\x7f"][
+            rng.integers(4)
+        ]
         spoilt[at : at + size] = new
         return bytes(spoilt), f"{new!r} at {at}"
     return bytes(spoilt + spoilt), "twice"
@@ -426,14 +518,21 @@ def png_bomb(width: int, height: int) -> bytes:
     """A real PNG of 1 bit a pixel, all black."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
 
     packer = zlib.compressobj(9)
     row, packed = bytes(1 + -(-width // 8)), b""
     for _ in range(height):
         packed += packer.compress(row)
     head = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", packed + packer.flush()) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", packed + packer.flush())
+        + chunk(b"IEND", b"")
+    )
 
 
 def spoil_picture(data: bytes, rng: Rng) -> tuple[bytes, str]:
@@ -442,7 +541,10 @@ def spoil_picture(data: bytes, rng: Rng) -> tuple[bytes, str]:
         width, height = [(30_000, 30_000), (65_000, 16), (11_500, 11_500)][rng.integers(3)]
         return png_bomb(width, height), f"a PNG of {width} x {height}"
     if what == 1:
-        eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 10\n%%EndComments\n(touch CANARY) (w) file\nshowpage\n"
+        eps = (
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 10\n%%EndComments\n(touch CANARY) (w) "
+            b"file\nshowpage\n"
+        )
         return eps, "an EPS"
     if what == 2 and data[:4] == b"\x89PNG":
         size = struct.pack(">II", *(int(rng.choice([0, 1, 20, 2**16, 2**20, 2**31 - 1])) for _ in range(2)))
@@ -453,15 +555,27 @@ def spoil_picture(data: bytes, rng: Rng) -> tuple[bytes, str]:
 
 def spoil_svg(data: bytes, rng: Rng) -> tuple[bytes, str]:
     what = rng.integers(10)
-    head = b'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="9" height="9">'
+    head = (
+        b'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="9" '
+        b'height="9">'
+    )
     if what == 0:
-        uses = b"".join(b'<g id="g%d"><use xlink:href="#g%d"/><use xlink:href="#g%d"/></g>' % (k + 1, k, k) for k in range(30))
+        uses = b"".join(
+            b'<g id="g%d"><use xlink:href="#g%d"/><use xlink:href="#g%d"/></g>' % (k + 1, k, k)
+            for k in range(30)
+        )
         return head + b'<g id="g0"><path d="M0 0L1 0L1 1Z"/></g>' + uses + b"</svg>", "use doubled 30 times"
     if what == 1:
         entities = b"".join(b'<!ENTITY e%d "%s">' % (k + 1, b"&e%d;" % k * 10) for k in range(12))
-        return b'<!DOCTYPE svg [<!ENTITY e0 "M0 0L1 1">' + entities + b"]>" + head + b'<path d="&e12;"/></svg>', "entities"
+        return (
+            b'<!DOCTYPE svg [<!ENTITY e0 "M0 0L1 1">' + entities + b"]>" + head + b'<path d="&e12;"/></svg>',
+            "entities",
+        )
     if what == 2:
-        return b'<!DOCTYPE svg [<!ENTITY x SYSTEM "file:///etc/passwd">]>' + head + b'<path d="&x;"/></svg>', "a file as entity"
+        return (
+            b'<!DOCTYPE svg [<!ENTITY x SYSTEM "file:///etc/passwd">]>' + head + b'<path d="&x;"/></svg>',
+            "a file as entity",
+        )
     if what == 3:
         path = b"M0 0" + b"".join(b"L%d %d" % (k % 97, k % 89) for k in range(200_000)) + b"Z"
         return head + b'<path d="' + path + b'"/></svg>', "200,000 segments"
@@ -476,11 +590,17 @@ def spoil_binvox(data: bytes, rng: Rng) -> tuple[bytes, str]:
         n = int(rng.choice([300, 700]))
         value, total = rng.integers(2), n**3
         body = bytes((int(value), 255)) * (total // 255) + bytes((int(value), total % 255))
-        return f"#binvox 1\ndim {n} {n} {n}\ntranslate 0 0 0\nscale 1\ndata\n".encode() + body, f"{n}^3 voxels of {value}"
+        return (
+            f"#binvox 1\ndim {n} {n} {n}\ntranslate 0 0 0\nscale 1\ndata\n".encode() + body,
+            f"{n}^3 voxels of {value}",
+        )
     if what == 1:
         n = 700  # sheets: a surface of millions of faces
         body = bytes((1, 100, 0, 100)) * (n**3 // 200)
-        return f"#binvox 1\ndim {n} {n} {n}\ntranslate 0 0 0\nscale 1\ndata\n".encode() + body, f"{n}^3 voxels in stripes"
+        return (
+            f"#binvox 1\ndim {n} {n} {n}\ntranslate 0 0 0\nscale 1\ndata\n".encode() + body,
+            f"{n}^3 voxels in stripes",
+        )
     return spoil_text(data, rng) if rng.random() < 0.6 else spoil_bytes(data, rng)
 
 

@@ -1,5 +1,5 @@
-"""Each kind of file as nif's commands read it: READERS[kind](folder). What comes back wrong without a word is an
-AssertionError here."""
+"""Each kind of file as nif's commands read it: READERS[kind](folder). What comes back wrong without a word is
+an AssertionError here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import torch
 
 
 def command(*arguments: str) -> None:
-    """The command line in this process; NifError when it refuses in one or two lines, AssertionError otherwise."""
+    """The command line in this process; NifError when it refuses in one or two lines, AssertionError
+    otherwise."""
     from nif_cli import NifError
     from nif_cli.cli import main
 

@@ -1,8 +1,8 @@
 """Many hostile files, each read as the commands read it: python tests/fuzz/run.py --n 10000.
 
-Every input is read in a forked process that may take 2 GiB more than it has and 20 seconds of the processor's time, and
-may write in its own folder only. A verdict is 'ok', 'refused' (a NifError of one or two lines) or what failed. The counts
-go to tests/benchmarks/results/reliability.json, the failing inputs to --failures.
+Every input is read in a forked process that may take 2 GiB more than it has and 20 seconds of the processor's
+time, and may write in its own folder only. A verdict is 'ok', 'refused' (a NifError of one or two lines) or
+what failed. The counts go to tests/benchmarks/results/reliability.json, the failing inputs to --failures.
 """
 
 from __future__ import annotations
@@ -35,8 +35,27 @@ from fuzz import mutations, seeds
 from fuzz.readers import READERS
 
 MEMORY, SECONDS, WALL = 2 * 2**30, 20.0, 120.0
-STARTING = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "socket.connect")
-WRITING = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.chmod", "os.truncate", "shutil.rmtree")
+STARTING = (
+    "subprocess.Popen",
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "os.spawn",
+    "os.fork",
+    "os.forkpty",
+    "socket.connect",
+)
+WRITING = (
+    "os.mkdir",
+    "os.rename",
+    "os.remove",
+    "os.rmdir",
+    "os.link",
+    "os.symlink",
+    "os.chmod",
+    "os.truncate",
+    "shutil.rmtree",
+)
 
 
 @dataclass
@@ -81,13 +100,19 @@ class Guard:
             self.check(event, *(p for p in paths if isinstance(p, str | bytes | os.PathLike)))
         elif event == "open" and isinstance(args[0], str | bytes | os.PathLike):
             mode, flags = args[1], args[2] if isinstance(args[2], int) else 0
-            if (isinstance(mode, str) and set(mode) & set("wax+")) or flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            if (isinstance(mode, str) and set(mode) & set("wax+")) or flags & (
+                os.O_WRONLY | os.O_RDWR | os.O_CREAT
+            ):
                 self.check(event, args[0])
 
     def check(self, event: str, *paths: str | bytes | os.PathLike) -> None:
         for path in paths:
             real = os.path.realpath(os.fsdecode(path))
-            if real not in ("/dev/null", self.inside) and not real.startswith(self.inside + os.sep) and "__pycache__" not in real:
+            if (
+                real not in ("/dev/null", self.inside)
+                and not real.startswith(self.inside + os.sep)
+                and "__pycache__" not in real
+            ):
                 self.found.append(f"written: {event} {real[:120]}")
 
 
@@ -98,14 +123,24 @@ def judge(error: BaseException | None) -> tuple[str, str]:
     while seen is not None and len(chain) < 9:
         chain.append(seen)
         seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
-    if any(isinstance(e, MemoryError) or "allocate memory" in str(e) or "Unable to allocate" in str(e) for e in chain):
+    if any(
+        isinstance(e, MemoryError) or "allocate memory" in str(e) or "Unable to allocate" in str(e)
+        for e in chain
+    ):
         return "memory", f"asked for more than {MEMORY / 2**30:g} GiB: {_where(chain[-1])}"
     if error is None:
         return "ok", ""
     if isinstance(error, NifError):
         text = str(error)
-        if len(text.splitlines()) > 2 or len(text) > 3000 or any(ord(c) < 32 and c not in "\n\t" for c in text):
-            return "error", f"a message of {len(text.splitlines())} lines, {len(text)} characters: {text[:80]!r}"
+        if (
+            len(text.splitlines()) > 2
+            or len(text) > 3000
+            or any(ord(c) < 32 and c not in "\n\t" for c in text)
+        ):
+            return (
+                "error",
+                f"a message of {len(text.splitlines())} lines, {len(text)} characters: {text[:80]!r}",
+            )
         return "refused", text[:200]
     if isinstance(error, AssertionError) and str(error).startswith("silent"):
         return "silent", str(error)[:200]
@@ -228,9 +263,15 @@ class Worker:
 
 
 def fuzz(
-    n: int, random: int = 0, jobs: int = 1, kinds: list[str] | None = None, failures: Path | None = None, quiet: bool = False
+    n: int,
+    random: int = 0,
+    jobs: int = 1,
+    kinds: list[str] | None = None,
+    failures: Path | None = None,
+    quiet: bool = False,
 ) -> tuple[list[Verdict], float]:
-    """The verdicts of n inputs, every seed in turn; and the seconds that they took. Seeds must be read without a word."""
+    """The verdicts of n inputs, every seed in turn; and the seconds that they took. Seeds must be read
+    without a word."""
     torch.set_num_threads(1)
     base = tempfile.mkdtemp(prefix="nif-fuzz-")
     before = os.getcwd()
@@ -251,7 +292,11 @@ def fuzz(
                     found.append(verdict)
                     if verdict.failed and not quiet:
                         print(
-                            f"{verdict.number}: {verdict.outcome}: {verdict.file}: {verdict.how}\n    {verdict.says}", flush=True
+                            (
+                                f"{verdict.number}: {verdict.outcome}: {verdict.file}: {verdict.how}\n    "
+                                f"{verdict.says}"
+                            ),
+                            flush=True,
                         )
                     if verdict.failed and failures is not None:
                         _keep(failures, every[verdict.number % len(every)], verdict, random)
@@ -307,11 +352,17 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--kinds", nargs="*")
     parser.add_argument("--failures", type=Path, default=Path("outputs/fuzz"))
-    parser.add_argument("--record", action="store_true", help="write tests/benchmarks/results/reliability.json")
+    parser.add_argument(
+        "--record", action="store_true", help="write tests/benchmarks/results/reliability.json"
+    )
     asked = parser.parse_args()
     failures = asked.failures.resolve()
     found, seconds = fuzz(asked.n, asked.random, asked.jobs, asked.kinds, failures)
-    figures = {**table(found), "seconds": round(seconds, 1), "limits": f"{MEMORY / 2**30:g} GiB, {SECONDS:g} s of the processor"}
+    figures = {
+        **table(found),
+        "seconds": round(seconds, 1),
+        "limits": f"{MEMORY / 2**30:g} GiB, {SECONDS:g} s of the processor",
+    }
     print(json.dumps(figures, indent=1))
     if asked.record:
         from benchmarks.machine import RESULTS, about

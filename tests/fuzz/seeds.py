@@ -1,4 +1,5 @@
-"""Small valid files of every kind that nif reads: `make(folder)` writes them, each kind in a folder of its own."""
+"""Small valid files of every kind that nif reads: `make(folder)` writes them, each kind in a folder of its
+own."""
 
 from __future__ import annotations
 
@@ -35,7 +36,14 @@ def make(folder: Path) -> list[Seed]:
 def _runs(folder: Path) -> list[Seed]:
     """A run that was trained (it can be resumed), and runs with an observation, with scenes, with neither."""
     run = folder / "run"
-    small = (*SMALL, "model.code_size=3", "data.count=3", "data.samples=300", "data.surface_samples=100", "data.batch_points=32")
+    small = (
+        *SMALL,
+        "model.code_size=3",
+        "data.count=3",
+        "data.samples=300",
+        "data.surface_samples=100",
+        "data.batch_points=32",
+    )
     command = [sys.executable, "-m", "nif_cli", "train", *TRAIN, *small, "output_dir=run"]
     environment = {**os.environ, "NIF_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
     subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
@@ -66,7 +74,10 @@ def _runs(folder: Path) -> list[Seed]:
         seeds.append(Seed("checkpoint", folder / name, "checkpoints/last.ckpt"))
     paths = folder / "path"
     poses = [{"camera_to_world": np.vstack((p, [0, 0, 0, 1])).tolist(), "fov": 50} for p in _poses(4)]
-    _put(paths / "camera_path.json", json.dumps({"camera_path": poses, "render_height": 10, "render_width": 20}))
+    _put(
+        paths / "camera_path.json",
+        json.dumps({"camera_path": poses, "render_height": 10, "render_width": 20}),
+    )
     return [*seeds, Seed("camera_path", paths, "camera_path.json")]
 
 
@@ -98,8 +109,14 @@ def _experiment(folder: Path) -> list[Seed]:
         out = 1 if i == layers else width - (size + 3 if i + 1 == skip else 0)
         into = size + 3 if i == 0 else width
         weight = torch.randn(out, into, generator=rng)
-        named = {"weight_g": weight.norm(dim=1, keepdim=True), "weight_v": weight} if i < layers else {"weight": weight}
-        state |= {f"module.lin{i}.{k}": v for k, v in named.items()} | {f"module.lin{i}.bias": torch.zeros(out)}
+        named = (
+            {"weight_g": weight.norm(dim=1, keepdim=True), "weight_v": weight}
+            if i < layers
+            else {"weight": weight}
+        )
+        state |= {f"module.lin{i}.{k}": v for k, v in named.items()} | {
+            f"module.lin{i}.bias": torch.zeros(out)
+        }
     network = {
         "dims": [width] * layers,
         "dropout": [0, 1],
@@ -122,7 +139,10 @@ def _experiment(folder: Path) -> list[Seed]:
     for kind in ("ModelParameters", "LatentCodes"):
         (root / kind).mkdir(parents=True)
     torch.save({"epoch": 9, "model_state_dict": state}, root / "ModelParameters" / "latest.pth")
-    torch.save({"epoch": 9, "latent_codes": {"weight": torch.randn(2, size, generator=rng)}}, root / "LatentCodes" / "latest.pth")
+    torch.save(
+        {"epoch": 9, "latent_codes": {"weight": torch.randn(2, size, generator=rng)}},
+        root / "LatentCodes" / "latest.pth",
+    )
     _normalisation(root / "data", "a", "b")
     files = (
         "specs.json",
@@ -149,10 +169,21 @@ def _deepsdf(folder: Path) -> list[Seed]:
     points = rng.uniform(-1, 1, (60, 3))
     normals = points / np.linalg.norm(points, axis=1, keepdims=True)
     deepsdf.write_shape(
-        root, entry, Transform((1.0, 2.0, 3.0), 2.0), points, 0.5 - np.linalg.norm(points, axis=1), normals, normals
+        root,
+        entry,
+        Transform((1.0, 2.0, 3.0), 2.0),
+        points,
+        0.5 - np.linalg.norm(points, axis=1),
+        normals,
+        normals,
     )
     deepsdf.write_splits(root, "x", {"split": [entry]})
-    files = ("split.json", "SdfSamples/d/c/a.npz", "SurfaceSamples/d/c/a.ply", "NormalizationParameters/d/c/a.npz")
+    files = (
+        "split.json",
+        "SdfSamples/d/c/a.npz",
+        "SurfaceSamples/d/c/a.ply",
+        "NormalizationParameters/d/c/a.npz",
+    )
     return [Seed("deepsdf", root, file) for file in files]
 
 
@@ -196,7 +227,10 @@ def _voxels(folder: Path) -> list[Seed]:
     np.savez(root / "b" / "v.npz", voxels=grid, other=np.zeros(9))
     np.savez_compressed(root / "c" / "v.npz", occupancy=np.packbits(grid), shape=np.array(grid.shape))
     write_binvox(root / "d" / "v.binvox", grid)
-    return [Seed("voxels", root / n, f"v.{s}") for n, s in (("a", "npy"), ("b", "npz"), ("c", "npz"), ("d", "binvox"))]
+    return [
+        Seed("voxels", root / n, f"v.{s}")
+        for n, s in (("a", "npy"), ("b", "npz"), ("c", "npz"), ("d", "binvox"))
+    ]
 
 
 def _clouds(folder: Path) -> list[Seed]:
@@ -214,12 +248,17 @@ def _clouds(folder: Path) -> list[Seed]:
     names = "".join(f"property float {n}\n" for n in ("x", "y", "z", "nx", "ny", "nz"))
     rows = "\n".join(" ".join(map(str, row)) for row in both.tolist())
     _put(root / "f" / "c.ply", f"ply\nformat ascii 1.0\nelement vertex 40\n{names}end_header\n{rows}\n")
-    signed = np.column_stack((points * np.linspace(0.5, 1.5, 40)[:, None], np.linspace(-0.5, 0.5, 40))).astype(np.float32)
+    signed = np.column_stack(
+        (points * np.linspace(0.5, 1.5, 40)[:, None], np.linspace(-0.5, 0.5, 40))
+    ).astype(np.float32)
     np.savez(root / "g" / "c.npz", pos=signed[20:], neg=signed[:20])
     depth = np.full((8, 8), 2.0)
     np.savez(root / "h" / "c.npz", depth=depth, pose=np.eye(4)[:3], fov=np.array(40.0), other=depth)
     named = dict(zip("abcdefgh", ("npy", "npz", "npz", "xyz", "ply", "ply", "npz", "npz"), strict=True))
-    return [Seed("depth" if n == "h" else "samples" if n == "g" else "cloud", root / n, f"c.{s}") for n, s in named.items()]
+    return [
+        Seed("depth" if n == "h" else "samples" if n == "g" else "cloud", root / n, f"c.{s}")
+        for n, s in named.items()
+    ]
 
 
 def _meshes(folder: Path) -> list[Seed]:
@@ -244,7 +283,9 @@ def _meshes(folder: Path) -> list[Seed]:
 
 def _waves(width: int, height: int, channels: int = 3) -> np.ndarray:
     y, x = np.mgrid[:height, :width] / max(width, height)
-    return (127.5 * (1 + np.stack([np.sin(4 * x), np.cos(3 * y), np.sin(3 * x + 2 * y), x], -1)[..., :channels])).astype(np.uint8)
+    return (
+        127.5 * (1 + np.stack([np.sin(4 * x), np.cos(3 * y), np.sin(3 * x + 2 * y), x], -1)[..., :channels])
+    ).astype(np.uint8)
 
 
 def _pictures(folder: Path) -> list[Seed]:
@@ -262,9 +303,15 @@ def _pictures(folder: Path) -> list[Seed]:
 
 def _curves(folder: Path) -> list[Seed]:
     root = folder / "curves"
-    shapes = '<path transform="translate(1 2) rotate(9)" d="M0 0 L9 0 Q9 9 4 8 C3 7 2 6 0 9 Z"/><circle cx="4" cy="5" r="2"/>'
+    shapes = (
+        '<path transform="translate(1 2) rotate(9)" d="M0 0 L9 0 Q9 9 4 8 C3 7 2 6 0 9 Z"/><circle '
+        'cx="4" cy="5" r="2"/>'
+    )
     group = '<g id="a"><rect x="1" y="1" width="3" height="2" rx="1"/></g><use href="#a" x="5"/>'
-    _put(root / "svg" / "c.svg", f'<svg xmlns="http://www.w3.org/2000/svg" width="20" height="20">{shapes}{group}</svg>')
+    _put(
+        root / "svg" / "c.svg",
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="20" height="20">{shapes}{group}</svg>',
+    )
     (root / "picture").mkdir()
     Image.fromarray(np.where(_ball(20)[10], 0, 255).astype(np.uint8)).save(root / "picture" / "c.png")
     return [Seed("curve", root / "svg", "c.svg"), Seed("curve", root / "picture", "c.png")]
@@ -293,49 +340,89 @@ def _scenes(folder: Path) -> list[Seed]:
     whole = [np.vstack((p, [0, 0, 0, 1])).tolist() for p in poses]
     frames = [{"file_path": f"images/{n}", "transform_matrix": m} for n, m in zip(names, whole, strict=True)]
     lens = {"fl_x": 25.0, "fl_y": 25.0, "cx": 10.0, "cy": 5.0, "w": 20, "h": 10, "k1": 0.01}
-    _put(root / "transforms" / "transforms.json", json.dumps({**lens, "aabb_scale": 2, "scale": 0.5, "frames": frames}))
+    _put(
+        root / "transforms" / "transforms.json",
+        json.dumps({**lens, "aabb_scale": 2, "scale": 0.5, "frames": frames}),
+    )
     for split, some in (("train", range(6)), ("test", range(6, 9))):
-        of_split = [{"file_path": f"./train/{k:02d}", "transform_matrix": whole[k], "rotation": 0.1} for k in some]
-        _put(root / "blender" / f"transforms_{split}.json", json.dumps({"camera_angle_x": 0.7, "frames": of_split}))
+        of_split = [
+            {"file_path": f"./train/{k:02d}", "transform_matrix": whole[k], "rotation": 0.1} for k in some
+        ]
+        _put(
+            root / "blender" / f"transforms_{split}.json",
+            json.dumps({"camera_angle_x": 0.7, "frames": of_split}),
+        )
     _colmap(root / "colmap" / "sparse" / "0", poses, names, binary=True)
     _colmap(root / "text" / "sparse" / "0", poses, names, binary=False)
-    forward = np.concatenate([np.broadcast_to(np.eye(3), (9, 3, 3)), np.random.default_rng(0).normal(size=(9, 3, 1))], 2)
-    turned = np.stack(
-        (-forward[:, :, 1], forward[:, :, 0], forward[:, :, 2], forward[:, :, 3], np.broadcast_to([10.0, 20, 25], (9, 3))), 2
+    forward = np.concatenate(
+        [np.broadcast_to(np.eye(3), (9, 3, 3)), np.random.default_rng(0).normal(size=(9, 3, 1))], 2
     )
-    np.save(root / "llff" / "poses_bounds.npy", np.concatenate([turned.reshape(9, 15), np.broadcast_to([4.0, 20], (9, 2))], 1))
+    turned = np.stack(
+        (
+            -forward[:, :, 1],
+            forward[:, :, 0],
+            forward[:, :, 2],
+            forward[:, :, 3],
+            np.broadcast_to([10.0, 20, 25], (9, 3)),
+        ),
+        2,
+    )
+    np.save(
+        root / "llff" / "poses_bounds.npy",
+        np.concatenate([turned.reshape(9, 15), np.broadcast_to([4.0, 20], (9, 2))], 1),
+    )
     sparse = [("colmap", "bin"), ("text", "txt")]
     return [
         Seed("transforms", root / "transforms", "transforms.json"),
         Seed("transforms", root / "transforms", "images/03.png"),
         Seed("blender", root / "blender", "transforms_train.json"),
         Seed("blender", root / "blender", "train/03.png"),
-        *(Seed("colmap", root / k, f"sparse/0/{n}.{s}") for k, s in sparse for n in ("cameras", "images", "points3D")),
+        *(
+            Seed("colmap", root / k, f"sparse/0/{n}.{s}")
+            for k, s in sparse
+            for n in ("cameras", "images", "points3D")
+        ),
         Seed("llff", root / "llff", "poses_bounds.npy"),
     ]
 
 
 def _colmap(folder: Path, poses: np.ndarray, names: list[str], binary: bool) -> None:
     folder.mkdir(parents=True)
-    lens, points = [25.0, 26.0, 10.0, 5.0, 0.1, 0.02, 0.001, 0.002], np.random.default_rng(0).uniform(-1, 1, (20, 3))
+    lens, points = (
+        [25.0, 26.0, 10.0, 5.0, 0.1, 0.02, 0.001, 0.002],
+        np.random.default_rng(0).uniform(-1, 1, (20, 3)),
+    )
     turned = []
     for p in poses:
         rotation = (p[:, :3] * [1, -1, -1]).T
         x, y, z, w = Rotation.from_matrix(rotation).as_quat()
         turned.append([w, x, y, z, *(-rotation @ p[:, 3])])
     if binary:
-        (folder / "cameras.bin").write_bytes(struct.pack("<Q", 1) + struct.pack("<iiQQ8d", 1, 4, 20, 10, *lens))
+        (folder / "cameras.bin").write_bytes(
+            struct.pack("<Q", 1) + struct.pack("<iiQQ8d", 1, 4, 20, 10, *lens)
+        )
         images = struct.pack("<Q", len(names))
         for k, (values, name) in enumerate(zip(turned, names, strict=True)):
-            images += struct.pack("<i7di", k + 1, *values, 1) + name.encode() + b"\0" + struct.pack("<Qddq", 1, 1, 2, -1)
+            images += (
+                struct.pack("<i7di", k + 1, *values, 1)
+                + name.encode()
+                + b"\0"
+                + struct.pack("<Qddq", 1, 1, 2, -1)
+            )
         (folder / "images.bin").write_bytes(images)
         rows = b"".join(struct.pack("<Q3d3BdQ2i", k, *p, 1, 2, 3, 0.5, 1, 1, 0) for k, p in enumerate(points))
         (folder / "points3D.bin").write_bytes(struct.pack("<Q", len(points)) + rows)
         return
     _put(folder / "cameras.txt", f"# cameras\n1 OPENCV 20 10 {' '.join(map(str, lens))}\n")
-    lines = [f"{k + 1} {' '.join(map(str, v))} 1 {n}\n1.0 2.0 -1" for k, (v, n) in enumerate(zip(turned, names, strict=True))]
+    lines = [
+        f"{k + 1} {' '.join(map(str, v))} 1 {n}\n1.0 2.0 -1"
+        for k, (v, n) in enumerate(zip(turned, names, strict=True))
+    ]
     _put(folder / "images.txt", "# images\n" + "\n".join(lines) + "\n")
-    _put(folder / "points3D.txt", "\n".join(f"{k} {p[0]} {p[1]} {p[2]} 1 2 3 0.5 1 0" for k, p in enumerate(points)))
+    _put(
+        folder / "points3D.txt",
+        "\n".join(f"{k} {p[0]} {p[1]} {p[2]} 1 2 3 0.5 1 0" for k, p in enumerate(points)),
+    )
 
 
 def _put(path: Path, text: str) -> None:

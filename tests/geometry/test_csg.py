@@ -121,7 +121,8 @@ def test_laws_of_sets(ball, blend):
     a, b, points = ball(0.5, (0.25, 0.0, 0.0)), Box(0.4, 0.4, 0.3), torch.rand(500, 3) * 2 - 1
     both, either = intersection(a, b, blend).value(points), union(a, b, blend).value(points)
     assert torch.allclose(both, intersection(b, a, blend).value(points))
-    assert torch.allclose(either + both, a.value(points) + b.value(points), atol=1e-6)  # the parabola comes and goes
+    # the parabola comes and goes
+    assert torch.allclose(either + both, a.value(points) + b.value(points), atol=1e-6)
     assert (union(a, b, blend).value(points) >= torch.maximum(a.value(points), b.value(points))).all()
     without = difference(a, b, blend).value(points)
     assert torch.allclose(without, -union(_not(a), b, blend).value(points), atol=1e-6)

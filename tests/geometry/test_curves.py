@@ -64,9 +64,15 @@ def plain_winding(curves, points):
 
 @pytest.mark.parametrize("sizes", [[3], [5, 4, 3, 3], [100, 1, 2, 33], [3] * 60, [257]])
 def test_winding_is_that_of_counting_every_segment(rng, sizes):
-    """Curves that cross themselves and each other, also with corners on a lattice and points level with them."""
-    for curves in ([rng.normal(size=(n, 2)) for n in sizes], [rng.integers(0, 6, (n, 2)).astype(float) for n in sizes]):
-        points = np.concatenate((rng.uniform(-2, 7, (300, 2)), rng.integers(-1, 7, (60, 2)) + np.array([0.37, 0])))
+    """Curves that cross themselves and each other, also with corners on a lattice and points level with
+    them."""
+    for curves in (
+        [rng.normal(size=(n, 2)) for n in sizes],
+        [rng.integers(0, 6, (n, 2)).astype(float) for n in sizes],
+    ):
+        points = np.concatenate(
+            (rng.uniform(-2, 7, (300, 2)), rng.integers(-1, 7, (60, 2)) + np.array([0.37, 0]))
+        )
         assert np.array_equal(winding_number(curves, points), plain_winding(curves, points))
 
 
@@ -74,7 +80,9 @@ def test_distance_to_parallel_lines_and_rays(rng):
     """Where the boxes of very many segments hold every point, the answer is that of each segment in turn."""
     n = 400
     x = np.arange(2 * n) / n
-    comb = np.stack((x + np.where(np.arange(2 * n) % 2, 3, -3), x - np.where(np.arange(2 * n) % 2, 3, -3)), -1)
+    comb = np.stack(
+        (x + np.where(np.arange(2 * n) % 2, 3, -3), x - np.where(np.arange(2 * n) % 2, 3, -3)), -1
+    )
     t = np.arange(2 * n) * np.pi / n
     rays = np.where(np.arange(2 * n) % 2, 0.01, 3.0)[:, None] * np.stack((np.cos(t), np.sin(t)), -1)
     points = rng.uniform(-3, 3, (200, 2))

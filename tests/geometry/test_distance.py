@@ -53,7 +53,8 @@ def test_signed_distance_of_a_ball(rng):
     mesh = trimesh.creation.icosphere(5, 0.8)
     points = rng.uniform(-1, 1, (2000, 3))
     exact = 0.8 - np.linalg.norm(points, axis=1)
-    assert abs(MeshDistance(mesh.vertices, mesh.faces).signed(points) - exact).max() < 1e-3  # facets of the mesh
+    # facets of the mesh
+    assert abs(MeshDistance(mesh.vertices, mesh.faces).signed(points) - exact).max() < 1e-3
 
 
 def test_signs_are_sensible_with_a_hole(rng):

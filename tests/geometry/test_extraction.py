@@ -64,11 +64,14 @@ def test_bounds_need_not_be_a_cube(ball):
 
 
 def test_the_dense_grid_includes_both_ends_and_slabs_do_not_show(ball):
-    """A grid larger than one slab equals the field evaluated at once; every point is reported, with what is left."""
+    """A grid larger than one slab equals the field evaluated at once; every point is reported, with what is
+    left."""
     field, n, seen = ball(0.6), 90, []  # 90^3 points are three slabs
     axis = torch.linspace(-1, 1, n, dtype=torch.float64).float()
     whole = field.value(torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1)).numpy()
-    assert np.array_equal(dense_values(Grid(field, n, 0.0, "cpu", lambda *counts: seen.append(counts))), whole)
+    assert np.array_equal(
+        dense_values(Grid(field, n, 0.0, "cpu", lambda *counts: seen.append(counts))), whole
+    )
     assert sum(done for done, _ in seen) == n**3
     assert [left for _, left in seen] == (n**3 - np.cumsum([done for done, _ in seen])).tolist()
 
@@ -122,12 +125,14 @@ def _plate(p: torch.Tensor) -> torch.Tensor:
 
 
 def _steep(p: torch.Tensor) -> torch.Tensor:
-    """A ball whose values grow four times as fast as distances on one side: the surface is followed, not predicted."""
+    """A ball whose values grow four times as fast as distances on one side: the surface is followed, not
+    predicted."""
     return (0.5 - p.norm(dim=-1)) * torch.where(p[..., 0] > 0, 4.0, 1.0)
 
 
 def same_triangles(a: trimesh.Trimesh, b: trimesh.Trimesh, atol: float = 1e-6) -> bool:
-    """Whether two meshes are the same set of oriented triangles, whatever the order of their vertices and faces."""
+    """Whether two meshes are the same set of oriented triangles, whatever the order of their vertices and
+    faces."""
     if len(a.vertices) != len(b.vertices) or len(a.faces) != len(b.faces):
         return False
     if not len(b.faces):
@@ -136,7 +141,8 @@ def same_triangles(a: trimesh.Trimesh, b: trimesh.Trimesh, atol: float = 1e-6) -
     distance, of_a = KDTree(places).query(a.vertices)
     n = len(places)
     turned = [
-        [(f[:, k] * n + f[:, (k + 1) % 3]) * n + f[:, (k + 2) % 3] for k in range(3)] for f in (of_a[a.faces], of_b[b.faces])
+        [(f[:, k] * n + f[:, (k + 1) % 3]) * n + f[:, (k + 2) % 3] for k in range(3)]
+        for f in (of_a[a.faces], of_b[b.faces])
     ]
     return distance.max() <= atol and np.array_equal(*(np.sort(np.min(t, 0)) for t in turned))
 
@@ -146,8 +152,12 @@ def same_triangles(a: trimesh.Trimesh, b: trimesh.Trimesh, atol: float = 1e-6) -
 @pytest.mark.parametrize("resolution", [40, 64, 97])
 @pytest.mark.parametrize("level", [0.0, 0.01])
 def test_sparse_is_dense(value, truncation, resolution, level):
-    """The same triangles, from far fewer evaluations: of distances, of distances clamped at `truncation`, of logits."""
-    field = Analytic((lambda p: value(p).clamp(-truncation, truncation)) if truncation else (lambda p: 30 * value(p)), truncation)
+    """The same triangles, from far fewer evaluations: of distances, of distances clamped at `truncation`, of
+    logits."""
+    field = Analytic(
+        (lambda p: value(p).clamp(-truncation, truncation)) if truncation else (lambda p: 30 * value(p)),
+        truncation,
+    )
     sparse = extract_mesh(field, resolution, level=level)
     dense = extract_mesh(field, resolution, level=level, sparse=False)
     assert same_triangles(sparse, dense)
@@ -168,7 +178,8 @@ def test_triangles_are_those_of_pymcubes():
 
 
 def test_work_grows_with_the_surface(ball):
-    """Evaluations: few more than the vertices of crossed cells, four times as many at twice the resolution."""
+    """Evaluations: few more than the vertices of crossed cells, four times as many at twice the
+    resolution."""
     few, many = (extract_mesh(ball(0.6), n).metadata["evaluations"] for n in (128, 256))
     assert many < 4.2 * few
     band = find_band(Grid(ball(0.6), 128, 0.0, "cpu"))
@@ -178,7 +189,8 @@ def test_work_grows_with_the_surface(ball):
 
 
 def test_small_parts_that_the_coarse_lattice_can_see_are_found():
-    """Nine balls of different sizes, the smallest a hundredth of the box: a distance tells of them wherever they are."""
+    """Nine balls of different sizes, the smallest a hundredth of the box: a distance tells of them wherever
+    they are."""
     rng = np.random.default_rng(3)
     centres = torch.from_numpy(rng.uniform(-0.8, 0.8, (9, 3))).float()
     radii = torch.linspace(0.02, 0.15, 9)
@@ -188,10 +200,12 @@ def test_small_parts_that_the_coarse_lattice_can_see_are_found():
 
 
 def test_coarse_finds_what_a_logit_hides():
-    """Values that are no distances say nothing of a part between the points of the coarse lattice; a finer one does."""
+    """Values that are no distances say nothing of a part between the points of the coarse lattice; a finer
+    one does."""
 
     def value(p):
-        near = 10 * (0.5 - 40 * (p - 0.703).norm(dim=-1)).clamp(min=-1)  # a ball of radius 1/80, flat beyond 1/27
+        # a ball of radius 1/80, flat beyond 1/27
+        near = 10 * (0.5 - 40 * (p - 0.703).norm(dim=-1)).clamp(min=-1)
         return torch.maximum(20 * (0.3 - p.norm(dim=-1)).clamp(-1, 1), near)
 
     field = Analytic(value, 0.0)
@@ -207,7 +221,9 @@ def test_a_surface_is_followed_across_cells_that_nothing_predicts():
     def value(p):
         rod = 0.03 - torch.stack((p[..., 1] - 0.013, p[..., 2] + 0.017)).norm(dim=0)
         rod = torch.minimum(rod, 0.8 - p[..., 0].abs())
-        return torch.maximum(rod.clamp(min=-0.001), 0.2 - (p - torch.tensor([0.8, 0.0, 0.0])).norm(dim=-1)).clamp(max=0.01)
+        return torch.maximum(
+            rod.clamp(min=-0.001), 0.2 - (p - torch.tensor([0.8, 0.0, 0.0])).norm(dim=-1)
+        ).clamp(max=0.01)
 
     sparse, dense = (extract_mesh(Analytic(value, 0.0), 100, sparse=s) for s in (True, False))
     assert same_triangles(sparse, dense)

@@ -84,7 +84,9 @@ def test_what_is_written_is_read_back(tmp_path: Path, format):
 def test_scenes_become_one_mesh_where_its_nodes_are(tmp_path: Path):
     scene = trimesh.Scene()
     for x in (0, 5):
-        scene.add_geometry(trimesh.creation.box(), transform=trimesh.transformations.translation_matrix([x, 0, 0]))
+        scene.add_geometry(
+            trimesh.creation.box(), transform=trimesh.transformations.translation_matrix([x, 0, 0])
+        )
     path = tmp_path / "two.glb"
     scene.export(path)
     mesh = load_mesh(path)
@@ -118,7 +120,9 @@ def test_reports_count_holes_and_forks():
     assert (open_.boundary_edges, open_.watertight) == (3, False)
     assert "not watertight (3 boundary edges)" in str(open_)
     fork = trimesh.Trimesh(
-        [[0, 0, 0], [0, 0, 1], [1, 0, 0], [0, 1, 0], [-1, -1, 0]], [[0, 1, 2], [0, 1, 3], [0, 1, 4]], process=False
+        [[0, 0, 0], [0, 0, 1], [1, 0, 0], [0, 1, 0], [-1, -1, 0]],
+        [[0, 1, 2], [0, 1, 3], [0, 1, 4]],
+        process=False,
     )
     assert inspect_mesh(fork).non_manifold_edges == 1
     assert not inspect_mesh(fork).watertight
@@ -148,7 +152,10 @@ BAD = {
     "nan.ply": (_nan_ply, "NaN"),
     "inf.obj": (lambda p: p.write_text("v 0 0 0\nv 1 0 0\nv 0 inf 0\nf 1 2 3\n"), ""),
     "line.obj": (lambda p: p.write_text("v 0 0 0\nv 1 0 0\nv 2 0 0\nf 1 2 3\n"), "degenerate"),
-    "skewline.obj": (lambda p: p.write_text("v 0.1 0.1 0.1\nv 0.2 0.2 0.2\nv 0.7 0.7 0.7\nf 1 2 3\n"), "degenerate"),
+    "skewline.obj": (
+        lambda p: p.write_text("v 0.1 0.1 0.1\nv 0.2 0.2 0.2\nv 0.7 0.7 0.7\nf 1 2 3\n"),
+        "degenerate",
+    ),
     "dot.obj": (lambda p: p.write_text("v 3 3 3\nv 3 3 3\nv 3 3 3\nf 1 2 3\n"), "degenerate"),
     "beyond.obj": (lambda p: p.write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 9\n"), ""),
 }

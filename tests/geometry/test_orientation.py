@@ -28,7 +28,11 @@ def test_signs_do_not_depend_on_how_faces_and_parts_were_turned(seed):
 
 @pytest.mark.parametrize("which", range(8))
 def test_a_cavity_stays_one_and_parts_that_are_inside_out_are_turned(which):
-    outer, inner, apart = trimesh.creation.icosphere(2, 2.0), trimesh.creation.icosphere(2, 1.0), trimesh.creation.box()
+    outer, inner, apart = (
+        trimesh.creation.icosphere(2, 2.0),
+        trimesh.creation.icosphere(2, 1.0),
+        trimesh.creation.box(),
+    )
     apart.apply_translation([9, 0, 0])
     inner.invert()
     if which & 1:
@@ -49,7 +53,8 @@ def test_a_moebius_strip_is_left_as_it_is():
     n = 20
     a = np.linspace(0, 2 * np.pi, n, endpoint=False)
     rim = [
-        np.c_[(1 + s * np.cos(a / 2)) * np.cos(a), (1 + s * np.cos(a / 2)) * np.sin(a), s * np.sin(a / 2)] for s in (-0.3, 0.3)
+        np.c_[(1 + s * np.cos(a / 2)) * np.cos(a), (1 + s * np.cos(a / 2)) * np.sin(a), s * np.sin(a / 2)]
+        for s in (-0.3, 0.3)
     ]
     i, j = np.arange(n), (np.arange(n) + 1) % n
     there, back = np.where(j == 0, n, j), np.where(j == 0, 0, j + n)

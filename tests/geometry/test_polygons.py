@@ -13,7 +13,9 @@ def loop(n: int, rng: np.random.Generator) -> np.ndarray:
     """A star-shaped polygon, turned and moved in space."""
     angle, radius = np.sort(rng.random(n)) * 2 * np.pi, rng.uniform(0.2, 1, n)
     rotation, _ = np.linalg.qr(rng.normal(size=(3, 3)))
-    return np.c_[radius * np.cos(angle), radius * np.sin(angle), np.zeros(n)] @ rotation.T + rng.normal(size=3)
+    return np.c_[radius * np.cos(angle), radius * np.sin(angle), np.zeros(n)] @ rotation.T + rng.normal(
+        size=3
+    )
 
 
 def vector_area(points: np.ndarray) -> np.ndarray:
@@ -27,15 +29,21 @@ def test_triangles_have_the_area_of_the_polygon_wherever_it_starts(n):
         points = loop(n, rng)
         given = Polygons(points, np.roll(np.arange(n), start), np.array([n]))
         faces = triangles(given, Path("x.obj"))
-        crosses = np.cross(points[faces[:, 1]] - points[faces[:, 0]], points[faces[:, 2]] - points[faces[:, 0]]) / 2
+        crosses = (
+            np.cross(points[faces[:, 1]] - points[faces[:, 0]], points[faces[:, 2]] - points[faces[:, 0]]) / 2
+        )
         assert len(faces) == n - 2
         assert np.allclose(crosses.sum(0), vector_area(points - points[0]), atol=1e-9)
-        assert np.linalg.norm(crosses, axis=1).sum() == pytest.approx(np.linalg.norm(vector_area(points - points[0])), rel=1e-9)
+        assert np.linalg.norm(crosses, axis=1).sum() == pytest.approx(
+            np.linalg.norm(vector_area(points - points[0])), rel=1e-9
+        )
         assert not given.notes
 
 
 def test_corners_on_a_straight_side_are_kept_so_neighbours_meet():
-    points = np.array([[0, 0, 0], [1, 0, 0], [2, 0, 0], [2, 1, 0], [1, 1, 0], [1, 2, 0], [0, 2, 0], [0, 1, 0]], float)
+    points = np.array(
+        [[0, 0, 0], [1, 0, 0], [2, 0, 0], [2, 1, 0], [1, 1, 0], [1, 2, 0], [0, 2, 0], [0, 1, 0]], float
+    )
     faces = triangles(Polygons(points, np.arange(8), np.array([8])), Path("x.obj"))
     edges = {tuple(e) for e in faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2).tolist()}
     assert {(i, (i + 1) % 8) for i in range(8)} <= edges

@@ -27,7 +27,9 @@ class TwoBalls:
 
 def off(vertices: np.ndarray) -> float:
     """The largest distance from the two balls."""
-    far = np.stack((0.4 - np.linalg.norm(vertices + 0.4, axis=1), 0.2 - np.linalg.norm(vertices - 0.6, axis=1)))
+    far = np.stack(
+        (0.4 - np.linalg.norm(vertices + 0.4, axis=1), 0.2 - np.linalg.norm(vertices - 0.6, axis=1))
+    )
     return float(np.abs(far).min(0).max())
 
 
@@ -91,8 +93,11 @@ def test_what_closes_the_surface_at_the_bounds_stays(ball):
 def test_normals_are_those_of_the_field(mesh):
     made = field_normals(TwoBalls(), mesh.vertices)
     first = np.linalg.norm(mesh.vertices + 0.4, axis=1) < 0.5
-    assert np.allclose(made[first], (mesh.vertices[first] + 0.4) / np.linalg.norm(mesh.vertices[first] + 0.4, axis=1)[:, None],
-                       atol=1e-4)  # fmt: skip
+    assert np.allclose(
+        made[first],
+        (mesh.vertices[first] + 0.4) / np.linalg.norm(mesh.vertices[first] + 0.4, axis=1)[:, None],
+        atol=1e-4,
+    )
 
 
 def test_colors_are_those_of_the_signal(mesh):

@@ -1,5 +1,5 @@
-"""Laws of mesh readers: what is read does not depend on how a file spells it; other writers and readers agree; what is
-broken is refused with its place."""
+"""Laws of mesh readers: what is read does not depend on how a file spells it; other writers and readers
+agree; what is broken is refused with its place."""
 
 import base64
 import json
@@ -35,7 +35,9 @@ def agrees(found: trimesh.Trimesh, meant: trimesh.Trimesh) -> None:
 @pytest.mark.parametrize("format", ["ply", "obj", "off", "stl", "stl_ascii", "glb", "ply_ascii"])
 def test_what_another_program_writes_is_read_as_it_was_meant(format, solid, tmp_path):
     path = tmp_path / f"it.{format.partition('_')[0]}"
-    options = {"encoding": "ascii"} if format == "ply_ascii" else {"digits": 17} if format in ("obj", "off") else {}
+    options = (
+        {"encoding": "ascii"} if format == "ply_ascii" else {"digits": 17} if format in ("obj", "off") else {}
+    )
     kind = "ply" if format == "ply_ascii" else format
     solid.export(path, file_type=kind, **options)
     agrees(load_mesh(path), solid)
@@ -107,7 +109,10 @@ def test_a_prism_has_the_volume_of_its_base_in_each_format(n, format, tmp_path):
     elif format == "off":
         data = f"OFF\n{len(vertices)} {len(faces)} 0\n{rows}{loops}".encode()
     elif format == "ply_binary":
-        data = head.format("binary_big_endian 1.0", len(vertices), len(faces), counts).encode() + vertices.astype(">f8").tobytes()
+        data = (
+            head.format("binary_big_endian 1.0", len(vertices), len(faces), counts).encode()
+            + vertices.astype(">f8").tobytes()
+        )
         data += b"".join(bytes([len(f)]) + np.array(f, ">i4").tobytes() for f in faces)
     else:
         data = (head.format("ascii 1.0", len(vertices), len(faces), counts) + rows + loops).encode()
@@ -125,7 +130,10 @@ def test_gltf_triangles_strips_and_fans_are_one_surface(mode, tmp_path):
     zigzag = [j for i in range(n // 2) for j in dict.fromkeys((i, n - 1 - i))]
     order = {4: [i for k in range(1, n - 1) for i in (0, k, k + 1)], 5: zigzag, 6: list(range(n))}[mode]
     data = rim.astype("<f4").tobytes() + np.array(order, "<u4").tobytes()
-    views = [{"buffer": 0, "byteLength": 12 * n}, {"buffer": 0, "byteOffset": 12 * n, "byteLength": 4 * len(order)}]
+    views = [
+        {"buffer": 0, "byteLength": 12 * n},
+        {"buffer": 0, "byteOffset": 12 * n, "byteLength": 4 * len(order)},
+    ]
     accessors = [
         {"bufferView": 0, "componentType": 5126, "count": n, "type": "VEC3"},
         {"bufferView": 1, "componentType": 5125, "count": len(order), "type": "SCALAR"},
@@ -165,8 +173,12 @@ def broken(suffix: str, face: str) -> str:
     if suffix == "off":
         return f"OFF\n4 4 0\n{TETRAHEDRON}{faces}"
     if suffix == "ply":
-        head = "ply\nformat ascii 1.0\nelement vertex 4\nproperty float x\nproperty float y\nproperty float z\n"
-        return f"{head}element face 4\nproperty list uchar int vertex_indices\nend_header\n{TETRAHEDRON}{faces}"
+        head = (
+            "ply\nformat ascii 1.0\nelement vertex 4\nproperty float x\nproperty float y\nproperty float z\n"
+        )
+        return (
+            f"{head}element face 4\nproperty list uchar int vertex_indices\nend_header\n{TETRAHEDRON}{faces}"
+        )
     one = [" ".join(str(int(i) + 1) for i in f.split()) for f in [*FACES[:3], face]]
     return "".join(f"v {v}\n" for v in TETRAHEDRON.splitlines()) + "".join(f"f {f}\n" for f in one)
 

@@ -41,9 +41,15 @@ def test_each_part_is_turned_by_itself() -> None:
     a, b = trimesh.creation.box(), trimesh.creation.box()
     b.apply_translation([3, 0, 0])
     mesh = trimesh.Trimesh(
-        np.concatenate((a.vertices, b.vertices)), np.concatenate((a.faces, b.faces[:, ::-1] + len(a.vertices))), process=False
+        np.concatenate((a.vertices, b.vertices)),
+        np.concatenate((a.faces, b.faces[:, ::-1] + len(a.vertices))),
+        process=False,
     )
-    assert inside(oriented(mesh), np.array([[0.0, 0, 0], [3, 0, 0], [1.5, 0, 0]])).tolist() == [True, True, False]
+    assert inside(oriented(mesh), np.array([[0.0, 0, 0], [3, 0, 0], [1.5, 0, 0]])).tolist() == [
+        True,
+        True,
+        False,
+    ]
 
 
 def test_holes_are_found_and_closed(rng: np.random.Generator) -> None:
@@ -76,7 +82,9 @@ def test_solid(broken: str, rng: np.random.Generator) -> None:
     """Closed, faces outwards, within a cell of the original, full where that is full or hollow."""
     ball = trimesh.creation.icosphere(4)
     if broken == "sheet":
-        mesh = trimesh.Trimesh([[-1.0, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]], [[0, 1, 2], [0, 2, 3]], process=False)
+        mesh = trimesh.Trimesh(
+            [[-1.0, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]], [[0, 1, 2], [0, 2, 3]], process=False
+        )
     elif broken == "doubled":
         mesh = doubled(ball)
     elif broken == "overlap":

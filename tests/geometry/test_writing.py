@@ -1,4 +1,5 @@
-"""Law of writing: another reader finds a mesh where it was meant, to 1e-6 of its size, or it is said that it does not."""
+"""Law of writing: another reader finds a mesh where it was meant, to 1e-6 of its size, or it is said that it
+does not."""
 
 import numpy as np
 import pytest

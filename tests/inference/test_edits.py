@@ -12,12 +12,14 @@ from PIL import Image
 
 from nif_cli.geometry.mesh import load_mesh
 
-RADIUS = 20.0  # of the larger one, in its own units; 1 / 1.03 in normalised space. Facets and cells make it 2 % smaller
+# of the larger one, in its own units; 1 / 1.03 in normalised space. Facets and cells make it 2 % smaller
+RADIUS = 20.0
 
 
 @pytest.fixture(scope="module")
 def balls(tmp_path_factory, cache) -> dict[str, Path]:
-    """Two runs of balls around (100, -50, 7), of RADIUS and half of it: arrays of distances, filled and hardly trained."""
+    """Two runs of balls around (100, -50, 7), of RADIUS and half of it: arrays of distances, filled and
+    hardly trained."""
     from nif_cli.cli import main
 
     folder = tmp_path_factory.mktemp("balls")
@@ -29,7 +31,14 @@ def balls(tmp_path_factory, cache) -> dict[str, Path]:
         "data.surface_samples=100",
         "data.samples=100000",
     ]
-    sets += ["trainer.max_time=null", "trainer.max_steps=2", "callbacks=quiet", "logger=csv", "device=cpu", "data.samples=30000"]
+    sets += [
+        "trainer.max_time=null",
+        "trainer.max_steps=2",
+        "callbacks=quiet",
+        "logger=csv",
+        "device=cpu",
+        "data.samples=30000",
+    ]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("NIF_CACHE", str(cache))
@@ -57,8 +66,11 @@ def volume(radius: float) -> float:
 @pytest.fixture
 def compose(nif, balls):
     def run(*args: str, run: str | None = None) -> trimesh.Trimesh:
-        """The one mesh that `nif extract` makes of the large ball and the small one moved by RADIUS along x."""
-        done = nif("extract", run or f"run=[{balls['large']},{balls['small']}]", "resolution=32", "output=out", *args)
+        """The one mesh that `nif extract` makes of the large ball and the small one moved by RADIUS along
+        x."""
+        done = nif(
+            "extract", run or f"run=[{balls['large']},{balls['small']}]", "resolution=32", "output=out", *args
+        )
         assert done.code == 0, done.err
         (path,) = [p for p in Path("out").rglob("*.ply") if str(p) in done.out]
         return load_mesh(path)
@@ -88,8 +100,12 @@ def test_sets_in_the_users_units(compose):
 
 def test_the_normalised_frame_makes_them_alike(compose):
     """Both are balls of 1 / 1.03 there: one fills the other."""
-    assert compose("compose=intersection", "frame=normalised").volume == pytest.approx(volume(1 / 1.03), rel=0.06)
-    half = compose("compose=union", "frame=normalised", "place=[null,{scale:0.5,turn:[0,90,0],move:[1.6,0,0]}]")
+    assert compose("compose=intersection", "frame=normalised").volume == pytest.approx(
+        volume(1 / 1.03), rel=0.06
+    )
+    half = compose(
+        "compose=union", "frame=normalised", "place=[null,{scale:0.5,turn:[0,90,0],move:[1.6,0,0]}]"
+    )
     assert half.volume == pytest.approx(volume(1 / 1.03) + volume(0.5 / 1.03), rel=0.06)
     assert len(half.split()) == 2
     assert half.bounds[1, 0] == pytest.approx(1.6 + 0.5 / 1.03, abs=0.02)
@@ -97,7 +113,8 @@ def test_the_normalised_frame_makes_them_alike(compose):
 
 def test_offset_and_shell_are_lengths_of_the_user(compose, balls):
     one = f"run={balls['large']}"
-    thick = compose("offset=6", run=one)  # farther than these distances reach, 0.2 of the ball: they are measured
+    # farther than these distances reach, 0.2 of the ball: they are measured
+    thick = compose("offset=6", run=one)
     assert thick.volume == pytest.approx(volume(RADIUS + 6), rel=0.06)
     plain = compose(run=one).volume
     thin = compose("offset=-1.5", run=one).volume
@@ -114,7 +131,9 @@ def test_a_morph_and_all_of_its_way(nif, balls):
     assert done.code == 0, done.err
     volumes = [load_mesh(Path(f"way/morph/large--small/{k:03d}.ply")).volume for k in range(3)]
     assert np.cbrt(volumes) == pytest.approx(np.cbrt([volume(RADIUS * k) for k in (1, 0.75, 0.5)]), rel=0.05)
-    film = nif("render", runs, "compose=morph", "share=0.5", "size=24", "format=png", "frames=1", "output=film")
+    film = nif(
+        "render", runs, "compose=morph", "share=0.5", "size=24", "format=png", "frames=1", "output=film"
+    )
     assert film.code == 0, film.err
     assert (np.asarray(Image.open("film/morph/large--small.png"))[12, 12] < 250).any()
 
@@ -133,7 +152,14 @@ def test_pictures_of_composed_shapes_show_all_of_them(nif, balls):
 
 
 def test_instances_of_one_run(nif, run):
-    done = nif("extract", f"run={run}", "instances=[chair/0000,lamp/0001]", "compose=union", "resolution=16", "level=-0.05")
+    done = nif(
+        "extract",
+        f"run={run}",
+        "instances=[chair/0000,lamp/0001]",
+        "compose=union",
+        "resolution=16",
+        "level=-0.05",
+    )
     assert done.code in (0, 1)
     assert "internal" not in done.err
     assert (run / "meshes/union/chair_0000--lamp_0001.ply").is_file() or "no surface" in done.err

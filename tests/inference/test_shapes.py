@@ -1,4 +1,5 @@
-"""nif reconstruct, nif evaluate, and the latent space in nif extract and nif render, through the command line."""
+"""nif reconstruct, nif evaluate, and the latent space in nif extract and nif render, through the command
+line."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ FEW = ["steps=3", "restarts=1", "points=200", "resolution=24", "device=cpu"]
 
 @pytest.fixture
 def round_run(run: Path) -> Path:
-    """The run, with a decoder that knows balls: whatever a few steps of training made of it, it has a surface."""
+    """The run, with a decoder that knows balls: whatever a few steps of training made of it, it has a
+    surface."""
     path = run / "checkpoints" / "last.ckpt"
     checkpoint = torch.load(path, weights_only=True)
     state = checkpoint["state_dict"]
@@ -25,9 +27,12 @@ def round_run(run: Path) -> Path:
     for name in state:
         if name.startswith("network."):
             state[name].zero_()
-    # relu(+-x), relu(+-y), relu(+-z) sum to |x| + |y| + |z|: an octahedron whose size is the first number of the code
+    # relu(+-x), relu(+-y), relu(+-z) sum to |x| + |y| + |z|: an octahedron whose size is the first number of
+    # the code
     for k in range(6):
-        state["network.hidden.0.weight"][k, features - 3 + k // 2 if features > 3 else k // 2] = 1 if k % 2 else -1
+        state["network.hidden.0.weight"][k, features - 3 + k // 2 if features > 3 else k // 2] = (
+            1 if k % 2 else -1
+        )
     state["network.hidden.0.weight"][6, features] = 1
     state["network.hidden.0.bias"][6] = 1
     for k in range(7):
@@ -45,8 +50,10 @@ def round_run(run: Path) -> Path:
 @pytest.fixture
 def octahedron(tmp_path: Path) -> Path:
     mesh = trimesh.creation.box(extents=(1, 1, 1))
-    mesh = trimesh.Trimesh(np.concatenate((np.eye(3), -np.eye(3))) * 20 + [100, -50, 7],
-                           [[0, 1, 2], [1, 3, 2], [3, 4, 2], [4, 0, 2], [1, 0, 5], [3, 1, 5], [4, 3, 5], [0, 4, 5]])  # fmt: skip
+    mesh = trimesh.Trimesh(
+        np.concatenate((np.eye(3), -np.eye(3))) * 20 + [100, -50, 7],
+        [[0, 1, 2], [1, 3, 2], [3, 4, 2], [4, 0, 2], [1, 0, 5], [3, 1, 5], [4, 3, 5], [0, 4, 5]],
+    )
     assert mesh.is_watertight
     mesh.export(tmp_path / "given.ply")
     return tmp_path / "given.ply"
@@ -60,7 +67,9 @@ def test_the_fixture_has_surfaces(nif, round_run):
 
 @pytest.mark.parametrize("observe", ["samples", "oriented", "points", "depth"])
 def test_reconstruct_writes_mesh_and_report_in_the_users_units(nif, round_run, octahedron, observe):
-    out = nif("reconstruct", f"run={round_run}", f"input={octahedron}", f"observe={observe}", "steps=60", *FEW[1:])
+    out = nif(
+        "reconstruct", f"run={round_run}", f"input={octahedron}", f"observe={observe}", "steps=60", *FEW[1:]
+    )
     assert out.code == 0, out.err
     folder = round_run / "reconstructions"
     mesh = trimesh.load(folder / "given.ply")
@@ -137,7 +146,14 @@ def test_a_model_of_one_shape_says_that_it_infers_none(nif, tiny, sphere_file):
 
 
 def test_evaluate_known_and_new_shapes(nif, round_run):
-    out = nif("evaluate", f"run={round_run}", "protocol=[deepsdf,onet]", "resolution=24", "instances=2", "device=cpu")
+    out = nif(
+        "evaluate",
+        f"run={round_run}",
+        "protocol=[deepsdf,onet]",
+        "resolution=24",
+        "instances=2",
+        "device=cpu",
+    )
     assert out.code == 0, out.err
     assert "chamfer_l1" in out.out
     report = json.loads((round_run / "evaluation.json").read_text())
@@ -150,7 +166,13 @@ def test_evaluate_known_and_new_shapes(nif, round_run):
     assert part["units"]["chamfer_l1"]
     assert report["inferred"] == {}
     again = nif(
-        "evaluate", f"run={round_run}", "protocol=[onet,deepsdf]", "resolution=24", "instances=2", "output=b.json", "device=cpu"
+        "evaluate",
+        f"run={round_run}",
+        "protocol=[onet,deepsdf]",
+        "resolution=24",
+        "instances=2",
+        "output=b.json",
+        "device=cpu",
     )
     assert again.code == 0
     assert json.loads(Path("b.json").read_text())["protocol"] == report["protocol"]  # the seed decides
@@ -190,7 +212,14 @@ def test_evaluate_counts_empty_meshes(nif, round_run):
     checkpoint["state_dict"]["codes.weight"][0, 0] = -1.0  # of a shape that has no size left
     checkpoint["nif"]["config"]["model"]["code_norm"] = 10.0
     torch.save(checkpoint, path)
-    out = nif("evaluate", f"run={round_run}", "protocol=[onet,deepsdf]", "resolution=24", "instances=2", "device=cpu")
+    out = nif(
+        "evaluate",
+        f"run={round_run}",
+        "protocol=[onet,deepsdf]",
+        "resolution=24",
+        "instances=2",
+        "device=cpu",
+    )
     assert out.code == 0, out.err
     assert "1 without a surface" in out.out
     report = json.loads((round_run / "evaluation.json").read_text())["protocol"]

@@ -35,7 +35,9 @@ def test_ssim_is_the_papers(rng):
             mp, mq = (window * p).sum(), (window * q).sum()
             vp, vq = (window * (p - mp) ** 2).sum(), (window * (q - mq) ** 2).sum()
             cov = (window * (p - mp) * (q - mq)).sum()
-            expected[i, j] = (2 * mp * mq + 1e-4) * (2 * cov + 9e-4) / ((mp**2 + mq**2 + 1e-4) * (vp + vq + 9e-4))
+            expected[i, j] = (
+                (2 * mp * mq + 1e-4) * (2 * cov + 9e-4) / ((mp**2 + mq**2 + 1e-4) * (vp + vq + 9e-4))
+            )
     found = ssim_map(torch.from_numpy(a)[..., None].float(), torch.from_numpy(b)[..., None].float())
     assert np.allclose(found[..., 0].numpy(), expected, atol=1e-5)
 

@@ -1,4 +1,5 @@
-"""Each protocol on shapes whose numbers can be had by hand: concentric spheres, in odd units, and nothing at all."""
+"""Each protocol on shapes whose numbers can be had by hand: concentric spheres, in odd units, and nothing at
+all."""
 
 from __future__ import annotations
 
@@ -29,7 +30,11 @@ def measured():
     from nif_cli.metrics.protocols import PROTOCOLS, Truth
 
     rng = np.random.default_rng(0)
-    return {name: p.measure(made(R + GAP), Truth(sphere(R)), rng) for name, p in PROTOCOLS.items() if name != "srb"}
+    return {
+        name: p.measure(made(R + GAP), Truth(sphere(R)), rng)
+        for name, p in PROTOCOLS.items()
+        if name != "srb"
+    }
 
 
 def nearest_of(points: int, area: float) -> float:
@@ -68,20 +73,26 @@ def test_srb_keeps_the_users_units():
 
     close = 0.02
     scan = np.asarray(sphere(R).vertices)
-    m, gap = PROTOCOLS["srb"].measure(made(R + close), Truth(sphere(R), scan=scan), np.random.default_rng(0)), close * UNIT
+    m, gap = (
+        PROTOCOLS["srb"].measure(made(R + close), Truth(sphere(R), scan=scan), np.random.default_rng(0)),
+        close * UNIT,
+    )
     assert m["chamfer"] == pytest.approx(gap, rel=1e-2)
-    assert m["hausdorff"] == pytest.approx(gap, rel=0.1)  # the largest hole between a million points adds to it
+    # the largest hole between a million points adds to it
+    assert m["hausdorff"] == pytest.approx(gap, rel=0.1)
     assert m["scan_chamfer"] == pytest.approx(gap, rel=1e-2)
     assert m["scan_hausdorff"] == pytest.approx(gap, rel=0.1)
 
 
 def test_fourier_easy_and_hard(measured):
-    # the box is that of the truth, and all of it that is outside the truth but inside the other is within the gap
+    # the box is that of the truth, and all of it that is outside the truth but inside the other is within the
+    # gap
     easy, hard = measured["fourier"]["iou_easy"], measured["fourier"]["iou_hard"]
     rng = np.random.default_rng(1)
     r = np.linalg.norm(rng.uniform(-R, R, (400_000, 3)), axis=1)
     assert easy == pytest.approx((r < R).sum() / (r < R + GAP).sum(), abs=0.01)
-    assert hard == pytest.approx(0.5, abs=0.02)  # noise of 0.01 stays within the gap: all are inside, half of them truly
+    # noise of 0.01 stays within the gap: all are inside, half of them truly
+    assert hard == pytest.approx(0.5, abs=0.02)
 
 
 def test_two_way_is_in_the_unit_ball_of_the_reference(measured):
@@ -96,7 +107,9 @@ def test_the_same_mesh_is_perfect_but_for_sampling():
     assert m["two_way"]["distance"] == pytest.approx(0, abs=1e-6)
     assert m["onet"]["iou"] == pytest.approx(1, abs=5e-3)
     assert m["convonet"]["f_score@0.01"] == pytest.approx(1, abs=1e-3)
-    assert m["deepsdf"]["chamfer"] == pytest.approx(1e3 * 2 * nearest_of(30_000, 4 * math.pi * UNIT**2), rel=0.05)
+    assert m["deepsdf"]["chamfer"] == pytest.approx(
+        1e3 * 2 * nearest_of(30_000, 4 * math.pi * UNIT**2), rel=0.05
+    )
 
 
 def test_an_empty_mesh_counts_as_each_protocol_says():
@@ -121,7 +134,10 @@ def test_a_truth_that_is_missing_leaves_its_metric_out():
     assert m["normal_consistency"] is None
     assert m["chamfer_l1"] is not None
     assert m["chamfer_l1"] < 0.1
-    assert PROTOCOLS["fourier"].measure(made(R), cloud, np.random.default_rng(0)) == {"iou_easy": None, "iou_hard": None}
+    assert PROTOCOLS["fourier"].measure(made(R), cloud, np.random.default_rng(0)) == {
+        "iou_easy": None,
+        "iou_hard": None,
+    }
 
 
 def test_stored_points_decide_the_iou():

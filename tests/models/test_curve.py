@@ -8,7 +8,14 @@ from nif_cli.data.images.curves import CurveBatches, CurveData
 from nif_cli.data.images.formats.svg import read_svg
 from nif_cli.geometry.curves import signed_distance
 
-QUICK = ["trainer.max_time=null", "callbacks=quiet", "logger=csv", "device=cpu", "output_dir=run", "data.samples=20000"]
+QUICK = [
+    "trainer.max_time=null",
+    "callbacks=quiet",
+    "logger=csv",
+    "device=cpu",
+    "output_dir=run",
+    "data.samples=20000",
+]
 CIRCLE = '<svg xmlns="http://www.w3.org/2000/svg"><g transform="translate(50 20)"><circle r="10"/></g></svg>'
 
 
@@ -20,7 +27,15 @@ def test_a_circle_goes_round(nif, tmp_path, kind):
         y, x = np.mgrid[:40, :80] + 0.5
         inside = (10.5 - np.hypot(x - 50, y - 20)).clip(0, 1)  # a soft edge half way at radius 10
         Image.fromarray(((1 - inside) * 255).astype(np.uint8)).save(tmp_path / "a.png")
-    train = ["train", "model=curve", f"data.path=a.{kind}", "field=voxel", "field.resolution=64", "trainer.max_steps=30", *QUICK]
+    train = [
+        "train",
+        "model=curve",
+        f"data.path=a.{kind}",
+        "field=voxel",
+        "field.resolution=64",
+        "trainer.max_steps=30",
+        *QUICK,
+    ]
     result = nif(*train)
     assert result.code == 0, result.err
     assert nif("extract", "run=run", "resolution=96").code == 0

@@ -48,7 +48,9 @@ def test_a_field_is_the_network_with_the_code_of_its_id(model):
     for row, id in enumerate(model.instances):
         code = model.codes.weight[row].detach()
         code = code / max(1.0, code.norm().item())
-        assert torch.allclose(model.field(id).value(points), model.network(points[None], code[None])[0, :, 0], atol=1e-6)
+        assert torch.allclose(
+            model.field(id).value(points), model.network(points[None], code[None])[0, :, 0], atol=1e-6
+        )
     assert model.field(id).truncation == model.clamp
     with pytest.raises(NifError, match="no instance 'nobody'"):
         model.field("nobody")
@@ -90,7 +92,9 @@ def test_shapes_known_before_keep_their_codes(model):
     assert torch.allclose(model.code("table/0000"), before)
 
 
-@pytest.mark.parametrize("options", [{"code_size": 0}, {"clamp": 0.0}, {"code_norm": -1.0}, {"code_lr": 0.0}, {"lr": 0.0}])
+@pytest.mark.parametrize(
+    "options", [{"code_size": 0}, {"clamp": 0.0}, {"code_norm": -1.0}, {"code_lr": 0.0}, {"lr": 0.0}]
+)
 def test_impossible_settings_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         DeepSdf(partial(MLP, width=16, layers=2), Adam, **options)

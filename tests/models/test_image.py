@@ -1,4 +1,5 @@
-"""Pictures from the command line: trained, given back at any size and crop, measured; and what does not fit is said."""
+"""Pictures from the command line: trained, given back at any size and crop, measured; and what does not fit
+is said."""
 
 import json
 
@@ -10,7 +11,14 @@ from PIL import Image as Files
 from nif_cli import runs
 from nif_cli.fields.grids import VoxelArray
 
-QUICK = ["trainer.max_time=null", "callbacks=quiet", "logger=csv", "device=cpu", "data.batch_points=400", "output_dir=run"]
+QUICK = [
+    "trainer.max_time=null",
+    "callbacks=quiet",
+    "logger=csv",
+    "device=cpu",
+    "data.batch_points=400",
+    "output_dir=run",
+]
 
 
 @pytest.fixture
@@ -22,7 +30,14 @@ def picture(tmp_path):
 
 
 def test_a_picture_is_learned_and_given_back(nif, picture, tmp_path):
-    train = ["train", "model=image", f"data.path={picture}", "data.hold_out=0.25", "trainer.max_steps=120", *QUICK]
+    train = [
+        "train",
+        "model=image",
+        f"data.path={picture}",
+        "data.hold_out=0.25",
+        "trainer.max_steps=120",
+        *QUICK,
+    ]
     result = nif(*train, "field=voxel", "field.resolution=33")
     assert result.code == 0, result.err
     assert "32 x 24 pixels, RGB, 8 bits, 25% of the pixels held out" in result.out
@@ -52,20 +67,27 @@ def test_channels_are_those_of_the_picture(nif, tmp_path, mode):
     pixels = np.full((16, 16), 30000, np.uint16) if mode == "I;16" else np.full((16, 16, 4), 128, np.uint8)
     picture = Files.fromarray(pixels) if mode == "I;16" else Files.fromarray(pixels).convert(mode)
     picture.save(tmp_path / "a.png")
-    result = nif("train", "model=image", "data.path=a.png", "trainer.max_steps=3", *QUICK, "encoding.levels=2")
+    result = nif(
+        "train", "model=image", "data.path=a.png", "trainer.max_steps=3", *QUICK, "encoding.levels=2"
+    )
     assert result.code == 0, result.err
     assert nif("render", "run=run").code == 0
     assert Files.open(tmp_path / "run/renders/a.png").mode == {"I;16": "L"}.get(mode, mode)
     assert runs.load(tmp_path / "run").channels == (4 if mode == "RGBA" else 1)
 
 
-@pytest.mark.parametrize("field", ["relu", "siren", "fourier", "triplane", "dense_grid", "gaussian", "voxel", "wire"])
+@pytest.mark.parametrize(
+    "field", ["relu", "siren", "fourier", "triplane", "dense_grid", "gaussian", "voxel", "wire"]
+)
 def test_every_field_takes_two_coordinates(nif, field):
     assert nif("train", "model=image", f"field={field}", "trainer.max_steps=2", *QUICK).code == 0
 
 
 def test_an_array_starts_from_the_pixels_that_are_trained_on(nif, picture, tmp_path):
-    assert nif("train", "model=image", f"data.path={picture}", "field=voxel", "trainer.max_steps=1", *QUICK).code == 0
+    assert (
+        nif("train", "model=image", f"data.path={picture}", "field=voxel", "trainer.max_steps=1", *QUICK).code
+        == 0
+    )
     network = runs.load(tmp_path / "run").network
     assert isinstance(network, VoxelArray)
     assert network.table.abs().max() > 0.5
@@ -73,7 +95,9 @@ def test_an_array_starts_from_the_pixels_that_are_trained_on(nif, picture, tmp_p
 
 
 def test_what_does_not_fit_is_said(nif, picture, sphere_file, tiny):
-    assert "this data holds a picture" in nif("train", "model=sdf", "data=image", f"data.path={picture}").error
+    assert (
+        "this data holds a picture" in nif("train", "model=sdf", "data=image", f"data.path={picture}").error
+    )
     assert "learns from a picture" in nif("train", "model=image", "data=toy_shapes").error
     assert (
         "data.path" in nif("train", "model=image", "data.path=none.png").error

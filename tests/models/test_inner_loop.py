@@ -1,4 +1,5 @@
-"""Gradient descent for many shapes at once: the same as shape by shape, and its derivatives are those of finite differences."""
+"""Gradient descent for many shapes at once: the same as shape by shape, and its derivatives are those of
+finite differences."""
 
 from functools import partial
 
@@ -14,11 +15,22 @@ from nif_cli.fields.encodings import Fourier, Positional
 from nif_cli.fields.mlp import MLP
 from nif_cli.fields.network import Network
 from nif_cli.fields.siren import Siren
-from nif_cli.models.inner_loop import adam, call_each, context_of, descend, graph_bytes, half_space, level_set, spread
+from nif_cli.models.inner_loop import (
+    adam,
+    call_each,
+    context_of,
+    descend,
+    graph_bytes,
+    half_space,
+    level_set,
+    spread,
+)
 
 NETWORKS = {
     "relu": partial(MLP, width=12, layers=2),
-    "skip and weight norm": partial(MLP, width=12, layers=3, skips=[2], weight_norm=True, activation="softplus", output="tanh"),
+    "skip and weight norm": partial(
+        MLP, width=12, layers=3, skips=[2], weight_norm=True, activation="softplus", output="tanh"
+    ),
     "positional": partial(MLP, width=12, layers=2, encoding=partial(Positional, frequencies=2)),
     "fourier": partial(MLP, width=12, layers=2, encoding=partial(Fourier, features=6)),
     "siren": partial(Siren, width=12, layers=2, omega=5, first_omega=5),
@@ -77,7 +89,9 @@ def test_steps_and_their_second_order_gradient_are_those_of_the_plain_loop(name,
     for k in range(3):
         w = dict(net.named_parameters())
         for _ in range(3):
-            inner = (functional_call(net, w, (x[k : k + 1, ::2], None))[..., 0] - d[k : k + 1, ::2]).abs().mean()
+            inner = (
+                (functional_call(net, w, (x[k : k + 1, ::2], None))[..., 0] - d[k : k + 1, ::2]).abs().mean()
+            )
             found = torch.autograd.grad(inner, list(w.values()), create_graph=True)
             w = {n: v - size * g for (n, v), g in zip(w.items(), found, strict=True)}
         last = (functional_call(net, w, (x[k : k + 1], None))[..., 0] - d[k : k + 1]).abs().mean()
@@ -120,7 +134,9 @@ def test_without_a_graph_nothing_is_kept_and_the_steps_are_the_same():
 def test_adam_for_all_is_adam_for_each():
     net = network("relu")
     x, d = tasks()
-    together = adam(lambda w: (call_each(net, w, x)[..., 0] - d).abs().mean(1), spread(net, 3), 1e-2, 5, lambda k, w: None)
+    together = adam(
+        lambda w: (call_each(net, w, x)[..., 0] - d).abs().mean(1), spread(net, 3), 1e-2, 5, lambda k, w: None
+    )
     for k in range(3):
         alone = network("relu")
         alone.load_state_dict(net.state_dict())
@@ -163,7 +179,9 @@ class TestContexts:
     distance = (0.4 - np.linalg.norm(samples, axis=1)).astype(np.float32)
 
     def test_half_of_the_samples_are_inside(self):
-        points, distance = context_of(Observation(samples=self.samples, distance=self.distance), ["samples"], 0.01, 200)
+        points, distance = context_of(
+            Observation(samples=self.samples, distance=self.distance), ["samples"], 0.01, 200
+        )
         assert len(points) == len(distance) == 200
         assert (distance > 0).sum() == 100
         assert np.allclose(distance, 0.4 - np.linalg.norm(points, axis=1), atol=1e-6)
@@ -172,7 +190,9 @@ class TestContexts:
         both = Observation(self.samples[:50], self.samples[:50], self.samples, self.distance)
         assert len(context_of(both, ["oriented", "samples"], 0.01, 400)[0]) == 50
         assert len(context_of(both, ["samples", "oriented"], 0.01, 400)[0]) == 300
-        points, distance = context_of(Observation(self.samples[:50]), ["samples", "oriented", "points"], 0.01, 400)
+        points, distance = context_of(
+            Observation(self.samples[:50]), ["samples", "oriented", "points"], 0.01, 400
+        )
         assert len(points) == 50
         assert not distance.any()
 

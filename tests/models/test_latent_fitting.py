@@ -53,7 +53,9 @@ def ball(z: list[float]) -> trimesh.Trimesh:
     return mesh
 
 
-@pytest.mark.parametrize(("kind", "tolerance"), [("samples", 0.05), ("oriented", 0.05), ("points", 0.05), ("depth", 0.08)])
+@pytest.mark.parametrize(
+    ("kind", "tolerance"), [("samples", 0.05), ("oriented", 0.05), ("points", 0.05), ("depth", 0.08)]
+)
 def test_a_code_is_recovered_from_each_kind_of_observation(kind, tolerance, rng):
     from nif_cli.data.shapes.observations import observe_mesh
 
@@ -97,7 +99,10 @@ def test_the_best_of_several_starts_is_kept(rng):
     seen = observe_mesh(trimesh.creation.icosphere(4, 0.62), "samples", 2000, rng)
     codes = torch.zeros(40, 4)
     codes[:, 0] = torch.linspace(-2.5, 2.5, 40)
-    one, many = (model(Waves, codes).infer([seen], steps=200, restarts=r, points=256, code_lr=1e-2, prior=0.0)[0] for r in (1, 8))
+    one, many = (
+        model(Waves, codes).infer([seen], steps=200, restarts=r, points=256, code_lr=1e-2, prior=0.0)[0]
+        for r in (1, 8)
+    )
     assert many.report["loss"] == pytest.approx(min(many.report["losses"]), rel=1e-3)
     assert len(many.report["losses"]) == 8
     assert many.report["loss"] < 0.3 * one.report["loss"]
@@ -115,7 +120,9 @@ def test_the_nearest_known_shapes_are_named(rng):
 
 
 def test_codes_drawn_at_random_have_the_mean_and_covariance_of_the_learned_ones():
-    codes = torch.randn(500, 4) @ torch.diag(torch.tensor([1.0, 0.5, 0.2, 0.0])) + torch.tensor([0.3, 0, 0, 1.0])
+    codes = torch.randn(500, 4) @ torch.diag(torch.tensor([1.0, 0.5, 0.2, 0.0])) + torch.tensor(
+        [0.3, 0, 0, 1.0]
+    )
     drawn = model(codes=codes).sample_codes(20_000, seed=1)
     assert torch.allclose(drawn.mean(0), codes.mean(0), atol=0.03)
     assert torch.allclose(drawn.T.cov(), codes.T.cov(), atol=0.05)
@@ -135,7 +142,9 @@ def test_bounds_say_what_is_known_and_no_more(rng):
     from nif_cli.models.latent_fitting import bounds_of, violation
 
     points = np.zeros((4, 3), np.float32)
-    b = bounds_of(Observation(samples=points, distance=np.array([0.5, 0.05, -0.05, -0.5], np.float32)), 0.1, rng)
+    b = bounds_of(
+        Observation(samples=points, distance=np.array([0.5, 0.05, -0.05, -0.5], np.float32)), 0.1, rng
+    )
     assert b.low.tolist() == pytest.approx([0.1, 0.05, -0.05, -math.inf])
     assert b.high.tolist() == pytest.approx([math.inf, 0.05, -0.05, -0.1])
     value = torch.tensor([[0.7, 0.1, 0.0, -0.05]])  # beyond the clamp is right, the others are off by 0.05
@@ -165,13 +174,21 @@ def test_nothing_seen_and_numbers_that_are_none(rng):
     with pytest.raises(NifError, match="nothing is seen"):
         bounds_of(Observation(), 0.1, rng)
     with pytest.raises(NifError, match="NaN"):
-        bounds_of(Observation(samples=np.full((4, 3), np.nan, np.float32), distance=np.zeros(4, np.float32)), 0.1, rng)
+        bounds_of(
+            Observation(samples=np.full((4, 3), np.nan, np.float32), distance=np.zeros(4, np.float32)),
+            0.1,
+            rng,
+        )
 
 
 def test_folded_weight_norm_is_the_same_function():
     from nif_cli.fields.mlp import MLP
 
-    net = MLP(3, 1, 8, width=64, layers=4, skips=[2], weight_norm=True, dropout=0.2, output="tanh").double().eval()
+    net = (
+        MLP(3, 1, 8, width=64, layers=4, skips=[2], weight_norm=True, dropout=0.2, output="tanh")
+        .double()
+        .eval()
+    )
     for layer in net.modules():
         if getattr(layer, "gain", None) is not None:
             layer.gain.data.mul_(1.7)

@@ -1,4 +1,5 @@
-"""Learned initialisations: each algorithm's gradient against finite differences, contexts, adaptation to any shape, runs."""
+"""Learned initialisations: each algorithm's gradient against finite differences, contexts, adaptation to any
+shape, runs."""
 
 import json
 from functools import partial
@@ -21,14 +22,22 @@ TINY_SIREN = partial(Siren, width=5, layers=2, omega=4.0, first_omega=4.0)
 
 
 def make(algorithm: str = "metasdf", field=TINY_SIREN, **options) -> MetaSdf:
-    return MetaSdf(field, partial(Adam, lr=1e-3), algorithm=algorithm, **{"steps": 3, "inner_lr": 0.05, **options}).train()
+    return MetaSdf(
+        field, partial(Adam, lr=1e-3), algorithm=algorithm, **{"steps": 3, "inner_lr": 0.05, **options}
+    ).train()
 
 
 def balls(shapes: int = 4, points: int = 32, dtype=torch.float32) -> ShapeBatch:
     """Signed distances of balls of different radii; outside first, as a pool draws them."""
     radius = torch.linspace(0.3, 0.7, shapes, dtype=dtype)[:, None]
     direction = torch.nn.functional.normalize(torch.randn(shapes, points, 3, dtype=dtype), dim=-1)
-    away = torch.cat((1 + 0.4 * torch.rand(shapes, points // 2, dtype=dtype), torch.rand(shapes, points // 2, dtype=dtype)), 1)
+    away = torch.cat(
+        (
+            1 + 0.4 * torch.rand(shapes, points // 2, dtype=dtype),
+            torch.rand(shapes, points // 2, dtype=dtype),
+        ),
+        1,
+    )
     return ShapeBatch(
         torch.arange(shapes),
         direction * (away * radius)[..., None],
@@ -85,7 +94,10 @@ SECOND_ORDER = [
     ("metasdf", {"step_size": "parameter", "objective": "two_headed"}),
     ("metasdf", {"context": "surface"}),
     ("metasdf", {"field": partial(MLP, width=6, layers=2)}),
-    ("metasdf", {"field": partial(MLP, width=12, layers=3, skips=[1], weight_norm=True, activation="softplus")}),
+    (
+        "metasdf",
+        {"field": partial(MLP, width=12, layers=3, skips=[1], weight_norm=True, activation="softplus")},
+    ),
 ]
 
 
@@ -116,7 +128,9 @@ def test_fomaml_is_the_derivative_where_the_steps_end(objective):
 
     found = gradient(model, batch)
     for along in directions(model):
-        assert slope(ends, list(model.parameters()), along) == pytest.approx(dot(found, along), rel=1e-4, abs=1e-8)
+        assert slope(ends, list(model.parameters()), along) == pytest.approx(
+            dot(found, along), rel=1e-4, abs=1e-8
+        )
 
 
 def test_reptile_is_the_way_that_the_steps_went():
@@ -189,7 +203,8 @@ class TestTasks:
         assert query.points.shape == (4, 40, 3)
 
     def test_the_rest(self):
-        """With query=rest no point of the context is in the query; together they are all, and halves stay halves."""
+        """With query=rest no point of the context is in the query; together they are all, and halves stay
+        halves."""
         batch = balls(points=40)
         context, query = make(query="rest").tasks(batch)
         assert ((query.target > 0).sum(1) == 10).all()
@@ -219,7 +234,12 @@ class TestTasks:
 
 class TestSizes:
     def test_at_first_they_are_the_inner_rate(self):
-        for options in ({"algorithm": "maml"}, {"step_size": "scalar"}, {"step_size": "tensor"}, {"step_size": "parameter"}):
+        for options in (
+            {"algorithm": "maml"},
+            {"step_size": "scalar"},
+            {"step_size": "tensor"},
+            {"step_size": "parameter"},
+        ):
             for rates in make(**options).log_sizes.sizes(4):
                 assert all(torch.as_tensor(r).allclose(torch.tensor(0.05)) for r in rates)
                 assert len(rates) == 6
@@ -246,7 +266,10 @@ class TestSizes:
 
 class TestInference:
     def seen(self, batch: ShapeBatch) -> list[Observation]:
-        return [Observation(samples=p.numpy(), distance=d.numpy()) for p, d in zip(batch.points, batch.distance, strict=True)]
+        return [
+            Observation(samples=p.numpy(), distance=d.numpy())
+            for p, d in zip(batch.points, batch.distance, strict=True)
+        ]
 
     def test_together_is_as_alone_and_the_report_has_every_loss(self):
         model = make().eval()
@@ -264,7 +287,9 @@ class TestInference:
             assert losses[0] == pytest.approx(model.errors(model.adapt(task, 0)[0], task).item(), rel=1e-4)
             again = make().eval()
             again.network.load_state_dict(together[k].state)
-            assert torch.allclose(again.network(points[None])[0, :, 0], together[k].field.value(points), atol=1e-6)
+            assert torch.allclose(
+                again.network(points[None])[0, :, 0], together[k].field.value(points), atol=1e-6
+            )
 
     def test_no_step_is_theta_0(self):
         model = make().eval()
@@ -305,7 +330,8 @@ class TestInference:
 
 class TestLimits:
     def test_what_a_graph_takes_is_known_before(self):
-        """The estimate from small graphs is that of a large one (and half as much again for what backward makes)."""
+        """The estimate from small graphs is that of a large one (and half as much again for what backward
+        makes)."""
         model = make(field=partial(Siren, width=32, layers=3), steps=4)
         from nif_cli.models.inner_loop import graph_bytes
 
@@ -316,7 +342,9 @@ class TestLimits:
     def test_more_steps_than_memory_allows_are_refused_before(self):
         with pytest.raises(NifError, match=r"model\.steps=40.*1,000 context points.*checkpoint=true"):
             make(steps=40, memory="4MiB", field=partial(Siren, width=32, layers=3)).loss(balls(2, 2000))
-        make(steps=40, memory="4MiB", checkpoint=True, field=partial(Siren, width=32, layers=3)).loss(balls(2, 2000))
+        make(steps=40, memory="4MiB", checkpoint=True, field=partial(Siren, width=32, layers=3)).loss(
+            balls(2, 2000)
+        )
 
     def test_as_many_shapes_at_a_time_as_fit(self):
         model = make(memory="2MiB")
@@ -382,22 +410,42 @@ def test_the_commands_work_on_it(nif, tiny, overrides, tmp_path):
     assert set(curves) == {"learned", "random, Adam", "one shape, Adam"}
     assert (tmp_path / "run/adaptation.png").is_file()
     assert "curve=[-1]" in nif("evaluate", "run=run", "split=test", "curve=[-1]").error
-    result = nif("reconstruct", "run=run", "input=run/meshes/chair/test_0000.ply", "save=run", "resolution=16", "output=saved")
+    result = nif(
+        "reconstruct",
+        "run=run",
+        "input=run/meshes/chair/test_0000.ply",
+        "save=run",
+        "resolution=16",
+        "output=saved",
+    )
     assert result.code == 0, result.err
     adapted = np.load("saved/test_0000.npz")
     plain = runs.load(tmp_path / "saved/test_0000")
     assert all(np.array_equal(p.detach().numpy(), adapted[n]) for n, p in plain.network.named_parameters())
-    result = nif("train", "resume=saved/test_0000", "trainer.max_steps=5", "data.samples=500", "data.surface_samples=50")
+    result = nif(
+        "train",
+        "resume=saved/test_0000",
+        "trainer.max_steps=5",
+        "data.samples=500",
+        "data.surface_samples=50",
+    )
     assert result.code == 0, result.err
     assert "5 steps" in result.out
     assert nif("extract", "run=saved/test_0000", "resolution=16").code == 0
 
 
-@pytest.mark.parametrize("option", ["model.context=surface", "model.context=partial", "model.objective=two_headed"])
+@pytest.mark.parametrize(
+    "option", ["model.context=surface", "model.context=partial", "model.objective=two_headed"]
+)
 def test_other_contexts_and_objectives_train_and_infer(nif, tiny, overrides, option, tmp_path):
     own = [o for o in tiny if not o.startswith("field")]
     field = "field=relu" if "two" in option else "field=siren_small"
-    assert nif("train", *own, *overrides[:1], field, "data.count=4", "data.test=1", option, "output_dir=run").code == 0
+    assert (
+        nif(
+            "train", *own, *overrides[:1], field, "data.count=4", "data.test=1", option, "output_dir=run"
+        ).code
+        == 0
+    )
     model = runs.load(tmp_path / "run")
     inferred = model.infer([i.observation for i in model.instances.values()], steps=1)
     assert torch.isfinite(inferred[0].field.value(torch.rand(9, 3))).all()
@@ -411,7 +459,10 @@ def test_other_contexts_and_objectives_train_and_infer(nif, tiny, overrides, opt
         (["model.context=half"], ["model.context='half'", "partial"]),
         (["model.steps=0"], ["steps=0", "positive"]),
         (["model.micro_batch=0"], ["micro_batch=0"]),
-        (["model.inner_lr=1e30", "model.algorithm=maml", "model.objective=l1"], ["diverges", "model.inner_lr"]),
+        (
+            ["model.inner_lr=1e30", "model.algorithm=maml", "model.objective=l1"],
+            ["diverges", "model.inner_lr"],
+        ),
         (["model.steps=300", "model.memory=1MiB"], ["model.steps=300", "model.checkpoint=true"]),
     ],
 )

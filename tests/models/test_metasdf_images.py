@@ -1,4 +1,5 @@
-"""Learned initialisations of pictures: a folder from the command line, new pictures, saved runs, curves, and what goes wrong."""
+"""Learned initialisations of pictures: a folder from the command line, new pictures, saved runs, curves, and
+what goes wrong."""
 
 import json
 from functools import partial
@@ -17,13 +18,26 @@ from nif_cli.models.metasdf import MetaSdf
 from nif_cli.optim.adam import Adam
 
 SMALL = ["field=siren_small", "field.width=16", "field.layers=2", "model.steps=2", "data.batch_points=256"]
-QUICK = ["trainer.max_time=null", "trainer.max_steps=8", "callbacks=quiet", "logger=csv", "device=cpu", "output_dir=run"]
+QUICK = [
+    "trainer.max_time=null",
+    "trainer.max_steps=8",
+    "callbacks=quiet",
+    "logger=csv",
+    "device=cpu",
+    "output_dir=run",
+]
 TRAIN = ["train", "model=metasdf", "data=image", "data.path=folder", *SMALL, *QUICK]
 
 
 def make(algorithm: str = "metasdf", **options) -> MetaSdf:
     field = partial(Siren, width=5, layers=2, omega=4.0, first_omega=4.0)
-    return MetaSdf(field, partial(Adam, lr=1e-3), algorithm=algorithm, channels=3, **{"steps": 3, "inner_lr": 0.05, **options})
+    return MetaSdf(
+        field,
+        partial(Adam, lr=1e-3),
+        algorithm=algorithm,
+        channels=3,
+        **{"steps": 3, "inner_lr": 0.05, **options},
+    )
 
 
 def waves(pictures: int, points: int, dtype=torch.float32) -> ImagesBatch:
@@ -57,7 +71,9 @@ def test_the_gradient_is_that_of_the_algorithm(algorithm):
                     p += eps * a
                 both.append(model.loss(batch)["query"].item())
         slope = (both[0] - both[1]) / 2e-6
-        assert sum((a * g).sum().item() for a, g in zip(along, found, strict=True)) == pytest.approx(slope, rel=1e-4)
+        assert sum((a * g).sum().item() for a, g in zip(along, found, strict=True)) == pytest.approx(
+            slope, rel=1e-4
+        )
         return
     assert all(torch.allclose(a, b, rtol=1e-8, atol=1e-12) for a, b in zip(found, expected, strict=True))
 
@@ -136,12 +152,22 @@ def test_the_commands_work_on_it(nif, paint, folder, tmp_path):
     result = nif("train", "resume=saved/a", "trainer.max_steps=150", "model.lr=1e-3", "data.batch_points=300")
     assert result.code == 0, result.err
     assert nif("evaluate", "run=saved/a").code == 0
-    after = json.loads((tmp_path / "saved/a/evaluation.json").read_text())["protocol"]["image"]["mean"]["psnr"]
+    after = json.loads((tmp_path / "saved/a/evaluation.json").read_text())["protocol"]["image"]["mean"][
+        "psnr"
+    ]
     assert after > before + 1
     assert "two pictures are called 'a'" in nif("reconstruct", "run=run", "input=[moved/a.png,moved]").error
     assert "none.png" in nif("reconstruct", "run=run", "input=none.png").error
-    assert "there is a run already" in nif("reconstruct", "run=run", "input=moved/a.png", "save=run", "output=saved").error
-    assert nif("train", "model=image", "data.path=moved/a.png", *SMALL[:3], *QUICK[:-1], "init_from=saved/a").code == 0
+    assert (
+        "there is a run already"
+        in nif("reconstruct", "run=run", "input=moved/a.png", "save=run", "output=saved").error
+    )
+    assert (
+        nif(
+            "train", "model=image", "data.path=moved/a.png", *SMALL[:3], *QUICK[:-1], "init_from=saved/a"
+        ).code
+        == 0
+    )
 
 
 def test_evaluating(nif, paint, folder, tmp_path):
@@ -154,7 +180,9 @@ def test_evaluating(nif, paint, folder, tmp_path):
     assert part["mean"]["psnr"] == pytest.approx(np.mean([f["psnr"] for f in part["instances"].values()]))
     assert nif("evaluate", "run=run", "output=known.json", "points=100").code == 0
     assert json.loads(Path("known.json").read_text())["protocol"]["image"]["instances"] == part["instances"]
-    assert nif("evaluate", "run=run", "+data.path=folder/sub", "split=all", "instances=1", "keep=x+").code == 0
+    assert (
+        nif("evaluate", "run=run", "+data.path=folder/sub", "split=all", "instances=1", "keep=x+").code == 0
+    )
     result = nif("evaluate", "run=run", "split=test", "curve=[0,1,4]", "points=100")
     assert result.code == 0, result.err
     assert "PSNR" in result.out

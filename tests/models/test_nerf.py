@@ -104,7 +104,9 @@ def test_the_published_network_learns_too():
     scene = data.scenes[0]
     rays = scene.rays(scene.test[0])[:50]
     near, far = (torch.full((50,), x) for x in (scene.near, scene.far))
-    first, again = (volume_render(made.eval().field(scene.id), rays, near, far, "white").color for _ in range(2))
+    first, again = (
+        volume_render(made.eval().field(scene.id), rays, near, far, "white").color for _ in range(2)
+    )
     assert torch.equal(first, again)  # no random places outside of training
 
 
@@ -122,7 +124,9 @@ def test_codes_set_shape_and_appearance_apart():
     ids = list(made.instances)
     scenes = {i.scene.id: i.scene for i in made.instances.values()}
     a = ids[0]
-    b = next(i for i in ids if scenes[i].shape != scenes[a].shape and scenes[i].appearance != scenes[a].appearance)
+    b = next(
+        i for i in ids if scenes[i].shape != scenes[a].shape and scenes[i].appearance != scenes[a].appearance
+    )
     made.eval()
     points, directions = torch.rand(64, 3) - 0.5, torch.nn.functional.normalize(torch.randn(64, 3), dim=-1)
     of_a, mixed, of_b = made.field(a), made.field(a, appearance=b), made.field(b)
@@ -148,7 +152,8 @@ def test_nothing_to_see_opens_the_grid_again():
 
 
 def test_a_batch_without_any_sample_is_a_step_that_changes_no_table():
-    """Rays that meet nothing, between others that do: numbers stay finite, the table and its moments as they are."""
+    """Rays that meet nothing, between others that do: numbers stay finite, the table and its moments as they
+    are."""
     data = toy(views=4)
     made = model()
     made.attach_data(data)
@@ -173,7 +178,10 @@ def test_a_batch_without_any_sample_is_a_step_that_changes_no_table():
     assert np.isfinite([step(True) for _ in range(2)]).all()  # also before anything was learned
     first = step(False)
     for _ in range(3):
-        before = [table.detach().clone(), *(optimizer.state[table][n].clone() for n in ("exp_avg", "exp_avg_sq"))]
+        before = [
+            table.detach().clone(),
+            *(optimizer.state[table][n].clone() for n in ("exp_avg", "exp_avg_sq")),
+        ]
         assert np.isfinite(step(True))
         after = [table.detach(), *(optimizer.state[table][n] for n in ("exp_avg", "exp_avg_sq"))]
         assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
@@ -201,7 +209,9 @@ def test_fields_without_directions_are_refused():
         Nerf(functools.partial(MLP, dim=3), adam)
 
 
-@pytest.mark.parametrize("wrong", [{"coarse": 1}, {"samples": 0}, {"steps": 2}, {"huber": -1.0}, {"shape_code": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"coarse": 1}, {"samples": 0}, {"steps": 2}, {"huber": -1.0}, {"shape_code": -1}]
+)
 def test_models_that_cannot_be(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         model(**wrong)
@@ -251,8 +261,13 @@ def test_a_stopped_run_goes_on_bit_for_bit(nif, monkeypatch):
     from nif_cli.data.scenes.datamodule import Views
 
     monkeypatch.setattr(Views, "epoch_batches", 8)
-    assert nif(*TINY, "trainer.max_steps=20", "scheduler=constant", "model.growth=0", "output_dir=part").code == 0
-    assert nif(*TINY, "trainer.max_steps=40", "scheduler=constant", "model.growth=0", "output_dir=all").code == 0
+    assert (
+        nif(*TINY, "trainer.max_steps=20", "scheduler=constant", "model.growth=0", "output_dir=part").code
+        == 0
+    )
+    assert (
+        nif(*TINY, "trainer.max_steps=40", "scheduler=constant", "model.growth=0", "output_dir=all").code == 0
+    )
     assert nif("train", "resume=part", "trainer.max_steps=40").code == 0
     a, b = weights("part"), weights("all")
     assert a["global_step"] == b["global_step"] == 40

@@ -1,4 +1,5 @@
-"""Occupancy networks: what they minimise, what they refuse, and that a run is enough to make its shapes again."""
+"""Occupancy networks: what they minimise, what they refuse, and that a run is enough to make its shapes
+again."""
 
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,9 @@ ENCODERS = {
     "pointcloud": lambda: PointNet(8, points=50, width=8, blocks=2),
     "voxels": lambda: VoxelNet(8, 16, 2),
     "vae": lambda: LatentEncoder(8, points=50, width=8, blocks=2),
-    "pointcloud_planes": lambda: LocalPointNet(8, 50, resolution=8, width=8, blocks=2, unet_depth=2, unet_width=8),
+    "pointcloud_planes": lambda: LocalPointNet(
+        8, 50, resolution=8, width=8, blocks=2, unet_depth=2, unet_width=8
+    ),
 }
 ENCODERS["pointcloud_grid"] = lambda: LocalPointNet(
     8, 50, layout="grid", resolution=8, width=8, blocks=2, unet_depth=2, unet_width=8
@@ -34,7 +37,9 @@ ENCODERS["pointcloud_grid"] = lambda: LocalPointNet(
 
 def make(encoder: str = "pointcloud", **settings) -> tuple[Occupancy, ToyShapes]:
     made = ENCODERS[encoder]()
-    model = Occupancy(LocalDecoder if made.local else DECODER, partial(Adam, lr=1e-3), encoder=made, **settings)
+    model = Occupancy(
+        LocalDecoder if made.local else DECODER, partial(Adam, lr=1e-3), encoder=made, **settings
+    )
     data = ToyShapes(count=4, test=2, samples=400, surface_samples=200, batch_points=128, batch_shapes=4)
     model.attach_data(data)
     return model, data
@@ -60,7 +65,11 @@ def test_the_divergence_of_the_unconditional_one():
     batch = batch_of(data)
     mean, log_var = model.encoder(batch.points, batch.inside).chunk(2, -1)
     normal = torch.distributions.Normal
-    kl = torch.distributions.kl_divergence(normal(mean, (0.5 * log_var).exp()), normal(0.0, 1.0)).sum(-1).mean()
+    kl = (
+        torch.distributions.kl_divergence(normal(mean, (0.5 * log_var).exp()), normal(0.0, 1.0))
+        .sum(-1)
+        .mean()
+    )
     assert torch.allclose(model.loss(batch)["kl"], 0.5 * kl, rtol=1e-4)
     model.eval()
     for modulation in model.network.modulations:  # before it has learned anything, no code matters
@@ -79,7 +88,8 @@ def test_threshold_is_a_probability():
 
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_the_shapes_that_a_run_keeps_are_unseen_ones(encoder):
-    """Test shapes with their observations; a field is the network with the code of what is seen; infer gives the same."""
+    """Test shapes with their observations; a field is the network with the code of what is seen; infer gives
+    the same."""
     model, data = make(encoder)
     assert list(model.instances) == [s.id for s in data.test_shapes(8)]
     model.eval()
@@ -88,7 +98,9 @@ def test_the_shapes_that_a_run_keeps_are_unseen_ones(encoder):
     inferred = model.infer([i.observation for i in model.instances.values()])
     for field, made in zip(fields, inferred, strict=True):
         assert torch.allclose(evaluate(field, points), evaluate(made.field, points), atol=1e-4)
-        assert torch.allclose(evaluate(field, points), model.network(points[None], made.state["code"][None])[0, :, 0], atol=1e-4)
+        assert torch.allclose(
+            evaluate(field, points), model.network(points[None], made.state["code"][None])[0, :, 0], atol=1e-4
+        )
     ends = [model.between(*model.instances, share).value(points) for share in (0.0, 1.0)]
     assert all(torch.allclose(a, f.value(points), atol=1e-4) for a, f in zip(ends, fields, strict=True))
 
@@ -105,7 +117,11 @@ def test_a_mirrored_shape_is_the_shape_mirrored(encoder):
             flipped = bool((points[row, :, 0] == -batch.points[row, :, 0]).all())
             found[flipped] = True
             assert torch.equal(points[row, :, 1:], batch.points[row, :, 1:])
-            want = batch.seen[row].flip(0) if encoder == "voxels" else batch.seen[row] * torch.tensor([-1.0, 1, 1])
+            want = (
+                batch.seen[row].flip(0)
+                if encoder == "voxels"
+                else batch.seen[row] * torch.tensor([-1.0, 1, 1])
+            )
             assert torch.equal(seen[row], want if flipped else batch.seen[row])
     assert set(found) == {True, False}
 
@@ -157,18 +173,31 @@ def test_few_points_are_repeated_and_many_thinned():
 
 SMALL = {
     "pointcloud": ["encoder.points=100", "encoder.width=16", "field.width=16", "field.blocks=1"],
-    "pointcloud_grid": ["encoder.points=99", "encoder.width=8", "encoder.resolution=8", "encoder.unet_depth=2"],
+    "pointcloud_grid": [
+        "encoder.points=99",
+        "encoder.width=8",
+        "encoder.resolution=8",
+        "encoder.unet_depth=2",
+    ],
     "image": ["encoder.size=32", "encoder.width=4", "encoder.views=2", "field.width=16", "field.blocks=1"],
     "voxels": ["encoder.size=16", "encoder.width=4", "field.width=16", "field.blocks=1"],
     "vae": ["encoder.width=16", "field.width=16", "field.blocks=1"],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("encoder", SMALL)
 def test_a_run_from_the_shell(nif, tiny, encoder, sphere_file, tmp_path: Path):
-    """Train, then make a mesh of what the run keeps and of something new; a resumed run goes on with the same shapes."""
+    """Train, then make a mesh of what the run keeps and of something new; a resumed run goes on with the same
+    shapes."""
     options = [o for o in tiny if not o.startswith("field")]
-    options += ["model=occupancy", f"encoder={encoder}", *SMALL[encoder], "data.count=3", "data.test=1", "output_dir=run"]
+    options += [
+        "model=occupancy",
+        f"encoder={encoder}",
+        *SMALL[encoder],
+        "data.count=3",
+        "data.test=1",
+        "output_dir=run",
+    ]
     made = nif("train", *options)
     assert made.code == 0, made.err
     made = nif("extract", "run=run", "resolution=12", "level=-100")
@@ -198,8 +227,18 @@ def test_a_run_from_the_shell(nif, tiny, encoder, sphere_file, tmp_path: Path):
 
 def test_one_shape(nif, tiny, sphere_file):
     """encoder=none: the network is the shape."""
-    made = nif("train", *tiny, "model=occupancy", "encoder=none", "data=meshes", f"data.path={sphere_file}", "output_dir=run",
-               "trainer.max_steps=300", "model.lr=1e-2", "data.batch_points=512")  # fmt: skip
+    made = nif(
+        "train",
+        *tiny,
+        "model=occupancy",
+        "encoder=none",
+        "data=meshes",
+        f"data.path={sphere_file}",
+        "output_dir=run",
+        "trainer.max_steps=300",
+        "model.lr=1e-2",
+        "data.batch_points=512",
+    )
     assert made.code == 0, made.err
     model = runs.load(Path("run"))
     points = torch.rand(2000, 3) * 2 - 1

@@ -45,7 +45,8 @@ def test_regression_is_zero_at_the_distance():
 
 
 def test_eikonal_terms_are_zero_at_the_distance():
-    """And each notices what it is there for: another radius, a steeper field, one that is turned inside out."""
+    """And each notices what it is there for: another radius, a steeper field, one that is turned inside
+    out."""
     exact = loss("eikonal")
     assert exact["surface"] == pytest.approx(0, abs=1e-2)
     assert exact["normal"] == pytest.approx(0, abs=1e-3)
@@ -91,7 +92,14 @@ def test_sal_learns_from_bare_points(nif, tmp_path):
     """A ball from 3,000 points without normals or signs, in the user's units."""
     points = torch.nn.functional.normalize(torch.randn(3000, 3), dim=-1).numpy() * 5 + [100, 0, 0]
     np.savetxt(tmp_path / "scan.xyz", points)
-    command = ["train", "experiment=sdf_sal", "data=points", "data.path=scan.xyz", "trainer.max_steps=250", "device=cpu"]
+    command = [
+        "train",
+        "experiment=sdf_sal",
+        "data=points",
+        "data.path=scan.xyz",
+        "trainer.max_steps=250",
+        "device=cpu",
+    ]
     small = [
         "trainer.max_time=null",
         "callbacks=quiet",
@@ -109,4 +117,7 @@ def test_sal_learns_from_bare_points(nif, tmp_path):
     assert np.abs(radius - 5).mean() < 0.3
     assert mesh.volume > 0
     assert "needs distances" in nif("train", "model=sdf", "data=points", "data.path=scan.xyz").error
-    assert "needs surface points with normals" in nif("train", "experiment=sdf_igr", "data=points", "data.path=scan.xyz").error
+    assert (
+        "needs surface points with normals"
+        in nif("train", "experiment=sdf_igr", "data=points", "data.path=scan.xyz").error
+    )

@@ -6,7 +6,14 @@ from PIL import Image
 
 from nif_cli.data.shapes.textured import painted_ball
 
-QUICK = ["trainer.max_time=null", "callbacks=quiet", "logger=csv", "device=cpu", "data.batch_points=2000", "output_dir=run"]
+QUICK = [
+    "trainer.max_time=null",
+    "callbacks=quiet",
+    "logger=csv",
+    "device=cpu",
+    "data.batch_points=2000",
+    "output_dir=run",
+]
 FEW = ["data.samples=20000", "data.surface_samples=20000"]
 
 
@@ -17,7 +24,14 @@ def test_colours_come_back(nif, tmp_path):
     ball.visual.vertex_colors = np.where(red[:, None], [255, 0, 0], [0, 0, 255]).astype(np.uint8)
     ball.apply_translation([10, 0, 0])
     ball.export(tmp_path / "ball.ply")
-    train = ["train", "model=texture", "data.path=ball.ply", "trainer.max_steps=60", "field=voxel", "field.resolution=32"]
+    train = [
+        "train",
+        "model=texture",
+        "data.path=ball.ply",
+        "trainer.max_steps=60",
+        "field=voxel",
+        "field.resolution=32",
+    ]
     result = nif(*train, *QUICK, *FEW)
     assert result.code == 0, result.err
     assert "coloured by vertices" in result.out
@@ -42,7 +56,9 @@ def test_glb_is_linear_and_ply_is_srgb():
     import io
 
     for format, expected in (("ply", 188), ("glb", 128)):
-        again = trimesh.load_scene(io.BytesIO(mesh_bytes(mesh, format)), file_type=format, process=False).to_mesh()
+        again = trimesh.load_scene(
+            io.BytesIO(mesh_bytes(mesh, format)), file_type=format, process=False
+        ).to_mesh()
         assert np.abs(np.asarray(again.visual.vertex_colors)[:, :3].astype(int) - expected).max() <= 1
 
 
@@ -54,5 +70,10 @@ def test_it_works_with_nothing_given(nif):
 
 
 def test_a_mesh_without_colours_is_told(nif, sphere_file):
-    assert "it has no colours" in nif("train", "model=texture", f"data.path={sphere_file}", *QUICK, *FEW).error
-    assert "coloured shapes" in nif("train", "model=texture", "data=meshes", f"data.path={sphere_file}", *QUICK).error
+    assert (
+        "it has no colours" in nif("train", "model=texture", f"data.path={sphere_file}", *QUICK, *FEW).error
+    )
+    assert (
+        "coloured shapes"
+        in nif("train", "model=texture", "data=meshes", f"data.path={sphere_file}", *QUICK).error
+    )

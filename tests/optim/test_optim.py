@@ -111,7 +111,9 @@ def test_cosine_rises_then_falls_to_its_end(final):
     assert found[100] == pytest.approx(final, abs=1e-9)
     assert all(a < b for a, b in pairwise(found[:10]))
     assert all(a >= b for a, b in pairwise(found[10:]))
-    assert found[55] == pytest.approx(final + (1 - final) * 0.5 * (1 + torch.cos(torch.tensor(0.55 * torch.pi)).item()))
+    assert found[55] == pytest.approx(
+        final + (1 - final) * 0.5 * (1 + torch.cos(torch.tensor(0.55 * torch.pi)).item())
+    )
     assert max(found) <= 1
 
 
@@ -124,7 +126,12 @@ def test_halving_halves_after_each_quarter():
 
 @pytest.mark.parametrize(
     ("scheduler", "options"),
-    [(Cosine, {"final": 2.0}), (Cosine, {"warmup": 1.0}), (StepDecay, {"every": 0.0}), (StepDecay, {"factor": 1.5})],
+    [
+        (Cosine, {"final": 2.0}),
+        (Cosine, {"warmup": 1.0}),
+        (StepDecay, {"every": 0.0}),
+        (StepDecay, {"factor": 1.5}),
+    ],
 )
 def test_impossible_schedules_are_refused(scheduler, options):
     with pytest.raises(ValueError, match="fractions"):

@@ -26,7 +26,9 @@ def assert_rigid(poses):
 
 def test_focus_is_where_the_cameras_look():
     assert np.allclose(focus(ring()), (1, 2, 3))
-    parallel = np.stack([looking(np.array([x, 0.0, 0.0]), np.array([0, 1.0, 0]), UP) for x in (-1.0, 0.0, 2.0)])
+    parallel = np.stack(
+        [looking(np.array([x, 0.0, 0.0]), np.array([0, 1.0, 0]), UP) for x in (-1.0, 0.0, 2.0)]
+    )
     assert np.allclose(focus(parallel), (1 / 3, 0, 0))
 
 
@@ -74,7 +76,9 @@ def test_straight_down_is_a_way_to_look():
     assert_rigid(looking(np.zeros(3), UP, UP)[None])
 
 
-@pytest.mark.parametrize("call", [lambda: orbit(ring(), 0, 0.0, UP), lambda: spiral(ring(), 0, 1.0), lambda: through(ring(), 0)])
+@pytest.mark.parametrize(
+    "call", [lambda: orbit(ring(), 0, 0.0, UP), lambda: spiral(ring(), 0, 1.0), lambda: through(ring(), 0)]
+)
 def test_no_frames_are_refused(call):
     with pytest.raises(ValueError, match="frames"):
         call()

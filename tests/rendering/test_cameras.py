@@ -24,7 +24,9 @@ LENSES = {
 @pytest.mark.parametrize("name", LENSES)
 def test_what_a_lens_does_is_undone_exactly(name):
     camera = LENSES[name]
-    grid = torch.stack(torch.meshgrid(torch.linspace(0, 60, 25), torch.linspace(0, 40, 17), indexing="xy"), -1).double()
+    grid = torch.stack(
+        torch.meshgrid(torch.linspace(0, 60, 25), torch.linspace(0, 40, 17), indexing="xy"), -1
+    ).double()
     pixels = grid.reshape(-1, 2)
     local = unproject(camera.parameters.expand(len(pixels), -1), pixels, camera.fisheye)
     assert torch.allclose(local.norm(dim=-1), torch.ones(len(pixels)).double(), atol=1e-12)
@@ -109,7 +111,9 @@ def published(height, width, focal, near, rays_o, rays_d):
 def forward_rays():
     torch.manual_seed(1)
     origins = 0.2 * torch.randn(50, 3)
-    directions = torch.nn.functional.normalize(torch.randn(50, 3) * torch.tensor([0.3, 0.3, 0.1]) + torch.tensor([0, 0, -1.0]))
+    directions = torch.nn.functional.normalize(
+        torch.randn(50, 3) * torch.tensor([0.3, 0.3, 0.1]) + torch.tensor([0, 0, -1.0])
+    )
     return Rays(origins, directions)
 
 

@@ -18,7 +18,9 @@ def test_a_ball_is_a_disc_of_the_right_size(ball):
     assert image.shape == (64, 64, 3)
     assert image.dtype == np.uint8
     seen = (image < 250).any(-1)
-    expected = (0.6 / np.sqrt(float(pose[:, 3].norm()) ** 2 - 0.6**2) / np.tan(np.radians(20))) ** 2 * np.pi / 4
+    expected = (
+        (0.6 / np.sqrt(float(pose[:, 3].norm()) ** 2 - 0.6**2) / np.tan(np.radians(20))) ** 2 * np.pi / 4
+    )
     assert seen.mean() == pytest.approx(expected, rel=0.08)
     rows, columns = np.nonzero(seen)
     assert abs(rows.mean() - 31.5) < 0.75

@@ -22,7 +22,9 @@ def patchy(resolution: int = 32, cascades: int = 1, seed: int = 0) -> OccupancyG
     grid = OccupancyGrid(resolution, cascades)
     coarse = torch.rand((cascades, 1, 8, 8, 8), generator=torch.Generator().manual_seed(seed)) > 0.7
     fine = torch.nn.functional.interpolate(coarse.float(), scale_factor=resolution // 8)[:, 0]
-    grid.occupied = (fine * (torch.rand(fine.shape, generator=torch.Generator().manual_seed(seed + 1)) > 0.5)).to(torch.uint8)
+    grid.occupied = (
+        fine * (torch.rand(fine.shape, generator=torch.Generator().manual_seed(seed + 1)) > 0.5)
+    ).to(torch.uint8)
     return grid
 
 
@@ -32,7 +34,9 @@ def samples_of(march: GridMarch, rays: int, limit: int):
     while len(alive):
         samples, going = march.next(alive, limit)
         assert (torch.bincount(samples.ray, minlength=len(alive)) <= limit).all()
-        parts.append(torch.stack((alive[samples.ray].double(), samples.t.double(), samples.delta.double()), -1))
+        parts.append(
+            torch.stack((alive[samples.ray].double(), samples.t.double(), samples.delta.double()), -1)
+        )
         alive = alive[going]
     found = torch.cat(parts)
     return found[torch.from_numpy(np.lexsort((found[:, 1], found[:, 0])))]
@@ -92,7 +96,8 @@ def test_cells_and_points():
     grid = OccupancyGrid(32, 3)
     cells = torch.randint(3 * 32**3, (2000,), generator=torch.Generator().manual_seed(0))
     centres = grid.centres(cells)
-    inner = (cells >= 32**3) & (centres.abs().amax(-1) < 2.0 ** (cells // 32**3 - 1))  # belongs to a smaller cascade
+    # belongs to a smaller cascade
+    inner = (cells >= 32**3) & (centres.abs().amax(-1) < 2.0 ** (cells // 32**3 - 1))
     assert torch.equal(grid.at(centres)[~inner], cells[~inner])
     assert (grid.at(centres[inner]) != cells[inner]).all()
     assert grid.at(torch.tensor([[0.0, 0.0, 4.1]])).item() == -1

@@ -1,4 +1,5 @@
-"""Projections that are undone in closed form: exact both ways, and where they see nothing there is no number."""
+"""Projections that are undone in closed form: exact both ways, and where they see nothing there is no
+number."""
 
 import math
 from dataclasses import replace
@@ -43,7 +44,8 @@ def test_a_point_of_the_division_model():
 
 
 def test_a_sphere_looks_everywhere_once():
-    """The middle is ahead, right of it is right, the top is up; weighted by their areas the directions cancel."""
+    """The middle is ahead, right of it is right, the top is up; weighted by their areas the directions
+    cancel."""
     d = camera_directions(SPHERE).reshape(32, 64, 3)
     assert torch.isfinite(d).all()
     assert d[16, 32, 2] < -0.99
@@ -54,13 +56,16 @@ def test_a_sphere_looks_everywhere_once():
 
 
 def test_beyond_their_reach_there_is_no_number():
-    camera = Camera(400, 10, 100.0, 100.0, 200.0, 5.0, projection="division", k1=-0.5)  # the horizon is at sqrt(2) f
+    # the horizon is at sqrt(2) f
+    camera = Camera(400, 10, 100.0, 100.0, 200.0, 5.0, projection="division", k1=-0.5)
     good = torch.isfinite(camera_directions(camera)).all(-1).reshape(10, 400)[5]
     assert good[60:340].all()
     assert not good[:58].any()
 
 
-@pytest.mark.parametrize("wrong", [{"fx": 1e300}, {"fx": 1e-300}, {"cx": 1e30}, {"k1": 1e40}, {"projection": "cube"}])
+@pytest.mark.parametrize(
+    "wrong", [{"fx": 1e300}, {"fx": 1e-300}, {"cx": 1e30}, {"k1": 1e40}, {"projection": "cube"}]
+)
 def test_what_no_camera_can_be(wrong):
     with pytest.raises(ValueError, match=r"focal length|principal point|distortion|projection"):
         replace(PLAIN, **wrong)

@@ -30,7 +30,9 @@ def test_depth_and_normals_of_a_ball(ball, truncation):
     assert torch.allclose(hits.depth[hit], depth[hit], atol=5e-3)
     assert (hits.depth[hit] - depth[hit]).abs().median() < 5e-4
     assert torch.allclose(hits.points[hit].norm(dim=-1), torch.tensor(0.6), atol=1e-3)
-    assert torch.allclose(hits.normals[hit], torch.nn.functional.normalize(hits.points[hit], dim=-1), atol=1e-3)
+    assert torch.allclose(
+        hits.normals[hit], torch.nn.functional.normalize(hits.points[hit], dim=-1), atol=1e-3
+    )
     miss = ~hits.hit
     assert torch.isinf(hits.depth[miss]).all()
     assert not hits.points[miss].any()
@@ -72,7 +74,9 @@ def test_a_field_without_distances_is_marched(sharp):
     hit = hits.hit & ~grazing
     assert hit.sum() > 100
     assert (hits.depth[hit] - depth[hit]).abs().max() < 1e-3
-    assert torch.allclose(hits.normals[hit], torch.nn.functional.normalize(hits.points[hit], dim=-1), atol=1e-3)
+    assert torch.allclose(
+        hits.normals[hit], torch.nn.functional.normalize(hits.points[hit], dim=-1), atol=1e-3
+    )
 
 
 def test_marching_finds_thin_things_and_nothing():
@@ -85,7 +89,8 @@ def test_marching_finds_thin_things_and_nothing():
     rays = rays_at(size=64)[0]
     hits = sphere_trace(Rod(0.0), rays)
     o, d = rays.origins[:, ::2], rays.directions[:, ::2]
-    t = -(o * d).sum(-1, keepdim=True) / d.square().sum(-1, keepdim=True)  # where they are closest to the axis
+    # where they are closest to the axis
+    t = -(o * d).sum(-1, keepdim=True) / d.square().sum(-1, keepdim=True)
     height = (rays.origins + t * rays.directions)[:, 1].abs()
     middle = ((o + t * d).norm(dim=-1) < 0.02) & (height < 0.9)
     assert middle.any()
@@ -95,7 +100,8 @@ def test_marching_finds_thin_things_and_nothing():
 
 
 def test_box_entry():
-    """Rays from outside enter at 1 and leave at 3; from inside they enter at 0; a miss enters after it leaves."""
+    """Rays from outside enter at 1 and leave at 3; from inside they enter at 0; a miss enters after it
+    leaves."""
     bounds = torch.tensor([[-1.0] * 3, [1.0] * 3])
     origins = torch.tensor([[-2.0, 0, 0], [0, 0, 0], [-2.0, 5, 0]])
     directions = torch.tensor([[1.0, 0, 0]] * 3)

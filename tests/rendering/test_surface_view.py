@@ -32,7 +32,10 @@ def test_channels_of_a_ball(ball):
 def test_smooth_edges_are_those_of_many_rays(ball):
     """Few rays more where the picture is uneven, against many everywhere."""
     pose = turntable(1)[0]
-    few, many = surface_view(ball(0.6), pose, 24, antialias=3).rgb, surface_view(ball(0.6), pose, 72, antialias=1).rgb
+    few, many = (
+        surface_view(ball(0.6), pose, 24, antialias=3).rgb,
+        surface_view(ball(0.6), pose, 72, antialias=1).rgb,
+    )
     assert (few - many.reshape(24, 3, 24, 3, 3).mean((1, 3))).abs().max() < 0.03
 
 

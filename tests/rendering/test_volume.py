@@ -103,7 +103,9 @@ def test_packed_equals_dense():
     expected = (transmittance * (1 - torch.exp(-optical)))[..., None] * rgb.view(3, 6, 3)
     torch.testing.assert_close(light.color, expected.sum(1), atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(again.color, light.color)
-    torch.testing.assert_close(weights.view(3, 6), expected.sum(-1) / rgb.view(3, 6, 3).sum(-1), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(
+        weights.view(3, 6), expected.sum(-1) / rgb.view(3, 6, 3).sum(-1), atol=1e-6, rtol=1e-5
+    )
 
 
 class Fog:

@@ -1,4 +1,5 @@
-"""Photographs of analytic radiance fields: depths in the user's units, opacity and normals where the surface is."""
+"""Photographs of analytic radiance fields: depths in the user's units, opacity and normals where the surface
+is."""
 
 import numpy as np
 import pytest
@@ -36,7 +37,9 @@ class Fog:
 
     def march(self, rays: Rays, near, far, generator=None):
         t = near[:, None] + (far - near)[:, None] * (torch.arange(400) + 0.5) / 400
-        return Once(dense(t, ((far - near)[:, None] / 400 * rays.directions.norm(dim=-1, keepdim=True)).expand_as(t)))
+        return Once(
+            dense(t, ((far - near)[:, None] / 400 * rays.directions.norm(dim=-1, keepdim=True)).expand_as(t))
+        )
 
 
 def ball(points):
@@ -45,7 +48,8 @@ def ball(points):
 
 def test_a_ball_half_a_unit_before_its_centre():
     made = photograph(Fog(ball), POSE, CAMERA, 2.0, 4.0, background="white", scale=0.1, normals=True)
-    assert made.depth[5, 7] == pytest.approx(25, abs=0.1)  # 2.5 of normalised space are 25 of the user's units
+    # 2.5 of normalised space are 25 of the user's units
+    assert made.depth[5, 7] == pytest.approx(25, abs=0.1)
     assert made.opacity[5, 7] == pytest.approx(1, abs=1e-4)
     assert made.color[5, 7].tolist() == pytest.approx([1, 0.5, 0], abs=1e-3)
     assert made.normals is not None

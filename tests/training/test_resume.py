@@ -16,14 +16,21 @@ from nif_cli.data.shapes.datamodule import ShapeData
 from nif_cli.training.callbacks import Checkpoints
 
 MODELS = {
-    "deepsdf": ["data.count=5", "data.batch_shapes=2", "model.code_size=4", "model.prior=0.1", "model.prior_warmup=0"],
+    "deepsdf": [
+        "data.count=5",
+        "data.batch_shapes=2",
+        "model.code_size=4",
+        "model.prior=0.1",
+        "model.prior_warmup=0",
+    ],
     "sdf": ["model=sdf", "data=toy_shapes", "data.count=1"],
     "eikonal": ["model=sdf", "model.objective=eikonal", "data=toy_shapes", "data.count=1"],
 }
 
 
 def overrides(tiny: list[str], model: str) -> list[str]:
-    """The model, with a dropout where it can have one: random numbers count. Longer than three of its epochs."""
+    """The model, with a dropout where it can have one: random numbers count. Longer than three of its
+    epochs."""
     field = ["field.activation=softplus"] if model == "eikonal" else ["field.dropout=0.3"]
     return [*(o for o in tiny if "max_steps" not in o), *MODELS[model], *field, "trainer.max_steps=25"]
 
@@ -73,7 +80,8 @@ def test_more_steps(nif, tiny, model, stop):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize(("model", "stop"), [("deepsdf", 11), ("sdf", 16)])
 def test_stopped_by_a_signal(nif, tiny, monkeypatch, number, model, stop):
-    """The signal comes at a step, the run is saved, says how to go on, and goes on under its schedule; twice."""
+    """The signal comes at a step, the run is saved, says how to go on, and goes on under its schedule;
+    twice."""
     command = ["train", *overrides(tiny, model)]
     assert nif(*command, "output_dir=whole").code == 0
     watched = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -105,7 +113,11 @@ def test_a_resumed_run_goes_on_with_its_own_files(nif, tiny):
     nif(*command, "output_dir=parts", "trainer.max_steps=9")
     nif("train", "resume=parts", "trainer.max_steps=20")
     rows = [line.split(",")[0] for line in Path("parts/metrics.csv").read_text().splitlines()[1:]]
-    losses = [r for r, line in zip(rows, Path("parts/metrics.csv").read_text().splitlines()[1:], strict=True) if line]
+    losses = [
+        r
+        for r, line in zip(rows, Path("parts/metrics.csv").read_text().splitlines()[1:], strict=True)
+        if line
+    ]
     assert rows == sorted(rows, key=int)
     assert {"0", "8", "10", "18"} <= set(losses)
     assert "max_steps: 20" in Path("parts/config.yaml").read_text()
@@ -140,7 +152,14 @@ def test_a_finished_run_has_nothing_left_to_do(nif, run):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_real_process(tiny, number, cache):
     """The program itself, stopped from outside: it saves, says so, and leaves a run that loads."""
-    command = [sys.executable, "-m", "nif_cli", "train", *overrides(tiny, "deepsdf"), "trainer.max_steps=1000000"]
+    command = [
+        sys.executable,
+        "-m",
+        "nif_cli",
+        "train",
+        *overrides(tiny, "deepsdf"),
+        "trainer.max_steps=1000000",
+    ]
     process = subprocess.Popen(
         [*command, "output_dir=stopped"],
         stdout=subprocess.PIPE,

@@ -27,12 +27,22 @@ def test_fields_are_compared_on_a_picture(nif):
     assert float(rows[0]["psnr held-out"]) > float(rows[1]["psnr held-out"])
     assert int(rows[0]["bytes"]) == 256**2 * 3 * 4
     sheet = np.asarray(Image.open("sweep/contact.png"))
-    assert sheet.shape == (2 * (30 + 20), 2 * 40, 3) or sheet.shape == (30 + 20, 3 * 40, 3)  # the truth and both, labelled
+    # the truth and both, labelled
+    assert sheet.shape == (2 * (30 + 20), 2 * 40, 3) or sheet.shape == (
+        30 + 20,
+        3 * 40,
+        3,
+    )
     assert sheet[:30, :40].std() > 10
 
 
 def test_fields_are_compared_on_a_mesh(nif, sphere_file):
-    small = ["data.samples=3000", "data.surface_samples=100", f"data.path={sphere_file}", "hydra.sweep.dir=sweep"]
+    small = [
+        "data.samples=3000",
+        "data.surface_samples=100",
+        f"data.path={sphere_file}",
+        "hydra.sweep.dir=sweep",
+    ]
     result = nif("train", "-m", *QUICK, "model=sdf", "field=voxel", "field.resolution=12,24", *small)
     assert result.code == 0, result.err
     found = {row["field.resolution"]: float(row["two-way distance"]) for row in rows_of("sweep")}

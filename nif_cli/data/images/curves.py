@@ -1,4 +1,5 @@
-"""Closed curves in the plane to learn from: an SVG file, a black-and-white picture, or a star made on the spot."""
+"""Closed curves in the plane to learn from: an SVG file, a black-and-white picture, or a star made on the
+spot."""
 
 from __future__ import annotations
 
@@ -37,13 +38,15 @@ class Outline:
 
 
 class CurveData(Data):
-    """`samples` points of known distance, half of them near the curves, half anywhere in [-1, 1]^2; 2 % are held out.
-    In a picture the dark is inside. Batch k is a function of (seed, k)."""
+    """`samples` points of known distance, half of them near the curves, half anywhere in [-1, 1]^2; 2 % are
+    held out. In a picture the dark is inside. Batch k is a function of (seed, k)."""
 
     holds = "a curve"
     kind = "curve"
 
-    def __init__(self, path: str | None = None, samples: int = 100_000, batch_points: int = 4096, seed: int = 0):
+    def __init__(
+        self, path: str | None = None, samples: int = 100_000, batch_points: int = 4096, seed: int = 0
+    ):
         super().__init__()
         if samples < 100 or batch_points < 1:
             raise ValueError(f"samples={samples}, batch_points={batch_points}: too few")
@@ -78,13 +81,18 @@ class CurveData(Data):
             chosen = rng.choice(len(a), self.samples // 2, p=length / length.sum())
             near = a[chosen] + rng.random((len(chosen), 1)) * (b - a)[chosen]
             near += rng.normal(size=near.shape) * np.array([0.05, 0.01])[np.arange(len(near)) % 2][:, None]
-            points = np.concatenate((near, rng.uniform(-1, 1, (self.samples - len(near), 2)))).astype(np.float32)
+            points = np.concatenate((near, rng.uniform(-1, 1, (self.samples - len(near), 2)))).astype(
+                np.float32
+            )
             with tqdm(total=len(points), desc="distances", leave=False, disable=None, delay=1) as bar:
                 distance = signed_distance(curves, points.astype(np.float64), bar.update)
             rows = np.column_stack((points, distance)).astype(np.float32)
             rng.shuffle(rows)
             report = "; ".join((f"{len(curves)} closed curves, {len(everything):,} points", *said))
-            self.made = Outline(self.path.stem if self.path else "star", transform, report), torch.from_numpy(rows)
+            self.made = (
+                Outline(self.path.stem if self.path else "star", transform, report),
+                torch.from_numpy(rows),
+            )
         return [self.made[0]]
 
     def summary(self) -> str:
@@ -112,7 +120,9 @@ class CurveBatches(Batches[CurveData]):
     def batch(self, k: int) -> CurveBatch:
         self.generator.manual_seed(self.data.seed * 7_368_787 + k + 1)
         size = (self.data.batch_points,)
-        rows = self.rows[torch.randint(len(self.rows), size, generator=self.generator, device=self.rows.device)]
+        rows = self.rows[
+            torch.randint(len(self.rows), size, generator=self.generator, device=self.rows.device)
+        ]
         return CurveBatch(rows[:, :2], rows[:, 2])
 
 

@@ -1,4 +1,5 @@
-"""The data module of pictures: pixels live on the training device, all or some tiles of them, and batches are drawn there."""
+"""The data module of pictures: pixels live on the training device, all or some tiles of them, and batches are
+drawn there."""
 
 from __future__ import annotations
 
@@ -15,7 +16,16 @@ from torch import Tensor
 
 from nif_cli import NifError
 from nif_cli.data.datamodule import Batches, Data, in_turn
-from nif_cli.data.images.folder import ImageInstance, ImagesBatch, KeptImage, about, draw, image_files, lies, read_images
+from nif_cli.data.images.folder import (
+    ImageInstance,
+    ImagesBatch,
+    KeptImage,
+    about,
+    draw,
+    image_files,
+    lies,
+    read_images,
+)
 from nif_cli.data.images.formats.pixels import Pixels, read_image
 from nif_cli.data.images.toy import colour_card
 from nif_cli.data.memory import memory_limit
@@ -35,13 +45,14 @@ class PixelBatch:
 
 
 class ImageData(Data):
-    """One picture, or (`path` is a folder) many; `crop` [x, y, width, height] is a part of one. Without `path` a test card
-    made on the spot. Of many, the last `test` are held out: split=train is the others, split=test those, split=all everything;
-    those that cannot be read are left out, and a batch has `batch_points` pixels of `batch_pictures` of them.
+    """One picture, or (`path` is a folder) many; `crop` [x, y, width, height] is a part of one. Without
+    `path` a test card made on the spot. Of many, the last `test` are held out: split=train is the others,
+    split=test those, split=all everything; those that cannot be read are left out, and a batch has
+    `batch_points` pixels of `batch_pictures` of them.
 
-    Of every pixel the seed decides whether it is among the `hold_out` part that is never trained on. A picture that takes
-    more than `memory` (npy files only: others are unpacked whole) is trained on tile by tile: some of them at a time, in
-    an order shuffled by the seed. Batch k is a function of (seed, k).
+    Of every pixel the seed decides whether it is among the `hold_out` part that is never trained on. A
+    picture that takes more than `memory` (npy files only: others are unpacked whole) is trained on tile by
+    tile: some of them at a time, in an order shuffled by the seed. Batch k is a function of (seed, k).
     """
 
     holds = "a picture"
@@ -91,16 +102,23 @@ class ImageData(Data):
         found = list(image_files(self.path).items())
         train = len(found) - self.test
         if self.split != "all" and train < 1:
-            raise NifError(f"data.test={self.test}: {self.path} has {len(found)} pictures, so none is left to train on")
+            raise NifError(
+                f"data.test={self.test}: {self.path} has {len(found)} pictures, so none is left to train on"
+            )
         if self.split == "test" and not self.test:
             raise NifError(f"data.split=test: no picture of {self.path} is held out; give data.test=<count>")
-        return dict(found if self.split == "all" else found[train:] if self.split == "test" else found[:train])
+        return dict(
+            found if self.split == "all" else found[train:] if self.split == "test" else found[:train]
+        )
 
     def pictures(self) -> list[KeptImage]:
         """Those of a folder; read once."""
         if not self._pictures:
             if self.crop is not None or self.hold_out:
-                raise NifError("data.crop and data.hold_out are for one picture; of a folder data.test pictures are held out")
+                raise NifError(
+                    "data.crop and data.hold_out are for one picture; of a folder data.test pictures are "
+                    "held out"
+                )
             self._pictures, self.left_out = read_images(self.files(), self.memory, self.seed)
         return self._pictures
 
@@ -117,13 +135,18 @@ class ImageData(Data):
         """The picture, cropped; read once."""
         if self._pixels is None:
             if self.test or self.split != "train":
-                raise NifError(f"data.test, data.split: {self.path or 'the colour card'} is one picture; they are for folders")
+                raise NifError(
+                    f"data.test, data.split: {self.path or 'the colour card'} is one picture; they are for "
+                    "folders"
+                )
             whole = colour_card() if self.path is None else read_image(self.path)
             if self.crop is not None:
                 x, y, width, height = self.crop
                 if x + width > whole.shape[1] or y + height > whole.shape[0]:
                     size = f"{whole.shape[1]} x {whole.shape[0]}"
-                    raise NifError(f"data.crop={list(self.crop)}: it leaves the picture, which is {size} pixels")
+                    raise NifError(
+                        f"data.crop={list(self.crop)}: it leaves the picture, which is {size} pixels"
+                    )
                 whole = whole[y : y + height, x : x + width]
             self._pixels = whole
         return self._pixels
@@ -141,7 +164,10 @@ class ImageData(Data):
 
     def summary(self) -> str:
         if self.many:
-            total, some = sum(len(p.colors) for p in self.pictures()), any(p.where is not None for p in self.pictures())
+            total, some = (
+                sum(len(p.colors) for p in self.pictures()),
+                any(p.where is not None for p in self.pictures()),
+            )
             left = f"; {len(self.left_out)} left out ({self.left_out[0]})" if self.left_out else ""
             return f"{len(self.pictures())} pictures, {total:,} {'of their ' * some}pixels{left}"
         height, width, _ = self.pixels().shape
@@ -161,7 +187,8 @@ class ImageData(Data):
         return (ImageBatches if self.many else PixelBatches)(self, device)
 
     def held_out_batches(self, device: torch.device) -> list[Any]:
-        """Held-out pixels, or some of all where none are; of a folder 2,048 pixels of each of 64 pictures at most."""
+        """Held-out pixels, or some of all where none are; of a folder 2,048 pixels of each of 64 pictures at
+        most."""
         if self.many:
             generator = torch.Generator(device).manual_seed(self.seed)
             return [draw([p.to(device)], 2048, generator) for p in self.pictures()[:64]]
@@ -181,12 +208,17 @@ class PixelPool:
         self.whole = pixels.size // channels * each <= data.memory
         if self.whole:
             self.colors = torch.from_numpy(np.array(pixels).reshape(-1, channels)).to(device)
-            self.allowed = torch.from_numpy(np.flatnonzero(~data.held())).to(device) if data.hold_out else None
+            self.allowed = (
+                torch.from_numpy(np.flatnonzero(~data.held())).to(device) if data.hold_out else None
+            )
             if self.allowed is not None and not len(self.allowed):
                 raise NifError(f"data.hold_out={data.hold_out}: no pixel is left to train on")
         else:
             if data.hold_out:
-                raise NifError("data.hold_out: a picture larger than data.memory is trained on as a whole; give hold_out=0")
+                raise NifError(
+                    "data.hold_out: a picture larger than data.memory is trained on as a whole; give "
+                    "hold_out=0"
+                )
             rows, columns = -(-self.height // TILE), -(-self.width // TILE)
             self.tiles = np.random.default_rng([data.seed, 2]).permutation(rows * columns)
             self.together = max(1, min(len(self.tiles), data.memory // (TILE * TILE * each)))
@@ -222,7 +254,9 @@ class PixelPool:
                 parts.append(part.reshape(-1, part.shape[2]))
                 x.append((left + across).ravel())
                 y.append((top + rows).ravel())
-            self.colors, self.x, self.y = (torch.from_numpy(np.concatenate(a)).to(self.device) for a in (parts, x, y))
+            self.colors, self.x, self.y = (
+                torch.from_numpy(np.concatenate(a)).to(self.device) for a in (parts, x, y)
+            )
             self.shown = turn
         index = torch.randint(len(self.colors), (count,), generator=generator, device=self.device)
         return self._at(self.x[index], self.y[index], self.colors[index])
@@ -263,4 +297,6 @@ class ImageBatches(Batches[ImageData]):
         size = min(self.data.batch_pictures, len(self.pictures))
         rows = in_turn(len(self.pictures), size, k, self.data.seed, self.order).tolist()
         self.generator.manual_seed(self.data.seed * 7_368_787 + k + 1)
-        return draw([self.pictures[row] for row in rows], max(2, self.data.batch_points // size), self.generator)
+        return draw(
+            [self.pictures[row] for row in rows], max(2, self.data.batch_points // size), self.generator
+        )

@@ -1,4 +1,5 @@
-"""Pictures of a folder: where they lie, as many pixels of each as memory holds, and batches of several of them."""
+"""Pictures of a folder: where they lie, as many pixels of each as memory holds, and batches of several of
+them."""
 
 from __future__ import annotations
 
@@ -22,8 +23,8 @@ KINDS = {1: "grey", 3: "RGB", 4: "RGBA"}
 
 @dataclass
 class ImageInstance:
-    """What the command says of it, and how it lies: `transform` takes pixels (centres at +0.5) to normalised space, where
-    the longest side spans [-1, 1]."""
+    """What the command says of it, and how it lies: `transform` takes pixels (centres at +0.5) to normalised
+    space, where the longest side spans [-1, 1]."""
 
     id: str
     transform: Transform
@@ -43,7 +44,8 @@ class ImagesBatch:
 
 @dataclass
 class KeptImage(ImageInstance):
-    """Some of its pixels, or all: their colours as they are, and (where some are left out) their numbers, row by row."""
+    """Some of its pixels, or all: their colours as they are, and (where some are left out) their numbers, row
+    by row."""
 
     width: int
     colors: UInt8[Tensor, "M C"] | UInt16[Tensor, "M C"]
@@ -77,7 +79,10 @@ def lies(pixels: Pixels) -> Transform:
 
 def about(pixels: Pixels) -> str:
     """A picture in words."""
-    return f"{pixels.shape[1]} x {pixels.shape[0]} pixels, {KINDS[pixels.shape[2]]}, {8 * pixels.dtype.itemsize} bits"
+    return (
+        f"{pixels.shape[1]} x {pixels.shape[0]} pixels, {KINDS[pixels.shape[2]]}, "
+        f"{8 * pixels.dtype.itemsize} bits"
+    )
 
 
 def kept(id: str, pixels: Pixels, most: int, rng: np.random.Generator) -> KeptImage:
@@ -90,25 +95,31 @@ def kept(id: str, pixels: Pixels, most: int, rng: np.random.Generator) -> KeptIm
 
 
 def image_files(path: Path) -> dict[str, Path]:
-    """The file that `path` names, or all pictures below it, by their path below the folder without the suffix (with it
-    where two would be called the same). NifError where there is none."""
+    """The file that `path` names, or all pictures below it, by their path below the folder without the suffix
+    (with it where two would be called the same). NifError where there is none."""
     if path.is_file():
         return {path.stem: path}
     if not path.is_dir():
         raise NifError(f"{path}: no such file or folder")
-    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in READABLE and p.is_file() and not p.name.startswith("."))
+    files = sorted(
+        p
+        for p in path.rglob("*")
+        if p.suffix.lower() in READABLE and p.is_file() and not p.name.startswith(".")
+    )
     if not files:
         raise NifError(f"{path}: no picture in this folder (looked for {', '.join(READABLE)})")
     names = [f.relative_to(path).with_suffix("").as_posix() for f in files]
     twice = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set()
-    return {f"{name}_{f.suffix[1:]}" if name in twice else name: f for name, f in zip(names, files, strict=True)}
+    return {
+        f"{name}_{f.suffix[1:]}" if name in twice else name: f for name, f in zip(names, files, strict=True)
+    }
 
 
 def read_images(
     files: Mapping[str, Path], memory: int, seed: int, channels: int | None = None
 ) -> tuple[list[KeptImage], list[NifError]]:
-    """Every picture, with the same share of `memory` bytes for each, and why those left out cannot be read. NifError where
-    none can, or where they do not all have `channels` (by default those of the first)."""
+    """Every picture, with the same share of `memory` bytes for each, and why those left out cannot be read.
+    NifError where none can, or where they do not all have `channels` (by default those of the first)."""
     found: list[KeptImage] = []
     wrong: list[NifError] = []
     rng = np.random.default_rng([seed, 4])
@@ -131,7 +142,10 @@ def read_images(
 def check_channels(file: Path, pixels: Pixels, channels: int) -> None:
     """NifError unless the picture has this many."""
     if pixels.shape[2] != channels:
-        raise NifError(f"{file}: it is {KINDS[pixels.shape[2]]} and the others are {KINDS[channels]}; all must be the same")
+        raise NifError(
+            f"{file}: it is {KINDS[pixels.shape[2]]} and the others are {KINDS[channels]}; all must be the "
+            "same"
+        )
 
 
 def draw(pictures: Sequence[KeptImage], count: int, generator: torch.Generator) -> ImagesBatch:

@@ -1,4 +1,5 @@
-"""The synthetic scenes of NeRF: transforms_{train,val,test}.json, pictures with alpha (Mildenhall et al. 2020)."""
+"""The synthetic scenes of NeRF: transforms_{train,val,test}.json, pictures with alpha (Mildenhall et al.
+2020)."""
 
 from __future__ import annotations
 
@@ -23,12 +24,13 @@ DISTANCE = 4.03
 
 
 class BlenderViews(Views):
-    """`root`: a folder with transforms_train.json, or a list of them, a scene each. The scene lies within +-`half` of the
-    origin, in the files' units (it becomes [-1, 1]^3), `near` and `far` along the rays; z is up. By default these are the
-    published ones (1.5, 2, 6) where the cameras stand as there, else the same in units of the cameras' distance, about the
-    point that all look at. `place` is "file" for the published ones and the origin whatever the cameras say, "cameras" for
-    the others. `axes` of the cameras: "opengl" (x right, y up, z back) or "opencv" (x right, y down, z ahead). Of the test
-    views every `test_skip`-th is used.
+    """`root`: a folder with transforms_train.json, or a list of them, a scene each. The scene lies within
+    +-`half` of the origin, in the files' units (it becomes [-1, 1]^3), `near` and `far` along the rays; z is
+    up. By default these are the published ones (1.5, 2, 6) where the cameras stand as there, else the same in
+    units of the cameras' distance, about the point that all look at. `place` is "file" for the published ones
+    and the origin whatever the cameras say, "cameras" for the others. `axes` of the cameras: "opengl" (x
+    right, y up, z back) or "opencv" (x right, y down, z ahead). Of the test views every `test_skip`-th is
+    used.
     """
 
     keys = "data.half, data.near, data.far, data.place"
@@ -51,10 +53,14 @@ class BlenderViews(Views):
     ):
         super().__init__(batch_rays, background, memory, seed)
         if downscale < 1 or test_skip < 1 or (half is not None and not half > 0):
-            raise ValueError(f"downscale={downscale}, test_skip={test_skip}, half={half}: at least 1, at least 1, positive")
+            raise ValueError(
+                f"downscale={downscale}, test_skip={test_skip}, half={half}: at least 1, at least 1, positive"
+            )
         first, last = NEAR if near is None else near, FAR if far is None else far
         if not 0 <= first < last:
-            raise ValueError(f"near={first}, far={last}: near must be at least 0 and far beyond it; give both")
+            raise ValueError(
+                f"near={first}, far={last}: near must be at least 0 and far beyond it; give both"
+            )
         check_placing(axes, place)
         self.taken_for = axes
         self.root, self.downscale, self.half, self.near, self.far = root, downscale, half, near, far
@@ -66,14 +72,18 @@ class BlenderViews(Views):
     def _scene(self, id: str, root: Path) -> Scene:
         root = root.parent if root.name == "transforms_train.json" and root.is_file() else root
         if not (root / "transforms_train.json").is_file():
-            other = "; data=transforms reads its transforms.json" if (root / "transforms.json").is_file() else ""
+            other = (
+                "; data=transforms reads its transforms.json" if (root / "transforms.json").is_file() else ""
+            )
             raise NifError(f"{root}: no transforms_train.json{other}")
         path = root / "transforms_train.json"
         file = read_json(path)
         frames = frames_of(file, path)
         poses = poses_of(frames, path, self.axes)
         transform, near, far, note = self._placed(poses)
-        train, said = read_frames(file, frames, path, [normalised(p, transform) for p in poses], self.downscale)
+        train, said = read_frames(
+            file, frames, path, [normalised(p, transform) for p in poses], self.downscale
+        )
         test, lost, more = self._test(root, transform)
         lost += len(frames) - len(train)
         said += f", {lost} frames without a picture" if lost else ""
@@ -94,7 +104,10 @@ class BlenderViews(Views):
             test,
             background=self.background,
             up=(0.0, 0.0, 1.0),
-            report=f"{describe(train)}{said}, {len(test)} test views{more}; box +-{half:.4g}, {near:.4g} to {far:.4g} away{note}",
+            report=(
+                f"{describe(train)}{said}, {len(test)} test views{more}; box +-{half:.4g}, {near:.4g} "
+                f"to {far:.4g} away{note}"
+            ),
         )
 
     def _test(self, root: Path, transform: Transform) -> tuple[list[View], int, str]:
@@ -122,14 +135,18 @@ class BlenderViews(Views):
             middle, typical = (x, y, z), float(np.median(away)) / DISTANCE
             near, far = (float(f(away)) / DISTANCE for f in (np.min, np.max))
             made = {"half": HALF * typical, "near": NEAR * near, "far": FAR * far}
-            note = f"; these by the cameras, which look at ({-x:.4g}, {-y:.4g}, {-z:.4g}) from {np.median(away):.4g} away"
+            note = (
+                f"; these by the cameras, which look at ({-x:.4g}, {-y:.4g}, {-z:.4g}) from "
+                f"{np.median(away):.4g} away"
+            )
             note += ": data.place=file takes the published ones, data.half, data.near and data.far others"
             if self.half is not None:  # the box is the user's: about the origin, as it always was
                 middle = (0.0, 0.0, 0.0)
         known = {key: made[key] if value is None else value for key, value in given.items()}
         if not 0 <= known["near"] < known["far"]:
             raise NifError(
-                f"data.near={known['near']:g}, far={known['far']:g}: near must be at least 0 and far beyond it; give both"
+                f"data.near={known['near']:g}, far={known['far']:g}: near must be at least 0 and far "
+                "beyond it; give both"
             )
         return Transform(middle, 1 / known["half"]), known["near"], known["far"], note
 
@@ -137,4 +154,8 @@ class BlenderViews(Views):
 def _as_published(away: Float[np.ndarray, "V"], point: Float[np.ndarray, "3"]) -> bool:
     """Whether the published box, near and far are right for nearly all of these cameras."""
     within = (away > NEAR) & (away < FAR)
-    return bool(within.mean() > 0.9) and float(abs(point).max()) < HALF and 0.65 < float(np.median(away)) / DISTANCE < 1.5
+    return (
+        bool(within.mean() > 0.9)
+        and float(abs(point).max()) < HALF
+        and 0.65 < float(np.median(away)) / DISTANCE < 1.5
+    )

@@ -1,4 +1,5 @@
-"""COLMAP's sparse models, binary and text: cameras, images and points3D (https://colmap.github.io/format.html)."""
+"""COLMAP's sparse models, binary and text: cameras, images and points3D
+(https://colmap.github.io/format.html)."""
 
 from __future__ import annotations
 
@@ -22,12 +23,13 @@ from nif_cli.untrusted import shown
 
 
 class ColmapViews(Views):
-    """`root`: a folder with COLMAP's sparse/0 (or sparse) and the pictures in `images`, or the model's own folder in it, or a
-    list of them, a scene each. Of several models the one with most pictures is read.
+    """`root`: a folder with COLMAP's sparse/0 (or sparse) and the pictures in `images`, or the model's own
+    folder in it, or a list of them, a scene each. Of several models the one with most pictures is read.
 
-    The point that all cameras look at is the centre, the farthest camera at distance 1; `aabb_scale` is the half side of
-    the box, by default the power of two (at most 16) that holds 99 % of the sparse points. The pictures of
-    images_<downscale> are taken where there are any; masks lie in masks/<name>.png, black is ignored.
+    The point that all cameras look at is the centre, the farthest camera at distance 1; `aabb_scale` is the
+    half side of the box, by default the power of two (at most 16) that holds 99 % of the sparse points. The
+    pictures of images_<downscale> are taken where there are any; masks lie in masks/<name>.png, black is
+    ignored.
     """
 
     keys = "data.aabb_scale, data.near"
@@ -47,9 +49,13 @@ class ColmapViews(Views):
     ):
         super().__init__(batch_rays, background, memory, seed)
         if downscale < 1 or hold_out < 0 or (near is not None and not near > 0):
-            raise ValueError(f"downscale={downscale}, hold_out={hold_out}, near={near}: at least 1, at least 0, positive")
+            raise ValueError(
+                f"downscale={downscale}, hold_out={hold_out}, near={near}: at least 1, at least 0, positive"
+            )
         if aabb_scale is not None and not 0 < aabb_scale <= 128:
-            raise ValueError(f"aabb_scale={aabb_scale}: the half side of the scene's box, above 0 and at most 128")
+            raise ValueError(
+                f"aabb_scale={aabb_scale}: the half side of the scene's box, above 0 and at most 128"
+            )
         self.root, self.images, self.downscale, self.hold_out = root, images, downscale, hold_out
         self.aabb_scale, self.near = aabb_scale, near
 
@@ -74,22 +80,35 @@ class ColmapViews(Views):
                 continue
             if picture.camera not in cameras:
                 named = shown(picture.name)
-                raise NifError(f"{model}: {named} is of camera {picture.camera}, which is not among the cameras")
+                raise NifError(
+                    f"{model}: {named} is of camera {picture.camera}, which is not among the cameras"
+                )
             masks = _mask(root, picture.name, path)
             hides = None if masks is None else functools.partial(mask, masks, counts=True)
-            views.append(view(label(picture.name), path, pose, cameras[picture.camera], self.downscale, hides))
+            views.append(
+                view(label(picture.name), path, pose, cameras[picture.camera], self.downscale, hides)
+            )
             pictures.append((picture.name, path))
         if not views:
             first = root / self.images / shown(posed[0].name, 300)
-            raise NifError(f"{model}: none of its {len(posed)} pictures exists (the first: {first}); give data.images=<folder>")
+            raise NifError(
+                f"{model}: none of its {len(posed)} pictures exists (the first: {first}); give "
+                "data.images=<folder>"
+            )
         train, test = held_out_views(views, self.hold_out)
         seen = torch.from_numpy(transform.to_normalised(points)).float()
         half, near = self.aabb_scale, self.near
         if len(seen):
-            reach = float(seen.abs().amax(1).quantile(0.99)) if len(seen) < 2**24 else float(seen[:: 2**4].abs().max())
+            reach = (
+                float(seen.abs().amax(1).quantile(0.99))
+                if len(seen) < 2**24
+                else float(seen[:: 2**4].abs().max())
+            )
             half = half or float(2.0 ** np.clip(np.ceil(np.log2(max(reach, 1e-3))), 0, 4))
             distances = torch.cat([(seen[:: max(1, len(seen) // 2000)] - p[:, 3]).norm(dim=1) for p in moved])
-            near = near or max(0.02, 0.5 * float(distances.quantile(0.001) if len(distances) < 2**24 else distances.min()))
+            near = near or max(
+                0.02, 0.5 * float(distances.quantile(0.001) if len(distances) < 2**24 else distances.min())
+            )
         half, near = half or 4.0, near or 0.1
         beyond = float((seen.abs().amax(1) > half).float().mean()) if len(seen) else 0.0
         lost = len(posed) - len(views)
@@ -111,14 +130,18 @@ class ColmapViews(Views):
             background=self.background,
             up=mean_up(poses),
             protocol="mip360",
-            report=f"{describe(views)}{notes}; box +-{half:g} ({side:.3g} of COLMAP's units), near {near:.2g}",
+            report=(
+                f"{describe(views)}{notes}; box +-{half:g} ({side:.3g} of COLMAP's units), near {near:.2g}"
+            ),
         )
 
 
 def _files(folder: Path) -> str | None:
     """Which kind of model lies in a folder: "bin" or "txt"; None: none."""
     kinds = ("bin", "txt")
-    return next((k for k in kinds if all((folder / f"{part}.{k}").is_file() for part in ("cameras", "images"))), None)
+    return next(
+        (k for k in kinds if all((folder / f"{part}.{k}").is_file() for part in ("cameras", "images"))), None
+    )
 
 
 def _model(root: Path) -> tuple[Path, str]:
@@ -126,12 +149,20 @@ def _model(root: Path) -> tuple[Path, str]:
     if _files(root):
         return root, ""
     folders = [root / "sparse", root / "colmap" / "sparse", root / "colmap"]
-    folders += [p for folder in folders if folder.is_dir() for p in sorted(folder.iterdir()) if p.is_dir()][:1000]
+    folders += [p for folder in folders if folder.is_dir() for p in sorted(folder.iterdir()) if p.is_dir()][
+        :1000
+    ]
     counts = {folder: _count(folder) for folder in folders if _files(folder)}
     if not counts:
-        raise NifError(f"{root}: no COLMAP model: sparse/0/cameras.bin and images.bin (or .txt) are looked for")
+        raise NifError(
+            f"{root}: no COLMAP model: sparse/0/cameras.bin and images.bin (or .txt) are looked for"
+        )
     chosen = max(counts, key=lambda folder: counts[folder])
-    rest = [f"{folder.relative_to(root).as_posix()} with {counts[folder]}" for folder in counts if folder != chosen]
+    rest = [
+        f"{folder.relative_to(root).as_posix()} with {counts[folder]}"
+        for folder in counts
+        if folder != chosen
+    ]
     name = chosen.relative_to(root).as_posix()
     others = f"; {name} has most pictures ({counts[chosen]}): {', '.join(rest[:5])} not read" if rest else ""
     return chosen, others

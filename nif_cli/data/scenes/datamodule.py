@@ -1,4 +1,5 @@
-"""The data module of views: pictures with cameras. Pixels live on the training device as bytes, and rays are drawn there."""
+"""The data module of views: pictures with cameras. Pixels live on the training device as bytes, and rays are
+drawn there."""
 
 from __future__ import annotations
 
@@ -21,15 +22,18 @@ from nif_cli.rendering.cameras import camera_directions, unproject
 from nif_cli.rendering.ndc import Ndc as Ndc
 from nif_cli.rendering.rays import Rays
 
-TABLE = 2**22  # pixels of different lenses whose directions are kept, 12 bytes each; beyond them they are found anew
+# pixels of different lenses whose directions are kept, 12 bytes each; beyond them they are found anew
+TABLE = 2**22
 
 
 class Views(Data):
-    """Scenes, each seen by pictures with cameras; a subclass reads them. Batches of `batch_rays` rays (a model may change
-    that between steps) are drawn from all pixels that count, of all scenes; batch k is a function of (seed, k).
+    """Scenes, each seen by pictures with cameras; a subclass reads them. Batches of `batch_rays` rays (a
+    model may change that between steps) are drawn from all pixels that count, of all scenes; batch k is a
+    function of (seed, k).
 
-    `background` shows through transparent pictures: white, black, or random (a new colour for each ray while training,
-    white afterwards). Pictures that take more than `memory` are refused, with the `downscale` that would fit.
+    `background` shows through transparent pictures: white, black, or random (a new colour for each ray while
+    training, white afterwards). Pictures that take more than `memory` are refused, with the `downscale` that
+    would fit.
     """
 
     holds = "views (pictures with cameras)"
@@ -68,7 +72,10 @@ class Views(Data):
             scenes = self.read()
             for scene in scenes:
                 if not 0 <= scene.near < scene.far:
-                    raise NifError(f"data.near={scene.near:g}: {scene.id} ends at {scene.far:g}; near must lie before that")
+                    raise NifError(
+                        f"data.near={scene.near:g}: {scene.id} ends at {scene.far:g}; near must lie before "
+                        "that"
+                    )
             needed = sum(4 * v.camera.width * v.camera.height for s in scenes for v in s.train)
             if needed > self.memory:
                 fitting = next(n for n in range(2, 1000) if needed / n**2 <= self.memory)
@@ -121,8 +128,8 @@ def each(root: str | Sequence[str], file: str, read: Callable[[str, Path], Scene
 
 
 def _looked_at(scene: Scene, doubts: str) -> Scene:
-    """The scene without a background where its pictures are opaque, with words in its report where its box cuts it off and
-    of its masks."""
+    """The scene without a background where its pictures are opaque, with words in its report where its box
+    cuts it off and of its masks."""
     scene = replace(scene, report=f"{scene.report}{_masked(scene)}{doubts}")
     if scene.train and not any(v.alpha and v.pixels.shape[2] == 4 for v in scene.train):
         return replace(scene, background=None)
@@ -141,7 +148,9 @@ def _masked(scene: Scene) -> str:
     full = [name for name, valid in masks if not bool(valid.any())]
     said = f"; {len(idle)} of {len(masks)} masks hide nothing (the first: {idle[0]})" if idle else ""
     if full:
-        said += f"; doubtful: {len(full)} of {len(masks)} masks hide all of their picture (the first: {full[0]})"
+        said += (
+            f"; doubtful: {len(full)} of {len(masks)} masks hide all of their picture (the first: {full[0]})"
+        )
     return said
 
 
@@ -208,15 +217,27 @@ class RayPool:
         valid = torch.isfinite(local).all(1)
         local = torch.where(valid[:, None], local, local.new_tensor([0.0, 0.0, -1.0]))
         pose, scene = self.poses[view], self.scene[view]
-        directions = (pose[:, :, :3] * local[:, None]).sum(-1)  # no matmul: on a GPU that may have 10 bits, half a pixel
+        # no matmul: on a GPU that may have 10 bits, half a pixel
+        directions = (pose[:, :, :3] * local[:, None]).sum(-1)
         rays = Rays(pose[:, :, 3], directions)
         for n, ndc in self.ndc:
             mapped, here = ndc.rays(rays), (scene == n)[:, None]
             rays = Rays(
-                torch.where(here, mapped.origins, rays.origins), torch.where(here, mapped.directions, rays.directions), rays.views
+                torch.where(here, mapped.origins, rays.origins),
+                torch.where(here, mapped.directions, rays.directions),
+                rays.views,
             )
         near, far = self.limits[scene].unbind(1)
-        return RayBatch(rays.origins, rays.directions, rays.views, near, far, self.colors[index].float() / 255, valid, scene)
+        return RayBatch(
+            rays.origins,
+            rays.directions,
+            rays.views,
+            near,
+            far,
+            self.colors[index].float() / 255,
+            valid,
+            scene,
+        )
 
     def _local(self, view: Tensor, pixel: Tensor) -> Tensor:
         """Directions in the axes of each camera."""

@@ -1,4 +1,5 @@
-"""Scenes of LLFF's photographs: forward-facing ones in normalised device coordinates, others around a centre."""
+"""Scenes of LLFF's photographs: forward-facing ones in normalised device coordinates, others around a
+centre."""
 
 from __future__ import annotations
 
@@ -32,10 +33,11 @@ FARTHEST = 64.0  # half the box, in distances of the farthest camera: beyond it 
 class LlffViews(Views):
     """`root`: a folder with poses_bounds.npy, or a list of them, a scene each.
 
-    `downscale`: the pictures of images_<downscale>, or those of images averaged; by default images_4, as published, or what
-    there is. `ndc`: normalised device coordinates, for cameras that look one way; by default where all are within 45 degrees
-    of their mean. Without them the point that all look at is the centre and the farthest camera at distance 1. Bounds that
-    are more than ODD times nearer or farther than the median are left out.
+    `downscale`: the pictures of images_<downscale>, or those of images averaged; by default images_4, as
+    published, or what there is. `ndc`: normalised device coordinates, for cameras that look one way; by
+    default where all are within 45 degrees of their mean. Without them the point that all look at is the
+    centre and the farthest camera at distance 1. Bounds that are more than ODD times nearer or farther than
+    the median are left out.
     """
 
     keys = "data.ndc, and the bounds (the last two columns of poses_bounds.npy)"
@@ -65,10 +67,15 @@ class LlffViews(Views):
         poses, sizes, bounds = read_poses_bounds(path)
         files, averaged, said = _pictures(root, self.downscale)
         if len(files) != len(poses):
-            raise NifError(f"{path}: {len(poses)} poses, but {len(files)} pictures in {files[0].parent}; one is needed for each")
+            raise NifError(
+                f"{path}: {len(poses)} poses, but {len(files)} pictures in {files[0].parent}; one is "
+                "needed for each"
+            )
         least, most, odd = _bounds(bounds, [f.name for f in files])
         said += odd
-        forward = float((poses[:, :, 2] @ mean_pose(poses)[:, 2]).min()) > 0.7 if self.ndc is None else self.ndc
+        forward = (
+            float((poses[:, :, 2] @ mean_pose(poses)[:, 2]).min()) > 0.7 if self.ndc is None else self.ndc
+        )
         transform = Transform((0.0, 0.0, 0.0), 1 / (BD_FACTOR * least)) if forward else around_cameras(poses)
         views = []
         for file, pose, (height, width, focal) in zip(files, poses, sizes.tolist(), strict=True):
@@ -81,11 +88,16 @@ class LlffViews(Views):
         if forward:
             ndc, box, sideways = _seen(views)
             if sideways is not None and self.ndc:
-                raise NifError(f"data.ndc=true: some cameras look sideways or backwards ({sideways}); give data.ndc=false")
+                raise NifError(
+                    f"data.ndc=true: some cameras look sideways or backwards ({sideways}); give "
+                    "data.ndc=false"
+                )
             if sideways is not None:
                 said += f"; not in NDC, since {sideways} looks sideways"
                 transform, ndc = around_cameras(poses), None
-                views = [replace(v, pose=normalised(pose, transform)) for v, pose in zip(views, poses, strict=True)]
+                views = [
+                    replace(v, pose=normalised(pose, transform)) for v, pose in zip(views, poses, strict=True)
+                ]
         if ndc is not None:
             assert box is not None
             near, far, how = 0.0, 1.0, "NDC"
@@ -122,13 +134,20 @@ def _bounds(bounds: Float[np.ndarray, "V 2"], names: list[str]) -> tuple[float, 
     for column, (which, rows) in enumerate(odd.items()):
         if rows.any():
             row = int(rows.argmax())
-            said += f"; {int(rows.sum())} {which} bounds left out (the first: {bounds[row, column]:.3g} of {names[row]})"
+            said += (
+                f"; {int(rows.sum())} {which} bounds left out (the first: {bounds[row, column]:.3g} of "
+                f"{names[row]})"
+            )
     return float(bounds[~odd["near"], 0].min()), float(bounds[~odd["far"], 1].max()), said
 
 
 def _pictures(root: Path, downscale: int | None) -> tuple[list[Path], int, str]:
     """The pictures by name, how much smaller they are to be averaged, and a word about it."""
-    folders = {int(m[1] or 1): p for p in root.iterdir() if (m := re.fullmatch(r"images(?:_(\d+))?", p.name)) and p.is_dir()}
+    folders = {
+        int(m[1] or 1): p
+        for p in root.iterdir()
+        if (m := re.fullmatch(r"images(?:_(\d+))?", p.name)) and p.is_dir()
+    }
     if not folders:
         raise NifError(f"{root}: no pictures; they belong in a folder 'images' or 'images_4' here")
     averaged = 1
@@ -139,8 +158,11 @@ def _pictures(root: Path, downscale: int | None) -> tuple[list[Path], int, str]:
     elif 1 in folders:
         chosen, averaged = 1, downscale
     else:
-        raise NifError(f"data.downscale={downscale}: there is {', '.join(p.name for p in folders.values())} in {root}")
-    there = (p for p in folders[chosen].iterdir() if not p.name.startswith("."))  # what macOS leaves beside files is none
+        raise NifError(
+            f"data.downscale={downscale}: there is {', '.join(p.name for p in folders.values())} in {root}"
+        )
+    # what macOS leaves beside files is none
+    there = (p for p in folders[chosen].iterdir() if not p.name.startswith("."))
     files = sorted(p for p in there if p.suffix.lower() in SUFFIXES and p.is_file())
     if not files:
         raise NifError(f"{folders[chosen]}: no pictures in this folder")
@@ -148,19 +170,25 @@ def _pictures(root: Path, downscale: int | None) -> tuple[list[Path], int, str]:
 
 
 def _seen(views: list[View]) -> tuple[Ndc, Float[Tensor, "2 3"] | None, str | None]:
-    """NDC of the mean camera, the box there that holds what any camera sees from the near plane to infinity, and, where there
-    is no such box, the view that looks sideways or backwards."""
+    """NDC of the mean camera, the box there that holds what any camera sees from the near plane to infinity,
+    and, where there is no such box, the view that looks sideways or backwards."""
     camera = views[0].camera
     frame = mean_pose(np.stack([v.pose.double().numpy() for v in views]))
     ndc = Ndc(torch.from_numpy(frame).float(), (camera.width / 2 / camera.fx, camera.height / 2 / camera.fy))
     parts = []
     for seen in views:
         c = seen.camera
-        corners = torch.tensor([[x / c.fx * c.width / 2, y / c.fy * c.height / 2, -1.0] for x in (-1, 1) for y in (-1, 1)])
+        corners = torch.tensor(
+            [[x / c.fx * c.width / 2, y / c.fy * c.height / 2, -1.0] for x in (-1, 1) for y in (-1, 1)]
+        )
         ahead = (corners @ seen.pose[:, :3].T) @ ndc.frame[:, 2]
         rays = camera_rays(seen.pose, c, ndc, corners)
         points = torch.cat((rays.origins, rays.origins + rays.directions))
-        if bool((ahead >= 0).any()) or not bool(torch.isfinite(points).all()) or float(points[:, :2].abs().max()) > 10:
+        if (
+            bool((ahead >= 0).any())
+            or not bool(torch.isfinite(points).all())
+            or float(points[:, :2].abs().max()) > 10
+        ):
             return ndc, None, seen.name
         parts.append(points)
     points = torch.cat(parts)

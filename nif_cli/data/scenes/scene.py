@@ -1,4 +1,5 @@
-"""A scene as photographs with cameras show it: what every reader of views makes, and what a run keeps of it."""
+"""A scene as photographs with cameras show it: what every reader of views makes, and what a run keeps of
+it."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ Background = Literal["white", "black", "random"]
 
 @dataclass(frozen=True)
 class View:
-    """One picture and its camera. `pose` is camera to world, in normalised space, OpenGL axes (x right, y up, z back)."""
+    """One picture and its camera. `pose` is camera to world, in normalised space, OpenGL axes (x right, y up,
+    z back)."""
 
     name: str
     pose: Float[Tensor, "3 4"]
@@ -48,7 +50,9 @@ class View:
     def pixels(self) -> UInt8[Tensor, "H W C"]:
         """sRGB, and straight alpha where C = 4; read anew each time."""
         if self.read is None:
-            raise NifError(f"{self.name}: a run keeps the cameras of its views, not the pictures; give data.root=")
+            raise NifError(
+                f"{self.name}: a run keeps the cameras of its views, not the pictures; give data.root="
+            )
         return torch.from_numpy(self.read())
 
     @property
@@ -59,11 +63,12 @@ class View:
 
 @dataclass(frozen=True)
 class Scene:
-    """One scene in normalised space. `bounds` is the box that holds it, `near` and `far` are lengths along the rays; with
-    `ndc` the field lives in NDC: poses, `transform` and `up` are of the space before it, the others of NDC itself.
+    """One scene in normalised space. `bounds` is the box that holds it, `near` and `far` are lengths along
+    the rays; with `ndc` the field lives in NDC: poses, `transform` and `up` are of the space before it, the
+    others of NDC itself.
 
-    Scenes with the same `shape` have their geometry in common, those with the same `appearance` their materials.
-    `background` is what shows through where pictures are transparent; None where none is.
+    Scenes with the same `shape` have their geometry in common, those with the same `appearance` their
+    materials. `background` is what shows through where pictures are transparent; None where none is.
     """
 
     id: str
@@ -99,7 +104,8 @@ class Scene:
         near: float | None = None,
         normals: bool = False,
     ) -> Photograph:
-        """What a field of this scene shows from a view's camera: in the user's units, on the scene's background."""
+        """What a field of this scene shows from a view's camera: in the user's units, on the scene's
+        background."""
         return photograph(
             field,
             view.pose,
@@ -120,7 +126,9 @@ class Scene:
             "near": self.near,
             "far": self.far,
             "background": self.background,
-            "ndc": None if self.ndc is None else {"frame": self.ndc.frame, "slope": list(self.ndc.slope), "near": self.ndc.near},
+            "ndc": None
+            if self.ndc is None
+            else {"frame": self.ndc.frame, "slope": list(self.ndc.slope), "near": self.ndc.near},
             "up": list(self.up),
             "shape": self.shape,
             "appearance": self.appearance,
@@ -132,7 +140,11 @@ class Scene:
     def restored(id: str, transform: Transform, state: dict[str, Any]) -> Scene:
         """The scene of a run. KeyError, TypeError or ValueError for what `state` does not make."""
         ndc, background, up = state["ndc"], state["background"], tuple(map(float, state["up"]))
-        if background not in (None, "white", "black", "random") or len(up) != 3 or not all(map(math.isfinite, up)):
+        if (
+            background not in (None, "white", "black", "random")
+            or len(up) != 3
+            or not all(map(math.isfinite, up))
+        ):
             raise ValueError(f"a background '{background}', up {up}")
         bounds, near, far = _tensor(state["bounds"], (2, 3)), float(state["near"]), float(state["far"])
         if not bool((bounds[0] < bounds[1]).all()) or not 0 <= near < far < math.inf:
@@ -146,7 +158,12 @@ class Scene:
             _restored(state["train"]),
             _restored(state["test"]),
             background,
-            ndc and Ndc(_tensor(ndc["frame"], (3, 4)), (float(ndc["slope"][0]), float(ndc["slope"][1])), float(ndc["near"])),
+            ndc
+            and Ndc(
+                _tensor(ndc["frame"], (3, 4)),
+                (float(ndc["slope"][0]), float(ndc["slope"][1])),
+                float(ndc["near"]),
+            ),
             up,  # type: ignore[arg-type]
             str(state["shape"]),
             str(state["appearance"]),
@@ -183,7 +200,9 @@ def _restored(saved: dict[str, Any]) -> list[View]:
         how = {"projection": kind} if isinstance(kind, str) else {"fisheye": bool(kind)}
         cameras.append(Camera(int(width), int(height), *map(float, numbers), **how))  # type: ignore[arg-type]
     poses = _tensor(saved["poses"], (len(saved["names"]), 3, 4))
-    return [View(str(n), p, cameras[c]) for n, p, c in zip(saved["names"], poses, saved["which"], strict=True)]
+    return [
+        View(str(n), p, cameras[c]) for n, p, c in zip(saved["names"], poses, saved["which"], strict=True)
+    ]
 
 
 @dataclass
@@ -192,7 +211,8 @@ class RayBatch:
 
     origins: Float[Tensor, "R 3"]
     directions: Float[Tensor, "R 3"]  # unit, except in NDC
-    views: Float[Tensor, "R 3"]  # unit directions in the world: what colours may depend on; `directions`, except in NDC
+    # unit directions in the world: what colours may depend on; `directions`, except in NDC
+    views: Float[Tensor, "R 3"]
     near: Float[Tensor, "R"]  # along the ray
     far: Float[Tensor, "R"]
     colors: Float[Tensor, "R 4"]  # sRGB and straight alpha (1 where the pictures have none), in [0, 1]

@@ -1,5 +1,5 @@
-"""Whether cameras can see what they are said to see, found before anything is trained: how many rays meet the scene's box,
-and where the cameras look."""
+"""Whether cameras can see what they are said to see, found before anything is trained: how many rays meet the
+scene's box, and where the cameras look."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from nif_cli.rendering.camera_paths import Poses, Vector, focus
 from nif_cli.rendering.cameras import camera_rays, unproject
 
 NONE, FEW = 0.005, 1 / 3  # shares of the rays below which training cannot work, and below which one is told
-TOGETHER = 0.3  # of the cameras' distance: how close to a point their axes pass, for it to be what they have in common
+# of the cameras' distance: how close to a point their axes pass, for it to be what they have in common
+TOGETHER = 0.3
 
 
 def common_point(poses: Poses) -> Vector | None:
-    """The point that the axes of nearly all cameras pass; None where there is none (parallel ones, few, a walk)."""
+    """The point that the axes of nearly all cameras pass; None where there is none (parallel ones, few, a
+    walk)."""
     if len(poses) < 3:
         return None
     centre, along, at = focus(poses), poses[:, :, 2], poses[:, :, 3]
@@ -32,10 +34,12 @@ def common_point(poses: Poses) -> Vector | None:
 
 
 def looks_away(poses: Poses) -> bool:
-    """Whether the cameras have a point in common and nearly all look away from it: so do cameras whose y and z axes are
-    turned round, and those of one who stands in the middle of a room."""
+    """Whether the cameras have a point in common and nearly all look away from it: so do cameras whose y and
+    z axes are turned round, and those of one who stands in the middle of a room."""
     centre = common_point(poses)
-    return centre is not None and float((((centre - poses[:, :, 3]) * -poses[:, :, 2]).sum(1) < 0).mean()) > 0.95
+    return (
+        centre is not None and float((((centre - poses[:, :, 3]) * -poses[:, :, 2]).sum(1) < 0).mean()) > 0.95
+    )
 
 
 def distances(poses: Poses) -> Float[np.ndarray, "V"] | None:
@@ -45,8 +49,8 @@ def distances(poses: Poses) -> Float[np.ndarray, "V"] | None:
 
 
 def aimed(poses: Poses, transform: Transform, half: float) -> bool:
-    """Whether the box +-half of normalised space is where and as large as these cameras want it: most of their axes pass
-    through it, and where they stand around something it is neither a speck nor everything."""
+    """Whether the box +-half of normalised space is where and as large as these cameras want it: most of
+    their axes pass through it, and where they stand around something it is neither a speck nor everything."""
     at, along = transform.to_normalised(poses[:, :, 3]), poses[:, :, 2]
     with np.errstate(divide="ignore", invalid="ignore"):
         ends = np.stack([(sign * half - at) / along for sign in (-1, 1)])
@@ -82,32 +86,46 @@ def share_of_rays(scene: Scene, views: int = 64, rays: int = 128) -> float:
 
 
 def blind(scene: Scene, across: int = 65) -> str:
-    """What there is to say of pixels to which a lens sends no direction, corners included; nothing where there are none.
-    NifError for a lens that sends one to none."""
+    """What there is to say of pixels to which a lens sends no direction, corners included; nothing where
+    there are none. NifError for a lens that sends one to none."""
     notes = []
     first = {view.camera: view.name for view in reversed((*scene.train, *scene.test))}
     for camera, name in first.items():
-        rows, columns = (torch.linspace(0.5, n - 0.5, across, dtype=torch.float64) for n in (camera.height, camera.width))
+        rows, columns = (
+            torch.linspace(0.5, n - 0.5, across, dtype=torch.float64) for n in (camera.height, camera.width)
+        )
         pixels = torch.cartesian_prod(columns, rows)
-        found = torch.isfinite(unproject(camera.parameters.expand(len(pixels), -1), pixels, camera.kind)).all(1)
+        found = torch.isfinite(unproject(camera.parameters.expand(len(pixels), -1), pixels, camera.kind)).all(
+            1
+        )
         if bool(found.all()):
             continue
         share = 1 - float(found.double().mean())
         terms = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
-        lens = ", ".join(f"{k} {getattr(camera, k):g}" for k in terms if getattr(camera, k)) or f"f {camera.fx:g}"
+        lens = (
+            ", ".join(f"{k} {getattr(camera, k):g}" for k in terms if getattr(camera, k))
+            or f"f {camera.fx:g}"
+        )
         if share == 1:
-            raise NifError(f"{scene.id}: the {camera.kind} lens of {name} ({lens}) sends no light to any pixel")
-        notes.append(f"{max(share, 0.001):.1%} of the pixels of {name} have no direction by its {camera.kind} lens ({lens})")
+            raise NifError(
+                f"{scene.id}: the {camera.kind} lens of {name} ({lens}) sends no light to any pixel"
+            )
+        notes.append(
+            f"{max(share, 0.001):.1%} of the pixels of {name} have no direction by its {camera.kind} lens "
+            f"({lens})"
+        )
     if not notes:
         return ""
     more = f", and so in {len(notes) - 1:,} other lenses" if len(notes) > 1 else ""
-    doubtful = "" if all(camera.kind == "fisheye" for camera in first) else "doubtful: "  # a fisheye's corners are black
+    # a fisheye's corners are black
+    doubtful = "" if all(camera.kind == "fisheye" for camera in first) else "doubtful: "
     return f"; {doubtful}{notes[0]}{more}: they are left out"
 
 
 def sighted(scene: Scene, keys: str, axes: str | None) -> str:
-    """What there is to say of a scene before training; nothing where all is well. `keys` name what moves or scales its box,
-    `axes` what its cameras' axes were taken for, where another choice is open. NifError where no ray meets the box."""
+    """What there is to say of a scene before training; nothing where all is well. `keys` name what moves or
+    scales its box, `axes` what its cameras' axes were taken for, where another choice is open. NifError where
+    no ray meets the box."""
     lenses = blind(scene)
     if scene.ndc is not None or not scene.train:
         return lenses
@@ -116,12 +134,16 @@ def sighted(scene: Scene, keys: str, axes: str | None) -> str:
     if axes is not None and looks_away(poses):
         other, why = ("opencv", "y down, z ahead") if axes == "opengl" else ("opengl", "y up, z back")
         notes.append(
-            f"all cameras look away from the point that they stand around; if their axes are {why}, data.axes={other} turns them"
+            f"all cameras look away from the point that they stand around; if their axes are {why}, "
+            f"data.axes={other} turns them"
         )
     unit = 1 / scene.transform.scale
     away = distances(poses)
     if away is not None and scene.near > float(np.median(away)):
-        notes.append(f"near is {scene.near * unit:.3g}, but the cameras look at something {np.median(away) * unit:.3g} away")
+        notes.append(
+            f"near is {scene.near * unit:.3g}, but the cameras look at something "
+            f"{np.median(away) * unit:.3g} away"
+        )
     share = share_of_rays(scene)
     if share < FEW:
         middle = scene.transform.to_original(scene.bounds.mean(0).numpy())
@@ -131,7 +153,9 @@ def sighted(scene: Scene, keys: str, axes: str | None) -> str:
         what = "cameras stand about" if point is None else "cameras look at"
         box = f"+-{half:.3g} about {_place(middle)}, {scene.near * unit:.3g} to {scene.far * unit:.3g} away"
         there = f"{what} {_place(scene.transform.to_original(where))}"
-        notes.append(f"{_percent(share)} of the training rays meet its box ({box}), while the {there}: see {keys}")
+        notes.append(
+            f"{_percent(share)} of the training rays meet its box ({box}), while the {there}: see {keys}"
+        )
     if share < NONE:
         raise NifError(f"{scene.id}: nothing can be learned: {'; '.join(reversed(notes))}")
     return lenses + "".join(f"; doubtful: {note}" for note in notes)

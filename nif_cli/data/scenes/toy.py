@@ -24,8 +24,8 @@ LIGHT = np.array([0.37, 0.84, 0.4])  # where it comes from
 
 
 class ToyViews(Views):
-    """`shapes` toy shapes, each in `materials` materials: a scene for every pair of them but the last `leave_out`. Each has
-    `views` pictures to train on and `test` others, size x size pixels, with alpha."""
+    """`shapes` toy shapes, each in `materials` materials: a scene for every pair of them but the last
+    `leave_out`. Each has `views` pictures to train on and `test` others, size x size pixels, with alpha."""
 
     def __init__(
         self,
@@ -42,11 +42,17 @@ class ToyViews(Views):
     ):
         super().__init__(batch_rays, background, memory, seed)
         if not 1 <= shapes <= 3 * 100 or not 1 <= materials <= len(MATERIALS):
-            raise ValueError(f"shapes={shapes}, materials={materials}: 1 to 300 shapes, 1 to {len(MATERIALS)} materials")
+            raise ValueError(
+                f"shapes={shapes}, materials={materials}: 1 to 300 shapes, 1 to {len(MATERIALS)} materials"
+            )
         if not 0 <= leave_out < shapes * materials:
-            raise ValueError(f"leave_out={leave_out}: there are {shapes * materials} scenes, one must be left")
+            raise ValueError(
+                f"leave_out={leave_out}: there are {shapes * materials} scenes, one must be left"
+            )
         if views < 1 or test < 0 or not 4 <= size <= 4096:
-            raise ValueError(f"views={views}, test={test}, size={size}: at least 1 view, 0 test views, 4 to 4096 pixels")
+            raise ValueError(
+                f"views={views}, test={test}, size={size}: at least 1 view, 0 test views, 4 to 4096 pixels"
+            )
         self.counts, self.leave_out, self.size = (shapes, materials), leave_out, size
         self.views, self.test = views, test
 
@@ -83,7 +89,9 @@ class ToyViews(Views):
             up=(0.0, 1.0, 0.0),
             shape=name,
             appearance=MATERIALS[material],
-            report=f"{self.views} + {self.test} pictures of {self.size} x {self.size} pixels, made on the spot",
+            report=(
+                f"{self.views} + {self.test} pictures of {self.size} x {self.size} pixels, made on the spot"
+            ),
         )
 
 
@@ -99,7 +107,8 @@ def around(k: int, count: int, turn: float) -> Float[torch.Tensor, "3 4"]:
 def painted(
     mesh: trimesh.Trimesh, material: int, pose: Float[torch.Tensor, "3 4"], camera: Camera, antialias: int = 2
 ) -> UInt8[np.ndarray, "H W 4"]:
-    """A normalised mesh of a material, lit by the sky and from one side; antialias^2 rays a pixel, alpha is what they hit."""
+    """A normalised mesh of a material, lit by the sky and from one side; antialias^2 rays a pixel, alpha is
+    what they hit."""
     rays = camera_rays(pose, camera.resized(camera.width * antialias, camera.height * antialias))
     o, d = rays.origins.double().numpy(), rays.directions.double().numpy()
     near = -(o * d).sum(1)  # the unit ball is all that can be hit

@@ -1,4 +1,5 @@
-"""The visual hull: what the outlines of an object in transparent pictures leave of space (Laurentini 1994)."""
+"""The visual hull: what the outlines of an object in transparent pictures leave of space (Laurentini
+1994)."""
 
 from __future__ import annotations
 
@@ -17,10 +18,12 @@ COARSER = 4  # cells along a side of those that are looked at first
 
 
 def visual_hull(grid: OccupancyGrid, views: Sequence[View]) -> Bool[Tensor, "C G G G"]:
-    """Which cells of a grid may hold something: those that no view sees in front of transparent pixels alone. Views without
-    alpha say nothing. First groups of COARSER^3 cells are looked at, then those in the groups that are left."""
+    """Which cells of a grid may hold something: those that no view sees in front of transparent pixels alone.
+    Views without alpha say nothing. First groups of COARSER^3 cells are looked at, then those in the groups
+    that are left."""
     g, n, device = grid.resolution, COARSER, grid.density.device
-    flat = [view for view in views if view.alpha and view.camera.kind != "sphere"]  # a picture of all around has no scale
+    # a picture of all around has no scale
+    flat = [view for view in views if view.alpha and view.camera.kind != "sphere"]
     outlines = [(view, pixels[..., 3] > 0) for view in flat if (pixels := view.pixels).shape[-1] == 4]
     groups = torch.arange(grid.cascades * (g // n) ** 3, device=device)
     h = g // n
@@ -30,7 +33,9 @@ def visual_hull(grid: OccupancyGrid, views: Sequence[View]) -> Bool[Tensor, "C G
     origin = ((first[:, 1:] * (2 / g) - 1) * 2.0 ** first[:, :1]).float()
     left = _left(origin + (n * half)[:, None], n * half, outlines)
     first, origin, half = first[left], origin[left], half[left]
-    cells = torch.cat((first[:, None, :1].expand(-1, n**3, -1), first[:, None, 1:] + offsets), -1).reshape(-1, 4)
+    cells = torch.cat((first[:, None, :1].expand(-1, n**3, -1), first[:, None, 1:] + offsets), -1).reshape(
+        -1, 4
+    )
     centres = (origin[:, None] + (offsets + 0.5) * (2 * half)[:, None, None]).reshape(-1, 3)
     left = _left(centres, half.repeat_interleave(n**3), outlines)
     found = torch.zeros(grid.density.shape, dtype=torch.bool, device=device)
@@ -39,7 +44,9 @@ def visual_hull(grid: OccupancyGrid, views: Sequence[View]) -> Bool[Tensor, "C G
 
 
 def _left(
-    centres: Float[Tensor, "M 3"], half: Float[Tensor, "M"], outlines: Sequence[tuple[View, Bool[Tensor, "H W"]]]
+    centres: Float[Tensor, "M 3"],
+    half: Float[Tensor, "M"],
+    outlines: Sequence[tuple[View, Bool[Tensor, "H W"]]],
 ) -> Int64[Tensor, "K"]:
     """Which of these cubes (`half` their sides) may hold something."""
     left = torch.arange(len(centres), device=centres.device)
@@ -49,7 +56,8 @@ def _left(
         place = project(view.camera, local).nan_to_num(-1e6).floor().long().flip(-1)  # row, column
         inside = ((place >= 0) & (place < torch.tensor(opaque.shape, device=place.device))).all(-1)
         reach = max(view.camera.fx, view.camera.fy) * radius / (-local[:, 2] - radius).clamp(min=1e-3)
-        steps = reach.clamp(1, 1024).log2().mul(2).ceil()  # cubes that look about as large are looked at together
+        # cubes that look about as large are looked at together
+        steps = reach.clamp(1, 1024).log2().mul(2).ceil()
         keep = ~inside
         for step in steps[inside].unique().tolist():
             those = (inside & (steps == step)).nonzero()[:, 0]

@@ -1,4 +1,5 @@
-"""Pictures and voxels of shapes: what encoders of pictures and voxels are shown, from meshes and from files."""
+"""Pictures and voxels of shapes: what encoders of pictures and voxels are shown, from meshes and from
+files."""
 
 from __future__ import annotations
 
@@ -25,23 +26,34 @@ from nif_cli.rendering.shading import shade
 from nif_cli.rendering.sphere_tracing import Hits
 from nif_cli.untrusted import opened_image
 
-LONGEST = 4096  # pixels along the longest side of what is padded to a square: longer pictures are averaged first
-DISTANCE = {"ball": 3.0, "cube": 1.6}  # of the camera, so that a shape fills a picture alike in every normalised space
+LONGEST = (
+    4096  # pixels along the longest side of what is padded to a square: longer pictures are averaged first
+)
+# of the camera, so that a shape fills a picture alike in every normalised space
+DISTANCE = {
+    "ball": 3.0,
+    "cube": 1.6,
+}
 
 
 def view_poses(count: int, space: str, rng: np.random.Generator) -> Float[Tensor, "V 3 4"]:
     """Cameras around the origin: any azimuth, 10 to 40 degrees above the horizon (y is up)."""
     poses = []
-    for azimuth, height in zip(rng.uniform(0, 2 * math.pi, count), np.radians(rng.uniform(10, 40, count)), strict=True):
+    for azimuth, height in zip(
+        rng.uniform(0, 2 * math.pi, count), np.radians(rng.uniform(10, 40, count)), strict=True
+    ):
         at = [math.sin(azimuth) * math.cos(height), math.sin(height), math.cos(azimuth) * math.cos(height)]
-        poses.append(look_from(DISTANCE[space] * torch.tensor(at, dtype=torch.float32), torch.tensor([0.0, 1.0, 0.0])))
+        poses.append(
+            look_from(DISTANCE[space] * torch.tensor(at, dtype=torch.float32), torch.tensor([0.0, 1.0, 0.0]))
+        )
     return torch.stack(poses)
 
 
 def mesh_images(
     mesh: trimesh.Trimesh, poses: Float[Tensor, "V 3 4"], size: int, antialias: int = 2
 ) -> UInt8[np.ndarray, "V H W 3"]:
-    """The mesh from each camera, shaded by its normals on white, as `nif render` shows fields; antialias^2 rays a pixel."""
+    """The mesh from each camera, shaded by its normals on white, as `nif render` shows fields; antialias^2
+    rays a pixel."""
     vertices = np.asarray(mesh.vertices)
     bounds = torch.from_numpy(np.stack((vertices.min(0) - 1e-3, vertices.max(0) + 1e-3))).float()
     pictures = []
@@ -55,7 +67,9 @@ def mesh_images(
         chosen = inside[torch.from_numpy(found)]
         hits.hit[chosen] = True
         hits.normals[chosen] = torch.from_numpy(normals[found]).float()
-        colour = shade(hits, rays, pose[:, 0], pose[:, 1]).view(size, antialias, size, antialias, 3).mean((1, 3))
+        colour = (
+            shade(hits, rays, pose[:, 0], pose[:, 1]).view(size, antialias, size, antialias, 3).mean((1, 3))
+        )
         pictures.append((colour * 255 + 0.5).to(torch.uint8).numpy())
     return np.stack(pictures)
 
@@ -72,8 +86,11 @@ def mesh_voxels(mesh: trimesh.Trimesh, half: float, size: int) -> Bool[np.ndarra
     return inside.reshape((size,) * 3)
 
 
-def grid_lookup(occupied: Bool[np.ndarray, "X Y Z"], positions: Float[np.ndarray, "N 3"]) -> Bool[np.ndarray, "N"]:
-    """Which positions, in units of voxels with the centre of voxel (i, j, k) there, lie in occupied voxels."""
+def grid_lookup(
+    occupied: Bool[np.ndarray, "X Y Z"], positions: Float[np.ndarray, "N 3"]
+) -> Bool[np.ndarray, "N"]:
+    """Which positions, in units of voxels with the centre of voxel (i, j, k) there, lie in occupied
+    voxels."""
     index = np.floor(positions + 0.5).astype(np.int64)
     within = ((index >= 0) & (index < occupied.shape)).all(1)
     found = np.zeros(len(positions), bool)
@@ -82,28 +99,43 @@ def grid_lookup(occupied: Bool[np.ndarray, "X Y Z"], positions: Float[np.ndarray
 
 
 def grid_voxels(
-    occupied: Bool[np.ndarray, "X Y Z"], to_voxels: Transform, to_normalised: Transform, half: float, size: int
+    occupied: Bool[np.ndarray, "X Y Z"],
+    to_voxels: Transform,
+    to_normalised: Transform,
+    half: float,
+    size: int,
 ) -> Bool[np.ndarray, "U V W"]:
-    """A grid of the user's (whose transform leads from the user's units to its voxels) as size^3 cells of normalised space."""
+    """A grid of the user's (whose transform leads from the user's units to its voxels) as size^3 cells of
+    normalised space."""
     centres = to_normalised.to_original(cell_centres(size, half))
     return grid_lookup(occupied, to_voxels.to_normalised(centres)).reshape((size,) * 3)
 
 
 def load_image(path: Path, size: int, mask: Path | None = None) -> UInt8[np.ndarray, "H W 3"]:
-    """A picture file as size x size sRGB bytes: what its alpha channel or `mask` (white: object) leaves out becomes white,
-    the shorter side is padded with the colour of the border, and it is resized. NifError when it shows no object."""
+    """A picture file as size x size sRGB bytes: what its alpha channel or `mask` (white: object) leaves out
+    becomes white, the shorter side is padded with the colour of the border, and it is resized. NifError when
+    it shows no object."""
     with opened_image(path) as file:
-        picture = file.convert("RGBA") if "A" in file.getbands() or "transparency" in file.info else file.convert("RGB")
+        picture = (
+            file.convert("RGBA")
+            if "A" in file.getbands() or "transparency" in file.info
+            else file.convert("RGB")
+        )
     alpha = picture.getchannel("A") if picture.mode == "RGBA" else None
     if mask is not None:
         with opened_image(mask) as file:
             alpha = file.convert("L")
     if min(picture.size) < 16:
-        raise NifError(f"{path}: a picture of {picture.width} x {picture.height} pixels; at least 16 x 16 are needed")
+        raise NifError(
+            f"{path}: a picture of {picture.width} x {picture.height} pixels; at least 16 x 16 are needed"
+        )
     rgb = picture.convert("RGB")
     if alpha is not None:
         if alpha.size != rgb.size:
-            raise NifError(f"{mask}: a mask of {alpha.width} x {alpha.height} for a picture of {rgb.width} x {rgb.height} pixels")
+            raise NifError(
+                f"{mask}: a mask of {alpha.width} x {alpha.height} for a picture of {rgb.width} x "
+                f"{rgb.height} pixels"
+            )
         if np.asarray(alpha).max() < 128:
             raise NifError(f"{path}: no object in it: its {'mask' if mask else 'alpha channel'} is empty")
         rgb = Image.composite(rgb, Image.new("RGB", rgb.size, "white"), alpha)
@@ -114,18 +146,23 @@ def load_image(path: Path, size: int, mask: Path | None = None) -> UInt8[np.ndar
         square = Image.new("RGB", (side, side), rgb.getpixel((0, 0)))  # type: ignore[arg-type]
         square.paste(rgb, ((side - rgb.width) // 2, (side - rgb.height) // 2))
         rgb = square
-    pixels = np.asarray(rgb.resize((size, size), Image.Resampling.BOX if rgb.width > size else Image.Resampling.BILINEAR))
+    pixels = np.asarray(
+        rgb.resize((size, size), Image.Resampling.BOX if rgb.width > size else Image.Resampling.BILINEAR)
+    )
     if np.ptp(pixels.reshape(-1, 3), axis=0).max() < 8:
         raise NifError(f"{path}: no object in it: it is all of one colour")
     return pixels.copy()
 
 
 def load_look(seen: Observation, look: ConditioningSpec, transform: Transform, half: float) -> Observation:
-    """The observation with the pictures or voxels that `look` asks for read from its files, if it has such files."""
+    """The observation with the pictures or voxels that `look` asks for read from its files, if it has such
+    files."""
     if look.kind == "image" and seen.pixels is None and seen.images:
         chosen = seen.images[: look.views]
         masks = [path.with_name(f"{path.stem}_mask.png") for path in chosen]
-        found = [load_image(p, look.size, m if m.is_file() else None) for p, m in zip(chosen, masks, strict=True)]
+        found = [
+            load_image(p, look.size, m if m.is_file() else None) for p, m in zip(chosen, masks, strict=True)
+        ]
         return replace(seen, pixels=np.stack(found))
     if look.kind == "voxels" and seen.occupied is None and seen.voxels is not None:
         occupied, to_voxels = read_grids(seen.voxels).read(0)

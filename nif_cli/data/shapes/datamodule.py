@@ -1,4 +1,5 @@
-"""The data module of shapes: sources give ShapeSamples, a pool keeps them on the device or on disk, batches are drawn there."""
+"""The data module of shapes: sources give ShapeSamples, a pool keeps them on the device or on disk, batches
+are drawn there."""
 
 from __future__ import annotations
 
@@ -35,11 +36,12 @@ Source = tuple[str, Callable[[], ShapeSamples]]
 class ShapeData(Data):
     """Batches of shapes for training: `batch_points` points of at most `batch_shapes` shapes.
 
-    `instances` takes some of them: a count, ids or globs. Samples beyond `memory` ('400MiB'; by default half of what is
-    free) stay on disk and are drawn part by part. `observations` names another tree (of occupancy networks) to take point
-    clouds and pictures from; they are aligned by both trees' transforms.
+    `instances` takes some of them: a count, ids or globs. Samples beyond `memory` ('400MiB'; by default half
+    of what is free) stay on disk and are drawn part by part. `observations` names another tree (of occupancy
+    networks) to take point clouds and pictures from; they are aligned by both trees' transforms.
 
-    What a batch holds is a function of (seed, number of the batch): a resumed run draws what the uninterrupted one would.
+    What a batch holds is a function of (seed, number of the batch): a resumed run draws what the
+    uninterrupted one would.
     """
 
     holds = "distances"  # what a source has, in words
@@ -74,11 +76,13 @@ class ShapeData(Data):
         """(instance id, how its samples are got), each id once."""
 
     def truth(self, id: str) -> Truth:
-        """What a reconstruction of this instance is compared with, in the user's units; nothing unless a source says so."""
+        """What a reconstruction of this instance is compared with, in the user's units; nothing unless a
+        source says so."""
         return Truth()
 
     def chosen(self) -> list[Source]:
-        """The sources that `instances` leaves, with what `observations` and a model's conditioning add to their shapes."""
+        """The sources that `instances` leaves, with what `observations` and a model's conditioning add to
+        their shapes."""
         seen = OnetTree(self.observations) if self.observations else None
         return [(id, partial(self._looked_at, read, seen)) for id, read in self._chosen(self.sources())]
 
@@ -100,7 +104,8 @@ class ShapeData(Data):
         # libigl uses every core by itself; two shapes at a time hide the reading of files
         used = 0
         with ThreadPoolExecutor(2) as threads:
-            waiting = [threads.submit(source) for _, source in sources[:3]]  # no further ahead: results take memory
+            # no further ahead: results take memory
+            waiting = [threads.submit(source) for _, source in sources[:3]]
             bar = tqdm(total=len(sources), desc="samples", unit=" shape", leave=False, disable=None, delay=1)
             try:
                 for i in range(len(sources)):
@@ -119,7 +124,9 @@ class ShapeData(Data):
                         bar.update()
                         continue
                     used += shape.nbytes
-                    if self.spool is None and 2 * used > self.memory:  # the samples, and the pool that copies them
+                    if (
+                        self.spool is None and 2 * used > self.memory
+                    ):  # the samples, and the pool that copies them
                         self.spool = Spool(self.seed)
                         self.shapes = [self.spool.keep(s) for s in self.shapes]
                     self.shapes.append(self.spool.keep(shape) if self.spool else shape)
@@ -138,7 +145,10 @@ class ShapeData(Data):
         ids = [id for id, _ in sources]
         twice = sorted({id for id in ids if ids.count(id) > 1}) if len(set(ids)) < len(ids) else []
         if twice:
-            raise NifError(f"two instances are called '{twice[0]}'; rename a file (an instance is called by its file's stem)")
+            raise NifError(
+                f"two instances are called '{twice[0]}'; rename a file (an instance is called by its "
+                "file's stem)"
+            )
         if self.instances is None:
             return sources
         if isinstance(self.instances, int):
@@ -147,7 +157,8 @@ class ShapeData(Data):
         for pattern in patterns:
             if not (pattern in ids or fnmatch.filter(ids, pattern)):
                 raise NifError(
-                    f"data.instances: no '{pattern}' in this data; it has {', '.join(ids[:4])}{', ...' * (len(ids) > 4)}"
+                    f"data.instances: no '{pattern}' in this data; it has "
+                    f"{', '.join(ids[:4])}{', ...' * (len(ids) > 4)}"
                 )
         return [s for s in sources if any(s[0] == p or fnmatch.fnmatch(s[0], p) for p in patterns)]
 
@@ -166,7 +177,9 @@ class ShapeData(Data):
         """NifError unless every shape has `what`, which `model` learns from."""
         shapes = self.prepare()
         known = {s.id for s in shapes if getattr(s, what) is not None and len(getattr(s, what))}
-        lacking = [s for s in shapes if s.id not in known and not (what == "inside" and s.distance is not None)]
+        lacking = [
+            s for s in shapes if s.id not in known and not (what == "inside" and s.distance is not None)
+        ]
         if not lacking:
             return
         words = {
@@ -175,7 +188,11 @@ class ShapeData(Data):
             "normals": "surface points with normals",
             "surface": "surface points",
         }[what]
-        where = f"{len(lacking)} of {len(shapes)} shapes lack them ({lacking[0].id}, ...)" if len(lacking) < len(shapes) else ""
+        where = (
+            f"{len(lacking)} of {len(shapes)} shapes lack them ({lacking[0].id}, ...)"
+            if len(lacking) < len(shapes)
+            else ""
+        )
         raise NifError(f"this data holds {self.holds}, {model} needs {words}; {where or self.instead}")
 
     def _require_look(self, look: ConditioningSpec) -> None:
@@ -190,9 +207,12 @@ class ShapeData(Data):
         shapes = self.prepare()
         lacking = [s for s in shapes if not shows(s)]
         if lacking:
-            words = {"points": "points on the surface", "image": "pictures", "voxels": "a voxel grid"}[look.kind]
+            words = {"points": "points on the surface", "image": "pictures", "voxels": "a voxel grid"}[
+                look.kind
+            ]
             raise NifError(
-                f"the encoder needs {words} of every shape; {len(lacking)} of {len(shapes)} have none ({lacking[0].id}, ...); "
+                f"the encoder needs {words} of every shape; {len(lacking)} of {len(shapes)} have none "
+                f"({lacking[0].id}, ...); "
                 "data.observations=<tree> takes them from a tree of occupancy networks"
             )
 
@@ -237,10 +257,13 @@ class ShapeData(Data):
 
 
 def unsigned(shape: ShapeSamples, seed: int, count: int = 500_000) -> ShapeSamples:
-    """The shape as SAL sees it: `count` points around its surface points, with minus the distance to the nearest of these."""
+    """The shape as SAL sees it: `count` points around its surface points, with minus the distance to the
+    nearest of these."""
     assert shape.surface is not None
     rng = np.random.default_rng([seed, 5])
-    points = sample_around(np.asarray(shape.surface), count, (0.0707, 0.0224, 0.005), 0.1, rng).astype(np.float32)
+    points = sample_around(np.asarray(shape.surface), count, (0.0707, 0.0224, 0.005), 0.1, rng).astype(
+        np.float32
+    )
     distance, _ = KDTree(shape.surface).query(points, workers=-1)
     return replace(shape, points=points, distance=-distance.astype(np.float32))
 
@@ -257,7 +280,8 @@ class ShapeBatches(Batches[ShapeData]):
         self.drawn: tuple[int, list[ShapeBatch]] = (-1, [])
 
     def batch(self, k: int) -> ShapeBatch:
-        """Batch number k: shapes go round in an order that is shuffled anew each round, none twice in a batch."""
+        """Batch number k: shapes go round in an order that is shuffled anew each round, none twice in a
+        batch."""
         block, place = divmod(k, self.together)
         if block != self.drawn[0]:
             self.drawn = (block, self._draw(block))
@@ -276,5 +300,7 @@ class ShapeBatches(Batches[ShapeData]):
         self.generator.manual_seed(self.data.seed * 7_368_787 + block + 1)
         surface = int(self.data.needs.surface_share * self.data.batch_points) // size
         pool = self.pool.at(first, self.data.batch_points)
-        drawn = pool.draw(torch.cat(rows).to(pool.device), max(2, self.data.batch_points // size), surface, self.generator)
+        drawn = pool.draw(
+            torch.cat(rows).to(pool.device), max(2, self.data.batch_points // size), surface, self.generator
+        )
         return drawn.split(size)

@@ -30,7 +30,8 @@ CACHE_FORMAT = "3"  # part of every key: raise it when the sampling changes
 
 
 class MeshData(ShapeData):
-    """Samples of meshes in the unit ball: `samples` points of known distance and `surface_samples` points with normals."""
+    """Samples of meshes in the unit ball: `samples` points of known distance and `surface_samples` points
+    with normals."""
 
     def __init__(
         self,
@@ -47,7 +48,9 @@ class MeshData(ShapeData):
         if samples < 2:
             raise ValueError(f"samples={samples}: too few")
         if surface_samples < 0 or not 0 <= uniform <= 1 or not spread or min(spread) < 0:
-            raise ValueError("surface_samples must be >= 0, uniform in [0, 1], spread a list of standard deviations")
+            raise ValueError(
+                "surface_samples must be >= 0, uniform in [0, 1], spread a list of standard deviations"
+            )
         self.samples, self.surface_samples = samples, surface_samples
         self.spread, self.uniform = tuple(spread), uniform
 
@@ -89,7 +92,8 @@ class MeshData(ShapeData):
         return ShapeSamples(id, transform, report=report, observation=seen, **arrays)  # type: ignore[arg-type]
 
     def _seen(self, mesh: trimesh.Trimesh, shape: bytes) -> Observation | None:
-        """The pictures or voxels that a model wants to be shown of a mesh in the unit ball, made once and kept."""
+        """The pictures or voxels that a model wants to be shown of a mesh in the unit ball, made once and
+        kept."""
         look = self.needs.conditioning
         if look is None or look.kind == "points":
             return None
@@ -99,7 +103,9 @@ class MeshData(ShapeData):
         arrays = _cached(key, (name,))
         if arrays is None:
             if look.kind == "image":
-                poses = view_poses(look.views, self.space, np.random.default_rng([self.seed, int(key[:8], 16)]))
+                poses = view_poses(
+                    look.views, self.space, np.random.default_rng([self.seed, int(key[:8], 16)])
+                )
                 arrays = {name: mesh_images(mesh, poses, look.size)}
             else:
                 arrays = {name: mesh_voxels(mesh, SPACES[self.space][1], look.size)}
@@ -108,10 +114,12 @@ class MeshData(ShapeData):
 
 
 class Folder(MeshData):
-    """One file, or all in a folder, in the order of their names. The last `test` shapes are held out: split=train is the
-    others, split=test those, split=all everything."""
+    """One file, or all in a folder, in the order of their names. The last `test` shapes are held out:
+    split=train is the others, split=test those, split=all everything."""
 
-    def __init__(self, path: str, test: int = 0, split: Literal["train", "test", "all"] = "train", **settings):
+    def __init__(
+        self, path: str, test: int = 0, split: Literal["train", "test", "all"] = "train", **settings
+    ):
         super().__init__(**settings)
         if test < 0:
             raise ValueError(f"test={test}: must be 0 or more")
@@ -125,7 +133,9 @@ class Folder(MeshData):
         found = self.everything()
         train = len(found) - self.test
         if self.split != "all" and train < 1:
-            raise NifError(f"data.test={self.test}: {self.path} has {len(found)} shapes, so none is left to train on")
+            raise NifError(
+                f"data.test={self.test}: {self.path} has {len(found)} shapes, so none is left to train on"
+            )
         if self.split == "test" and not self.test:
             raise NifError(f"data.split=test: no shape of {self.path} is held out; give data.test=<count>")
         return found if self.split == "all" else found[train:] if self.split == "test" else found[:train]
@@ -136,10 +146,15 @@ class Meshes(Folder):
 
     def everything(self) -> list[tuple[str, Callable[[], trimesh.Trimesh]]]:
         base = self.path if self.path.is_dir() else self.path.parent
-        return [(f.relative_to(base).with_suffix("").as_posix(), partial(load_mesh, f)) for f in mesh_files(self.path)]
+        return [
+            (f.relative_to(base).with_suffix("").as_posix(), partial(load_mesh, f))
+            for f in mesh_files(self.path)
+        ]
 
 
-def _cached(key: str, names: Sequence[str] = ("points", "distance", "surface", "normals")) -> dict[str, np.ndarray] | None:
+def _cached(
+    key: str, names: Sequence[str] = ("points", "distance", "surface", "normals")
+) -> dict[str, np.ndarray] | None:
     try:
         return read_npz(cache_folder() / "samples" / f"{key}.npz", names, "samples")
     except NifError:  # one that is not there, or damaged, is made again

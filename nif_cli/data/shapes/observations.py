@@ -1,7 +1,8 @@
 """What a model gets to see of a new shape, made from meshes and samples.
 
-Kinds of observation (`observe=`): samples (points in space with their signed distance, or whether they are inside),
-oriented (a scan with normals), points (a bare scan), depth (one view of a depth camera), image (a picture), voxels (a grid).
+Kinds of observation (`observe=`): samples (points in space with their signed distance, or whether they are
+inside), oriented (a scan with normals), points (a bare scan), depth (one view of a depth camera), image (a
+picture), voxels (a grid).
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ SPREAD, UNIFORM = (0.0707, 0.0224), 0.06  # DeepSDF's samples: around the surfac
 def known(shape: ShapeSamples) -> Observation:
     """All that a shape's samples show of it."""
     seen = shape.observation or Observation()
-    surface, normals = (seen.points, seen.normals) if seen.points is not None else (shape.surface, shape.normals)
+    surface, normals = (
+        (seen.points, seen.normals) if seen.points is not None else (shape.surface, shape.normals)
+    )
     has = len(shape.points) > 0
     return replace(
         seen,
@@ -51,14 +54,16 @@ def observe_mesh(
     look: ConditioningSpec | None = None,
     space: str = "ball",
 ) -> Observation:
-    """What `kind` shows of a mesh in normalised `space`, about `count` points; depth and image: from view `pose` of eight
-    around it; image and voxels: as large as a model's `look` says."""
+    """What `kind` shows of a mesh in normalised `space`, about `count` points; depth and image: from view
+    `pose` of eight around it; image and voxels: as large as a model's `look` says."""
     if kind == "samples":
         points, distance, _, _ = signed_samples(mesh, count, 1, SPREAD, UNIFORM, rng)
         return Observation(samples=points, distance=distance)
     if kind in ("oriented", "points"):
         points, normals = sample_surface(mesh, count, rng)
-        return Observation(points.astype(np.float32), normals.astype(np.float32) if kind == "oriented" else None)
+        return Observation(
+            points.astype(np.float32), normals.astype(np.float32) if kind == "oriented" else None
+        )
     if kind == "depth":
         return thin(depth_view(mesh, turntable(8)[pose % 8].numpy()), count, rng)
     if kind == "image" and look is not None:
@@ -69,12 +74,17 @@ def observe_mesh(
     raise NifError(f"observe={kind}: no such observation of a mesh; there are {', '.join(KINDS)}")
 
 
-def show(seen: Observation, kind: str, count: int, rng: np.random.Generator, noise: float = 0.0) -> Observation:
-    """Of all that is known of a shape only what `kind` shows: `count` points, scans displaced by normal `noise` (in units
-    of normalised space). NifError says what the shape lacks."""
+def show(
+    seen: Observation, kind: str, count: int, rng: np.random.Generator, noise: float = 0.0
+) -> Observation:
+    """Of all that is known of a shape only what `kind` shows: `count` points, scans displaced by normal
+    `noise` (in units of normalised space). NifError says what the shape lacks."""
     if kind == "samples":
         if seen.samples is None:
-            raise NifError("observe=samples: no points with distances or occupancies are known; observe=oriented or points?")
+            raise NifError(
+                "observe=samples: no points with distances or occupancies are known; observe=oriented or "
+                "points?"
+            )
         shown = Observation(samples=seen.samples, distance=seen.distance, inside=seen.inside)
     elif kind in ("oriented", "points"):
         if seen.points is None or (kind == "oriented" and seen.normals is None):
@@ -102,7 +112,8 @@ def show(seen: Observation, kind: str, count: int, rng: np.random.Generator, noi
 
 
 def thin(seen: Observation, count: int, rng: np.random.Generator) -> Observation:
-    """At most `count` points of each kind, chosen at random. Of signed samples half are inside, as far as there are."""
+    """At most `count` points of each kind, chosen at random. Of signed samples half are inside, as far as
+    there are."""
 
     def some(n: int) -> np.ndarray | slice:
         return rng.choice(n, count, replace=False) if n > count else slice(None)
@@ -127,11 +138,14 @@ def thin(seen: Observation, count: int, rng: np.random.Generator) -> Observation
 
 
 def keep_half(seen: Observation, side: str) -> Observation:
-    """The part of an observation on one side of a plane through the origin: `side` is an axis and a sign, as 'x+'."""
+    """The part of an observation on one side of a plane through the origin: `side` is an axis and a sign, as
+    'x+'."""
     axis, sign = "xyz".find(side[:1]), {"+": 1, "-": -1}.get(side[1:], 0)
     flat = seen.colors is not None  # a picture
     if axis < 0 or not side or not sign or (flat and axis > 1):
-        raise NifError(f"keep={side}: must be one of x+, x-, y+, y-{'' if flat else ', z+, z-'}: the half that is seen")
+        raise NifError(
+            f"keep={side}: must be one of x+, x-, y+, y-{'' if flat else ', z+, z-'}: the half that is seen"
+        )
 
     def half(points: np.ndarray | None, *others: np.ndarray | None) -> list[np.ndarray | None]:
         if points is None:
@@ -148,9 +162,11 @@ def keep_half(seen: Observation, side: str) -> Observation:
     return left
 
 
-def depth_view(mesh: trimesh.Trimesh, pose: Float[np.ndarray, "3 4"], size: int = 128, fov: float = 40.0) -> Observation:
-    """What a depth camera at `pose` (camera-to-world, OpenGL axes) sees of a mesh: points with the normals of their faces,
-    turned to the camera, and points of the free space in front of them."""
+def depth_view(
+    mesh: trimesh.Trimesh, pose: Float[np.ndarray, "3 4"], size: int = 128, fov: float = 40.0
+) -> Observation:
+    """What a depth camera at `pose` (camera-to-world, OpenGL axes) sees of a mesh: points with the normals of
+    their faces, turned to the camera, and points of the free space in front of them."""
     rays = pinhole_rays(torch.from_numpy(np.asarray(pose, np.float32)), size, size, fov)
     origin, direction = rays.origins.double().numpy(), rays.directions.double().numpy()
     t, normals = first_hits(mesh, origin, direction)
@@ -160,9 +176,11 @@ def depth_view(mesh: trimesh.Trimesh, pose: Float[np.ndarray, "3 4"], size: int 
     return seen_by_depth(origin[hit] + t[hit, None] * direction[hit], normals[hit], rays, t)
 
 
-def seen_by_depth(points: np.ndarray, normals: np.ndarray | None, rays: Rays, depth: np.ndarray) -> Observation:
-    """A depth picture as an observation. Free space: five points in front of each hit, and on the rays that hit nothing,
-    within the unit ball that holds the shape."""
+def seen_by_depth(
+    points: np.ndarray, normals: np.ndarray | None, rays: Rays, depth: np.ndarray
+) -> Observation:
+    """A depth picture as an observation. Free space: five points in front of each hit, and on the rays that
+    hit nothing, within the unit ball that holds the shape."""
     origin, direction = rays.origins.double().numpy(), rays.directions.double().numpy()
     middle = -(origin * direction).sum(1)
     miss = np.linalg.norm(origin + middle[:, None] * direction, axis=1)

@@ -19,7 +19,9 @@ class PointClouds(ShapeData):
     """ply without faces, xyz, npy or npz (`points`, `normals`): one file, or all in a folder."""
 
     holds = "points on surfaces"
-    instead = "model=sdf learns from points: model.objective=sal from bare ones, eikonal from those with normals"
+    instead = (
+        "model=sdf learns from points: model.objective=sal from bare ones, eikonal from those with normals"
+    )
 
     def __init__(self, path: str, turn_normals: bool = False, **settings):
         super().__init__(**settings)

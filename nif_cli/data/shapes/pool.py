@@ -1,7 +1,7 @@
 """How batches of points are drawn from shapes.
 
-A pool lives on the training device and batches are gathered there: no worker processes, no copies. The points of each
-shape are shuffled once, outside before inside, so that a batch holds half of each (DeepSDF).
+A pool lives on the training device and batches are gathered there: no worker processes, no copies. The points
+of each shape are shuffled once, outside before inside, so that a batch holds half of each (DeepSDF).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from nif_cli.untrusted import read_npy
 @dataclass
 class ShapeBatch:
     """Points of several shapes: `row` says which of the pool's shapes each one is. Data without distances has
-    `occupied` instead. `seen` is what a model that looks at shapes is shown of each: points [S, P, 3], pictures
-    [S, 3, H, W] (bytes) or voxels [S, R, R, R]."""
+    `occupied` instead. `seen` is what a model that looks at shapes is shown of each: points [S, P, 3],
+    pictures [S, 3, H, W] (bytes) or voxels [S, R, R, R]."""
 
     row: Int[Tensor, "S"]
     points: Float[Tensor, "S N 3"]
@@ -49,7 +49,9 @@ class ShapeBatch:
 
     def split(self, shapes: int) -> list[ShapeBatch]:
         """Batches of `shapes` shapes each, as views."""
-        parts = {f.name: value.split(shapes) for f in fields(self) if (value := getattr(self, f.name)) is not None}
+        parts = {
+            f.name: value.split(shapes) for f in fields(self) if (value := getattr(self, f.name)) is not None
+        }
         return [
             ShapeBatch(**{"distance": None, **dict(zip(parts, columns, strict=True))})
             for columns in zip(*parts.values(), strict=True)
@@ -64,9 +66,11 @@ def everything(n: int) -> slice:
 
 
 def rows_of(shape: ShapeSamples, part: Part = everything, inside: bool = False) -> Float[np.ndarray, "N 4"]:
-    """Points with their distance, copied; where only the inside is known (or `inside` is asked for, and known), +1 or -1
-    stands for it. No rows where neither is."""
-    known = shape.inside if shape.distance is None or (inside and shape.inside is not None) else shape.distance
+    """Points with their distance, copied; where only the inside is known (or `inside` is asked for, and
+    known), +1 or -1 stands for it. No rows where neither is."""
+    known = (
+        shape.inside if shape.distance is None or (inside and shape.inside is not None) else shape.distance
+    )
     if known is None:
         return np.empty((0, 4), np.float32)
     chosen = part(len(shape.points))
@@ -87,10 +91,11 @@ def _read(array: np.ndarray, part: slice) -> np.ndarray:
 class ShapePool:
     """The samples of all shapes, concatenated on one device.
 
-    `hold_out` of each shape's points are never drawn by `draw`; `held_out` returns some of them, to watch training by.
-    `points` and `surface` choose a part of each shape's samples; `into` [., 4] is memory for the points. `look` is what
-    batches show of each shape. With `occupancy` they hold what is inside, as the source has it, and not distances;
-    without `balanced` their points are drawn as they come, not half of them inside.
+    `hold_out` of each shape's points are never drawn by `draw`; `held_out` returns some of them, to watch
+    training by. `points` and `surface` choose a part of each shape's samples; `into` [., 4] is memory for the
+    points. `look` is what batches show of each shape. With `occupancy` they hold what is inside, as the
+    source has it, and not distances; without `balanced` their points are drawn as they come, not half of them
+    inside.
     """
 
     def __init__(
@@ -107,7 +112,9 @@ class ShapePool:
         balanced: bool = True,
     ):
         self.device, self.look, self.balanced = device, look, balanced
-        self.measured = all(s.distance is not None and not (occupancy and s.inside is not None) for s in shapes)
+        self.measured = all(
+            s.distance is not None and not (occupancy and s.inside is not None) for s in shapes
+        )
         rng = np.random.default_rng(seed)
         has = [s.distance is not None or s.inside is not None for s in shapes]
         known = [_length(points, len(s.points)) if h else 0 for s, h in zip(shapes, has, strict=True)]
@@ -128,8 +135,8 @@ class ShapePool:
             place[: outside[-1]], place[outside[-1] :] = rows[is_outside], rows[~is_outside]
             start += count
         self.rows = self.rows.to(device)
-        # [S, 2]: where the outside and the inside points of each shape begin, and how many there are; a shape that has
-        # only one kind draws it twice
+        # [S, 2]: where the outside and the inside points of each shape begin, and how many there are; a shape
+        # that has only one kind draws it twice
         first, outside_, counts = torch.tensor(begin), torch.tensor(outside), torch.tensor(kept)
         self.first, self.count = first.to(device), counts.to(device)
         starts = torch.stack([first, first + outside_], 1)
@@ -147,11 +154,19 @@ class ShapePool:
             for shape, end, count in zip(shapes, ends.tolist(), lengths.tolist(), strict=True):
                 assert shape.surface is not None
                 chosen = surface(len(shape.surface))
-                both[end - count : end, :3] = torch.from_numpy(np.array(_read(shape.surface, chosen), np.float32))
-                normals = 0.0 if shape.normals is None else torch.from_numpy(np.array(_read(shape.normals, chosen), np.float32))
+                both[end - count : end, :3] = torch.from_numpy(
+                    np.array(_read(shape.surface, chosen), np.float32)
+                )
+                normals = (
+                    0.0
+                    if shape.normals is None
+                    else torch.from_numpy(np.array(_read(shape.normals, chosen), np.float32))
+                )
                 both[end - count : end, 3:6] = normals
                 if coloured and shape.colors is not None:
-                    both[end - count : end, 6:] = torch.from_numpy(np.array(_read(shape.colors, chosen), np.float32))
+                    both[end - count : end, 6:] = torch.from_numpy(
+                        np.array(_read(shape.colors, chosen), np.float32)
+                    )
             self.surface = both.to(device)
             self.surface_begin = (ends - lengths).to(device)
             self.surface_length = lengths.to(device)
@@ -163,7 +178,9 @@ class ShapePool:
         """The pool that batch number k is drawn from."""
         return self
 
-    def draw(self, row: Int[Tensor, "S"], points: int, surface: int, generator: torch.Generator) -> ShapeBatch:
+    def draw(
+        self, row: Int[Tensor, "S"], points: int, surface: int, generator: torch.Generator
+    ) -> ShapeBatch:
         """`points` samples of each shape of `row`, half of them inside, and `surface` points with normals."""
         if not len(self.rows):
             points = 0
@@ -177,7 +194,12 @@ class ShapePool:
         else:
             index = self.first[row, None] + (half * self.count[row, None]).long()
         batch = self._batch(row, self.rows.index_select(0, index.reshape(-1)).view(len(row), points, 4))
-        if surface and self.surface is not None and self.surface_begin is not None and self.surface_length is not None:
+        if (
+            surface
+            and self.surface is not None
+            and self.surface_begin is not None
+            and self.surface_length is not None
+        ):
             u = torch.rand((len(row), surface), generator=generator, device=self.device)
             index = self.surface_begin[row, None] + (u * self.surface_length[row, None]).long()
             both = self.surface.index_select(0, index.reshape(-1)).view(len(row), surface, -1)
@@ -207,8 +229,9 @@ class ShapePool:
         return points + self.look.noise * torch.randn(points.shape, generator=generator, device=self.device)
 
     def held_out(self, rows: list[int], points: int) -> ShapeBatch:
-        """At most `points` held-out samples of each shape of `rows`, always the same. Data without distances brings
-        surface points too (the same that training draws from: there is nothing else to watch it by)."""
+        """At most `points` held-out samples of each shape of `rows`, always the same. Data without distances
+        brings surface points too (the same that training draws from: there is nothing else to watch it
+        by)."""
         index = torch.tensor(rows, device=self.device)
         count = min(points, *(len(self.held[r]) for r in rows))
         batch = self._batch(index, torch.stack([self.held[r][:count] for r in rows]).to(self.device))
@@ -226,20 +249,32 @@ class ShapePool:
 
 
 class ShardedPool:
-    """Samples that lie on disk (memory-mapped, each shape's already shuffled), `shards` parts of them in turn.
+    """Samples that lie on disk (memory-mapped, each shape's already shuffled), `shards` parts of them in
+    turn.
 
-    A shard is a pool of all shapes with one part of each one's points, so every batch sees every shape, whatever does not
-    fit. It is read while the one before is drawn from: two are in memory at a time. Which shard batch k is drawn from
-    depends on k only.
+    A shard is a pool of all shapes with one part of each one's points, so every batch sees every shape,
+    whatever does not fit. It is read while the one before is drawn from: two are in memory at a time. Which
+    shard batch k is drawn from depends on k only.
     """
 
-    def __init__(self, shapes: Sequence[ShapeSamples], device: torch.device, seed: int, shards: int, **settings):
-        self.shapes, self.device, self.seed, self.shards, self.settings = shapes, device, seed, shards, settings
+    def __init__(
+        self, shapes: Sequence[ShapeSamples], device: torch.device, seed: int, shards: int, **settings
+    ):
+        self.shapes, self.device, self.seed, self.shards, self.settings = (
+            shapes,
+            device,
+            seed,
+            shards,
+            settings,
+        )
         self.first = ShapePool(shapes, device, seed, 0.0, _held, lambda n: slice(0, min(n, 4096)), **settings)
-        self.first.held = [torch.from_numpy(rows_of(s, _held, settings.get("occupancy", False))) for s in shapes]
+        self.first.held = [
+            torch.from_numpy(rows_of(s, _held, settings.get("occupancy", False))) for s in shapes
+        ]
         self.count = sum(_held(len(s.points)).start for s in shapes)
         largest = sum(_held(len(s.points)).start // shards + 1 for s in shapes)
-        self.spare = [torch.empty(largest, 4) for _ in range(2)]  # the same memory again and again: nothing to fragment
+        # the same memory again and again: nothing to fragment
+        self.spare = [torch.empty(largest, 4) for _ in range(2)]
         self.reader = ThreadPoolExecutor(1, "shards")
         self.current: tuple[int, ShapePool, Tensor] | None = None
         self.coming: tuple[int, Future[tuple[ShapePool, Tensor]]] | None = None
@@ -275,7 +310,9 @@ class ShardedPool:
 
         into = self.spare.pop()
         seed = self.seed + shard
-        return ShapePool(self.shapes, self.device, seed, 0.0, lambda n: cut(_held(n).start), cut, into, **self.settings), into
+        return ShapePool(
+            self.shapes, self.device, seed, 0.0, lambda n: cut(_held(n).start), cut, into, **self.settings
+        ), into
 
 
 def _held(n: int) -> slice:
@@ -290,8 +327,8 @@ def _length(part: Part, n: int) -> int:
 def _pictures_and_voxels(
     shapes: Sequence[ShapeSamples], look: ConditioningSpec | None, device: torch.device
 ) -> tuple[tuple[Tensor, Tensor] | None, Tensor | None]:
-    """All pictures [V, H, W, 3] with [S, 2]: where those of each shape begin and how many they are; and all voxel grids,
-    their bits packed [S, R^3 / 8]."""
+    """All pictures [V, H, W, 3] with [S, 2]: where those of each shape begin and how many they are; and all
+    voxel grids, their bits packed [S, R^3 / 8]."""
     if look is None or look.kind == "points":
         return None, None
     seen = [s.observation for s in shapes]

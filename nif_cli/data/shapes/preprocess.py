@@ -1,5 +1,5 @@
-"""One mesh file into the files of the published formats: what each worker process of `nif prepare` does. Free of torch,
-which would cost every process seconds."""
+"""One mesh file into the files of the published formats: what each worker process of `nif prepare` does. Free
+of torch, which would cost every process seconds."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ class Task:
 
 
 def start_worker(threads: int) -> None:
-    """Before anything of libigl runs: processes share the cores. Signals from a terminal are the main process's business;
-    when that ends, however it ends, so does this one."""
+    """Before anything of libigl runs: processes share the cores. Signals from a terminal are the main
+    process's business; when that ends, however it ends, so does this one."""
     for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
@@ -84,7 +84,8 @@ def start_worker(threads: int) -> None:
 
 
 def _die_with_parent(parent: int | None) -> None:
-    """Linux can do it at once, also while a library holds the interpreter; elsewhere a thread has to notice."""
+    """Linux can do it at once, also while a library holds the interpreter; elsewhere a thread has to
+    notice."""
     try:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, linux/prctl.h
     except (OSError, AttributeError, TypeError):
@@ -94,10 +95,11 @@ def _die_with_parent(parent: int | None) -> None:
 
 
 def prepare_shape(task: Task, settings: Settings) -> dict[str, Any]:
-    """Write the files of one shape and return its line of the report; a shape that cannot be prepared has an 'error'.
+    """Write the files of one shape and return its line of the report; a shape that cannot be prepared has an
+    'error'.
 
-    The line is kept beside the files, written last: a shape whose line is there, with the same fingerprint (file, name and
-    settings), is finished and is skipped. DiskError when files cannot be written.
+    The line is kept beside the files, written last: a shape whose line is there, with the same fingerprint
+    (file, name and settings), is finished and is skipped. DiskError when files cannot be written.
     """
     output = Path(task.output)
     kept = output / ".prepared" / task.category / f"{task.name}.json"
@@ -131,7 +133,9 @@ def prepare_shape(task: Task, settings: Settings) -> dict[str, Any]:
     inside = 0.0
     for format in settings.formats:
         sample = {"deepsdf": _deepsdf, "onet": _onet}[format]
-        rng = np.random.default_rng([settings.seed, FORMATS.index(format), *hashlib.sha256(task.id.encode()).digest()[:8]])
+        rng = np.random.default_rng(
+            [settings.seed, FORMATS.index(format), *hashlib.sha256(task.id.encode()).digest()[:8]]
+        )
         some, part = sample(mesh, task, settings, rng, output / format)
         paths += some
         inside = max(inside, part)
@@ -165,7 +169,12 @@ def _deepsdf(
     transform = unit_ball(mesh.vertices)
     normalised = trimesh.Trimesh(transform.to_normalised(mesh.vertices), mesh.faces, process=False)
     points, distance, surface, normals = signed_samples(
-        normalised, settings.samples or 500_000, settings.surface_samples or 30_000, settings.spread, settings.uniform, rng
+        normalised,
+        settings.samples or 500_000,
+        settings.surface_samples or 30_000,
+        settings.spread,
+        settings.uniform,
+        rng,
     )
     paths = deepsdf.write_shape(root, task.deepsdf, transform, points, distance, surface, normals)
     return paths, float((distance > 0).mean())
@@ -179,5 +188,9 @@ def _onet(
     surface, normals = sample_surface(normalised, settings.surface_samples or 100_000, rng)
     # rounded before the question is asked: the answer belongs to the point that is stored
     points = rng.uniform(-CUBE / 2, CUBE / 2, (settings.samples or 100_000, 3)).astype(np.float16)
-    inside = MeshDistance(normalised.vertices, normalised.faces).winding_number(points.astype(np.float64)) > 0.5
-    return onet.write_shape(root, task.onet, transform, points, inside, surface, normals), float(inside.mean())
+    inside = (
+        MeshDistance(normalised.vertices, normalised.faces).winding_number(points.astype(np.float64)) > 0.5
+    )
+    return onet.write_shape(root, task.onet, transform, points, inside, surface, normals), float(
+        inside.mean()
+    )

@@ -14,7 +14,8 @@ from nif_cli.metrics.protocols import Truth
 
 
 class DeepSdfTree(ShapeData):
-    """A DeepSDF tree: `root` holds SdfSamples, `split` is a split file (by default <root>/split.json, else all shapes)."""
+    """A DeepSDF tree: `root` holds SdfSamples, `split` is a split file (by default <root>/split.json, else
+    all shapes)."""
 
     holds = "distances, and surface points without normals"
 
@@ -38,7 +39,9 @@ class OnetData(ShapeData):
     holds = "occupancies and surface points"
     space = "cube"
 
-    def __init__(self, root: str, classes: Sequence[str] | str | None = None, split: str | None = "train", **settings):
+    def __init__(
+        self, root: str, classes: Sequence[str] | str | None = None, split: str | None = "train", **settings
+    ):
         super().__init__(**settings)
         self.tree = OnetTree(root)
         self.classes = [classes] if isinstance(classes, str) else classes

@@ -1,4 +1,5 @@
-"""What a shape is in memory, whatever file it came from: arrays; and the rays of a batch, which are tensors."""
+"""What a shape is in memory, whatever file it came from: arrays; and the rays of a batch, which are
+tensors."""
 
 from __future__ import annotations
 
@@ -13,14 +14,16 @@ from nif_cli.geometry.transform import Transform
 
 @dataclass
 class Observation:
-    """What is seen of a shape, in its normalised space; a source fills in what it has, a model takes what it can use.
+    """What is seen of a shape, in its normalised space; a source fills in what it has, a model takes what it
+    can use.
 
-    `points` (with `normals`, unit, outward) are a scan of the surface; `samples` are points anywhere of which the signed
-    `distance` (positive inside) or at least the `inside` is known, or (of the plane, in [-1, 1]^2) a picture's `colors`;
-    `free` are points known to be outside, as those between a depth camera and what it saw. `pixels` are pictures (sRGB) and
-    `occupied` is a grid over the cube of the normalised space; `images` and `voxels` are the same as files, for a model to
-    load when it wants them. `world` maps homogeneous points of normalised space to each camera (x right, y down, z ahead),
-    `camera` those to homogeneous pixels of its picture (the renderings of Choy et al. 2016)."""
+    `points` (with `normals`, unit, outward) are a scan of the surface; `samples` are points anywhere of which
+    the signed `distance` (positive inside) or at least the `inside` is known, or (of the plane, in [-1, 1]^2)
+    a picture's `colors`; `free` are points known to be outside, as those between a depth camera and what it
+    saw. `pixels` are pictures (sRGB) and `occupied` is a grid over the cube of the normalised space; `images`
+    and `voxels` are the same as files, for a model to load when it wants them. `world` maps homogeneous
+    points of normalised space to each camera (x right, y down, z ahead), `camera` those to homogeneous pixels
+    of its picture (the renderings of Choy et al. 2016)."""
 
     points: Float[np.ndarray, "P 3"] | None = None
     normals: Float[np.ndarray, "P 3"] | None = None
@@ -37,7 +40,8 @@ class Observation:
     occupied: Bool[np.ndarray, "X Y Z"] | None = None
 
     def moved(self, old: Transform, new: Transform) -> Observation:
-        """The same, when the shape's normalised space is `new` and the observation's is `old`: both know the user's units."""
+        """The same, when the shape's normalised space is `new` and the observation's is `old`: both know the
+        user's units."""
         ratio = new.scale / old.scale
         shift = (np.asarray(new.offset) - np.asarray(old.offset)) * new.scale  # new = old * ratio + shift
 
@@ -66,10 +70,10 @@ class Observation:
 
 @dataclass
 class ShapeSamples:
-    """One shape in normalised space. `distance` is positive inside; what a source does not know stays None. `surface`
-    and `normals` are points on the surface, `colors` theirs (sRGB in [0, 1]). Arrays may lie on disk (memory-mapped). A
-    source that has both `distance` and `inside` says by `inside` what counts: a voxel grid's own cells, where the distance
-    is that of a smooth surface."""
+    """One shape in normalised space. `distance` is positive inside; what a source does not know stays None.
+    `surface` and `normals` are points on the surface, `colors` theirs (sRGB in [0, 1]). Arrays may lie on
+    disk (memory-mapped). A source that has both `distance` and `inside` says by `inside` what counts: a voxel
+    grid's own cells, where the distance is that of a smooth surface."""
 
     id: str
     transform: Transform

@@ -33,8 +33,8 @@ def _sweep(folder: Path) -> None:
 
 
 class Spool:
-    """A folder of arrays that goes when the object goes, or when the next one is made after its process has died. Shuffled
-    as they are written, so that any slice of a shape's points is a fair sample of it."""
+    """A folder of arrays that goes when the object goes, or when the next one is made after its process has
+    died. Shuffled as they are written, so that any slice of a shape's points is a fair sample of it."""
 
     def __init__(self, seed: int):
         base = cache_folder()
@@ -71,7 +71,8 @@ class Spool:
         except OSError as error:
             reason = error.strerror or "the disk is full"
             raise NifError(
-                f"{self.folder}: samples that exceed data.memory are kept there: {reason}; set NIF_CACHE to a larger disk"
+                f"{self.folder}: samples that exceed data.memory are kept there: {reason}; set NIF_CACHE "
+                "to a larger disk"
             ) from error
         self._count += 1
         return replace(shape, **mapped)

@@ -33,9 +33,9 @@ ColoredSamples = tuple[Float[np.ndarray, "N 3"], Float[np.ndarray, "N 3"], Float
 
 
 class TexturedMeshes(MeshData):
-    """One coloured mesh (obj with materials, ply with vertex or face colours, glb): distances as of any mesh, and colours
-    at the surface samples. `repair=solid` takes the distances from a closed solid around the mesh, for ShapeNet as shipped.
-    Without `path` a painted ball made on the spot.
+    """One coloured mesh (obj with materials, ply with vertex or face colours, glb): distances as of any mesh,
+    and colours at the surface samples. `repair=solid` takes the distances from a closed solid around the
+    mesh, for ShapeNet as shipped. Without `path` a painted ball made on the spot.
     """
 
     holds = "coloured shapes"
@@ -48,7 +48,10 @@ class TexturedMeshes(MeshData):
         if self.path is None:
             return [("painted_ball", lambda: clean(painted_ball(), "painted ball"))]
         base = self.path if self.path.is_dir() else self.path.parent
-        return [(f.relative_to(base).with_suffix("").as_posix(), partial(self.read, f)) for f in mesh_files(self.path)]
+        return [
+            (f.relative_to(base).with_suffix("").as_posix(), partial(self.read, f))
+            for f in mesh_files(self.path)
+        ]
 
     def read(self, path: Path) -> trimesh.Trimesh:
         mesh = load_mesh(path)
@@ -58,7 +61,9 @@ class TexturedMeshes(MeshData):
         shape = super()._sample(id, read)
         path = read.args[0] if isinstance(read, partial) else None
         parts = coloured_parts(path) if path else [painted_ball()]
-        points, normals, colors = sample_colors(parts, max(1, self.surface_samples), np.random.default_rng([self.seed, 7]))
+        points, normals, colors = sample_colors(
+            parts, max(1, self.surface_samples), np.random.default_rng([self.seed, 7])
+        )
         kinds = sorted({_kind(part) for part in parts})
         return replace(
             shape,
@@ -76,12 +81,14 @@ def painted_ball() -> trimesh.Trimesh:
     bands = 0.5 + 0.5 * np.sign(np.sin(12 * y))
     spots = np.sin(9 * x) * np.sin(9 * z) > 0.3
     colors = np.stack([0.9 * bands + 0.1, np.where(spots, 0.8, 0.3), 0.5 - 0.4 * x], -1)
-    return trimesh.Trimesh(ball.vertices, ball.faces, vertex_colors=(colors * 255).astype(np.uint8), process=False)
+    return trimesh.Trimesh(
+        ball.vertices, ball.faces, vertex_colors=(colors * 255).astype(np.uint8), process=False
+    )
 
 
 class _Beside(FilePathResolver):
-    """Files below the mesh's folder, and pictures in the folders beside it (ShapeNet: models/ and images/), no others.
-    trimesh goes on without what is refused; `lost` says why, by name."""
+    """Files below the mesh's folder, and pictures in the folders beside it (ShapeNet: models/ and images/),
+    no others. trimesh goes on without what is refused; `lost` says why, by name."""
 
     def __init__(self, path: Path):
         super().__init__(str(path))
@@ -105,7 +112,8 @@ class _Beside(FilePathResolver):
 
     @contextmanager
     def measuring(self) -> Iterator[None]:
-        """Within, the pictures that trimesh opens are of an allowed format (EPS would start a program), and counted first."""
+        """Within, the pictures that trimesh opens are of an allowed format (EPS would start a program), and
+        counted first."""
         opened, limit = Image.open, Image.MAX_IMAGE_PIXELS
 
         def measured(file: Any, mode: Literal["r"] = "r", formats: Any = None) -> Image.Image:
@@ -116,13 +124,20 @@ class _Beside(FilePathResolver):
                 image = opened(file, mode, (*PICTURE_FORMATS, "TGA"))
                 self.texels += image.width * image.height
                 if image.width * image.height > TEXELS or self.texels > 16 * TEXELS:
-                    size = f"{image.width:,} x {image.height:,} pixels; at most {TEXELS:,}, {16 * TEXELS:,} in all"
+                    size = (
+                        f"{image.width:,} x {image.height:,} pixels; at most {TEXELS:,}, "
+                        f"{16 * TEXELS:,} in all"
+                    )
                     raise NifError(f"{shown(name or 'a picture within')}: a texture of {size}")
                 if name:
                     self.images[name] = image
                 return image
             except Exception as error:
-                said = one_line(error) if isinstance(error, NifError) else f"{shown(name)}: no picture of an allowed format"
+                said = (
+                    one_line(error)
+                    if isinstance(error, NifError)
+                    else f"{shown(name)}: no picture of an allowed format"
+                )
                 self.lost.setdefault(name, said)
                 raise
 
@@ -134,21 +149,31 @@ class _Beside(FilePathResolver):
 
 
 def coloured_parts(path: Path) -> list[trimesh.Trimesh]:
-    """The meshes of a file with their own colours or textures, in the file's units; NifError where nothing is coloured."""
+    """The meshes of a file with their own colours or textures, in the file's units; NifError where nothing is
+    coloured."""
     size, beside = regular(path).stat().st_size, _Beside(path)
-    with beside.measuring(), reading(path, f"a coloured mesh ({size:,} bytes)"):  # trimesh raises whatever it stumbles over
+    with (
+        beside.measuring(),
+        reading(path, f"a coloured mesh ({size:,} bytes)"),
+    ):  # trimesh raises whatever it stumbles over
         scene = trimesh.load_scene(path, process=False, allow_remote=False, resolver=beside)
         parts = [part for part in scene.dump() if isinstance(part, trimesh.Trimesh) and len(part.faces)]
     if beside.lost:
         first = next(iter(beside.lost.values()))
-        warnings.warn(f"{path}: {len(beside.lost)} of its material files or textures left out ({first})", stacklevel=2)
+        warnings.warn(
+            f"{path}: {len(beside.lost)} of its material files or textures left out ({first})", stacklevel=2
+        )
     if all(_kind(part) == "nothing" for part in parts):
-        raise NifError(f"{path}: it has no colours: neither of vertices or faces nor a texture; model=sdf learns its shape alone")
+        raise NifError(
+            f"{path}: it has no colours: neither of vertices or faces nor a texture; model=sdf learns its "
+            "shape alone"
+        )
     return _without_hidden(parts)
 
 
 def _without_hidden(parts: list[trimesh.Trimesh]) -> list[trimesh.Trimesh]:
-    """Without the plain faces that lie on a textured one: ShapeNet has many faces twice, and the backs often have no texture."""
+    """Without the plain faces that lie on a textured one: ShapeNet has many faces twice, and the backs often
+    have no texture."""
     textured = [part for part in parts if _kind(part) == "texture"]
     if not textured:
         return parts
@@ -173,7 +198,8 @@ def _kind(mesh: trimesh.Trimesh) -> str:
 
 
 def sample_colors(parts: list[trimesh.Trimesh], count: int, rng: np.random.Generator) -> ColoredSamples:
-    """`count` area-weighted points on all parts together, the normals of their faces and their colours (sRGB)."""
+    """`count` area-weighted points on all parts together, the normals of their faces and their colours
+    (sRGB)."""
     area = np.array([part.area for part in parts])
     shares = rng.multinomial(count, area / area.sum())
     found = [_sample_part(part, n, rng) for part, n in zip(parts, shares.tolist(), strict=True) if n]
@@ -183,7 +209,9 @@ def sample_colors(parts: list[trimesh.Trimesh], count: int, rng: np.random.Gener
 
 def _sample_part(mesh: trimesh.Trimesh, count: int, rng: np.random.Generator) -> ColoredSamples:
     cumulative = np.cumsum(mesh.area_faces)
-    face = np.searchsorted(cumulative, rng.random(count) * cumulative[-1], side="right").clip(max=len(cumulative) - 1)
+    face = np.searchsorted(cumulative, rng.random(count) * cumulative[-1], side="right").clip(
+        max=len(cumulative) - 1
+    )
     a, b = rng.random((2, count))
     u, v = np.where(a + b > 1, 1 - a, a), np.where(a + b > 1, 1 - b, b)
     weights = np.stack((1 - u - v, u, v), -1)

@@ -1,4 +1,5 @@
-"""Three families of solids made on the spot: chairs, tables and lamps of varied proportions, as closed meshes."""
+"""Three families of solids made on the spot: chairs, tables and lamps of varied proportions, as closed
+meshes."""
 
 from __future__ import annotations
 
@@ -59,7 +60,9 @@ def _chair(rng: np.random.Generator) -> list[trimesh.Trimesh]:
         solids.append(_block((-w, top + back - rail, -d), (w, top + back, -d + board)))
         slats = int(rng.integers(2, 5))
         for x in np.linspace(-w + 0.05, w - 0.05, slats):
-            solids.append(_block((x - 0.035, top - thick / 2, -d), (x + 0.035, top + back - rail / 2, -d + board)))
+            solids.append(
+                _block((x - 0.035, top - thick / 2, -d), (x + 0.035, top + back - rail / 2, -d + board))
+            )
     if rng.random() < 0.4:  # arms
         height, arm = rng.uniform(0.12, 0.25), rng.uniform(0.05, 0.08)
         for side in (-1, 1):
@@ -85,7 +88,9 @@ def _table(rng: np.random.Generator) -> list[trimesh.Trimesh]:
     if rng.random() < 0.4:  # a shelf
         y = height * rng.uniform(0.25, 0.5)
         solids.append(_block((-width * 0.4, y, -depth * 0.4), (width * 0.4, y + 0.05, depth * 0.4)))
-        solids += [_block((-width * 0.06, y, -depth * 0.06), (width * 0.06, height + thick / 2, depth * 0.06))]
+        solids += [
+            _block((-width * 0.06, y, -depth * 0.06), (width * 0.06, height + thick / 2, depth * 0.06))
+        ]
     return solids
 
 
@@ -97,7 +102,12 @@ def _lamp(rng: np.random.Generator) -> list[trimesh.Trimesh]:
     shade.apply_transform(trimesh.transformations.rotation_matrix(-np.pi / 2, [1, 0, 0]))  # z up -> y up
     bulb = trimesh.creation.icosphere(2, knob)
     bulb.apply_translation([0, height * rng.uniform(0.2, 0.6), 0])
-    return [shade, bulb, _rod(0, 0, 0, rng.uniform(0.04, 0.1), base), _rod(0, 0, 0.02, height + tall / 2, stem)]
+    return [
+        shade,
+        bulb,
+        _rod(0, 0, 0, rng.uniform(0.04, 0.1), base),
+        _rod(0, 0, 0.02, height + tall / 2, stem),
+    ]
 
 
 pass
@@ -119,7 +129,9 @@ class ToyShapes(MeshData):
     ):
         super().__init__(**settings)
         if count < 1 or test < 0 or not families:
-            raise ValueError(f"count={count}, test={test}, families={list(families)}: at least one shape of one family")
+            raise ValueError(
+                f"count={count}, test={test}, families={list(families)}: at least one shape of one family"
+            )
         wrong = [f for f in families if f not in FAMILIES]
         if wrong:
             raise ValueError(f"families: no family '{wrong[0]}'; there are {', '.join(FAMILIES)}")
@@ -127,11 +139,14 @@ class ToyShapes(MeshData):
         self.families, self.split = tuple(families), split
 
     def meshes(self) -> list[tuple[str, Callable[[], trimesh.Trimesh]]]:
-        word, first, count = ("", 0, self.count) if self.split == "train" else ("test_", 2**31, self.test)  # apart, always
+        # apart, always
+        word, first, count = ("", 0, self.count) if self.split == "train" else ("test_", 2**31, self.test)
         found = []
         for i in range(count):
             family, n = self.families[i % len(self.families)], i // len(self.families)
-            found.append((f"{family}/{word}{n:04d}", partial(self.read, family, self.seed * 100_003 + first + n)))
+            found.append(
+                (f"{family}/{word}{n:04d}", partial(self.read, family, self.seed * 100_003 + first + n))
+            )
         return found
 
     @staticmethod

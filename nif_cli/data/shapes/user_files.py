@@ -27,7 +27,9 @@ from nif_cli.geometry.voxels import voxel_mesh
 from nif_cli.rendering.rays import Rays
 from nif_cli.untrusted import npz_headers, number, read_npy, read_npz, regular, shown
 
-INWARDS = "most of its normals point inwards: turn_normals=true turns them (of training: data.turn_normals=true)"
+INWARDS = (
+    "most of its normals point inwards: turn_normals=true turns them (of training: data.turn_normals=true)"
+)
 OUTWARDS = "its normals pointed outwards or undecidedly before turn_normals turned them"
 FARTHEST = 1e12  # depths and places of cameras: beyond it float32 has nothing left
 CLOUDS = (".xyz", ".npy", ".npz", ".ply")
@@ -38,8 +40,9 @@ FILES = tuple(dict.fromkeys((*MESHES, *CLOUDS, *GRIDS, *PICTURES)))
 
 @dataclass
 class Input:
-    """One shape that a user gives: a mesh, or what is seen of it; in its own units unless `space` names the normalised
-    space that it is in already. `transform` leads from the user's units to the coordinates here."""
+    """One shape that a user gives: a mesh, or what is seen of it; in its own units unless `space` names the
+    normalised space that it is in already. `transform` leads from the user's units to the coordinates
+    here."""
 
     name: str
     mesh: trimesh.Trimesh | None = None
@@ -52,7 +55,9 @@ class Input:
         """Turn the normals of a point cloud, in place."""
         if self.seen is not None and self.seen.normals is not None:
             self.seen = replace(self.seen, normals=-self.seen.normals)
-            self.notes = [n for n in self.notes if n != INWARDS] + (["normals turned"] if INWARDS in self.notes else [OUTWARDS])
+            self.notes = [n for n in self.notes if n != INWARDS] + (
+                ["normals turned"] if INWARDS in self.notes else [OUTWARDS]
+            )
 
     @property
     def extent(self) -> Float[np.ndarray, "E 3"]:
@@ -65,7 +70,9 @@ class Input:
         assert self.seen.samples is not None
         inside = self.seen.inside if self.seen.distance is None else self.seen.distance > 0
         if inside is None or not inside.any():
-            raise NifError(f"{self.name}: none of its points is inside, so it does not say where the shape is")
+            raise NifError(
+                f"{self.name}: none of its points is inside, so it does not say where the shape is"
+            )
         return self.seen.samples[inside]
 
 
@@ -85,7 +92,11 @@ def input_files(path: str | Path) -> list[Path]:
         if path.suffix.lower() not in FILES:
             raise NifError(f"input={path}: '{path.suffix}' is not read; {', '.join(FILES)} are")
         return [path]
-    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in FILES and p.is_file() and not p.stem.endswith("_mask"))
+    files = sorted(
+        p
+        for p in path.rglob("*")
+        if p.suffix.lower() in FILES and p.is_file() and not p.stem.endswith("_mask")
+    )
     files = [p for p in files if not hidden(p, path)]
     if not files:
         raise NifError(f"input={path}: nothing in this folder is read (looked for {', '.join(FILES)})")
@@ -93,14 +104,18 @@ def input_files(path: str | Path) -> list[Path]:
 
 
 def read_inputs(path: Path, name: str) -> list[tuple[str, Callable[[], Input]]]:
-    """The shapes of one file, each with how it is read; a stack of voxel grids holds several. NifError names a file that
-    is none of: a mesh, a point cloud (ply, xyz, npy, npz), samples of DeepSDF or occupancy networks, a depth picture
-    (npz), voxels (binvox, npy, npz), a picture (png, jpg; its object by an alpha channel or a <name>_mask.png beside it)."""
+    """The shapes of one file, each with how it is read; a stack of voxel grids holds several. NifError names
+    a file that is none of: a mesh, a point cloud (ply, xyz, npy, npz), samples of DeepSDF or occupancy
+    networks, a depth picture (npz), voxels (binvox, npy, npz), a picture (png, jpg; its object by an alpha
+    channel or a <name>_mask.png beside it)."""
     suffix = path.suffix.lower()
     if suffix in PICTURES:
         return [(name, lambda: Input(name, seen=Observation(images=[regular(path, "picture")])))]
     if regular(path).stat().st_size * 8 > available_memory():
-        raise NifError(f"{path}: a file of {path.stat().st_size / 2**30:.1f} GiB does not fit in the memory of this machine")
+        raise NifError(
+            f"{path}: a file of {path.stat().st_size / 2**30:.1f} GiB does not fit in the memory of this "
+            "machine"
+        )
     if suffix == ".npz":
         headers = npz_headers(path, "a shape")
         names = headers.keys()
@@ -114,7 +129,8 @@ def read_inputs(path: Path, name: str) -> list[tuple[str, Callable[[], Input]]]:
             return [(name, lambda: _depth_npz(path, name))]
         if not any(len(shape) >= 3 for shape, _ in headers.values()):
             raise NifError(
-                f"{path}: its arrays are {shown(', '.join(sorted(names)), 100)}; wanted are points (and normals) for a cloud, "
+                f"{path}: its arrays are {shown(', '.join(sorted(names)), 100)}; wanted are points (and "
+                "normals) for a cloud, "
                 "pos and neg (DeepSDF), points and occupancies (of occupancy networks), "
                 "depth or z_depth with pose, or a grid [X, Y, Z]"
             )
@@ -129,9 +145,14 @@ def read_inputs(path: Path, name: str) -> list[tuple[str, Callable[[], Input]]]:
         def voxels(row: int, id: str) -> Input:
             occupied, transform = grids.read(row)
             if not occupied.any() or occupied.all():
-                raise NifError(f"{path} ({id}): the grid is {'full' if occupied.any() else 'empty'}; there is no surface in it")
+                raise NifError(
+                    f"{path} ({id}): the grid is {'full' if occupied.any() else 'empty'}; there is no "
+                    "surface in it"
+                )
             mesh = voxel_mesh(occupied)
-            mesh = clean(trimesh.Trimesh(transform.to_original(mesh.vertices), mesh.faces, process=False), str(path))
+            mesh = clean(
+                trimesh.Trimesh(transform.to_original(mesh.vertices), mesh.faces, process=False), str(path)
+            )
             return Input(id, mesh)
 
         ids = [name] if grids.single else [f"{name}_{row:04d}" for row in range(len(grids))]
@@ -163,9 +184,17 @@ def _read_xyz(path: Path) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an empty file is refused below, as one of too few points
-            return np.loadtxt(path, np.float64, ndmin=2, comments=("#", "//"), delimiter="," if "," in _first(path) else None)
+            return np.loadtxt(
+                path,
+                np.float64,
+                ndmin=2,
+                comments=("#", "//"),
+                delimiter="," if "," in _first(path) else None,
+            )
     except ValueError as error:
-        raise NifError(f"{path}: not a point cloud: lines of x y z, x y z nx ny nz or x y z r g b are read") from error
+        raise NifError(
+            f"{path}: not a point cloud: lines of x y z, x y z nx ny nz or x y z r g b are read"
+        ) from error
 
 
 def _first(path: Path) -> str:
@@ -174,7 +203,8 @@ def _first(path: Path) -> str:
 
 
 def _cloud_input(path: Path, name: str, table: np.ndarray, named: bool = False) -> Input:
-    """A cloud [P, 3], or [P, 6]: with normals if they are `named` so, or are unit vectors; else with colours."""
+    """A cloud [P, 3], or [P, 6]: with normals if they are `named` so, or are unit vectors; else with
+    colours."""
     notes = []
     if table.ndim == 2 and table.shape[1] == 6 and table.dtype.kind in "fiu" and not named:
         extra = np.asarray(table[np.isfinite(table).all(1), 3:], np.float64)
@@ -182,7 +212,8 @@ def _cloud_input(path: Path, name: str, table: np.ndarray, named: bool = False) 
         if len(extra) and not (length == 0).any() and np.mean(np.abs(length - 1) < 0.02) < 0.99:
             if extra.min() < 0 or extra.max() > 65535:
                 raise NifError(
-                    f"{path}: columns 4 to 6 are no normals (lengths {length.min():.3g} to {length.max():.3g}, not 1) and "
+                    f"{path}: columns 4 to 6 are no normals (lengths {length.min():.3g} to "
+                    f"{length.max():.3g}, not 1) and "
                     "no colours (some are negative); leave them out, or scale them to unit length"
                 )
             notes.append("columns 4 to 6 are colours (not of unit length, as normals are): left aside")
@@ -194,8 +225,9 @@ def _cloud_input(path: Path, name: str, table: np.ndarray, named: bool = False) 
 
 
 def inward(points: Float[np.ndarray, "P 3"], normals: Float[np.ndarray, "P 3"]) -> bool:
-    """Whether the normals of a cloud point inwards: the flux of (p - middle) through its surface, each point with the area
-    that its neighbours leave it, is three times the volume (divergence theorem), negative then."""
+    """Whether the normals of a cloud point inwards: the flux of (p - middle) through its surface, each point
+    with the area that its neighbours leave it, is three times the volume (divergence theorem), negative
+    then."""
     away = points - np.median(points, axis=0)
     distance, _ = KDTree(away).query(away, min(9, len(away)))
     area = distance[:, -1] ** 2
@@ -206,24 +238,34 @@ def inward(points: Float[np.ndarray, "P 3"], normals: Float[np.ndarray, "P 3"]) 
 def _cloud(path: Path, table: np.ndarray, least: int = 16) -> Observation:
     """[P, 3] points or [P, 6] points with normals, from a file."""
     if table.ndim != 2 or table.shape[1] not in (3, 6) or table.dtype.kind not in "fiu":
-        raise NifError(f"{path}: its array is {table.dtype} {list(table.shape)}; a point cloud is [P, 3], or [P, 6] with normals")
+        raise NifError(
+            f"{path}: its array is {table.dtype} {list(table.shape)}; a point cloud is [P, 3], or [P, 6] "
+            "with normals"
+        )
     good = np.isfinite(table).all(1)
     points = table[good, :3].astype(np.float64)
     if len(points) < least:
         dropped = f" ({(~good).sum():,} rows with NaN dropped)" if not good.all() else ""
-        raise NifError(f"{path}: {len(points)} points{dropped}: too few to say what the shape is; at least {least}")
+        raise NifError(
+            f"{path}: {len(points)} points{dropped}: too few to say what the shape is; at least {least}"
+        )
     extent, farthest = float(np.ptp(points, axis=0).max()), float(np.abs(points).max())
     if not 1e-30 < extent < 1e30 or farthest > 1e30:
-        raise NifError(f"{path}: degenerate, its longest side is {extent:g}, its farthest point at {farthest:g}")
+        raise NifError(
+            f"{path}: degenerate, its longest side is {extent:g}, its farthest point at {farthest:g}"
+        )
     normals = None
     if table.shape[1] == 6:
         given = table[good, 3:].astype(np.float64)
         length = np.linalg.norm(given, axis=1, keepdims=True)
         if not ((length > 1e-30) & (length < 1e30)).all():
             wrong = int((~((length > 1e-30) & (length < 1e30))).sum())
-            raise NifError(f"{path}: {wrong:,} normals are zero or endless; leave them out (three columns) or mend them")
+            raise NifError(
+                f"{path}: {wrong:,} normals are zero or endless; leave them out (three columns) or mend them"
+            )
         normals = (given / length).astype(np.float32)
-    return Observation(points, normals)  # in float64 until it is normalised: a user's units may be far from the origin
+    # in float64 until it is normalised: a user's units may be far from the origin
+    return Observation(points, normals)
 
 
 def _signed(path: Path, name: str) -> Input:
@@ -248,25 +290,34 @@ def _occupied(path: Path, name: str) -> Input:
 
 
 def _cloud_npz(path: Path, name: str) -> Input:
-    found = read_npz(path, ("points?", *(f"{a}?" for a in ALIASES), "normals?", "loc?", "scale?"), "a point cloud")
+    found = read_npz(
+        path, ("points?", *(f"{a}?" for a in ALIASES), "normals?", "loc?", "scale?"), "a point cloud"
+    )
     key = next(k for k in ("points", *ALIASES) if k in found)
     arrays = {"points": found[key]} | {k: v for k, v in found.items() if k in ("normals", "loc", "scale")}
     table = check_array(path, key, arrays["points"], (None, 3), finite=False)
     if "normals" in arrays:
-        table = np.column_stack((table, check_array(path, "normals", arrays["normals"], (len(table), 3), finite=False)))
+        table = np.column_stack(
+            (table, check_array(path, "normals", arrays["normals"], (len(table), 3), finite=False))
+        )
     given = _cloud_input(path, name, table, named=True)
     seen = given.seen
     if key != "points":
-        given.notes.append(f"'{key}' is read as its points" + ("" if "normals" in arrays else ", without normals"))
+        given.notes.append(
+            f"'{key}' is read as its points" + ("" if "normals" in arrays else ", without normals")
+        )
     if "loc" in arrays and "scale" in arrays:  # of occupancy networks: in their cube
         assert seen is not None
-        return Input(name, seen=seen, notes=given.notes, transform=onet.read_transform(path, arrays), space="cube")
+        return Input(
+            name, seen=seen, notes=given.notes, transform=onet.read_transform(path, arrays), space="cube"
+        )
     return given
 
 
 def _depth_npz(path: Path, name: str) -> Input:
-    """A depth picture: `depth` (along the ray) or `z_depth` [H, W] in the user's units, 0 or inf where nothing is seen;
-    `pose` [3 or 4, 4], camera-to-world with OpenGL axes; `fov` (vertical, degrees) or `K` [3, 3]."""
+    """A depth picture: `depth` (along the ray) or `z_depth` [H, W] in the user's units, 0 or inf where
+    nothing is seen; `pose` [3 or 4, 4], camera-to-world with OpenGL axes; `fov` (vertical, degrees) or `K`
+    [3, 3]."""
     arrays = read_npz(path, ("depth?", "z_depth?", "pose", "fov?", "K?"), "a depth picture")
     which = "depth" if "depth" in arrays else "z_depth"
     depth = check_array(path, which, arrays[which], (None, None), finite=False).astype(np.float64)
@@ -296,13 +347,16 @@ def _depth_npz(path: Path, name: str) -> Input:
     points = pose[:, 3] + t[seen, None] * direction[seen]
     # what is free is measured in normalised space; the rays are kept until then
     return DepthInput(
-        name, seen=Observation(points), rays=(np.tile(pose[:, 3], (len(t), 1)), direction, np.where(seen, t, np.inf))
+        name,
+        seen=Observation(points),
+        rays=(np.tile(pose[:, 3], (len(t), 1)), direction, np.where(seen, t, np.inf)),
     )
 
 
 def normalise(given: Input, space: str, transform: Transform | None = None) -> tuple[Input, Transform]:
-    """The input in the normalised `space` of a model, and the transform from the user's units that led there: `transform`,
-    or the one that the input's own extent asks for (a file that is in that space already stays as it is)."""
+    """The input in the normalised `space` of a model, and the transform from the user's units that led there:
+    `transform`, or the one that the input's own extent asks for (a file that is in that space already stays
+    as it is)."""
     if given.seen is not None and given.seen.images:  # a picture says nothing of where the shape lies
         return given, transform or Transform()
     if transform is None and given.space == space:
@@ -310,7 +364,9 @@ def normalise(given: Input, space: str, transform: Transform | None = None) -> t
     new = transform or SPACES[space][0](given.transform.to_original(given.extent))
     if given.mesh is not None:
         vertices = new.to_normalised(given.transform.to_original(given.mesh.vertices))
-        return Input(given.name, trimesh.Trimesh(vertices, given.mesh.faces, process=False), None, new, space), new
+        return Input(
+            given.name, trimesh.Trimesh(vertices, given.mesh.faces, process=False), None, new, space
+        ), new
     assert given.seen is not None
     if isinstance(given, DepthInput) and given.rays is not None:
         origin, direction, depth = given.rays

@@ -22,9 +22,10 @@ from nif_cli.metrics.protocols import Truth
 
 
 class VoxelGrids(Folder):
-    """Occupancy grids: a binvox, npy or npz file, stacked grids in one array, or a folder of such files. `fill` closes the
-    hollow of a grid that holds surface voxels only. The surface is that of the grid's distance field; what is inside, to
-    models that ask for that and not for distances, is what the grid says."""
+    """Occupancy grids: a binvox, npy or npz file, stacked grids in one array, or a folder of such files.
+    `fill` closes the hollow of a grid that holds surface voxels only. The surface is that of the grid's
+    distance field; what is inside, to models that ask for that and not for distances, is what the grid
+    says."""
 
     def __init__(self, path: str, fill: bool = True, **settings):
         super().__init__(path, **settings)
@@ -59,8 +60,8 @@ class VoxelGrids(Folder):
         return clean(trimesh.Trimesh(transform.to_original(mesh.vertices), mesh.faces, process=False), name)
 
     def truth(self, id: str) -> Truth:
-        """The mesh that was learned from, and the filled grid itself at 100,000 uniform points of its box (always the same),
-        one voxel of air around."""
+        """The mesh that was learned from, and the filled grid itself at 100,000 uniform points of its box
+        (always the same), one voxel of air around."""
         read = dict(self.everything())[id]
         assert isinstance(read, partial)
         occupied, transform = read.args[0](read.args[1])

@@ -37,7 +37,9 @@ def test_a_batch_is_a_function_of_the_seed_and_its_number(gradient):
     first.batch(0)
     assert torch.equal(first.batch(7).points, again.batch(7).points)
     assert not torch.equal(first.batch(7).points, first.batch(8).points)
-    assert not torch.equal(first.batch(7).points, PixelBatches(ImageData(gradient, seed=4), CPU).batch(7).points)
+    assert not torch.equal(
+        first.batch(7).points, PixelBatches(ImageData(gradient, seed=4), CPU).batch(7).points
+    )
 
 
 def test_held_out_pixels_are_never_drawn_and_are_all_watched(gradient):
@@ -63,7 +65,15 @@ def test_a_picture_larger_than_the_memory_comes_in_tiles(tmp_path):
     seen = set()
     for k in range(turn * -(-len(batches.pool.tiles) // batches.pool.together)):
         batch = batches.batch(k)
-        at = (batch.points.double() / batches.pool.scale + torch.tensor([x.shape[1] / 2, x.shape[0] / 2]) - 0.5).round().long()
+        at = (
+            (
+                batch.points.double() / batches.pool.scale
+                + torch.tensor([x.shape[1] / 2, x.shape[0] / 2])
+                - 0.5
+            )
+            .round()
+            .long()
+        )
         assert np.array_equal((batch.color * 255).round().byte().numpy(), pixels[at[:, 1], at[:, 0]])
         seen |= {tuple(tile) for tile in torch.unique(at // TILE, dim=0).tolist()}
     assert len(seen) == 18

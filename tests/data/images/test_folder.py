@@ -30,7 +30,9 @@ def test_each_picture_lies_as_a_single_one_does(folder):
 
 
 def test_a_batch_is_a_function_of_the_seed_and_its_number(folder):
-    first, again = (ImageBatches(ImageData(str(folder), seed=3, batch_points=60, batch_pictures=2), CPU) for _ in range(2))
+    first, again = (
+        ImageBatches(ImageData(str(folder), seed=3, batch_points=60, batch_pictures=2), CPU) for _ in range(2)
+    )
     first.batch(0)
     assert torch.equal(first.batch(7).points, again.batch(7).points)
     assert not torch.equal(first.batch(7).points, first.batch(8).points)
@@ -58,7 +60,9 @@ def test_pixels_beyond_the_memory_are_left_out_at_random(paint, tmp_path):
     assert "of their pixels" in data.summary()
     truth = np.asarray(Files.open(tmp_path / "folder" / "large.png"))
     places, colors = large.at(torch.arange(len(large.colors)))
-    x, y = np.floor(large.transform.to_original(np.pad(places.numpy(), ((0, 0), (0, 1))))[:, :2]).astype(int).T
+    x, y = (
+        np.floor(large.transform.to_original(np.pad(places.numpy(), ((0, 0), (0, 1))))[:, :2]).astype(int).T
+    )
     assert np.allclose(colors.numpy() * 255, truth[y, x], atol=1e-3)
     assert y.max() > 390
 

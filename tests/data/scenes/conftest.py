@@ -23,7 +23,9 @@ def pictures():
         folder.mkdir(parents=True, exist_ok=True)
         for number, name in enumerate(names):
             y, x = np.mgrid[: size[1], : size[0]]
-            image = np.stack([0 * x + number, 10 * x, 10 * y, 255 * (x > 3)], -1)[..., :channels].astype(np.uint8)
+            image = np.stack([0 * x + number, 10 * x, 10 * y, 255 * (x > 3)], -1)[..., :channels].astype(
+                np.uint8
+            )
             Image.fromarray(image).save(folder / name)
 
     return write

@@ -21,10 +21,16 @@ def root(tmp_path, poses, pictures, angle):
     pictures(folder / "test", ["r_0.png", "r_1.png", "r_0_depth_0001.png", "r_0_normal_0001.png"], 4)
     for split, part in (("train", poses[:8]), ("test", poses[8:]), ("val", [])):
         frames = [
-            {"file_path": f"./{split}/r_{k}", "rotation": 0.03, "transform_matrix": [*p.tolist(), [0, 0, 0, 1]]}
+            {
+                "file_path": f"./{split}/r_{k}",
+                "rotation": 0.03,
+                "transform_matrix": [*p.tolist(), [0, 0, 0, 1]],
+            }
             for k, p in enumerate(part)
         ]
-        (folder / f"transforms_{split}.json").write_text(json.dumps({"camera_angle_x": angle, "frames": frames}))
+        (folder / f"transforms_{split}.json").write_text(
+            json.dumps({"camera_angle_x": angle, "frames": frames})
+        )
     return folder
 
 
@@ -64,7 +70,8 @@ def test_every_other_test_view(root):
 
 
 def test_a_scene_outside_its_box_is_said_with_the_box_that_would_hold_it(root):
-    """The pictures are opaque to their borders: no box within the cameras' distance holds that, and it is said."""
+    """The pictures are opaque to their borders: no box within the cameras' distance holds that, and it is
+    said."""
     (scene,) = BlenderViews(str(root), half=0.2).prepare()
     assert "not all of it lies in the box" in scene.report
 
@@ -97,7 +104,10 @@ def spoil(root: Path, **changes) -> None:
     [
         ({"frames": None}, "no 'frames'"),
         ({"frames": []}, "'frames' is empty"),
-        ({"frames": [{"file_path": "nowhere", "transform_matrix": np.eye(4).tolist()}]}, r"none of its 1 pictures.*nowhere"),
+        (
+            {"frames": [{"file_path": "nowhere", "transform_matrix": np.eye(4).tolist()}]},
+            r"none of its 1 pictures.*nowhere",
+        ),
         ({"camera_angle_x": None}, "no focal length"),
         ({"camera_angle_x": "wide"}, "'camera_angle_x' is 'wide'"),
         ({"camera_angle_x": -1.0}, "focal length of -"),
@@ -137,7 +147,9 @@ def test_a_folder_that_is_not_there_or_of_another_format(root, tmp_path):
         BlenderViews(str(root)).prepare()
 
 
-@pytest.mark.parametrize("wrong", [{"near": 6.0, "far": 2.0}, {"half": 0.0}, {"downscale": 0}, {"test_skip": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"near": 6.0, "far": 2.0}, {"half": 0.0}, {"downscale": 0}, {"test_skip": 0}]
+)
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         BlenderViews("x", **wrong)

@@ -68,7 +68,16 @@ def test_binary_and_text_say_the_same(root, tmp_path, poses):
     write_text(tmp_path / "text", poses)
     for cameras, posed, points in (read_binary(root / "sparse" / "0"), read_text(tmp_path / "text")):
         camera = cameras[1]
-        assert [camera.fx, camera.fy, camera.cx, camera.cy, camera.k1, camera.k2, camera.p1, camera.p2] == PARAMETERS
+        assert [
+            camera.fx,
+            camera.fy,
+            camera.cx,
+            camera.cy,
+            camera.k1,
+            camera.k2,
+            camera.p1,
+            camera.p2,
+        ] == PARAMETERS
         assert [p.name for p in posed] == NAMES
         assert np.allclose(np.stack([p.pose for p in posed]), poses, atol=1e-6)
         assert np.allclose(points, POINTS)
@@ -78,7 +87,9 @@ def test_the_scene(root, poses):
     """Centred where the cameras look, the farthest at distance 1, a box for the points."""
     (scene,) = ColmapViews(str(root)).prepare()
     assert [v.name for v in scene.test] == ["00", "08"]
-    assert np.allclose(scene.transform.to_original(scene.train[0].pose[:, 3].numpy()), poses[1][:, 3], atol=1e-5)
+    assert np.allclose(
+        scene.transform.to_original(scene.train[0].pose[:, 3].numpy()), poses[1][:, 3], atol=1e-5
+    )
     assert scene.transform.scale == pytest.approx(1 / 4, rel=1e-3)
     assert scene.bounds[1, 0] == 1
     assert "200 points, 0.0% of them outside the box" in scene.report
@@ -91,7 +102,9 @@ def test_the_scene(root, poses):
 @pytest.mark.parametrize("model", [m for m in MODELS if m not in (7, 10)])
 def test_every_model_that_is_read(root, poses, model):
     name, parameters = MODELS[model]
-    values = [{"f": 25.0, "fx": 25.0, "fy": 26.0, "cx": 9.0, "cy": 6.0}.get(p, 0.01) for p in parameters.split()]
+    values = [
+        {"f": 25.0, "fx": 25.0, "fy": 26.0, "cx": 9.0, "cy": 6.0}.get(p, 0.01) for p in parameters.split()
+    ]
     write_binary(root / "sparse" / "0", poses, model, values)
     camera = ColmapViews(str(root)).prepare()[0].train[0].camera
     assert camera.fx == 25
@@ -102,14 +115,18 @@ def test_every_model_that_is_read(root, poses, model):
 @pytest.mark.parametrize("model", [7, 10])
 def test_models_that_are_not_read_are_named(root, poses, model):
     write_binary(root / "sparse" / "0", poses, model, [25.0] * len(MODELS[model][1].split()))
-    with pytest.raises(NifError, match=f"cameras.bin: camera 1 is of model {MODELS[model][0]}; run colmap image_undistorter"):
+    with pytest.raises(
+        NifError, match=f"cameras.bin: camera 1 is of model {MODELS[model][0]}; run colmap image_undistorter"
+    ):
         ColmapViews(str(root)).prepare()
 
 
 def test_missing_pictures_are_counted_and_masks_heeded(root):
     (root / "images" / "03.jpg").unlink()
     (root / "masks").mkdir()
-    Image.fromarray(np.uint8(np.arange(20)[None] < 7) * np.full((10, 1), 255, np.uint8)).save(root / "masks" / "04.jpg.png")
+    Image.fromarray(np.uint8(np.arange(20)[None] < 7) * np.full((10, 1), 255, np.uint8)).save(
+        root / "masks" / "04.jpg.png"
+    )
     (scene,) = ColmapViews(str(root)).prepare()
     assert "1 of 10 without a picture" in scene.report
     view = next(v for v in scene.train if v.name == "04")
@@ -128,7 +145,11 @@ def test_missing_pictures_are_counted_and_masks_heeded(root):
         ("images.bin", lambda b: b[:-20], "truncated"),
         ("images.bin", lambda b: struct.pack("<Q", 2**60) + b[8:], "more than its .* bytes can hold"),
         ("points3D.bin", lambda b: struct.pack("<Q", 2**40) + b[8:], "more than its .* bytes can hold"),
-        ("cameras.bin", lambda b: b[:12] + struct.pack("<i", 99) + b[16:], "model 99, which COLMAP does not have"),
+        (
+            "cameras.bin",
+            lambda b: b[:12] + struct.pack("<i", 99) + b[16:],
+            "model 99, which COLMAP does not have",
+        ),
         ("cameras.bin", lambda b: b[:32] + struct.pack("<d", -1.0) + b[40:], "focal length of -1"),
         ("images.bin", lambda b: b[:12] + struct.pack("<4d", 0, 0, 0, 0) + b[44:], "is no rotation"),
         ("images.bin", lambda b: b[:68] + struct.pack("<i", 5) + b[72:], "of camera 5, which is not among"),
@@ -249,7 +270,9 @@ def test_only_cameras_that_are_used_count(root, poses):
     (folder / "cameras.bin").write_bytes(struct.pack("<Q", 2) + odd + data[8:])
     assert len(ColmapViews(str(root)).prepare()[0].train) == 8
     write_text(root / "text", poses)
-    (root / "text" / "cameras.txt").write_text("77 FOV 20 10 1 2 3 4 5\n" + (root / "text" / "cameras.txt").read_text())
+    (root / "text" / "cameras.txt").write_text(
+        "77 FOV 20 10 1 2 3 4 5\n" + (root / "text" / "cameras.txt").read_text()
+    )
     assert list(read_text(root / "text")[0]) == [1]
 
 

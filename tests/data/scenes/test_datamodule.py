@@ -1,6 +1,8 @@
-"""Rays of views: each belongs to its pixel, batches depend on (seed, number) only, a run keeps the cameras."""
+"""Rays of views: each belongs to its pixel, batches depend on (seed, number) only, a run keeps the
+cameras."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -37,7 +39,7 @@ class Made(Views):
     def read(self):
         views = []
         for k, (camera, pose) in enumerate(zip(self.cameras, turntable(3, 10.0), strict=True)):
-            read = lambda camera=camera, k=k: picture(camera, k, 4 if k < 2 else 3)  # noqa: E731
+            read = partial(picture, camera, k, 4 if k < 2 else 3)
             mask = (lambda camera=camera: picture(camera, 0)[..., 0] >= 3) if self.masked and k == 0 else None
             views.append(View(f"v{k}", pose, camera, read, mask))
         ndc = Ndc(turntable(1)[0], (0.5, 0.5))
@@ -76,7 +78,9 @@ def test_a_batch_is_a_function_of_the_seed_and_its_number():
     first.batch(0)
     assert torch.equal(first.batch(7).directions, again.batch(7).directions)
     assert not torch.equal(first.batch(7).directions, first.batch(8).directions)
-    assert not torch.equal(first.batch(7).directions, RayBatches(Made(seed=4, batch_rays=50), CPU).batch(7).directions)
+    assert not torch.equal(
+        first.batch(7).directions, RayBatches(Made(seed=4, batch_rays=50), CPU).batch(7).directions
+    )
     first.data.expect(Needs(rays=lambda: 9))  # a model may say how many
     assert len(first.batch(7)) == 9
 
@@ -130,7 +134,9 @@ def test_a_run_keeps_the_cameras_and_no_pictures():
             assert getattr(kept, name) == getattr(scene, name)
 
 
-@pytest.mark.parametrize("spoil", [{"poses": torch.zeros(1, 3, 4)}, {"cameras": [[0, 1, False] + [1.0] * 12]}])
+@pytest.mark.parametrize(
+    "spoil", [{"poses": torch.zeros(1, 3, 4)}, {"cameras": [[0, 1, False] + [1.0] * 12]}]
+)
 def test_spoilt_scenes_of_a_checkpoint_are_refused(spoil):
     (scene, _) = Made().prepare()
     state = scene.state()

@@ -5,7 +5,16 @@ import pytest
 import torch
 
 from nif_cli import NifError
-from nif_cli.data.scenes.poses import around_cameras, cube, cut, farthest, held_out_views, mean_up, normalised, rigid
+from nif_cli.data.scenes.poses import (
+    around_cameras,
+    cube,
+    cut,
+    farthest,
+    held_out_views,
+    mean_up,
+    normalised,
+    rigid,
+)
 from nif_cli.data.scenes.scene import Scene, View
 from nif_cli.geometry.transform import Transform
 from nif_cli.rendering.camera_paths import turntable
@@ -45,7 +54,9 @@ def test_cameras_around_a_centre_are_normalised():
     transform = around_cameras(poses)
     assert transform.offset == pytest.approx((-10, -20, -30), abs=1e-4)
     assert transform.scale == pytest.approx(1 / 5)
-    assert torch.allclose(normalised(poses[3], transform)[:, 3], turntable(8, distance=1.0)[3, :, 3], atol=1e-5)
+    assert torch.allclose(
+        normalised(poses[3], transform)[:, 3], turntable(8, distance=1.0)[3, :, 3], atol=1e-5
+    )
     x, y, z = mean_up(poses)
     assert (x, y, z) == pytest.approx((0, 1, 0), abs=1e-5)
 

@@ -1,4 +1,5 @@
-"""Scenes on which a wrong or a poor answer was once given: each is read rightly, or refused in a line that says why."""
+"""Scenes on which a wrong or a poor answer was once given: each is read rightly, or refused in a line that
+says why."""
 
 import os
 from pathlib import Path
@@ -11,7 +12,11 @@ from nif_cli.data.scenes.colmap import ColmapViews
 from nif_cli.data.scenes.llff import LlffViews
 from nif_cli.data.scenes.transforms import TransformsViews
 
-SHARED = Path(os.environ["NIF_DATA"]).resolve().parent if os.environ.get("NIF_DATA") else Path(__file__).parents[4] / "shared"
+SHARED = (
+    Path(os.environ["NIF_DATA"]).resolve().parent
+    if os.environ.get("NIF_DATA")
+    else Path(__file__).parents[4] / "shared"
+)
 CASES = SHARED / "cases" / "scenes"
 READ = {
     "good_transforms": (TransformsViews, "", 21),

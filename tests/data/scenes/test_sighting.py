@@ -1,4 +1,5 @@
-"""What cameras see is known before training; scenes that are moved, scaled or turned are the same scene once mended."""
+"""What cameras see is known before training; scenes that are moved, scaled or turned are the same scene once
+mended."""
 
 import json
 import math
@@ -24,7 +25,8 @@ def ring() -> np.ndarray:
 
 @pytest.fixture
 def scene(tmp_path, pictures):
-    """`scene(kind, move, scale, **keys)`: the ring of cameras moved and scaled, in a file of that kind, read again."""
+    """`scene(kind, move, scale, **keys)`: the ring of cameras moved and scaled, in a file of that kind, read
+    again."""
 
     def made(kind, move=(0.0, 0.0, 0.0), scale=1.0, written="opengl", **keys):
         root = tmp_path / "place"
@@ -52,7 +54,8 @@ def rays(scene) -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", ["blender", "transforms", "nerfstudio"])
 @pytest.mark.parametrize(
-    ("move", "scale"), [((200, -70, 3), 1.0), ((0, 0, 0), 1000.0), ((0, 0, 0), 0.002), ((4e6, 1e6, 4.8e6), 3.0)]
+    ("move", "scale"),
+    [((200, -70, 3), 1.0), ((0, 0, 0), 1000.0), ((0, 0, 0), 0.002), ((4e6, 1e6, 4.8e6), 3.0)],
 )
 def test_a_scene_that_is_moved_and_scaled_is_the_same_scene(scene, kind, move, scale):
     """Its normalised rays, near, far and box are those of the scene about the origin."""
@@ -96,7 +99,9 @@ def test_axes_of_opencv_are_named_and_turned(scene, kind):
 def test_a_scene_that_no_ray_meets_is_refused_with_the_keys(scene):
     with pytest.raises(NifError, match=r"none of the training rays meet its box.*data\.place"):
         scene("transforms", move=(300, 0, 0), place="file")
-    with pytest.raises(NifError, match=r"none of the training rays meet its box.*data\.half, data\.near, data\.far"):
+    with pytest.raises(
+        NifError, match=r"none of the training rays meet its box.*data\.half, data\.near, data\.far"
+    ):
         scene("blender", near=20.0, far=60.0)
     said = scene("transforms", move=(3.0, 2.0, 0.5), place="file").report
     assert "doubtful: only" in said
@@ -104,7 +109,8 @@ def test_a_scene_that_no_ray_meets_is_refused_with_the_keys(scene):
 
 
 def test_pixels_to_which_the_lens_sends_nothing_are_counted(scene):
-    """r (1 + k1 r^2) is largest at r = (-3 k1)^-0.5 and turns back there: pixels beyond that radius see no direction."""
+    """r (1 + k1 r^2) is largest at r = (-3 k1)^-0.5 and turns back there: pixels beyond that radius see no
+    direction."""
     k1 = -1.6
     y, x = np.mgrid[-5:5:101j, -10:10:201j] / 25
     beyond = np.hypot(x, y) > 2 / 3 * (-3 * k1) ** -0.5
@@ -117,7 +123,9 @@ def test_pixels_to_which_the_lens_sends_nothing_are_counted(scene):
 
 
 def test_near_beyond_what_is_looked_at(scene):
-    assert "near is 4.5, but the cameras look at something 4 away" in scene("blender", near=4.5, far=7.0).report
+    assert (
+        "near is 4.5, but the cameras look at something 4 away" in scene("blender", near=4.5, far=7.0).report
+    )
 
 
 def test_shares_and_points_in_common(scene):
@@ -125,6 +133,8 @@ def test_shares_and_points_in_common(scene):
     point = common_point(ring() + np.array([0, 0, 0, 1.0]) * np.array([[5.0], [6], [7]]))
     assert point is not None
     assert np.allclose(point, [5, 6, 7], atol=1e-4)
-    parallel = np.concatenate([np.broadcast_to(np.eye(3), (10, 3, 3)), np.random.default_rng(0).random((10, 3, 1))], 2)
+    parallel = np.concatenate(
+        [np.broadcast_to(np.eye(3), (10, 3, 3)), np.random.default_rng(0).random((10, 3, 1))], 2
+    )
     assert common_point(parallel) is None
     assert not looks_away(parallel)

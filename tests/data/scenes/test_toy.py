@@ -10,7 +10,10 @@ from nif_cli.data.scenes.toy import DISTANCE, ToyViews
 def test_scenes_share_shapes_and_materials_crosswise():
     scenes = ToyViews(shapes=2, materials=3, leave_out=1, views=1, test=0, size=8).prepare()
     assert len(scenes) == 5
-    assert [(s.shape, s.appearance) for s in scenes][:2] == [("chair_00", "chequered"), ("chair_00", "striped")]
+    assert [(s.shape, s.appearance) for s in scenes][:2] == [
+        ("chair_00", "chequered"),
+        ("chair_00", "striped"),
+    ]
     assert len({s.shape for s in scenes}) == 2
     assert len({s.appearance for s in scenes}) == 3
 
@@ -38,14 +41,18 @@ def test_cameras_look_at_the_ball_from_the_given_distance():
 
 
 def test_the_same_seed_makes_the_same_pictures():
-    one, two, other = (ToyViews(views=2, test=0, size=12, seed=s).prepare()[0].train[1].pixels for s in (5, 5, 6))
+    one, two, other = (
+        ToyViews(views=2, test=0, size=12, seed=s).prepare()[0].train[1].pixels for s in (5, 5, 6)
+    )
     assert torch.equal(one, two)
     assert not torch.equal(one, other)
     assert one.dtype == torch.uint8
     assert np.asarray(one).shape == (12, 12, 4)
 
 
-@pytest.mark.parametrize("wrong", [{"shapes": 0}, {"materials": 9}, {"leave_out": 1}, {"views": 0}, {"size": 1}])
+@pytest.mark.parametrize(
+    "wrong", [{"shapes": 0}, {"materials": 9}, {"leave_out": 1}, {"views": 0}, {"size": 1}]
+)
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         ToyViews(**wrong)

@@ -10,7 +10,14 @@ from PIL import Image
 
 from nif_cli import NifError
 from nif_cli.data.datamodule import ConditioningSpec
-from nif_cli.data.shapes.conditioning import grid_voxels, load_image, load_look, mesh_images, mesh_voxels, view_poses
+from nif_cli.data.shapes.conditioning import (
+    grid_voxels,
+    load_image,
+    load_look,
+    mesh_images,
+    mesh_voxels,
+    view_poses,
+)
 from nif_cli.data.shapes.samples import Observation
 from nif_cli.geometry.transform import Transform
 from nif_cli.rendering.camera_paths import turntable
@@ -41,13 +48,16 @@ def test_voxels_of_a_ball():
     assert abs(grid.mean() * 8 - 4 / 3 * np.pi * 0.6**3) < 0.02
     off = trimesh.creation.icosphere(3, 0.2)
     off.apply_translation([0.5, 0, -0.5])
-    assert np.allclose((np.argwhere(mesh_voxels(off, 1.0, 32)).mean(0) + 0.5) / 16 - 1, [0.5, 0, -0.5], atol=0.02)
+    assert np.allclose(
+        (np.argwhere(mesh_voxels(off, 1.0, 32)).mean(0) + 0.5) / 16 - 1, [0.5, 0, -0.5], atol=0.02
+    )
 
 
 def test_a_grid_of_the_users_in_normalised_space(rng):
     """The same cells when both grids are the same cube, moved and scaled with the user's units."""
     grid = rng.random((8, 8, 8)) > 0.5
-    # the user's units: voxel i spans [10 + 2i, 12 + 2i]; normalised: the cube of 16 around (18, 18, 18) is +-0.5
+    # the user's units: voxel i spans [10 + 2i, 12 + 2i]; normalised: the cube of 16 around (18, 18, 18) is
+    # +-0.5
     to_voxels, to_normalised = Transform((-11.0,) * 3, 0.5), Transform((-18.0,) * 3, 1 / 16)
     assert (grid_voxels(grid, to_voxels, to_normalised, 0.5, 8) == grid).all()
     wider = grid_voxels(grid, to_voxels, to_normalised, 1.0, 16)
@@ -75,12 +85,16 @@ class TestPictures:
         seen = load_look(Observation(images=[path]), ConditioningSpec("image", 20), Transform(), 1.0)
         assert (seen.pixels[0] == pixels).all()  # found beside it
 
-    def test_a_strip_does_not_become_a_square_of_its_length(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def test_a_strip_does_not_become_a_square_of_its_length(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
         strip = np.zeros((900, 12_000, 3), np.uint8)
         strip[:, 4000:8000] = 255
         Image.fromarray(strip).save(tmp_path / "a.png")
         made, new = [], Image.new
-        monkeypatch.setattr(Image, "new", lambda mode, size, *color: made.append(size) or new(mode, size, *color))
+        monkeypatch.setattr(
+            Image, "new", lambda mode, size, *color: made.append(size) or new(mode, size, *color)
+        )
         assert load_image(tmp_path / "a.png", 32).shape == (32, 32, 3)
         assert max(width * height for width, height in made) <= 4096**2
 

@@ -80,7 +80,9 @@ def test_a_mesh_with_holes_is_sampled_and_says_so(tmp_path):
 
 
 def test_a_sheet_has_no_inside_and_says_so(tmp_path):
-    trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0]], [[0, 1, 2], [1, 3, 2]]).export(tmp_path / "s.ply")
+    trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0]], [[0, 1, 2], [1, 3, 2]]).export(
+        tmp_path / "s.ply"
+    )
     (shape,) = Meshes(str(tmp_path / "s.ply"), **SMALL).prepare()
     assert "no point is inside" in shape.report
 

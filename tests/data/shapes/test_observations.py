@@ -50,7 +50,9 @@ def test_a_depth_camera_sees_the_near_side_and_the_air_before_it(sphere, rng):
 def test_an_open_surface_is_seen_too(rng):
     from nif_cli.data.shapes.observations import observe_mesh
 
-    square = trimesh.Trimesh([[-0.5, -0.5, 0], [0.5, -0.5, 0], [0.5, 0.5, 0], [-0.5, 0.5, 0]], [[0, 1, 2], [0, 2, 3]])
+    square = trimesh.Trimesh(
+        [[-0.5, -0.5, 0], [0.5, -0.5, 0], [0.5, 0.5, 0], [-0.5, 0.5, 0]], [[0, 1, 2], [0, 2, 3]]
+    )
     seen = observe_mesh(square, "depth", 500, rng)
     assert seen.points is not None
     assert np.abs(seen.points[:, 2]).max() < 1e-3

@@ -64,12 +64,16 @@ def test_clouds_are_seen() -> None:
 
 def test_voxels_and_pictures_are_seen(rng) -> None:
     grids = rng.random((2, 16, 16, 16)) > 0.5
-    shapes = [replace(ball(id, 100, 0), observation=Observation(occupied=g)) for id, g in zip("ab", grids, strict=True)]
+    shapes = [
+        replace(ball(id, 100, 0), observation=Observation(occupied=g))
+        for id, g in zip("ab", grids, strict=True)
+    ]
     pool = ShapePool(shapes, CPU, look=ConditioningSpec("voxels", 16))
     seen = pool.draw(torch.tensor([1, 0]), 4, 0, torch.Generator().manual_seed(0)).seen
     assert (seen.numpy() == grids[[1, 0]]).all()
     pixels = [
-        np.full((n, 8, 8, 3), k * 10, np.uint8) + np.arange(n, dtype=np.uint8)[:, None, None, None] for k, n in ((1, 3), (2, 5))
+        np.full((n, 8, 8, 3), k * 10, np.uint8) + np.arange(n, dtype=np.uint8)[:, None, None, None]
+        for k, n in ((1, 3), (2, 5))
     ]
     shapes = [replace(s, observation=Observation(pixels=p)) for s, p in zip(shapes, pixels, strict=True)]
     pool = ShapePool(shapes, CPU, look=ConditioningSpec("image", 8, views=5))
@@ -103,7 +107,9 @@ def test_occupancies_only() -> None:
 
 
 def test_surfaces_only() -> None:
-    shape = ShapeSamples("a", Transform(), np.empty((0, 3), np.float32), surface=np.ones((5, 3)), normals=np.ones((5, 3)))
+    shape = ShapeSamples(
+        "a", Transform(), np.empty((0, 3), np.float32), surface=np.ones((5, 3)), normals=np.ones((5, 3))
+    )
     pool = ShapePool([shape], CPU)
     batch = pool.draw(torch.tensor([0]), 64, 8, torch.Generator().manual_seed(0))
     assert batch.points.shape == (1, 0, 3)
@@ -149,7 +155,9 @@ def test_batches_of_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert not list(tmp_path.glob("pool-*"))
 
 
-@pytest.mark.parametrize(("text", "size"), [("400MiB", 400 * 2**20), ("2G", 2**31), (2**21, 2**21), ("1.5 MB", 3 * 2**19)])
+@pytest.mark.parametrize(
+    ("text", "size"), [("400MiB", 400 * 2**20), ("2G", 2**31), (2**21, 2**21), ("1.5 MB", 3 * 2**19)]
+)
 def test_sizes(text: str, size: int) -> None:
     assert memory_limit(text) == size
 
@@ -200,4 +208,7 @@ def test_toy_shapes_through_the_same_sampling(tmp_path: Path, monkeypatch: pytes
     data = ToyShapes(count=2, samples=500, surface_samples=100)
     first = data.prepare()
     again = ToyShapes(count=2, samples=500, surface_samples=100).prepare()  # from the cache
-    assert all((a.points == b.points).all() and (a.distance == b.distance).all() for a, b in zip(first, again, strict=True))
+    assert all(
+        (a.points == b.points).all() and (a.distance == b.distance).all()
+        for a, b in zip(first, again, strict=True)
+    )

@@ -29,7 +29,10 @@ def test_half_is_inside_and_half_outside_of_the_right_shape(rng):
     assert batch.surface.shape == batch.normals.shape == (2, 16, 3)
     assert ((batch.distance > 0).sum(1) == 32).all()
     for k, row in enumerate((2, 0)):
-        of = {tuple(p): d for p, d in zip(shapes[row].points.tolist(), shapes[row].distance.tolist(), strict=True)}
+        of = {
+            tuple(p): d
+            for p, d in zip(shapes[row].points.tolist(), shapes[row].distance.tolist(), strict=True)
+        }
         for p, d in zip(batch.points[k].tolist(), batch.distance[k].tolist(), strict=True):
             assert of[tuple(p)] == d  # the shape's own points, with their own distances
         assert rows_of(batch.surface[k]) <= rows_of(torch.from_numpy(shapes[row].surface))
@@ -50,7 +53,9 @@ def test_held_out_points_are_never_drawn(rng):
     kept = rows_of(pool.rows[:, :3])
     assert drawn <= kept
     assert not kept & rows_of(held.points)
-    assert kept | rows_of(held.points) == rows_of(torch.from_numpy(np.concatenate([s.points for s in shapes])))
+    assert kept | rows_of(held.points) == rows_of(
+        torch.from_numpy(np.concatenate([s.points for s in shapes]))
+    )
     assert (held.distance > 0).any()
     assert (held.distance < 0).any()
 

@@ -28,7 +28,9 @@ def drawn(path) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("suffix", ["ply", "obj", "glb"])
 def test_vertex_colours_are_interpolated(tmp_path, suffix):
-    square(vertex_colors=[[0, 0, 0], [255, 0, 0], [255, 255, 0], [0, 255, 0]]).export(tmp_path / f"a.{suffix}")
+    square(vertex_colors=[[0, 0, 0], [255, 0, 0], [255, 255, 0], [0, 255, 0]]).export(
+        tmp_path / f"a.{suffix}"
+    )
     points, colors = drawn(tmp_path / f"a.{suffix}")
     assert np.allclose(colors[:, :2], points[:, :2], atol=0.01)
 
@@ -45,8 +47,12 @@ def test_textures_repeat_and_stand_upright(tmp_path, folder):
     y, x = np.mgrid[:64, :64]
     (tmp_path / "models").mkdir()
     (tmp_path / "images").mkdir()
-    Image.fromarray(np.stack([x * 4, 255 - y * 4, x * 0], -1).astype(np.uint8)).save(tmp_path / folder / "t.png")
-    (tmp_path / "models/a.mtl").write_text(f"newmtl m\nKd 1 1 1\nmap_Kd {'../images/' * (folder == 'images')}t.png\n")
+    Image.fromarray(np.stack([x * 4, 255 - y * 4, x * 0], -1).astype(np.uint8)).save(
+        tmp_path / folder / "t.png"
+    )
+    (tmp_path / "models/a.mtl").write_text(
+        f"newmtl m\nKd 1 1 1\nmap_Kd {'../images/' * (folder == 'images')}t.png\n"
+    )
     corners = "v 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nvt 2 0\nvt 3 0\nvt 3 1\nvt 2 1\n"
     (tmp_path / "models/a.obj").write_text(f"mtllib a.mtl\n{corners}usemtl m\nf 1/1 2/2 3/3\nf 1/1 3/3 4/4\n")
     points, colors = drawn(tmp_path / "models/a.obj")
@@ -58,7 +64,9 @@ def test_pictures_elsewhere_are_not_read(tmp_path):
     (tmp_path / "a/b/c").mkdir(parents=True)
     Image.new("RGB", (4, 4), "red").save(tmp_path / "secret.png")
     (tmp_path / "a/b/c/m.mtl").write_text("newmtl m\nKd 0 1 0\nmap_Kd ../../../secret.png\n")
-    (tmp_path / "a/b/c/m.obj").write_text("mtllib m.mtl\nv 0 0 0\nv 1 0 0\nv 1 1 0\nvt 0 0\nusemtl m\nf 1/1 2/1 3/1\n")
+    (tmp_path / "a/b/c/m.obj").write_text(
+        "mtllib m.mtl\nv 0 0 0\nv 1 0 0\nv 1 1 0\nvt 0 0\nusemtl m\nf 1/1 2/1 3/1\n"
+    )
     _, colors = drawn(tmp_path / "a/b/c/m.obj")
     assert np.allclose(colors, [0, 1, 0], atol=0.01)
 
@@ -73,7 +81,9 @@ def test_a_textured_face_hides_the_plain_one_on_its_back(tmp_path):
     Image.new("RGB", (4, 4), (255, 0, 0)).save(tmp_path / "t.png")
     (tmp_path / "a.mtl").write_text("newmtl m\nKd 1 1 1\nmap_Kd t.png\nnewmtl back\nKd 1 1 1\n")
     corners = "v 0 0 0\nv 1 0 0\nv 1 1 0\nvt 0 0\nvt 1 0\nvt 1 1\n"
-    (tmp_path / "a.obj").write_text(f"mtllib a.mtl\n{corners}usemtl m\nf 1/1 2/2 3/3\nusemtl back\nf 3/3 2/2 1/1\n")
+    (tmp_path / "a.obj").write_text(
+        f"mtllib a.mtl\n{corners}usemtl m\nf 1/1 2/2 3/3\nusemtl back\nf 3/3 2/2 1/1\n"
+    )
     _, colors = drawn(tmp_path / "a.obj")
     assert np.allclose(colors, [1, 0, 0], atol=0.01)
 
@@ -88,7 +98,9 @@ def test_textures_are_pictures_beside_the_mesh(tmp_path, monkeypatch, texture):
     folder = tmp_path / "far" / "models"
     folder.mkdir(parents=True)
     name = "x.png" if texture != "outside" else "../../secret.png"
-    (folder / "a.obj").write_text("mtllib a.mtl\nv 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 0 1\nusemtl m\nf 1/1 2/2 3/3\n")
+    (folder / "a.obj").write_text(
+        "mtllib a.mtl\nv 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 0 1\nusemtl m\nf 1/1 2/2 3/3\n"
+    )
     (folder / "a.mtl").write_text(f"newmtl m\nmap_Kd {name}\n")
     if texture == "eps":
         (folder / name).write_bytes(EPS)
@@ -104,7 +116,9 @@ def test_textures_are_pictures_beside_the_mesh(tmp_path, monkeypatch, texture):
     assert not (colors == [1, 0, 0]).all(1).any()
 
 
-@pytest.mark.parametrize("what", ["eps", "text", "missing", "fifo", "outside", "bomb", "material fifo", "material outside"])
+@pytest.mark.parametrize(
+    "what", ["eps", "text", "missing", "fifo", "outside", "bomb", "material fifo", "material outside"]
+)
 def test_a_texture_or_material_left_out_is_said(tmp_path, what):
     """trimesh goes on without it, and the colours are others than the file's."""
     folder = tmp_path / "far" / "models"
@@ -126,7 +140,9 @@ def test_a_texture_or_material_left_out_is_said(tmp_path, what):
     elif what == "outside":
         Image.new("RGB", (2, 2)).save(folder / texture)
     lost = library if what.startswith("material") else texture
-    with pytest.warns(UserWarning, match=rf"a\.obj: 1 of its material files or textures left out \(.*{Path(lost).name}"):
+    with pytest.warns(
+        UserWarning, match=rf"a\.obj: 1 of its material files or textures left out \(.*{Path(lost).name}"
+    ):
         coloured_parts(folder / "a.obj")
 
 

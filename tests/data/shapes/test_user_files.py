@@ -90,7 +90,11 @@ def test_occupancies_move_from_the_cube_to_the_ball(tmp_path, rng):
     points = rng.uniform(-0.55, 0.55, (4000, 3)).astype(np.float32)
     inside = np.linalg.norm(points, axis=1) < 0.5
     np.savez(
-        tmp_path / "points.npz", points=points, occupancies=np.packbits(inside), loc=np.array([1.0, 0, 0]), scale=np.array(4.0)
+        tmp_path / "points.npz",
+        points=points,
+        occupancies=np.packbits(inside),
+        loc=np.array([1.0, 0, 0]),
+        scale=np.array(4.0),
     )
     made, transform = normalised(read(tmp_path / "points.npz"))
     assert made.seen is not None
@@ -134,13 +138,21 @@ def test_a_depth_picture_with_its_camera(tmp_path):
         ("nan.npy", lambda p: np.save(p, np.full((50, 3), np.nan)), "NaN"),
         ("flat.npy", lambda p: np.save(p, np.zeros((50, 2))), r"\[P, 3\]"),
         ("point.npy", lambda p: np.save(p, np.ones((50, 3))), "degenerate"),
-        ("zero.npy", lambda p: np.save(p, np.column_stack((np.eye(50)[:, :3], np.zeros((50, 3))))), "normals are zero"),
+        (
+            "zero.npy",
+            lambda p: np.save(p, np.column_stack((np.eye(50)[:, :3], np.zeros((50, 3))))),
+            "normals are zero",
+        ),
         ("text.xyz", lambda p: p.write_text("hello\n"), "x y z"),
         ("damaged.npz", lambda p: p.write_bytes(b"PK\x03\x04 no"), "no npz"),
         ("empty.npy", lambda p: np.save(p, np.zeros((8, 8, 8), bool)), "empty"),
         ("full.npy", lambda p: np.save(p, np.ones((8, 8, 8), bool)), "full"),
         ("nocamera.npz", lambda p: np.savez(p, depth=np.ones((8, 8)), pose=np.eye(4)), "fov"),
-        ("skew.npz", lambda p: np.savez(p, depth=np.ones((8, 8)), pose=np.ones((3, 4)), fov=40.0), "rotation"),
+        (
+            "skew.npz",
+            lambda p: np.savez(p, depth=np.ones((8, 8)), pose=np.ones((3, 4)), fov=40.0),
+            "rotation",
+        ),
     ],
 )
 def test_files_that_say_nothing(tmp_path, name, write, word):
@@ -154,8 +166,14 @@ def test_files_that_say_nothing(tmp_path, name, write, word):
 
 @pytest.mark.parametrize("shape", ["ball", "long", "knot"])
 @pytest.mark.parametrize("away", [0.0, 5e5])
-def test_normals_that_point_inwards_are_said_wherever_the_cloud_lies_and_turned_on_request(tmp_path, shape, away):
-    made = {"ball": trimesh.creation.icosphere(3), "long": trimesh.creation.capsule(9, 1), "knot": trimesh.creation.torus(2, 0.4)}
+def test_normals_that_point_inwards_are_said_wherever_the_cloud_lies_and_turned_on_request(
+    tmp_path, shape, away
+):
+    made = {
+        "ball": trimesh.creation.icosphere(3),
+        "long": trimesh.creation.capsule(9, 1),
+        "knot": trimesh.creation.torus(2, 0.4),
+    }
     points, faces = trimesh.sample.sample_surface(made[shape], 3000, seed=0)
     normals = made[shape].face_normals[faces]
     np.save(tmp_path / "out.npy", np.column_stack((points + away, normals)))

@@ -20,5 +20,8 @@ def read_outline(path: Path) -> Curves:
         colour = colour * alpha + 1 - alpha
     curves = level_set(1 - colour, 0.5)
     if not curves:
-        raise NifError(f"{path}: nothing in it is darker than half of white; a curve needs a dark shape on a light ground")
+        raise NifError(
+            f"{path}: nothing in it is darker than half of white; a curve needs a dark shape on a light "
+            "ground"
+        )
     return [curve + 0.5 for curve in curves]  # pixel centres

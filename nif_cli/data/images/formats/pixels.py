@@ -14,16 +14,26 @@ from PIL import Image, ImageFile, ImageOps
 from nif_cli import NifError
 from nif_cli.untrusted import one_line, opened_image, reading, regular
 
-READABLE = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".npy")  # what is looked for in folders
+# what is looked for in folders
+READABLE = (
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".webp",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".npy",
+)
 
 Pixels = UInt8[np.ndarray, "H W C"] | UInt16[np.ndarray, "H W C"]
 """sRGB, straight alpha; 1 (grey), 3 or 4 channels; 255 or 65535 is 1."""
 
 
 def read_image(path: Path) -> Pixels:
-    """The picture, upright as its EXIF says; palettes, CMYK and such become RGB(A), 16 bits stay 16 bits; of several in one
-    file the first, which is said. An npy file stays on disk (memory-mapped). NifError names a file that is no picture, or one
-    too large for the memory."""
+    """The picture, upright as its EXIF says; palettes, CMYK and such become RGB(A), 16 bits stay 16 bits; of
+    several in one file the first, which is said. An npy file stays on disk (memory-mapped). NifError names a
+    file that is no picture, or one too large for the memory."""
     if not path.exists():
         raise NifError(f"{path}: no such file")
     if path.suffix.lower() == ".npy":
@@ -46,7 +56,9 @@ def _pixels(path: Path, image: Image.Image) -> Pixels:
         clear = image.info.get("transparency")
         array = np.asarray(ImageOps.exif_transpose(image)).astype(np.int64)[..., None]
         if array.min() < 0 or array.max() > 65535:
-            raise NifError(f"{path}: its values go from {array.min()} to {array.max()}; 8 and 16 bits are read")
+            raise NifError(
+                f"{path}: its values go from {array.min()} to {array.max()}; 8 and 16 bits are read"
+            )
         return _keyed(array.astype(np.uint16), clear)
     if image.mode == "F":
         raise NifError(f"{path}: a picture of floating-point values; 8 and 16 bits are read")
@@ -64,12 +76,14 @@ SIXTEEN = {f"{mode};16{order}" for mode in ("RGB", "RGBA", "RGBa", "RGBX", "LA")
 def _raw_modes(image: Image.Image) -> set[str]:
     """How the bytes of the file are laid out, by Pillow's names ('RGB;16B')."""
     tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
-    return {tile.args if isinstance(tile.args, str) else str(tile.args[0]) if tile.args else "" for tile in tiles}
+    return {
+        tile.args if isinstance(tile.args, str) else str(tile.args[0]) if tile.args else "" for tile in tiles
+    }
 
 
 def _sixteen_bits(path: Path, image: Image.Image) -> Pixels:
-    """Pillow keeps the first byte of each 16-bit colour; read in the other order it keeps the second. Grey with alpha has
-    the four bytes of an RGBA pixel."""
+    """Pillow keeps the first byte of each 16-bit colour; read in the other order it keeps the second. Grey
+    with alpha has the four bytes of an RGBA pixel."""
     clear = image.info.get("transparency")
     native = "B" if sys.byteorder == "little" else "L"
     other = {"B": "L", "L": "B", "N": native}
@@ -105,14 +119,22 @@ def _keyed(pixels: UInt16[np.ndarray, "H W C"], clear: object) -> Pixels:
     if clear is None or isinstance(clear, bytes) or pixels.shape[2] == 4:
         return pixels
     seen = (pixels != np.asarray(clear).reshape(-1)).any(-1, keepdims=True)
-    return np.concatenate((np.broadcast_to(pixels, (*pixels.shape[:2], 3)), np.where(seen, 65535, 0)), -1).astype(np.uint16)
+    return np.concatenate(
+        (np.broadcast_to(pixels, (*pixels.shape[:2], 3)), np.where(seen, 65535, 0)), -1
+    ).astype(np.uint16)
 
 
 def _npy(path: Path) -> Pixels:
     with reading(path, "an array"):
-        with path.open("rb") as file:  # numpy's memory map kills the process over a size of no bytes: the header goes first
+        with path.open(
+            "rb"
+        ) as file:  # numpy's memory map kills the process over a size of no bytes: the header goes first
             version = np.lib.format.read_magic(file)
-            read = np.lib.format.read_array_header_1_0 if version[0] == 1 else np.lib.format.read_array_header_2_0
+            read = (
+                np.lib.format.read_array_header_1_0
+                if version[0] == 1
+                else np.lib.format.read_array_header_2_0
+            )
             try:
                 shape, _, dtype = read(file)
             except ValueError as error:
@@ -123,7 +145,8 @@ def _npy(path: Path) -> Pixels:
         good = len(shape) in (2, 3) and min(shape) > 0 and dtype in (np.uint8, np.uint16)
         if not good or (len(shape) == 3 and shape[2] not in (1, 3, 4)):
             raise NifError(
-                f"{path}: {dtype} {list(shape)}; a picture is [H, W] or [H, W, C] with C = 1, 3 or 4, of uint8 or uint16"
+                f"{path}: {dtype} {list(shape)}; a picture is [H, W] or [H, W, C] with C = 1, 3 or 4, of "
+                "uint8 or uint16"
             )
         if rest < math.prod(shape) * dtype.itemsize:
             raise NifError(f"{path}: truncated: {rest:,} bytes of {math.prod(shape) * dtype.itemsize:,}")

@@ -14,7 +14,16 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from nif_cli import NifError
-from nif_cli.data.images.formats.svg_path import IDENTITY, Matrix, Subpath, after, length, matrix_of, numbers, shape
+from nif_cli.data.images.formats.svg_path import (
+    IDENTITY,
+    Matrix,
+    Subpath,
+    after,
+    length,
+    matrix_of,
+    numbers,
+    shape,
+)
 from nif_cli.data.images.formats.svg_style import (
     INITIAL,
     OWN,
@@ -33,8 +42,28 @@ from nif_cli.untrusted import reading, regular, shown
 
 SHAPES = ("path", "rect", "circle", "ellipse", "line", "polyline", "polygon")
 GROUPS = ("svg", "g", "a", "switch")
-UNSEEN = ("defs", "style", "title", "desc", "metadata", "symbol", "clipPath", "mask", "marker", "pattern", "filter", "script",
-          "linearGradient", "radialGradient", "namedview", "view", "animate", "animateTransform", "set", "font")  # fmt: skip
+UNSEEN = (
+    "defs",
+    "style",
+    "title",
+    "desc",
+    "metadata",
+    "symbol",
+    "clipPath",
+    "mask",
+    "marker",
+    "pattern",
+    "filter",
+    "script",
+    "linearGradient",
+    "radialGradient",
+    "namedview",
+    "view",
+    "animate",
+    "animateTransform",
+    "set",
+    "font",
+)
 MOST_BYTES = 2**25
 MOST_ELEMENTS = 50_000  # with those that <use> repeats
 MOST_SEGMENTS = 300_000
@@ -80,8 +109,8 @@ class Drawing:
 
 
 def read_svg(path: Path) -> Curves:
-    """The boundary of what an SVG file paints dark, in the units of its view box. NifError if that is nothing, or for what is
-    no SVG or takes too long to be drawn."""
+    """The boundary of what an SVG file paints dark, in the units of its view box. NifError if that is
+    nothing, or for what is no SVG or takes too long to be drawn."""
     return read_drawing(path)[0]
 
 
@@ -91,7 +120,11 @@ def read_drawing(path: Path) -> tuple[Curves, list[str]]:
     with reading(path, "SVG"):
         drawing = Drawing(path, _parsed(path))
         _index(drawing)
-        box = _box(drawing.root) or [0.0, 0.0, *(_measure(drawing, drawing.root, k, 100, 100) for k in ("width", "height"))]
+        box = _box(drawing.root) or [
+            0.0,
+            0.0,
+            *(_measure(drawing, drawing.root, k, 100, 100) for k in ("width", "height")),
+        ]
         _draw(drawing, drawing.root, State(IDENTITY, INITIAL, 1.0, (box[2], box[3])))
         try:
             curves = painted(drawing.layers)
@@ -102,7 +135,8 @@ def read_drawing(path: Path) -> tuple[Curves, list[str]]:
     if not curves:
         why = f"all of its {drawing.shapes} shapes are white, unfilled or covered"
         raise NifError(
-            f"{path}: nothing in it is painted dark ({why}); a curve needs a dark shape on a light ground{_list(drawing)}"
+            f"{path}: nothing in it is painted dark ({why}); a curve needs a dark shape on a light "
+            f"ground{_list(drawing)}"
         )
     return curves, _said(drawing)
 
@@ -130,7 +164,9 @@ def _parsed(path: Path) -> Element:
         while block := file.read(2**16):
             total += len(block)
             if total > MOST_BYTES:
-                raise NifError(f"{path}: refused: it unpacks to more than {MOST_BYTES / 2**20:.0f} MiB of SVG")
+                raise NifError(
+                    f"{path}: refused: it unpacks to more than {MOST_BYTES / 2**20:.0f} MiB of SVG"
+                )
             parser.feed(block)
             event: str
             element: Element
@@ -140,13 +176,16 @@ def _parsed(path: Path) -> Element:
                 count += event == "start"
                 if count > MOST_ELEMENTS or depth > DEEPEST:
                     what = (
-                        f"more than {MOST_ELEMENTS:,} elements" if count > MOST_ELEMENTS else f"nested more than {DEEPEST} deep"
+                        f"more than {MOST_ELEMENTS:,} elements"
+                        if count > MOST_ELEMENTS
+                        else f"nested more than {DEEPEST} deep"
                     )
                     raise NifError(f"{path}: refused: {what}; a simpler drawing is needed")
     parser.close()
     if root is None or tag(root) != "svg":
         raise NifError(
-            f"{path}: cannot be read as SVG: its outermost element is <{shown(tag(root)) if root is not None else ''}>"
+            f"{path}: cannot be read as SVG: its outermost element is "
+            f"<{shown(tag(root)) if root is not None else ''}>"
         )
     return root
 
@@ -239,8 +278,13 @@ def _styled(drawing: Drawing, element: Element, state: State) -> State | None:
 
 def _viewport(drawing: Drawing, element: Element, state: State) -> State:
     """Inside a nested <svg> or a <symbol>: its view box fills its rectangle as preserveAspectRatio says."""
-    x, y = (_measure(drawing, element, k, state.size[i]) if tag(element) == "svg" else 0.0 for i, k in enumerate("xy"))
-    width, height = (_measure(drawing, element, k, s, s) for k, s in zip(("width", "height"), state.size, strict=True))
+    x, y = (
+        _measure(drawing, element, k, state.size[i]) if tag(element) == "svg" else 0.0
+        for i, k in enumerate("xy")
+    )
+    width, height = (
+        _measure(drawing, element, k, s, s) for k, s in zip(("width", "height"), state.size, strict=True)
+    )
     box = _box(element)
     inner = np.array([[1.0, 0, x], [0, 1, y]])
     if box is not None:
@@ -248,7 +292,10 @@ def _viewport(drawing: Drawing, element: Element, state: State) -> State:
         place = element.get("preserveAspectRatio", "xMidYMid").split() or ["xMidYMid"]
         if place[0] != "none":
             factor[:] = factor.max() if "slice" in place else factor.min()
-        share_of = [0.0 if f"{a}Min" in place[0] or place[0] == "none" else 1.0 if f"{a}Max" in place[0] else 0.5 for a in "xY"]
+        share_of = [
+            0.0 if f"{a}Min" in place[0] or place[0] == "none" else 1.0 if f"{a}Max" in place[0] else 0.5
+            for a in "xY"
+        ]
         free = np.array([width, height]) - factor * box[2:]
         offset = np.array([x, y]) + np.array(share_of) * free - factor * box[:2]
         inner = np.column_stack((np.diag(factor), offset))
@@ -313,7 +360,9 @@ def _shape(drawing: Drawing, element: Element, name: str, state: State) -> None:
     if not np.isfinite(state.matrix).all() or np.abs(state.matrix).max() > 1e12:
         return drawing.say("a shape whose transform leads beyond 1e12 is left out")
     drawing.shapes += 1
-    base = Layer([p.cubics for p in subpaths], [p.closed for p in subpaths], state.matrix, True, clips=state.clips)
+    base = Layer(
+        [p.cubics for p in subpaths], [p.closed for p in subpaths], state.matrix, True, clips=state.clips
+    )
     if drawing.is_clip:
         rule = "evenodd" if style["clip-rule"].strip() == "evenodd" else "nonzero"
         return drawing.layers.append(replace(base, rule=rule))
@@ -324,7 +373,14 @@ def _shape(drawing: Drawing, element: Element, name: str, state: State) -> None:
     return None
 
 
-def _add(drawing: Drawing, layer: Layer, kind: str, style: dict[str, str], opacity: float, state: State | None = None) -> None:
+def _add(
+    drawing: Drawing,
+    layer: Layer,
+    kind: str,
+    style: dict[str, str],
+    opacity: float,
+    state: State | None = None,
+) -> None:
     """A fill or a stroke as a layer, if it covers what is below it."""
     found = paint(style[kind], style, lambda name: _gradient(drawing, name), drawing.say)
     alpha = opacity * share(style[f"{kind}-opacity"].strip())
@@ -346,7 +402,10 @@ def _add(drawing: Drawing, layer: Layer, kind: str, style: dict[str, str], opaci
             drawing.say("dashes of a stroke are joined")
         if dark:
             drawing.say("strokes are drawn with their width")
-        layer = replace(layer, stroke=Stroke(width, style["stroke-linejoin"].strip(), style["stroke-linecap"].strip(), miter))
+        layer = replace(
+            layer,
+            stroke=Stroke(width, style["stroke-linejoin"].strip(), style["stroke-linecap"].strip(), miter),
+        )
     return drawing.layers.append(replace(layer, dark=dark))
 
 
@@ -361,7 +420,11 @@ def _gradient(drawing: Drawing, name: str) -> tuple[float, float] | None:
             drawing.say("a gradient counts as the mean of its colours")
             found = []
             for stop in stops[:1000]:
-                own = dict(stop.attrib) | drawing.sheet.matched((server, stop)) | declarations(stop.get("style", ""))
+                own = (
+                    dict(stop.attrib)
+                    | drawing.sheet.matched((server, stop))
+                    | declarations(stop.get("style", ""))
+                )
                 bright, alpha = colour(own.get("stop-color", "black")) or (0.0, 1.0)
                 found.append((bright, alpha * share(own.get("stop-opacity", "1").strip())))
             mean = np.mean(found, 0)

@@ -1,4 +1,5 @@
-"""The geometry of SVG's shapes as cubic Bezier segments: path data, basic shapes, transforms (SVG 1.1, chapters 7 to 9)."""
+"""The geometry of SVG's shapes as cubic Bezier segments: path data, basic shapes, transforms (SVG 1.1,
+chapters 7 to 9)."""
 
 from __future__ import annotations
 
@@ -12,9 +13,21 @@ from jaxtyping import Float
 
 GROUP = re.compile(r"([MmLlHhVvCcSsQqTtAaZz])([^MmLlHhVvCcSsQqTtAaZz]*)")
 NUMBER = re.compile(r"(?>[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)")
-ARC = re.compile(r"[\s,]*" + r"[\s,]*".join([f"({NUMBER.pattern})"] * 3 + ["([01])"] * 2 + [f"({NUMBER.pattern})"] * 2))
+ARC = re.compile(
+    r"[\s,]*" + r"[\s,]*".join([f"({NUMBER.pattern})"] * 3 + ["([01])"] * 2 + [f"({NUMBER.pattern})"] * 2)
+)
 TRANSFORM = re.compile(r"(matrix|translate|scale|rotate|skewX|skewY)\s*\(([^()]*)\)")
-UNITS = {"": 1.0, "px": 1.0, "in": 96.0, "cm": 96 / 2.54, "mm": 96 / 25.4, "pt": 4 / 3, "pc": 16.0, "em": 16.0, "ex": 8.0}
+UNITS = {
+    "": 1.0,
+    "px": 1.0,
+    "in": 96.0,
+    "cm": 96 / 2.54,
+    "mm": 96 / 25.4,
+    "pt": 4 / 3,
+    "pc": 16.0,
+    "em": 16.0,
+    "ex": 8.0,
+}
 TAKES = {"M": 2, "L": 2, "H": 1, "V": 1, "C": 6, "S": 4, "Q": 4, "T": 2, "A": 7}
 STEP = math.pi / 8  # of arcs: a cubic is off by 7e-8 of the radius
 
@@ -25,7 +38,8 @@ MOST_NUMBERS = 4_000_000  # in one list
 
 @dataclass
 class Subpath:
-    """Cubic segments end to end (a line has its middle points on thirds), and whether its author closed it."""
+    """Cubic segments end to end (a line has its middle points on thirds), and whether its author closed
+    it."""
 
     cubics: Float[np.ndarray, "N 4 2"]
     closed: bool
@@ -103,7 +117,9 @@ def matrix_of(text: str) -> Matrix:
         raise ValueError("no transform")
     for name, inner in TRANSFORM.findall(text):
         v, m = numbers(inner), np.eye(3)
-        if len(v) not in {"matrix": (6,), "translate": (1, 2), "scale": (1, 2), "rotate": (1, 3)}.get(name, (1,)):
+        if len(v) not in {"matrix": (6,), "translate": (1, 2), "scale": (1, 2), "rotate": (1, 3)}.get(
+            name, (1,)
+        ):
             raise ValueError("no transform")
         if name == "matrix":
             m[:2] = np.reshape(v, (3, 2)).T
@@ -143,8 +159,8 @@ def runs(d: str) -> Iterator[tuple[str, str]]:
 
 
 def path(d: str, budget: int) -> tuple[list[Subpath], bool]:
-    """The subpaths of path data, and whether all of it could be read: SVG draws up to the first error. OverflowError if there
-    are more than `budget` segments."""
+    """The subpaths of path data, and whether all of it could be read: SVG draws up to the first error.
+    OverflowError if there are more than `budget` segments."""
     pen, last = Pen(budget), ("", np.zeros(2))
     head = GROUP.search(d)
     good = head is None or (head[1] in "Mm" and not d[: head.start()].strip())
@@ -160,7 +176,9 @@ def path(d: str, budget: int) -> tuple[list[Subpath], bool]:
                 count = len(v) // TAKES[kind]
                 good = good and len(v) == count * TAKES[kind] > 0
                 if count:
-                    last = _draw(pen, kind, command.islower(), np.reshape(v[: count * TAKES[kind]], (count, -1)), last)
+                    last = _draw(
+                        pen, kind, command.islower(), np.reshape(v[: count * TAKES[kind]], (count, -1)), last
+                    )
         except ValueError:
             good = False
         if not good:
@@ -169,8 +187,11 @@ def path(d: str, budget: int) -> tuple[list[Subpath], bool]:
     return pen.done, good
 
 
-def _draw(pen: Pen, kind: str, relative: bool, v: np.ndarray, last: tuple[str, np.ndarray]) -> tuple[str, np.ndarray]:
-    """Adds commands of one kind; takes and returns what the smooth commands reflect: the kind and the last control point."""
+def _draw(
+    pen: Pen, kind: str, relative: bool, v: np.ndarray, last: tuple[str, np.ndarray]
+) -> tuple[str, np.ndarray]:
+    """Adds commands of one kind; takes and returns what the smooth commands reflect: the kind and the last
+    control point."""
     if kind == "M":
         pen.end(False)
         pen.at = pen.start = v[0] + pen.at * relative
@@ -207,7 +228,9 @@ def _draw(pen: Pen, kind: str, relative: bool, v: np.ndarray, last: tuple[str, n
     return "", pen.at
 
 
-def arc(start: np.ndarray, rx: float, ry: float, turn: float, large: float, sweep: float, end: np.ndarray) -> np.ndarray:
+def arc(
+    start: np.ndarray, rx: float, ry: float, turn: float, large: float, sweep: float, end: np.ndarray
+) -> np.ndarray:
     """An elliptical arc as cubics (SVG 1.1, appendix F.6)."""
     rx, ry = abs(rx), abs(ry)
     if min(rx, ry) == 0 or np.array_equal(start, end):
@@ -236,15 +259,20 @@ def round_arc(begin: float, angle: float) -> Float[np.ndarray, "N 4 2"]:
     return np.stack((on[:-1], on[:-1] + along[:-1], on[1:] - along[1:], on[1:]), 1)
 
 
-def shape(tag: str, attribute: Mapping[str, str], size: tuple[float, float], budget: int) -> tuple[list[Subpath], bool]:
-    """The outline of a path, polygon, polyline, line, rect, circle or ellipse in its own coordinates; `size` is what per cent
-    are of. As `path`; ValueError if a length is none."""
+def shape(
+    tag: str, attribute: Mapping[str, str], size: tuple[float, float], budget: int
+) -> tuple[list[Subpath], bool]:
+    """The outline of a path, polygon, polyline, line, rect, circle or ellipse in its own coordinates; `size`
+    is what per cent are of. As `path`; ValueError if a length is none."""
     if tag == "path":
         return path(attribute.get("d", ""), budget)
     pen = Pen(budget)
     mean = math.hypot(*size) / math.sqrt(2)
     x, y = ("x", "cx", "x1", "x2", "width", "rx"), ("y", "cy", "y1", "y2", "height", "ry")
-    at = {k: length(attribute.get(k), size[0] if k in x else size[1] if k in y else mean, math.nan) for k in (*x, *y, "r")}
+    at = {
+        k: length(attribute.get(k), size[0] if k in x else size[1] if k in y else mean, math.nan)
+        for k in (*x, *y, "r")
+    }
     give = {k: 0.0 if math.isnan(v) else v for k, v in at.items()}
     good = True
     if tag in ("polyline", "polygon"):

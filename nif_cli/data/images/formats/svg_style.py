@@ -1,4 +1,5 @@
-"""How SVG's shapes are painted: the cascade of attributes, style sheets and inheritance, and how dark a paint is."""
+"""How SVG's shapes are painted: the cascade of attributes, style sheets and inheritance, and how dark a paint
+is."""
 
 from __future__ import annotations
 
@@ -24,10 +25,21 @@ INITIAL = {
     "visibility": "visible",
 }
 """What is inherited, and where it begins."""
-OWN = ("opacity", "display", "clip-path", "mask", "filter", "stop-color", "stop-opacity", "transform", "overflow")
+OWN = (
+    "opacity",
+    "display",
+    "clip-path",
+    "mask",
+    "filter",
+    "stop-color",
+    "stop-opacity",
+    "transform",
+    "overflow",
+)
 
 Rule = tuple[tuple[int, int, int], list[list[tuple[str, str]]], dict[str, str]]
-"""Specificity; the compound selectors from the element outwards, each (kind, name) with kind '', '.' or '#'; properties."""
+"""Specificity; the compound selectors from the element outwards, each (kind, name) with kind '', '.' or '#';
+properties."""
 
 
 def declarations(text: str) -> dict[str, str]:
@@ -41,8 +53,8 @@ def declarations(text: str) -> dict[str, str]:
 
 
 def style_rules(text: str) -> tuple[list[Rule], int]:
-    """The rules of a style sheet that can be matched (tag, .class, #id, compounds and descendants of them), and how many
-    could not."""
+    """The rules of a style sheet that can be matched (tag, .class, #id, compounds and descendants of them),
+    and how many could not."""
     rules: list[Rule] = []
     left_out = 0
     text = "".join(part.partition("*/")[2] if k else part for k, part in enumerate(text.split("/*")))
@@ -88,9 +100,21 @@ class Sheet:
         if not self.by:
             return {}
         element = chain[-1]
-        keys = [("", "*"), ("", tag(element)), ("#", element.get("id", "")), *((".", c) for c in _classes(element))]
-        found = [(rule[0], order, rule[2]) for key in keys for order, rule in self.by.get(key, ()) if _fits(rule[1], chain)]
-        return {k: v for _, _, properties in sorted(found, key=lambda f: f[:2]) for k, v in properties.items()}
+        keys = [
+            ("", "*"),
+            ("", tag(element)),
+            ("#", element.get("id", "")),
+            *((".", c) for c in _classes(element)),
+        ]
+        found = [
+            (rule[0], order, rule[2])
+            for key in keys
+            for order, rule in self.by.get(key, ())
+            if _fits(rule[1], chain)
+        ]
+        return {
+            k: v for _, _, properties in sorted(found, key=lambda f: f[:2]) for k, v in properties.items()
+        }
 
 
 def _classes(element: Element) -> list[str]:
@@ -101,7 +125,12 @@ def _fits(compounds: list[list[tuple[str, str]]], chain: tuple[Element, ...]) ->
     """Whether the innermost element has the first compound, and elements around it, in order, the others."""
     waiting = list(compounds)
     for depth, element in enumerate(reversed(chain)):
-        has = {("", "*"), ("", tag(element)), ("#", element.get("id", "")), *((".", c) for c in _classes(element))}
+        has = {
+            ("", "*"),
+            ("", tag(element)),
+            ("#", element.get("id", "")),
+            *((".", c) for c in _classes(element)),
+        }
         if has.issuperset(waiting[0]):
             waiting.pop(0)
             if not waiting:
@@ -126,8 +155,8 @@ def share(text: str) -> float:
 
 
 def colour(text: str) -> tuple[float, float] | None:
-    """(brightness, opacity) of a colour, both in [0, 1]; brightness is the mean of red, green and blue, as of pictures.
-    None if it is no colour."""
+    """(brightness, opacity) of a colour, both in [0, 1]; brightness is the mean of red, green and blue, as of
+    pictures. None if it is no colour."""
     text = text.strip().lower()[:100]
     if text == "transparent":
         return 0.0, 0.0
@@ -154,9 +183,13 @@ def colour(text: str) -> tuple[float, float] | None:
 
 
 def paint(
-    value: str, style: Mapping[str, str], server: Callable[[str], tuple[float, float] | None], say: Callable[[str], None]
+    value: str,
+    style: Mapping[str, str],
+    server: Callable[[str], tuple[float, float] | None],
+    say: Callable[[str], None],
 ) -> tuple[float, float] | None:
-    """(brightness, opacity) of a fill or stroke, None for none. `server` finds those of gradients by their id."""
+    """(brightness, opacity) of a fill or stroke, None for none. `server` finds those of gradients by their
+    id."""
     value = value.strip()
     if value.startswith("url("):
         name, _, other = value[4:].partition(")")
@@ -175,8 +208,8 @@ def paint(
 
 
 def effect(found: tuple[float, float] | None, opacity: float) -> bool | None:
-    """Whether a paint makes what lies under it dark (True) or light (False) whatever that is; None if neither: it is a veil,
-    or nothing. Dark is less than half of white."""
+    """Whether a paint makes what lies under it dark (True) or light (False) whatever that is; None if
+    neither: it is a veil, or nothing. Dark is less than half of white."""
     if found is None:
         return None
     brightness, alpha = found[0], found[1] * opacity

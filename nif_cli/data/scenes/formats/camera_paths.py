@@ -1,5 +1,5 @@
-"""Ways for a camera to go, as files give them: frames with poses and lenses (transforms.json), or nerfstudio's
-camera_path.json (its viewer's three.js cameras: vertical angles of view)."""
+"""Ways for a camera to go, as files give them: frames with poses and lenses (transforms.json), or
+nerfstudio's camera_path.json (its viewer's three.js cameras: vertical angles of view)."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ DATAPARSER = "dataparser_transforms.json"
 
 @dataclass(frozen=True)
 class CameraPath:
-    """Poses [V, 3, 4] (camera to world, OpenGL axes, the user's world) with a lens each, how long all of them last in
-    seconds (None: not said), and what there is to say of them."""
+    """Poses [V, 3, 4] (camera to world, OpenGL axes, the user's world) with a lens each, how long all of them
+    last in seconds (None: not said), and what there is to say of them."""
 
     poses: Poses
     cameras: list[Camera]
@@ -43,7 +43,8 @@ class CameraPath:
         first = self.cameras[0]
         if any((c.width, c.height, c.kind) != (first.width, first.height, first.kind) for c in self.cameras):
             raise NifError(
-                f"frames={frames}: the cameras of the path have different sizes; without frames= each is shown as it is"
+                f"frames={frames}: the cameras of the path have different sizes; without frames= each is "
+                "shown as it is"
             )
         known, wanted = np.arange(len(self.poses)), np.linspace(0, len(self.poses) - 1, frames)
         numbers = np.stack([c.parameters.numpy() for c in self.cameras])
@@ -54,20 +55,23 @@ class CameraPath:
 
 
 def read_camera_path(path: Path, lens: Camera, size: int | None, longest: int, applied: bool) -> CameraPath:
-    """The path of a file. `lens` is the camera where the file says nothing of one; pictures are `size` pixels along their
-    longest side, by default as large as nerfstudio's file says, others at most `longest`. `applied`: whether the scene lies
-    in the world of a transforms.json, not in that of the model which nerfstudio made it of. NifError names what is missing
-    or not supported."""
+    """The path of a file. `lens` is the camera where the file says nothing of one; pictures are `size` pixels
+    along their longest side, by default as large as nerfstudio's file says, others at most `longest`.
+    `applied`: whether the scene lies in the world of a transforms.json, not in that of the model which
+    nerfstudio made it of. NifError names what is missing or not supported."""
     file = read_json(path)
     if isinstance(file.get("path"), list) and not ("camera_path" in file or "frames" in file):
         raise NifError(
-            f"{path}: a path of instant-ngp (R and T in its own unit cube) is not supported: give transforms.json's frames, "
+            f"{path}: a path of instant-ngp (R and T in its own unit cube) is not supported: give "
+            "transforms.json's frames, "
             "or nerfstudio's camera_path.json"
         )
     studio = file.get("camera_path") or file.get("keyframes")
     listed = studio or file.get("frames")
     if not isinstance(listed, list) or not listed or not all(isinstance(f, dict) for f in listed):
-        raise NifError(f"{path}: it has neither 'frames' nor 'camera_path', a list of objects with a pose each")
+        raise NifError(
+            f"{path}: it has neither 'frames' nor 'camera_path', a list of objects with a pose each"
+        )
     if len(listed) > MOST:
         raise NifError(f"{path}: {len(listed):,} cameras; at most {MOST:,}")
     poses = np.stack([rigid(_matrix(f, path), f"{path}: frame {k}") for k, f in enumerate(listed)])
@@ -83,12 +87,18 @@ def read_camera_path(path: Path, lens: Camera, size: int | None, longest: int, a
     found = CameraPath(poses, cameras, seconds, notes)
     if file.get("camera_path"):  # frames already, evenly in time
         return found if seconds or not rate else replace(found, seconds=len(poses) / rate)
-    return found.sampled(min(MOST, max(2, round(seconds * rate))) if seconds and rate and len(poses) > 1 else None)
+    return found.sampled(
+        min(MOST, max(2, round(seconds * rate))) if seconds and rate and len(poses) > 1 else None
+    )
 
 
 def _matrix(frame: dict[str, Any], path: Path) -> Any:
-    """The rows of a frame's pose; the viewer's `matrix` is three.js's, column by column, in older files as text."""
-    matrix = next((frame[k] for k in ("transform_matrix", "camera_to_world", "matrix") if frame.get(k) is not None), None)
+    """The rows of a frame's pose; the viewer's `matrix` is three.js's, column by column, in older files as
+    text."""
+    matrix = next(
+        (frame[k] for k in ("transform_matrix", "camera_to_world", "matrix") if frame.get(k) is not None),
+        None,
+    )
     by_columns = "transform_matrix" not in frame and "camera_to_world" not in frame
     if isinstance(matrix, str):
         try:
@@ -101,7 +111,9 @@ def _matrix(frame: dict[str, Any], path: Path) -> Any:
     return matrix
 
 
-def _lens(frame: dict[str, Any], file: dict[str, Any], path: Path, number: int, lens: Camera, longest: int) -> Camera:
+def _lens(
+    frame: dict[str, Any], file: dict[str, Any], path: Path, number: int, lens: Camera, longest: int
+) -> Camera:
     """The lens of a frame of transforms.json."""
     keys = {**file, **frame}
     if not any(key in keys for key in FOCAL):
@@ -110,16 +122,25 @@ def _lens(frame: dict[str, Any], file: dict[str, Any], path: Path, number: int, 
         {"file_path": frame["file_path"]} if isinstance(frame.get("file_path"), str) else {}
     )
     camera = camera_of({**frame, **named}, file, path, (lens.width, lens.height))
-    return camera.resized(*scaled(camera.width, camera.height, min(longest, max(camera.width, camera.height))))
+    return camera.resized(
+        *scaled(camera.width, camera.height, min(longest, max(camera.width, camera.height)))
+    )
 
 
-def _viewer(frame: dict[str, Any], file: dict[str, Any], where: str, lens: Camera, size: int | None) -> Camera:
+def _viewer(
+    frame: dict[str, Any], file: dict[str, Any], where: str, lens: Camera, size: int | None
+) -> Camera:
     """The camera of a frame of nerfstudio's viewer."""
     kind = file.get("camera_type", "perspective")
     if kind not in TYPES:
-        raise NifError(f"{where}: camera_type {shown(repr(kind))} is not supported; there are {', '.join(TYPES)}")
+        raise NifError(
+            f"{where}: camera_type {shown(repr(kind))} is not supported; there are {', '.join(TYPES)}"
+        )
     if file.get("render_width") is not None and file.get("render_height") is not None:
-        width, height = (untrusted.whole(file[f"render_{k}"], f"{where}: render_{k}", 1, 2**14) for k in ("width", "height"))
+        width, height = (
+            untrusted.whole(file[f"render_{k}"], f"{where}: render_{k}", 1, 2**14)
+            for k in ("width", "height")
+        )
     elif frame.get("aspect") is not None:
         aspect = untrusted.number(frame["aspect"], f"{where}: aspect", 0.01, 100)
         width, height = scaled(aspect, 1.0, max(lens.width, lens.height))
@@ -128,7 +149,9 @@ def _viewer(frame: dict[str, Any], file: dict[str, Any], where: str, lens: Camer
     if size is not None:
         width, height = scaled(width, height, size)
     if kind == "equirectangular":
-        return Camera(width, height, width / (2 * math.pi), height / math.pi, width / 2, height / 2, projection="sphere")
+        return Camera(
+            width, height, width / (2 * math.pi), height / math.pi, width / 2, height / 2, projection="sphere"
+        )
     fov = untrusted.number(frame.get("fov") or 0, f"{where}: fov (degrees)", 0, 179)
     focal = 0.5 * height / math.tan(math.radians(fov) / 2) if fov else lens.fy * height / lens.height
     try:
@@ -143,16 +166,26 @@ def _positive(file: dict[str, Any], key: str, path: Path) -> float | None:
 
 
 def _of_the_data(poses: Poses, path: Path, applied: bool) -> tuple[Poses, tuple[str, ...]]:
-    """Poses of nerfstudio's normalised space in the user's world, undone by the transform that it keeps beside its runs."""
-    there = next((p for folder in (path.parent, path.parent.parent) if (p := folder / DATAPARSER).is_file()), None)
+    """Poses of nerfstudio's normalised space in the user's world, undone by the transform that it keeps
+    beside its runs."""
+    there = next(
+        (p for folder in (path.parent, path.parent.parent) if (p := folder / DATAPARSER).is_file()), None
+    )
     if there is None:
-        return poses, (f"its poses are taken as of the scene's own files; nerfstudio's need its {DATAPARSER} beside them",)
+        return poses, (
+            (
+                f"its poses are taken as of the scene's own files; nerfstudio's need its {DATAPARSER} beside "
+                "them"
+            ),
+        )
     file = read_json(there)
     scale = untrusted.number(file.get("scale", 1.0), f"{there}: 'scale'", 1e-12)
     turn = rigid(file.get("transform"), f"{there}: transform")
     made, notes = _undone(poses, turn, scale), (f"brought from nerfstudio's space by {there}",)
     if applied:
-        source = next((p for f in (path.parent, path.parent.parent) if (p := f / "transforms.json").is_file()), None)
+        source = next(
+            (p for f in (path.parent, path.parent.parent) if (p := f / "transforms.json").is_file()), None
+        )
         known = None if source is None else read_json(source).get("applied_transform")
         if known is not None:
             matrix = untrusted.numbers(known, f"{source}: 'applied_transform'", (None, 4))[:3]

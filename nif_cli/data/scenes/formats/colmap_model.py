@@ -1,4 +1,5 @@
-"""The files of a sparse model of COLMAP: cameras, images and points3D (https://colmap.github.io/format.html)."""
+"""The files of a sparse model of COLMAP: cameras, images and points3D
+(https://colmap.github.io/format.html)."""
 
 from __future__ import annotations
 
@@ -65,7 +66,13 @@ def _camera(path: Path, id: int, model: str, width: int, height: int, values: Se
     if "f" in keys:
         keys["fx"] = keys["fy"] = keys.pop("f")
     if model == SPHERE[1]:
-        keys = {"fx": width / (2 * math.pi), "fy": height / math.pi, "cx": width / 2, "cy": height / 2, "projection": "sphere"}
+        keys = {
+            "fx": width / (2 * math.pi),
+            "fy": height / math.pi,
+            "cx": width / 2,
+            "cy": height / 2,
+            "projection": "sphere",
+        }
     elif model in PROJECTIONS:
         keys["projection"] = PROJECTIONS[model]
     try:
@@ -103,7 +110,8 @@ SparseModel = tuple[dict[int, Camera], list[Posed], Float[np.ndarray, "P 3"]]
 
 
 def read_binary(folder: Path) -> SparseModel:
-    """images.bin, the cameras of cameras.bin that its pictures are of and, where there is one, points3D.bin."""
+    """images.bin, the cameras of cameras.bin that its pictures are of and, where there is one,
+    points3D.bin."""
     posed, path = [], folder / "images.bin"
     file = _Bytes(path)
     for _ in range(file.count(73)):
@@ -160,7 +168,9 @@ class _Bytes:
         """How many entries follow, each of at least so many bytes."""
         (count,) = self.take("<Q")
         if count * least > len(self.data):
-            raise NifError(f"{self.path}: it says {count:,} entries, more than its {len(self.data):,} bytes can hold")
+            raise NifError(
+                f"{self.path}: it says {count:,} entries, more than its {len(self.data):,} bytes can hold"
+            )
         return count
 
     def text(self) -> str:
@@ -172,8 +182,8 @@ class _Bytes:
 
 
 def read_text(folder: Path) -> SparseModel:
-    """images.txt, the cameras of cameras.txt that its pictures are of and, where there is one, points3D.txt. A picture's line
-    of points may be there, empty, or missing."""
+    """images.txt, the cameras of cameras.txt that its pictures are of and, where there is one, points3D.txt.
+    A picture's line of points may be there, empty, or missing."""
     posed, path, line = [], folder / "images.txt", ""
     try:
         for line in lines_of(path):
@@ -188,7 +198,9 @@ def read_text(folder: Path) -> SparseModel:
         for line in lines_of(path):
             id, model, width, height, *values = line.split()
             if int(id) in used:
-                cameras[int(id)] = _camera(path, int(id), model, int(width), int(height), [float(v) for v in values])
+                cameras[int(id)] = _camera(
+                    path, int(id), model, int(width), int(height), [float(v) for v in values]
+                )
         points, path = [], folder / "points3D.txt"
         if path.is_file():
             for line in lines_of(path):
@@ -201,8 +213,8 @@ def read_text(folder: Path) -> SparseModel:
 
 
 def header(line: str) -> tuple[list[float], int, str] | None:
-    """The pose (quaternion, translation), camera and name of a picture's line; None for any other. A line of points is
-    numbers alone, three a point, and begins with no quaternion."""
+    """The pose (quaternion, translation), camera and name of a picture's line; None for any other. A line of
+    points is numbers alone, three a point, and begins with no quaternion."""
     parts = line.split(maxsplit=9)
     if len(parts) < 10:
         return None

@@ -17,8 +17,8 @@ LARGEST = 2**28  # bytes of poses: two million pictures
 def read_poses_bounds(
     path: Path,
 ) -> tuple[Float[np.ndarray, "V 3 4"], Float[np.ndarray, "V 3"], Float[np.ndarray, "V 2"]]:
-    """Poses (camera to world, OpenGL axes), (height, width, focal length) and (nearest, farthest) of each picture, in the
-    file's units. The file's axes are down, right, back."""
+    """Poses (camera to world, OpenGL axes), (height, width, focal length) and (nearest, farthest) of each
+    picture, in the file's units. The file's axes are down, right, back."""
     if not path.is_file():
         raise NifError(f"{path}: no such file; it is what LLFF's imgs2poses writes")
     if untrusted.regular(path).stat().st_size > LARGEST:
@@ -34,7 +34,8 @@ def read_poses_bounds(
     if not (bounds[:, 0] > 0).all() or not (bounds[:, 0] < bounds[:, 1]).all():
         row = int(np.flatnonzero(~((bounds[:, 0] > 0) & (bounds[:, 0] < bounds[:, 1])))[0])
         raise NifError(
-            f"{path}: row {row}: near is {bounds[row, 0]:g}, far {bounds[row, 1]:g}; near must be positive, far beyond"
+            f"{path}: row {row}: near is {bounds[row, 0]:g}, far {bounds[row, 1]:g}; near must be "
+            "positive, far beyond"
         )
     given = table[:, :15].reshape(-1, 3, 5)
     turned = np.stack((given[:, :, 1], -given[:, :, 0], given[:, :, 2], given[:, :, 3]), 2)

@@ -1,7 +1,8 @@
-"""Files by the names that a scene's lists give them: of another system, another machine, without suffix, in other case.
+"""Files by the names that a scene's lists give them: of another system, another machine, without suffix, in
+other case.
 
-A name that leads out of the scene's folder (`..`, an absolute path) is followed, since photographs often lie beside it; what
-is read there must be a picture of an allowed format, and the scene's report says so.
+A name that leads out of the scene's folder (`..`, an absolute path) is followed, since photographs often lie
+beside it; what is read there must be a picture of an allowed format, and the scene's report says so.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ def label(name: str) -> str:
 
 
 def found(name: str, folder: Path, suffixes: Sequence[str] = SUFFIXES, elsewhere: bool = True) -> Path | None:
-    """The file of that name: as it is, else with a suffix, else in other case; where it is named, else (`elsewhere`) at the
-    longest end of its path that leads to a file in `folder` or its `images`. None where there is none."""
+    """The file of that name: as it is, else with a suffix, else in other case; where it is named, else
+    (`elsewhere`) at the longest end of its path that leads to a file in `folder` or its `images`. None where
+    there is none."""
     for place in _places(name, folder, elsewhere):
         there = _file(place, suffixes)
         if there is not None:
@@ -77,18 +79,24 @@ def _in_other_case(path: Path, suffixes: Sequence[str]) -> Path | None:
 @lru_cache(maxsize=64)
 def _listed(folder: Path, changed: int) -> dict[str, str]:
     """The files of a folder by their names in small letters, hidden ones left out."""
-    return {p.name.lower(): p.name for p in sorted(folder.iterdir(), reverse=True) if not p.name.startswith(".") and p.is_file()}
+    return {
+        p.name.lower(): p.name
+        for p in sorted(folder.iterdir(), reverse=True)
+        if not p.name.startswith(".") and p.is_file()
+    }
 
 
 def whereabouts(pictures: Sequence[tuple[str, Path]], folder: Path, source: Path) -> str:
-    """What to say of pictures (the name in `source`, the file) that do not lie in `folder` as they are named. Links are not
-    followed: they are the user's own. NifError where two names lead to one file: one of them is another picture, lost."""
+    """What to say of pictures (the name in `source`, the file) that do not lie in `folder` as they are named.
+    Links are not followed: they are the user's own. NifError where two names lead to one file: one of them is
+    another picture, lost."""
     by_file: dict[Path, str] = {}
     for name, path in pictures:
         other = by_file.setdefault(path, name)
         if label(other) != label(name):
             raise NifError(
-                f"{source}: {shown(other)} and {shown(name)} are two pictures, but all that there is of them is {path}"
+                f"{source}: {shown(other)} and {shown(name)} are two pictures, but all that there is of "
+                f"them is {path}"
             )
     home = os.path.join(os.path.abspath(folder), "")
     out = [path for _, path in pictures if not os.path.abspath(path).startswith(home)]

@@ -1,4 +1,5 @@
-"""The pictures of views: as they lie in the file (calibrations know no EXIF), as bytes, averaged down to the size asked for."""
+"""The pictures of views: as they lie in the file (calibrations know no EXIF), as bytes, averaged down to the
+size asked for."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ ALPHA = ("LA", "PA", "La", "RGBA", "RGBa")  # Pillow's modes that have any
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """The file as Pillow opens it (header only); NifError for what is no picture of 8 or 16 bits, or none that fits."""
+    """The file as Pillow opens it (header only); NifError for what is no picture of 8 or 16 bits, or none
+    that fits."""
     with untrusted.opened_image(path) as image:
         if image.mode == "F":
             raise NifError(f"{path}: a picture of floating-point values; views have 8 or 16 bits a channel")
@@ -43,17 +45,22 @@ def has_alpha(path: Path) -> bool:
 
 
 def photo(path: Path, size: tuple[int, int]) -> UInt8[np.ndarray, "H W C"]:
-    """RGB, or RGBA with straight alpha where anything is transparent; each pixel is the average of those it covers (of what
-    they show, so transparent ones do not count)."""
+    """RGB, or RGBA with straight alpha where anything is transparent; each pixel is the average of those it
+    covers (of what they show, so transparent ones do not count)."""
     with _opened(path) as image:
         if image.mode.startswith("I"):  # 16 bits of grey
             array = np.asarray(image).astype(np.int64)
             if array.min() < 0 or array.max() > 65535:
-                raise NifError(f"{path}: its values go from {array.min()} to {array.max()}; views have 8 or 16 bits a channel")
+                raise NifError(
+                    f"{path}: its values go from {array.min()} to {array.max()}; views have 8 or 16 bits a "
+                    "channel"
+                )
             image = Image.fromarray(((array + 128) // 257).astype(np.uint8))
         transparent = image.mode in ALPHA or "transparency" in image.info
         image = image.convert("RGBA" if transparent else "RGB")
-        if transparent and np.asarray(image.getchannel("A")).min() >= OPAQUE:  # an alpha channel that hides nothing is none
+        if (
+            transparent and np.asarray(image.getchannel("A")).min() >= OPAQUE
+        ):  # an alpha channel that hides nothing is none
             image = image.convert("RGB")
         if image.size != size:
             image = image.resize(size, Image.Resampling.BOX)
@@ -61,12 +68,15 @@ def photo(path: Path, size: tuple[int, int]) -> UInt8[np.ndarray, "H W C"]:
 
 
 def mask(path: Path, size: tuple[int, int], counts: bool) -> Bool[np.ndarray, "H W"]:
-    """Which pixels count: with `counts` those that are not black in the file, else those that are. A picture of one colour
-    with an alpha channel is a mask by that: what is transparent is black."""
+    """Which pixels count: with `counts` those that are not black in the file, else those that are. A picture
+    of one colour with an alpha channel is a mask by that: what is transparent is black."""
     with _opened(path) as image:
         slack = 0.02 * image.height * size[0] + max(image.size)  # a pixel: sizes are rounded
         if abs(image.width * size[1] - image.height * size[0]) > slack:
-            raise NifError(f"{path}: a mask of {image.width} x {image.height} pixels for a picture of {size[0]} x {size[1]}")
+            raise NifError(
+                f"{path}: a mask of {image.width} x {image.height} pixels for a picture of {size[0]} x "
+                f"{size[1]}"
+            )
         if image.mode.startswith(("I", "F")):
             picture = Image.fromarray(np.asarray(image) > 0).convert("L")
         else:
@@ -84,11 +94,16 @@ def mask(path: Path, size: tuple[int, int], counts: bool) -> Bool[np.ndarray, "H
 
 
 def view(
-    name: str, path: Path, pose: Any, camera: Camera, downscale: int, masks: Callable[[tuple[int, int]], np.ndarray] | None = None
+    name: str,
+    path: Path,
+    pose: Any,
+    camera: Camera,
+    downscale: int,
+    masks: Callable[[tuple[int, int]], np.ndarray] | None = None,
 ) -> View:
-    """A view of a file, `downscale` times smaller than `camera` says: from a folder <images>_<downscale> where there is
-    one, else averaged. A picture of the camera's proportions but another size is taken as a smaller print of it; NifError
-    for other proportions. `masks(size)` gives the pixels that count."""
+    """A view of a file, `downscale` times smaller than `camera` says: from a folder <images>_<downscale>
+    where there is one, else averaged. A picture of the camera's proportions but another size is taken as a
+    smaller print of it; NifError for other proportions. `masks(size)` gives the pixels that count."""
     folder = path.parent
     smaller = folder.parent / f"{folder.name}_{downscale}" / path.name
     if downscale > 1 and folder.name not in ("", "..") and smaller.is_file():
@@ -99,7 +114,9 @@ def view(
         wanted = (max(1, camera.width // downscale), max(1, camera.height // downscale))
     across, down = size[0] / camera.width, size[1] / camera.height
     if abs(across - down) > 0.02 * down:
-        raise NifError(f"{path}: {size[0]} x {size[1]} pixels, but its camera has {camera.width} x {camera.height}")
+        raise NifError(
+            f"{path}: {size[0]} x {size[1]} pixels, but its camera has {camera.width} x {camera.height}"
+        )
     if wanted[0] > size[0]:
         wanted = size
     read_mask = None if masks is None else functools.partial(masks, wanted)

@@ -15,8 +15,8 @@ from nif_cli.untrusted import shown
 def split(
     file: dict[str, Any], path: Path, frames: list[dict[str, Any]], views: list[View], hold_out: int
 ) -> tuple[list[View], list[View], str]:
-    """By the file's own lists, else every `hold_out`-th. Where only one part is named the other views are the other part;
-    val serves as test where there is no test, and nothing of either is trained on."""
+    """By the file's own lists, else every `hold_out`-th. Where only one part is named the other views are the
+    other part; val serves as test where there is no test, and nothing of either is trained on."""
     lists = {part: file.get(f"{part}_filenames") for part in ("train", "val", "test")}
     if all(found is None for found in lists.values()):
         return *held_out_views(views, hold_out), ""
@@ -32,12 +32,16 @@ def split(
     test = named["test"] or named["val"]
     kept = named["test"] | named["val"]
     if named["train"] & kept:
-        notes.append(f"{len(named['train'] & kept)} views named for training and for testing are not trained on")
+        notes.append(
+            f"{len(named['train'] & kept)} views named for training and for testing are not trained on"
+        )
     train = (named["train"] or every) - kept
     if lists["train"] is not None and not kept and all(lists[part] is None for part in ("val", "test")):
         test = every - train
     if not train & known:
-        raise NifError(f"{path}: its train_filenames, val_filenames and test_filenames leave no picture to train on")
+        raise NifError(
+            f"{path}: its train_filenames, val_filenames and test_filenames leave no picture to train on"
+        )
     rest = len(known - train - test - kept)
     notes += [f"{rest} views are named in no list and left out"] * bool(rest)
     said = "".join(f", {note}" for note in notes)
@@ -45,8 +49,8 @@ def split(
 
 
 def _matched(wanted: list[str], every: set[str], where: str) -> tuple[set[str], str]:
-    """Those of `every` that a list names, in full or, where that is no other's, by the file's name alone. NifError for
-    names that no frame has."""
+    """Those of `every` that a list names, in full or, where that is no other's, by the file's name alone.
+    NifError for names that no frame has."""
     ends: dict[str, list[str]] = {}
     for name in every:
         ends.setdefault(name.rsplit("/", 1)[-1], []).append(name)
@@ -64,5 +68,7 @@ def _matched(wanted: list[str], every: set[str], where: str) -> tuple[set[str], 
         raise NifError(f"{where} names {len(lost)} pictures that no frame has (the first: {shown(lost[0])})")
     return (
         matched,
-        f"{len(moved)} of {where.rsplit(' ', 1)[-1]} found by the file's name alone ({moved[0]}, ...)" if moved else "",
+        f"{len(moved)} of {where.rsplit(' ', 1)[-1]} found by the file's name alone ({moved[0]}, ...)"
+        if moved
+        else "",
     )

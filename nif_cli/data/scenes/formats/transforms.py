@@ -22,7 +22,13 @@ from nif_cli.rendering.cameras import Camera
 from nif_cli.untrusted import shown
 
 MODELS = {"OPENCV": False, "PINHOLE": False, "SIMPLE_PINHOLE": False, "SIMPLE_RADIAL": False, "RADIAL": False}
-MODELS |= {"OPENCV_FISHEYE": True, "SIMPLE_RADIAL_FISHEYE": True, "RADIAL_FISHEYE": True, "SIMPLE_FISHEYE": True, "FISHEYE": True}
+MODELS |= {
+    "OPENCV_FISHEYE": True,
+    "SIMPLE_RADIAL_FISHEYE": True,
+    "RADIAL_FISHEYE": True,
+    "SIMPLE_FISHEYE": True,
+    "FISHEYE": True,
+}
 FOCAL = ("fl_x", "fl_y", "camera_angle_x", "camera_angle_y", "x_fov", "y_fov")
 
 
@@ -37,8 +43,12 @@ def check_placing(axes: Any, place: Any) -> None:
 def frames_of(file: dict[str, Any], path: Path) -> list[dict[str, Any]]:
     """The frames that have a file. NifError where there are none."""
     frames = file.get("frames")
-    if not isinstance(frames, list) or not all(isinstance(f, dict) and isinstance(f.get("file_path"), str) for f in frames):
-        raise NifError(f"{path}: it has no 'frames', a list of objects with 'file_path' and 'transform_matrix'")
+    if not isinstance(frames, list) or not all(
+        isinstance(f, dict) and isinstance(f.get("file_path"), str) for f in frames
+    ):
+        raise NifError(
+            f"{path}: it has no 'frames', a list of objects with 'file_path' and 'transform_matrix'"
+        )
     if not frames:
         raise NifError(f"{path}: 'frames' is empty")
     for k, frame in enumerate(frames):
@@ -57,13 +67,19 @@ def name_of(frame: dict[str, Any]) -> str:
 
 
 def number(
-    file: dict[str, Any], key: str, path: Path, default: float, low: float = -untrusted.LARGEST, high: float = untrusted.LARGEST
+    file: dict[str, Any],
+    key: str,
+    path: Path,
+    default: float,
+    low: float = -untrusted.LARGEST,
+    high: float = untrusted.LARGEST,
 ) -> float:
     return untrusted.number(file.get(key, default), f"{path}: '{key}'", low, high)
 
 
 def camera_of(frame: dict[str, Any], file: dict[str, Any], path: Path, size: tuple[int, int]) -> Camera:
-    """The lens of a frame, by its own keys or else those of the file; `size` of its picture where neither says."""
+    """The lens of a frame, by its own keys or else those of the file; `size` of its picture where neither
+    says."""
     named, keys = name_of(frame), {**file, **frame}
     (width, height), ratio = _size_of(frame, file, path, size)
     own = any(key in frame for key in FOCAL)  # its own lens, whatever the key: the file's is another
@@ -109,8 +125,8 @@ def camera_of(frame: dict[str, Any], file: dict[str, Any], path: Path, size: tup
 def _size_of(
     frame: dict[str, Any], file: dict[str, Any], path: Path, size: tuple[int, int]
 ) -> tuple[tuple[int, int], tuple[float, float] | None]:
-    """The size that a frame's lens speaks of, and what the file's pixels are worth in its own: None where the frame is of
-    other proportions, and the file's principal point of another picture."""
+    """The size that a frame's lens speaks of, and what the file's pixels are worth in its own: None where the
+    frame is of other proportions, and the file's principal point of another picture."""
 
     def given(source: dict[str, Any]) -> tuple[int, int] | None:
         if "w" not in source and "h" not in source:
@@ -130,12 +146,15 @@ def _size_of(
     x, y = (2 * number(keys, k, path, 0.0) / s for k, s in zip(("cx", "cy"), size, strict=True))
     if min(x, y) > 0 and max(x / y, y / x) < 1.15 and not 0.77 < math.sqrt(x * y) < 1.3:
         ratio = math.sqrt(x * y)  # a principal point is about the middle: the pictures are smaller prints
-        exact = min((n / d for n in range(1, 17) for d in (1, 2, 3, 4, 8, 16)), key=lambda r: abs(r / ratio - 1))
+        exact = min(
+            (n / d for n in range(1, 17) for d in (1, 2, 3, 4, 8, 16)), key=lambda r: abs(r / ratio - 1)
+        )
         ratio = exact if abs(exact / ratio - 1) < 0.08 else ratio
         return (max(1, round(size[0] * ratio)), max(1, round(size[1] * ratio))), (1.0, 1.0)
     if max(abs(x - 1), abs(y - 1)) > 0.5:
         raise NifError(
-            f"{path}: cx={keys['cx']:g}, cy={keys['cy']:g} cannot be of pictures of {size[0]} x {size[1]} pixels: give w and h, "
+            f"{path}: cx={keys['cx']:g}, cy={keys['cy']:g} cannot be of pictures of {size[0]} x {size[1]} "
+            "pixels: give w and h, "
             "the size that they are of"
         )
     return size, (1.0, 1.0)
@@ -144,7 +163,8 @@ def _size_of(
 def read_frames(
     file: dict[str, Any], frames: list[dict[str, Any]], path: Path, poses: Sequence[Tensor], downscale: int
 ) -> tuple[list[View], str]:
-    """The views of the frames whose pictures exist, and what there is to say of these. NifError where none does."""
+    """The views of the frames whose pictures exist, and what there is to say of these. NifError where none
+    does."""
     views, pictures, prints = [], [], 0
     for frame, pose in zip(frames, poses, strict=True):
         picture = found(frame["file_path"], path.parent)
@@ -157,7 +177,9 @@ def read_frames(
         pictures.append((frame["file_path"], picture))
     if not views:
         first = shown(frames[0]["file_path"], 300)
-        raise NifError(f"{path}: none of its {len(frames)} pictures exists (the first: {path.parent / first})")
+        raise NifError(
+            f"{path}: none of its {len(frames)} pictures exists (the first: {path.parent / first})"
+        )
     names = [v.name for v in views]
     twice = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set()
     views = [replace(v, name=f"{v.name}_{k}") if v.name in twice else v for k, v in enumerate(views)]
@@ -167,13 +189,18 @@ def read_frames(
     return views, said
 
 
-def masks_of(frame: dict[str, Any], path: Path, picture: Path) -> Callable[[tuple[int, int]], np.ndarray] | None:
-    """nerfstudio's mask_path (black is ignored), instant-ngp's dynamic_mask_<name>.png (what is not black is ignored)."""
+def masks_of(
+    frame: dict[str, Any], path: Path, picture: Path
+) -> Callable[[tuple[int, int]], np.ndarray] | None:
+    """nerfstudio's mask_path (black is ignored), instant-ngp's dynamic_mask_<name>.png (what is not black is
+    ignored)."""
     named = frame.get("mask_path")
     if named is not None:
         there = found(untrusted.text(named, f"{path}: 'mask_path'"), path.parent)
         if there is None:
-            raise NifError(f"{path}: no such mask: {path.parent / shown(named, 300)} (frame {shown(name_of(frame))})")
+            raise NifError(
+                f"{path}: no such mask: {path.parent / shown(named, 300)} (frame {shown(name_of(frame))})"
+            )
         return functools.partial(mask, there, counts=True)
     dynamic = picture.with_name(f"dynamic_mask_{picture.stem}.png")
     return functools.partial(mask, dynamic, counts=False) if dynamic.is_file() else None
@@ -187,7 +214,11 @@ def describe(views: list[View]) -> str:
     bent = [n for n in ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2") if getattr(first, n)]
     kind = "" if first.kind == "perspective" else f" {first.kind}"
     lens = f"f {first.fx:.5g}{kind}" + (f", {' '.join(bent)} undone" if bent else "")
-    size = f"{sizes[0][0]} x {sizes[0][1]}" if len(sizes) == 1 else f"{len(sizes)} sizes, up to {max(sizes)[0]} x {max(sizes)[1]}"
+    size = (
+        f"{sizes[0][0]} x {sizes[0][1]}"
+        if len(sizes) == 1
+        else f"{len(sizes)} sizes, up to {max(sizes)[0]} x {max(sizes)[1]}"
+    )
     lenses = lens if len(cameras) == 1 else f"{len(cameras)} lenses, the first {lens}"
     masked = sum(v.read_mask is not None for v in views)
     return f"{len(views)} pictures of {size} pixels ({lenses})" + (f", {masked} with masks" if masked else "")

@@ -1,9 +1,9 @@
 """The DeepSDF tree (Park et al. 2019, facebookresearch/DeepSDF), read and written.
 
-    SdfSamples/<dataset>/<class>/<id>.npz               pos, neg: float32 [N, 4] = x, y, z, distance (positive outside)
-    SurfaceSamples/<dataset>/<class>/<id>.ply           points on the surface, in the user's units, and dummy faces
-    NormalizationParameters/<dataset>/<class>/<id>.npz  offset [3], scale [1]: normalised = (p + offset) * scale
-    .datasources.json, and splits: {dataset: {class: [ids]}}
+    SdfSamples/<dataset>/<class>/<id>.npz               pos, neg: float32 [N, 4] = x, y, z, distance (positive
+    outside) SurfaceSamples/<dataset>/<class>/<id>.ply           points on the surface, in the user's units,
+    and dummy faces NormalizationParameters/<dataset>/<class>/<id>.npz  offset [3], scale [1]: normalised = (p
+    + offset) * scale .datasources.json, and splits: {dataset: {class: [ids]}}
 
 Distances change their sign here, and nowhere else.
 """
@@ -41,7 +41,9 @@ class Entry:
         return f"{self.category}/{self.name}"
 
     def path(self, root: Path, kind: str) -> Path:
-        return root / kind / self.dataset / self.category / f"{self.name}{'.ply' if kind == SURFACE else '.npz'}"
+        return (
+            root / kind / self.dataset / self.category / f"{self.name}{'.ply' if kind == SURFACE else '.npz'}"
+        )
 
 
 def find_root(root: str | Path) -> Path:
@@ -51,13 +53,14 @@ def find_root(root: str | Path) -> Path:
         if (folder / SAMPLES).is_dir():
             return folder
     raise NifError(
-        f"data.root={root}: " + (f"no {SAMPLES} folder in it, so it is no DeepSDF tree" if path.is_dir() else "no such folder")
+        f"data.root={root}: "
+        + (f"no {SAMPLES} folder in it, so it is no DeepSDF tree" if path.is_dir() else "no such folder")
     )
 
 
 def read_split(root: Path, split: str | Path | None = None) -> list[Entry]:
-    """The shapes that a split file names (by default <root>/split.json, else all there are), each with its samples.
-    NifError lists every one that is missing."""
+    """The shapes that a split file names (by default <root>/split.json, else all there are), each with its
+    samples. NifError lists every one that is missing."""
     if split is None and not (root / "split.json").is_file():
         files = sorted((root / SAMPLES).glob("*/*/*.npz"))
         if not files:
@@ -74,23 +77,31 @@ def read_split(root: Path, split: str | Path | None = None) -> list[Entry]:
     missing = [f"{e.dataset}/{e.id}" for e in entries if not e.path(root, SAMPLES).is_file()]
     if missing:
         named = ", ".join(missing[:20]) + ", ..." * (len(missing) > 20)
-        raise NifError(f"{path}: {len(missing)} of its {len(entries)} shapes are not in {root / SAMPLES}: {named}")
+        raise NifError(
+            f"{path}: {len(missing)} of its {len(entries)} shapes are not in {root / SAMPLES}: {named}"
+        )
     return entries
 
 
 def split_entries(path: Path) -> list[Entry]:
-    """The shapes that a split file names, in its order; each name is that of a file in its folder. NifError otherwise."""
+    """The shapes that a split file names, in its order; each name is that of a file in its folder. NifError
+    otherwise."""
     entries = []
     for dataset, classes in read_json(path, "a split of DeepSDF, {dataset: {class: [ids]}},").items():
         if not isinstance(classes, dict) or not all(isinstance(names, list) for names in classes.values()):
-            raise NifError(f"{path}: not a split of DeepSDF, which is JSON like {{dataset: {{class: [ids]}}}}")
+            raise NifError(
+                f"{path}: not a split of DeepSDF, which is JSON like {{dataset: {{class: [ids]}}}}"
+            )
         entries += [
             Entry(dataset, category, text(name, f"{path}: a name in {shown(category, 40)}", 200))
             for category, names in classes.items()
             for name in names
         ]
     for e in entries:
-        if any("/" in part or len(part) > 200 or safe_name(part) != part for part in (e.dataset, e.category, e.name)):
+        if any(
+            "/" in part or len(part) > 200 or safe_name(part) != part
+            for part in (e.dataset, e.category, e.name)
+        ):
             raise NifError(f"{path}: '{shown(e.dataset, 40)}/{shown(e.id, 100)}' is no name of a shape")
     if not entries:
         raise NifError(f"{path}: names no shapes")
@@ -104,8 +115,8 @@ def _without_suffix(root: Path, entry: Entry) -> Entry:
 
 
 def joined(path: Path, pos: np.ndarray, neg: np.ndarray) -> tuple[Float[np.ndarray, "N 4"], list[str]]:
-    """The rows of a sample file that are numbers, float32, and what is to be said of them. NifError where the signs of
-    distances contradict the arrays' names; where all do, they are turned."""
+    """The rows of a sample file that are numbers, float32, and what is to be said of them. NifError where the
+    signs of distances contradict the arrays' names; where all do, they are turned."""
     rows = [check_array(path, name, a, (None, 4), finite=False) for name, a in (("pos", pos), ("neg", neg))]
     total = sum(map(len, rows))
     rows = [r.astype(np.float32, copy=False)[(np.abs(r) < 1e30).all(1)] for r in rows]
@@ -113,7 +124,9 @@ def joined(path: Path, pos: np.ndarray, neg: np.ndarray) -> tuple[Float[np.ndarr
     if sum(map(len, rows)) < total:
         notes.append(f"{total - sum(map(len, rows)):,} rows with NaN dropped")
     if sum(map(len, rows)) < 2:
-        raise NifError(f"{path}: {total:,} samples, of which {sum(map(len, rows))} are numbers; prepare the shape again")
+        raise NifError(
+            f"{path}: {total:,} samples, of which {sum(map(len, rows))} are numbers; prepare the shape again"
+        )
     wrong = [int((rows[0][:, 3] < 0).sum()), int((rows[1][:, 3] > 0).sum())]
     both = np.concatenate(rows)
     if sum(wrong) == int((both[:, 3] != 0).sum()) and sum(wrong):
@@ -121,22 +134,24 @@ def joined(path: Path, pos: np.ndarray, neg: np.ndarray) -> tuple[Float[np.ndarr
         notes.append("all distances contradict 'pos' (outside) and 'neg' (inside) by their signs: turned")
     elif sum(wrong):
         raise NifError(
-            f"{path}: {wrong[0]:,} distances in 'pos' are negative and {wrong[1]:,} in 'neg' positive; pos is outside (+), neg "
-            "inside (-): prepare the shape again"
+            f"{path}: {wrong[0]:,} distances in 'pos' are negative and {wrong[1]:,} in 'neg' positive; pos "
+            "is outside (+), neg inside (-): prepare the shape again"
         )
     inside = both[both[:, 3] < 0, :3] if (both[:, 3] < 0).any() else both[:, :3]
     reach = float(np.abs(inside).max())
     if not 0.05 < reach < 1.1:
         word = "larger" if reach > 1 else "smaller"
         notes.append(
-            f"not normalised: {word} than the unit ball, its inside reaches to {reach:.3g} and its samples from "
-            f"{both[:, :3].min():.3g} to {both[:, :3].max():.3g}; nif prepare on the meshes makes normalised samples"
+            f"not normalised: {word} than the unit ball, its inside reaches to {reach:.3g} and its samples "
+            f"from {both[:, :3].min():.3g} to {both[:, :3].max():.3g}; nif prepare on the meshes makes "
+            "normalised samples"
         )
     return both, notes
 
 
 def read(root: Path, entry: Entry) -> ShapeSamples:
-    """One shape. Rows with NaN or infinite values (some published files have them) are dropped and counted in the report."""
+    """One shape. Rows with NaN or infinite values (some published files have them) are dropped and counted in
+    the report."""
     path = entry.path(root, SAMPLES)
     both = read_npz(path, ("pos", "neg"), "a DeepSDF sample file")
     rows, notes = joined(path, both["pos"], both["neg"])
@@ -168,7 +183,8 @@ def read_transform(path: Path) -> Transform:
 
 
 def read_points(path: Path) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray, "N 3"] | None]:
-    """The vertices of a ply file, ASCII or binary, and their normals if it has any; faces (dummies here) are not read."""
+    """The vertices of a ply file, ASCII or binary, and their normals if it has any; faces (dummies here) are
+    not read."""
     with reading(regular(path), "a ply file"), path.open("rb") as file:
         head = []
         while len(head) < 100 and (line := file.readline(1000)) and (not head or head[-1] != "end_header"):
@@ -215,7 +231,9 @@ def read_points(path: Path) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray,
                 columns = dict(zip(names, table.T, strict=True))
             else:
                 order = {"binary_little_endian": "<", "binary_big_endian": ">"}[format]
-                dtype = np.dtype([(name, order + kinds[p[0]]) for name, p in zip(names, properties, strict=True)])
+                dtype = np.dtype(
+                    [(name, order + kinds[p[0]]) for name, p in zip(names, properties, strict=True)]
+                )
                 record = np.frombuffer(file.read(count * dtype.itemsize), dtype)
                 columns = {name: record[name] for name in names}
             points = np.stack([columns[c] for c in "xyz"], 1)
@@ -225,7 +243,9 @@ def read_points(path: Path) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray,
                 raise ValueError
         except (ValueError, KeyError, IndexError, TypeError) as error:
             raise NifError(
-                f"{path}: truncated or damaged: its header promises {shown(' '.join(elements[0][1:]), 60)} points x y z"
+                f"{path}: truncated or damaged: its header promises "
+                f"{shown(' '.join(elements[0][1:]), 60)} "
+                "points x y z"
             ) from error
     normals = None
     if {"nx", "ny", "nz"} <= set(names):
@@ -244,8 +264,8 @@ def write_shape(
     surface: Float[np.ndarray, "M 3"],
     normals: Float[np.ndarray, "M 3"],
 ) -> list[Path]:
-    """The three files of one shape. `distance` is positive inside; `surface` is in normalised space. The ply has normals
-    too, which readers of the published format skip."""
+    """The three files of one shape. `distance` is positive inside; `surface` is in normalised space. The ply
+    has normals too, which readers of the published format skip."""
     rows = np.column_stack((points, -distance)).astype(np.float32)
     outside = rows[:, 3] >= 0
     paths = [entry.path(root, kind) for kind in (NORMALISATION, SURFACE, SAMPLES)]
@@ -257,7 +277,9 @@ def write_shape(
 
 def _ply(points: np.ndarray, normals: np.ndarray) -> str:
     faces = len(points) // 3
-    far = np.abs(points).max(initial=0) > 1e6 * np.finfo(np.float32).eps * 8 * np.ptp(points, axis=0).max(initial=0)
+    far = np.abs(points).max(initial=0) > 1e6 * np.finfo(np.float32).eps * 8 * np.ptp(points, axis=0).max(
+        initial=0
+    )
     kind, digits = ("double", 17) if far else ("float", 9)
     head = f"ply\nformat ascii 1.0\nelement vertex {len(points)}\n"
     head += "".join(f"property {kind} {name}\n" for name in "xyz")

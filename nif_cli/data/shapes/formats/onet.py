@@ -1,4 +1,5 @@
-"""The tree of occupancy networks (Mescheder et al. 2019, autonomousvision/occupancy_networks), read and written.
+"""The tree of occupancy networks (Mescheder et al. 2019, autonomousvision/occupancy_networks), read and
+written.
 
     <class>/<id>/points.npz      points (float16), occupancies (packed bits), loc, scale
     <class>/<id>/pointcloud.npz  points, normals (float16), loc, scale
@@ -52,28 +53,42 @@ class OnetTree:
         self.root = path if here or not self._categories(path / "onet") else path / "onet"
         self.categories = self._categories(self.root)
         if not self.categories:
-            raise NifError(f"{root}: no <class>/<id>/points.npz or pointcloud.npz in it, so it is no tree of occupancy networks")
+            raise NifError(
+                f"{root}: no <class>/<id>/points.npz or pointcloud.npz in it, so it is no tree of "
+                "occupancy networks"
+            )
 
     @staticmethod
     def _categories(path: Path) -> list[str]:
-        found = {f.parent.parent.name for name in ("points.npz", "pointcloud.npz") for f in path.glob(f"*/*/{name}")}
+        found = {
+            f.parent.parent.name
+            for name in ("points.npz", "pointcloud.npz")
+            for f in path.glob(f"*/*/{name}")
+        }
         return sorted(found)
 
     def entries(self, categories: Sequence[str] | None = None, split: str | None = None) -> list[Entry]:
-        """The shapes of the classes (all by default) in <class>/<split>.lst, or in their folders where there is no such
-        file and none was asked for by name. NifError lists every one that is missing."""
+        """The shapes of the classes (all by default) in <class>/<split>.lst, or in their folders where there
+        is no such file and none was asked for by name. NifError lists every one that is missing."""
         wrong = [c for c in categories or () if c not in self.categories]
         if wrong:
-            raise NifError(f"data.classes: no '{wrong[0]}' in {self.root}; it has {', '.join(self.categories[:10])}")
+            raise NifError(
+                f"data.classes: no '{wrong[0]}' in {self.root}; it has {', '.join(self.categories[:10])}"
+            )
         found, missing = [], []
         for category in categories or self.categories:
             folder = self.root / category
-            listed = sorted(p.name for p in folder.iterdir() if (p / "points.npz").is_file() or (p / "pointcloud.npz").is_file())
+            listed = sorted(
+                p.name
+                for p in folder.iterdir()
+                if (p / "points.npz").is_file() or (p / "pointcloud.npz").is_file()
+            )
             if split is not None:
                 path = folder / f"{split}.lst"
                 if not path.is_file():
                     raise NifError(
-                        f"{path}: no such split; there are {', '.join(sorted(p.stem for p in folder.glob('*.lst'))) or 'none'}"
+                        f"{path}: no such split; there are "
+                        f"{', '.join(sorted(p.stem for p in folder.glob('*.lst'))) or 'none'}"
                     )
                 there = set(listed)
                 with reading(regular(path), "a list of shapes"):
@@ -102,10 +117,13 @@ class OnetTree:
         seen, its = self._seen(folder)
         transform = transform or its
         seen = seen.moved(its, transform)
-        return ShapeSamples(entry.id, transform, points, None, inside, seen.points, seen.normals, "; ".join(notes), seen)
+        return ShapeSamples(
+            entry.id, transform, points, None, inside, seen.points, seen.normals, "; ".join(notes), seen
+        )
 
     def observation(self, id: str, transform: Transform) -> Observation:
-        """What the tree shows of an instance, in the normalised space that `transform` leads to. NifError if it is not here."""
+        """What the tree shows of an instance, in the normalised space that `transform` leads to. NifError if
+        it is not here."""
         category, _, name = id.rpartition("/")
         for c in (category, *self.categories):
             folder = self.root / c / name
@@ -113,7 +131,8 @@ class OnetTree:
                 seen, its = self._seen(folder)
                 return seen.moved(its, transform)
         raise NifError(
-            f"data.observations: {self.root} has no pointcloud.npz of '{id}' (looked in {', '.join(self.categories[:5])})"
+            f"data.observations: {self.root} has no pointcloud.npz of '{id}' (looked in "
+            f"{', '.join(self.categories[:5])})"
         )
 
     def _seen(self, folder: Path) -> tuple[Observation, Transform]:
@@ -121,7 +140,9 @@ class OnetTree:
         points = normals = None
         transform = Transform()
         if path.is_file():
-            arrays = read_npz(path, ("points", "normals?", "loc", "scale"), "a point cloud of occupancy networks")
+            arrays = read_npz(
+                path, ("points", "normals?", "loc", "scale"), "a point cloud of occupancy networks"
+            )
             points = check_array(path, "points", arrays["points"], (None, 3)).astype(np.float32)
             if "normals" in arrays:
                 normals = check_array(path, "normals", arrays["normals"], (len(points), 3)).astype(np.float32)
@@ -147,14 +168,17 @@ class OnetTree:
         return Observation(points, normals, images=images, world=world, camera=camera, voxels=grid), transform
 
 
-def _matrix(path: Path, name: str, arrays: dict[str, np.ndarray], shape: tuple[int, int]) -> Float[np.ndarray, "3 M"]:
+def _matrix(
+    path: Path, name: str, arrays: dict[str, np.ndarray], shape: tuple[int, int]
+) -> Float[np.ndarray, "3 M"]:
     """A matrix of a camera, of which some files have more rows and columns."""
     whole = check_array(path, name, arrays[name], (None, None)).astype(np.float64)
     return check_array(path, name, whole[: shape[0], : shape[1]], shape)
 
 
 def read_points(path: Path) -> tuple[Float[np.ndarray, "N 3"], Bool[np.ndarray, "N"], Transform]:
-    """points.npz: points (float16 ones jittered, always alike), whether they are inside, and the transform."""
+    """points.npz: points (float16 ones jittered, always alike), whether they are inside, and the
+    transform."""
     arrays = read_npz(path, ("points", "occupancies", "loc", "scale"), "a points.npz of occupancy networks")
     raw = check_array(path, "points", arrays["points"], (None, 3))
     packed = arrays["occupancies"]
@@ -196,18 +220,25 @@ def write_shape(
     surface: Float[np.ndarray, "M 3"],
     normals: Float[np.ndarray, "M 3"],
 ) -> list[Path]:
-    """points.npz and pointcloud.npz of one shape, both in its normalised space; points should be float16 already, so that
-    the occupancies are those of the stored points."""
+    """points.npz and pointcloud.npz of one shape, both in its normalised space; points should be float16
+    already, so that the occupancies are those of the stored points."""
     folder = root / entry.category / entry.name
     place = {"loc": -np.array(transform.offset), "scale": np.array(1 / transform.scale)}
-    write_npz(folder / "pointcloud.npz", points=surface.astype(np.float16), normals=normals.astype(np.float16), **place)
-    write_npz(folder / "points.npz", points=points.astype(np.float16), occupancies=np.packbits(inside), **place)
+    write_npz(
+        folder / "pointcloud.npz",
+        points=surface.astype(np.float16),
+        normals=normals.astype(np.float16),
+        **place,
+    )
+    write_npz(
+        folder / "points.npz", points=points.astype(np.float16), occupancies=np.packbits(inside), **place
+    )
     return [folder / "pointcloud.npz", folder / "points.npz"]
 
 
 def write_splits(root: Path, splits: dict[str, list[Entry]]) -> None:
-    """<class>/<split>.lst (without a last line break, which the published loader takes for a shape) and metadata.yaml. A
-    split without shapes of a class has no file."""
+    """<class>/<split>.lst (without a last line break, which the published loader takes for a shape) and
+    metadata.yaml. A split without shapes of a class has no file."""
     categories = sorted({e.category for entries in splits.values() for e in entries})
     for category in categories:
         for name, entries in splits.items():

@@ -1,4 +1,5 @@
-"""Occupancy grids in files: binvox, npy, npz, and npz whose bits are packed (`occupancy` or another array, with `shape`)."""
+"""Occupancy grids in files: binvox, npy, npz, and npz whose bits are packed (`occupancy` or another array,
+with `shape`)."""
 
 from __future__ import annotations
 
@@ -22,8 +23,9 @@ Grid = tuple[Bool[np.ndarray, "X Y Z"], Transform]
 
 @dataclass
 class Grids:
-    """The grids of one file: `read(row)` gives the occupancy and the transform from the user's units to voxels, where the
-    centre of voxel (i, j, k) lies at (i, j, k). Without units of its own a grid spans +-0.5 along its longest side."""
+    """The grids of one file: `read(row)` gives the occupancy and the transform from the user's units to
+    voxels, where the centre of voxel (i, j, k) lies at (i, j, k). Without units of its own a grid spans +-0.5
+    along its longest side."""
 
     count: int
     single: bool
@@ -41,14 +43,19 @@ def grid_files(path: Path) -> list[Path]:
         if path.suffix.lower() not in READABLE:
             raise NifError(f"{path}: '{path.suffix}' is no voxel format; readable are {', '.join(READABLE)}")
         return [path]
-    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in READABLE and p.is_file() and not p.name.startswith("."))
+    files = sorted(
+        p
+        for p in path.rglob("*")
+        if p.suffix.lower() in READABLE and p.is_file() and not p.name.startswith(".")
+    )
     if not files:
         raise NifError(f"{path}: no voxel grids in this folder (looked for {', '.join(READABLE)})")
     return files
 
 
 def read_grids(path: Path) -> Grids:
-    """The grids of one file, still packed where they were. NifError names a file that holds something else."""
+    """The grids of one file, still packed where they were. NifError names a file that holds something
+    else."""
     if path.suffix.lower() == ".binvox":
         return Grids(1, True, lambda row: read_binvox(path))
     shape = None
@@ -59,9 +66,15 @@ def read_grids(path: Path) -> Grids:
         arrays = read_npz(path, (name, "shape?"), "a voxel grid")
         array, shape = arrays[name], arrays.get("shape")
     if shape is not None:
-        if shape.ndim != 1 or len(shape) not in (3, 4) or not np.issubdtype(shape.dtype, np.integer) or (shape < 1).any():
+        if (
+            shape.ndim != 1
+            or len(shape) not in (3, 4)
+            or not np.issubdtype(shape.dtype, np.integer)
+            or (shape < 1).any()
+        ):
             raise NifError(
-                f"{path}: 'shape' must be 3 or 4 positive whole numbers; it is {shape.tolist() if shape.size < 9 else '...'}"
+                f"{path}: 'shape' must be 3 or 4 positive whole numbers; it is "
+                f"{shape.tolist() if shape.size < 9 else '...'}"
             )
         size = int(np.prod(shape, dtype=object))
         if array.dtype != np.uint8 or array.ndim != 1 or len(array) != -(-size // 8):
@@ -77,7 +90,9 @@ def read_grids(path: Path) -> Grids:
                 "grids are [X, Y, Z] or [S, X, Y, Z], or packed bits with 'shape'"
             )
         if array.dtype != bool and not np.issubdtype(array.dtype, np.number):
-            raise NifError(f"{path}: '{name or 'array'}' is of type {array.dtype}; grids hold booleans or numbers")
+            raise NifError(
+                f"{path}: '{name or 'array'}' is of type {array.dtype}; grids hold booleans or numbers"
+            )
         full = array.shape
     one = full[-3:]
     _check_size(path, one)
@@ -99,7 +114,8 @@ def read_grids(path: Path) -> Grids:
 
 
 def _check_size(path: Path, one: tuple[int, ...]) -> None:
-    """NifError for a grid that has more voxels than can be made a mesh of: a few bytes of run lengths stand for many."""
+    """NifError for a grid that has more voxels than can be made a mesh of: a few bytes of run lengths stand
+    for many."""
     if math.prod(one) > MOST:
         size = " x ".join(map(str, one))
         raise NifError(f"{path}: a grid of {size} voxels; at most {MOST:,} (512^3) are read: make it coarser")
@@ -122,13 +138,18 @@ def _centred(shape: tuple[int, ...]) -> Transform:
 
 
 def read_binvox(path: Path) -> Grid:
-    """Patrick Min's format: run lengths in the order x, z, y; a voxel's centre is (index + 0.5) / dim * scale + translate."""
+    """Patrick Min's format: run lengths in the order x, z, y; a voxel's centre is (index + 0.5) / dim * scale
+    + translate."""
     with reading(regular(path), "a binvox file"):
         raw = path.read_bytes()
     head, found, data = raw.partition(b"data\n")
     if not found or len(head) > 1000 or head.split()[:1] != [b"#binvox"]:
-        raise NifError(f"{path}: not a binvox file (it does not begin with '#binvox', a short header and 'data')")
-    keys = {line[0]: line[1:] for line in map(str.split, head.decode("ascii", "replace").splitlines()) if line}
+        raise NifError(
+            f"{path}: not a binvox file (it does not begin with '#binvox', a short header and 'data')"
+        )
+    keys = {
+        line[0]: line[1:] for line in map(str.split, head.decode("ascii", "replace").splitlines()) if line
+    }
     try:
         nx, nz, ny = (int(n) for n in keys["dim"])
         x, y, z = (number(float(v), f"{path}: translate") for v in keys.get("translate", ["0", "0", "0"]))
@@ -162,5 +183,8 @@ def write_binvox(path: Path, grid: Bool[np.ndarray, "X Y Z"], transform: Transfo
             runs += bytes((value, length % 255))
         start = end
     nx, ny, nz = grid.shape
-    head = f"#binvox 1\ndim {nx} {nz} {ny}\ntranslate {' '.join(map(repr, corner))}\nscale {side * max(grid.shape)!r}\ndata\n"
+    head = (
+        f"#binvox 1\ndim {nx} {nz} {ny}\ntranslate {' '.join(map(repr, corner))}\nscale "
+        f"{side * max(grid.shape)!r}\ndata\n"
+    )
     write(path, head.encode() + bytes(runs))

@@ -24,13 +24,22 @@ def png16(path: Path, pixels: np.ndarray) -> None:
     stride, rows = width * channels * 2, []
     for y in range(height):
         row = np.frombuffer(raw[y * stride : (y + 1) * stride], np.uint8).astype(int)
-        before = np.frombuffer(raw[(y - 1) * stride : y * stride], np.uint8).astype(int) if y else np.zeros(stride, int)
+        before = (
+            np.frombuffer(raw[(y - 1) * stride : y * stride], np.uint8).astype(int)
+            if y
+            else np.zeros(stride, int)
+        )
         left = np.concatenate((np.zeros(2 * channels, int), row[: -2 * channels]))
         kind = y % 3  # none, sub, up
-        rows.append(bytes([kind]) + ((row - [0, left, before][kind]) % 256 if kind else row).astype(np.uint8).tobytes())
+        rows.append(
+            bytes([kind])
+            + ((row - [0, left, before][kind]) % 256 if kind else row).astype(np.uint8).tobytes()
+        )
 
     def chunk(name: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        return (
+            struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        )
 
     colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
     head = struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0)
@@ -62,7 +71,11 @@ def test_sixteen_bits_stay(tmp_path, channels):
 
 def test_palettes_masks_and_cmyk_become_colours(tmp_path):
     picture = Image.fromarray(RGB)
-    for name, made in {"p.png": picture.quantize(64), "1.png": picture.convert("1"), "c.tif": picture.convert("CMYK")}.items():
+    for name, made in {
+        "p.png": picture.quantize(64),
+        "1.png": picture.convert("1"),
+        "c.tif": picture.convert("CMYK"),
+    }.items():
         made.save(tmp_path / name)
         expected = np.asarray(made.convert("L" if made.mode == "1" else "RGB"))
         assert np.array_equal(read_image(tmp_path / name).squeeze(), expected)
@@ -88,7 +101,10 @@ BAD = {
     "missing.png": (lambda p: None, "no such file"),
     "folder.png": (lambda p: p.mkdir(), "one picture is needed"),
     "text.png": (lambda p: p.write_text("hello"), "cannot be read as a picture"),
-    "half.png": (lambda p: (Image.fromarray(RGB).save(p), p.write_bytes(p.read_bytes()[:-40])), "cannot be read as a picture"),
+    "half.png": (
+        lambda p: (Image.fromarray(RGB).save(p), p.write_bytes(p.read_bytes()[:-40])),
+        "cannot be read as a picture",
+    ),
     "bomb.png": (bomb, "refused"),
     "float.tif": (lambda p: Image.fromarray(GREY / 255.0).save(p), "floating-point"),
     "objects.npy": (lambda p: np.save(p, np.array([{}]), allow_pickle=True), "Python objects"),
@@ -114,9 +130,20 @@ def test_sixteen_bits_of_grey_with_alpha_and_of_tiff(tmp_path):
     assert np.array_equal(read_image(tmp_path / "la.png"), pixels[..., [0, 0, 0, 1]])
     rgb = np.random.default_rng(4).integers(0, 65536, (6, 5, 3), np.uint16)
     for order, sign in (("<", b"II"), (">", b"MM")):
-        tags = [(256, 5), (257, 6), (258, 122), (259, 1), (262, 2), (273, 128), (277, 3), (278, 6), (279, rgb.nbytes)]
+        tags = [
+            (256, 5),
+            (257, 6),
+            (258, 122),
+            (259, 1),
+            (262, 2),
+            (273, 128),
+            (277, 3),
+            (278, 6),
+            (279, rgb.nbytes),
+        ]
         entries = b"".join(
-            struct.pack(order + "HHII", tag, 3 if tag == 258 else 4, 3 if tag == 258 else 1, value) for tag, value in tags
+            struct.pack(order + "HHII", tag, 3 if tag == 258 else 4, 3 if tag == 258 else 1, value)
+            for tag, value in tags
         )
         head = sign + struct.pack(order + "HIH", 42, 8, len(tags)) + entries + struct.pack(order + "I", 0)
         head = head.ljust(122, b"\0") + struct.pack(order + "HHH", 16, 16, 16)

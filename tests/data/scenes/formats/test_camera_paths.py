@@ -1,4 +1,5 @@
-"""Camera paths: each frame's own lens, the size and the time that the file names, and the world that it lies in."""
+"""Camera paths: each frame's own lens, the size and the time that the file names, and the world that it lies
+in."""
 
 import json
 import math
@@ -25,7 +26,9 @@ def read(file, size=None, applied=False):
 
 
 def studio(poses, fovs=(60.0, 20.0), **keys):
-    frames = [{"camera_to_world": m, "fov": f, "aspect": 16 / 9} for m, f in zip(listed(poses), fovs, strict=False)]
+    frames = [
+        {"camera_to_world": m, "fov": f, "aspect": 16 / 9} for m, f in zip(listed(poses), fovs, strict=False)
+    ]
     return {"camera_path": frames, **keys}
 
 
@@ -36,7 +39,11 @@ def test_each_frame_has_its_angle_and_the_size_is_the_files(poses):
     assert found.seconds == 4
     assert np.allclose(found.poses, poses[:2])
     small = read(studio(poses, render_width=96, render_height=54), size=48).cameras[0]
-    assert (small.width, small.height, 2 * math.degrees(math.atan(small.height / 2 / small.fy))) == pytest.approx((48, 27, 60))
+    assert (
+        small.width,
+        small.height,
+        2 * math.degrees(math.atan(small.height / 2 / small.fy)),
+    ) == pytest.approx((48, 27, 60))
     by_aspect = read(studio(poses)).cameras[0]
     assert (by_aspect.width, by_aspect.height) == (400, 225)
 
@@ -53,7 +60,9 @@ def test_types_of_cameras(poses):
     sphere = read(studio(poses, camera_type="equirectangular", render_width=96, render_height=48)).cameras[0]
     assert (sphere.kind, sphere.fx) == ("sphere", pytest.approx(96 / (2 * math.pi)))
     assert read(studio(poses, camera_type="fisheye", render_width=96, render_height=48)).cameras[0].fisheye
-    with pytest.raises(NifError, match="camera_type 'omnidirectional' is not supported; there are perspective, fisheye"):
+    with pytest.raises(
+        NifError, match="camera_type 'omnidirectional' is not supported; there are perspective, fisheye"
+    ):
         read(studio(poses, camera_type="omnidirectional"))
 
 
@@ -68,10 +77,14 @@ def test_key_frames_are_column_by_column(poses):
 
 def test_lenses_of_transforms(poses):
     frames = [{"transform_matrix": [*p.tolist(), [0, 0, 0, 1]]} for p in poses[:3]]
-    found = read({"fl_x": 55.0, "fl_y": 50.0, "cx": 40.0, "cy": 36.0, "w": 96, "h": 72, "k1": 0.1, "frames": frames})
+    found = read(
+        {"fl_x": 55.0, "fl_y": 50.0, "cx": 40.0, "cy": 36.0, "w": 96, "h": 72, "k1": 0.1, "frames": frames}
+    )
     c = found.cameras[0]
     assert (c.width, c.height, c.fx, c.fy, c.cx, c.cy, c.k1) == (96, 72, 55, 50, 40, 36, 0.1)
-    assert read({"fl_x": 55.0, "w": 96, "h": 72, "frames": frames}, size=48).cameras[0].fx == pytest.approx(27.5)
+    assert read({"fl_x": 55.0, "w": 96, "h": 72, "frames": frames}, size=48).cameras[0].fx == pytest.approx(
+        27.5
+    )
     own = [{**f, "camera_angle_x": a} for f, a in zip(frames, (1.4, 0.3, 1.0), strict=True)]
     cameras = read({"fl_x": 55.0, "frames": own}).cameras
     assert [2 * math.atan(200 / c.fx) for c in cameras] == pytest.approx([1.4, 0.3, 1.0])
@@ -101,9 +114,16 @@ def test_nerfstudios_space_is_undone(poses, tmp_path):
         ({"camera_path": [{"camera_to_world": ["a"] * 16}]}, "frame 0: its pose has shape"),
         ({"camera_path": [{"camera_to_world": np.eye(4).ravel().tolist(), "fov": "wide"}]}, "fov"),
         ({"camera_path": [{"camera_to_world": np.eye(4).ravel().tolist(), "fov": 400}]}, "fov"),
-        ({"camera_path": [{"camera_to_world": np.eye(4).ravel().tolist()}], "seconds": "x"}, "'seconds' is 'x'"),
         (
-            {"camera_path": [{"camera_to_world": np.eye(4).ravel().tolist()}], "render_width": 1e9, "render_height": 2},
+            {"camera_path": [{"camera_to_world": np.eye(4).ravel().tolist()}], "seconds": "x"},
+            "'seconds' is 'x'",
+        ),
+        (
+            {
+                "camera_path": [{"camera_to_world": np.eye(4).ravel().tolist()}],
+                "render_width": 1e9,
+                "render_height": 2,
+            },
             "render_width",
         ),
         ({"keyframes": [{"matrix": "no list"}]}, "no list of numbers"),

@@ -46,7 +46,8 @@ def test_poses_are_turned_to_opengl_axes(root):
 
 
 def test_a_forward_facing_scene_is_in_ndc(root):
-    """The near plane lies at 3/4 of the nearest bound; what the mean camera sees fills the cube; every 8th view is held out."""
+    """The near plane lies at 3/4 of the nearest bound; what the mean camera sees fills the cube; every 8th
+    view is held out."""
     (scene,) = LlffViews(str(root)).prepare()
     assert scene.ndc is not None
     assert (scene.near, scene.far) == (0, 1)
@@ -142,7 +143,10 @@ def around():
 
 @pytest.mark.parametrize(
     ("column", "value", "says"),
-    [(16, 2500.0, "1 far bounds left out (the first: 2.5e+03 of image005.png)"), (15, 1e-4, "1 near bounds left out")],
+    [
+        (16, 2500.0, "1 far bounds left out (the first: 2.5e+03 of image005.png)"),
+        (15, 1e-4, "1 near bounds left out"),
+    ],
 )
 @pytest.mark.parametrize("poses", [forward, around])
 def test_odd_bounds_change_nothing(tmp_path, pictures, poses, column, value, says):
@@ -177,7 +181,9 @@ def test_one_camera_that_looks_sideways(root):
     (scene,) = LlffViews(str(root)).prepare()
     assert scene.ndc is None
     assert "not in NDC, since image004 looks sideways" in scene.report
-    with pytest.raises(NifError, match=r"data\.ndc=true: some cameras look sideways or backwards \(image004\)"):
+    with pytest.raises(
+        NifError, match=r"data\.ndc=true: some cameras look sideways or backwards \(image004\)"
+    ):
         LlffViews(str(root), ndc=True).prepare()
 
 
@@ -187,7 +193,8 @@ def test_hidden_files_are_no_pictures(root):
 
 
 @pytest.mark.parametrize(
-    "spoil", [lambda b: b.replace(b"<f8", b"|V0"), lambda b: b.replace(b"(10, 17)", b"(-1, 17)"), lambda b: b[:100]]
+    "spoil",
+    [lambda b: b.replace(b"<f8", b"|V0"), lambda b: b.replace(b"(10, 17)", b"(-1, 17)"), lambda b: b[:100]],
 )
 def test_headers_that_lie(root, spoil):
     path = root / "poses_bounds.npy"

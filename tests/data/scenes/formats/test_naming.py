@@ -41,11 +41,19 @@ def folder(tmp_path: Path) -> Path:
 )
 def test_a_name_leads_to_its_file(folder, name, file):
     there = found(name, folder)
-    assert (None if there is None else there.resolve()) == (None if file is None else (folder / file).resolve())
+    assert (None if there is None else there.resolve()) == (
+        None if file is None else (folder / file).resolve()
+    )
 
 
 def test_labels():
-    assert label("./images/a.png") == label("images\\a.png") == label("images/a") == label("../images/a.PNG") == "images/a"
+    assert (
+        label("./images/a.png")
+        == label("images\\a.png")
+        == label("images/a")
+        == label("../images/a.PNG")
+        == "images/a"
+    )
     assert label("..") == "picture"
     assert label(".hidden/a.b") == ".hidden/a.b"
 
@@ -53,6 +61,8 @@ def test_labels():
 def test_what_lies_outside_is_said_and_one_file_is_not_two_pictures(folder):
     inside, out = folder / "images" / "a.png", folder / ".." / "out" / "e.png"
     assert whereabouts([("images/a.png", inside)], folder, folder) == ""
-    assert "1 of them outside of its folder (the first: " in whereabouts([("x", inside), ("../out/e.png", out)], folder, folder)
+    assert "1 of them outside of its folder (the first: " in whereabouts(
+        [("x", inside), ("../out/e.png", out)], folder, folder
+    )
     with pytest.raises(NifError, match=r"cam1/a\.png and cam2/a\.png are two pictures"):
         whereabouts([("cam1/a.png", inside), ("cam2/a.png", inside)], folder, folder / "images.bin")

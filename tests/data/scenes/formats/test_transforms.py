@@ -51,7 +51,9 @@ def test_nerfstudios_space(make, poses):
     root = make(fl_x=25.0, camera_model="OPENCV")
     (scene,) = TransformsViews(str(root), hold_out=0).prepare()
     assert max(float(v.pose[:, 3].norm()) for v in scene.train) == pytest.approx(1, abs=1e-5)
-    assert np.allclose(scene.transform.to_original(scene.train[4].pose[:, 3].numpy()), poses[4][:, 3], atol=1e-5)
+    assert np.allclose(
+        scene.transform.to_original(scene.train[4].pose[:, 3].numpy()), poses[4][:, 3], atol=1e-5
+    )
 
 
 def test_the_lens_by_any_name(make):
@@ -66,7 +68,14 @@ def test_the_lens_by_any_name(make):
         assert scene.train[0].camera.fy == pytest.approx(25)
     keys = {"fl_x": 25.0, "cx": 9.0, "cy": 6.0, "k1": 0.1, "k2": 0.2, "p1": 0.01, "p2": 0.02}
     camera = TransformsViews(str(make(keys, w=20.0, h=10.0))).prepare()[0].train[0].camera  # of each frame
-    assert (camera.cx, camera.cy, camera.k1, camera.k2, camera.p1, camera.p2) == (9.0, 6.0, 0.1, 0.2, 0.01, 0.02)
+    assert (camera.cx, camera.cy, camera.k1, camera.k2, camera.p1, camera.p2) == (
+        9.0,
+        6.0,
+        0.1,
+        0.2,
+        0.01,
+        0.02,
+    )
     assert TransformsViews(str(make(fl_x=9.0, is_fisheye=True, k4=0.1))).prepare()[0].train[0].camera.fisheye
 
 
@@ -100,7 +109,9 @@ def test_masks_in_both_senses(make):
 def test_held_out_views(make):
     (scene,) = TransformsViews(str(make(fl_x=25.0)), hold_out=4).prepare()
     assert [v.name for v in scene.test] == ["images/0000", "images/0004", "images/0008"]
-    root = make(fl_x=25.0, train_filenames=["images/0001.jpg", "images/0002.jpg"], val_filenames=["images/0005.jpg"])
+    root = make(
+        fl_x=25.0, train_filenames=["images/0001.jpg", "images/0002.jpg"], val_filenames=["images/0005.jpg"]
+    )
     (scene,) = TransformsViews(str(root)).prepare()
     assert [v.name for v in scene.train] == ["images/0001", "images/0002"]
     assert [v.name for v in scene.test] == ["images/0005"]
@@ -166,7 +177,8 @@ def read(root, **keys):
 
 
 @pytest.mark.parametrize(
-    "own", [{"fl_x": 40.0}, {"camera_angle_x": 2 * math.atan(0.25)}, {"x_fov": math.degrees(2 * math.atan(0.25))}]
+    "own",
+    [{"fl_x": 40.0}, {"camera_angle_x": 2 * math.atan(0.25)}, {"x_fov": math.degrees(2 * math.atan(0.25))}],
 )
 @pytest.mark.parametrize(
     "common", [{"fl_x": 25.0, "fl_y": 25.0}, {"camera_angle_x": 0.8, "camera_angle_y": 0.5}, {"x_fov": 50.0}]
@@ -187,7 +199,8 @@ def test_lenses_without_a_size_speak_of_larger_prints(make):
     camera = scene.train[0].camera
     assert (camera.width, camera.fx, camera.cx, camera.cy) == pytest.approx((20, 25, 10.3, 4.9))
     assert "9 taken for smaller or larger prints by cx and cy" in scene.report
-    assert read(make(fl_x=50.0, cx=10.9, cy=4.2)).train[0].camera.fx == 50  # off the middle, but of these pictures
+    # off the middle, but of these pictures
+    assert read(make(fl_x=50.0, cx=10.9, cy=4.2)).train[0].camera.fx == 50
     with pytest.raises(NifError, match=r"cx=19, cy=4 cannot be of pictures of 20 x 10 pixels: give w and h"):
         read(make(fl_x=50.0, cx=19.0, cy=4.0))
 
@@ -206,9 +219,24 @@ def test_a_frames_own_size_scales_the_files_pixels(make):
         ({"train": range(4)}, range(4), range(4, 9), ""),
         ({"test": range(3)}, range(3, 9), range(3), ""),
         ({"val": range(3)}, range(3, 9), range(3), ""),
-        ({"train": range(6), "test": range(4, 9)}, range(4), range(4, 9), "2 views named for training and for testing"),
-        ({"train": range(3), "test": range(3, 5)}, range(3), range(3, 5), "4 views are named in no list and left out"),
-        ({"train": range(9), "val": [7], "test": [8]}, range(7), [8], "2 views named for training and for testing"),
+        (
+            {"train": range(6), "test": range(4, 9)},
+            range(4),
+            range(4, 9),
+            "2 views named for training and for testing",
+        ),
+        (
+            {"train": range(3), "test": range(3, 5)},
+            range(3),
+            range(3, 5),
+            "4 views are named in no list and left out",
+        ),
+        (
+            {"train": range(9), "val": [7], "test": [8]},
+            range(7),
+            [8],
+            "2 views named for training and for testing",
+        ),
     ],
 )
 def test_lists_are_obeyed_and_completed_and_no_test_view_is_trained_on(make, lists, train, test, said):
@@ -223,7 +251,9 @@ def test_lists_that_name_other_pictures(make):
     moved = [f"images_2/{k:04d}.jpg" for k in range(5)]
     scene = read(make(fl_x=25.0, train_filenames=moved))
     assert len(scene.train) == 5
-    assert "5 of 'train_filenames' found by the file's name alone (images_2/0000 as images/0000" in scene.report
+    assert (
+        "5 of 'train_filenames' found by the file's name alone (images_2/0000 as images/0000" in scene.report
+    )
     for wrong, says in (
         (["x.jpg", *moved], r"names 1 pictures that no frame has \(the first: x\)"),
         ("all", "must be a list"),
@@ -236,7 +266,13 @@ def test_lists_that_name_other_pictures(make):
 
 
 @pytest.mark.parametrize(
-    "write", [lambda n: n.replace("/", "\\"), lambda n: f"C:\\data\\{n}", lambda n: f"/home/x/fox/{n}", lambda n: n[:-4]]
+    "write",
+    [
+        lambda n: n.replace("/", "\\"),
+        lambda n: f"C:\\data\\{n}",
+        lambda n: f"/home/x/fox/{n}",
+        lambda n: n[:-4],
+    ],
 )
 def test_names_of_other_systems(make, write):
     plain = read(make(fl_x=25.0))
@@ -319,8 +355,14 @@ def test_masks_by_alpha_and_masks_that_hide_nothing(make):
         ({"fl_x": 25.0, "aabb_scale": -4}, "'aabb_scale' is -4"),
         ({"fl_x": 25.0, "frames": [{"file_path": "x" * 5000}]}, "text of 5,000 characters"),
         ({"fl_x": 25.0, "frames": [{"file_path": "a\0b"}]}, "must be text"),
-        ({"fl_x": 25.0, "frames": [{"file_path": "a", "transform_matrix": [[10**400] * 4] * 4}]}, "its pose has"),
-        ({"fl_x": 25.0, "frames": [{"file_path": "a", "transform_matrix": [["1"] * 4] * 4}]}, "its pose has shape"),
+        (
+            {"fl_x": 25.0, "frames": [{"file_path": "a", "transform_matrix": [[10**400] * 4] * 4}]},
+            "its pose has",
+        ),
+        (
+            {"fl_x": 25.0, "frames": [{"file_path": "a", "transform_matrix": [["1"] * 4] * 4}]},
+            "its pose has shape",
+        ),
         (
             {
                 "fl_x": 25.0,

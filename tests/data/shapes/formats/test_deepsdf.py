@@ -1,4 +1,5 @@
-"""The DeepSDF tree: what is written is read back, distances change sign at the border only, bad files are named."""
+"""The DeepSDF tree: what is written is read back, distances change sign at the border only, bad files are
+named."""
 
 import json
 import os
@@ -39,7 +40,8 @@ def test_round_trip(tree: Path) -> None:
 
 
 def test_files_are_as_published(tree: Path) -> None:
-    """pos is outside, and the surface is in the user's units; trimesh, which the published code reads it with, agrees."""
+    """pos is outside, and the surface is in the user's units; trimesh, which the published code reads it
+    with, agrees."""
     with np.load(ENTRY.path(tree, "SdfSamples"), allow_pickle=False) as file:
         assert file["pos"].dtype == file["neg"].dtype == np.float32
         assert (np.linalg.norm(file["pos"][:, :3], axis=1) >= 0.7 - 1e-6).all()
@@ -78,7 +80,9 @@ def test_missing_shapes_are_listed_at_once(tree: Path) -> None:
         deepsdf.read_split(tree)
 
 
-@pytest.mark.parametrize("text", ["[]", "{", '{"set": ["one"]}', '{"set": {"..": ["one"]}}', '{"set": {"ball": ["../x"]}}'])
+@pytest.mark.parametrize(
+    "text", ["[]", "{", '{"set": ["one"]}', '{"set": {"..": ["one"]}}', '{"set": {"ball": ["../x"]}}']
+)
 def test_splits_that_are_none(tree: Path, text: str) -> None:
     (tree / "split.json").write_text(text)
     with pytest.raises(NifError, match=r"split\.json"):

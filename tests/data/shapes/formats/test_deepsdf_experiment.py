@@ -1,4 +1,5 @@
-"""Experiments in the layout of the published DeepSDF code, against a decoder written from the paper's description."""
+"""Experiments in the layout of the published DeepSDF code, against a decoder written from the paper's
+description."""
 
 from __future__ import annotations
 
@@ -14,8 +15,9 @@ SIZE, WIDTH = 6, 32
 
 
 class Decoder(nn.Module):
-    """Section 4.2 and the supplement: fully connected layers on [code, xyz], the input again at the fourth, weight norm and
-    ReLU on all but the last, tanh at the end. Positive outside. Names as in the published checkpoints."""
+    """Section 4.2 and the supplement: fully connected layers on [code, xyz], the input again at the fourth,
+    weight norm and ReLU on all but the last, tanh at the end. Positive outside. Names as in the published
+    checkpoints."""
 
     def __init__(self, layers: int = 8, skip: int = 4):
         super().__init__()
@@ -151,7 +153,10 @@ def test_an_imported_run_is_a_run(tmp_path, nif):
         (lambda f: (f / "specs.json").write_text("{"), "specs"),
         (lambda f: (f / "ModelParameters" / "latest.pth").unlink(), "no such snapshot"),
         (lambda f: (f / "ModelParameters" / "latest.pth").write_bytes(b"x" * 100), "refused"),
-        (lambda f: torch.save({"latent_codes": torch.zeros(5, 3)}, f / "LatentCodes" / "latest.pth"), "CodeLength"),
+        (
+            lambda f: torch.save({"latent_codes": torch.zeros(5, 3)}, f / "LatentCodes" / "latest.pth"),
+            "CodeLength",
+        ),
         (lambda f: torch.save({"model_state_dict": {}}, f / "ModelParameters" / "latest.pth"), "lin0"),
     ],
 )

@@ -69,7 +69,9 @@ def test_observation_is_aligned(tree: Path) -> None:
 
 def test_missing_shapes_are_listed_at_once(tree: Path) -> None:
     (tree / "ball/train.lst").write_text("one\n\ntwo\nthree\n")
-    with pytest.raises(NifError, match="2 of the 3 shapes of split=train are not there: ball/two, ball/three"):
+    with pytest.raises(
+        NifError, match="2 of the 3 shapes of split=train are not there: ball/two, ball/three"
+    ):
         OnetTree(tree).entries(split="train")
     with pytest.raises(NifError, match=r"test\.lst: no such split; there are train"):
         OnetTree(tree).entries(split="test")
@@ -120,5 +122,7 @@ def test_real_benches() -> None:
         for i, (world, camera) in enumerate(zip(seen.world, seen.camera, strict=True)):
             pixel = homogeneous @ world.T @ camera.T
             x, y = (pixel[:, :2] / pixel[:, 2:]).round().astype(int).T
-            drawn = ndimage.binary_dilation(np.asarray(Image.open(seen.images[i]).convert("L")) < 250, iterations=2)
+            drawn = ndimage.binary_dilation(
+                np.asarray(Image.open(seen.images[i]).convert("L")) < 250, iterations=2
+            )
             assert drawn[y.clip(0, 136), x.clip(0, 136)].mean() > 0.8  # some boards are white

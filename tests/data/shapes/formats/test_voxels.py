@@ -61,7 +61,8 @@ def test_a_hollow_is_filled() -> None:
 
 
 def test_units(tmp_path: Path) -> None:
-    """Without units of its own a grid spans +-0.5; what is read back in the user's units is where the voxels are."""
+    """Without units of its own a grid spans +-0.5; what is read back in the user's units is where the voxels
+    are."""
     grid = np.zeros((8, 8, 8), bool)
     grid[6:, :, :] = True
     np.save(tmp_path / "wall.npy", grid)
@@ -94,7 +95,13 @@ def test_bad_binvox(tmp_path: Path) -> None:
     path = tmp_path / "a.binvox"
     write_binvox(path, blob())
     good = path.read_bytes()
-    for content in (good[:-2], b"", b"#binvox 1\ndim 2 2\ndata\n", b"solid", good.replace(b"dim 9", b"dim 5")):
+    for content in (
+        good[:-2],
+        b"",
+        b"#binvox 1\ndim 2 2\ndata\n",
+        b"solid",
+        good.replace(b"dim 9", b"dim 5"),
+    ):
         path.write_bytes(content)
         with pytest.raises(NifError, match=r"a\.binvox"):
             read_grids(path).read(0)
