@@ -61,8 +61,8 @@ UNRESOLVED = (
 @contextmanager
 def guarded() -> Iterator[None]:
     """Within, Hydra composes by way of this module."""
-    # ignore[reportPrivateImportUsage]
-    before, types = hydra_main.ConfigLoaderImpl, dict(SourcesRegistry.instance().types)  # pyright:
+    before = hydra_main.ConfigLoaderImpl  # pyright: ignore[reportPrivateImportUsage]
+    types = dict(SourcesRegistry.instance().types)
     hydra_main.ConfigLoaderImpl = Loader  # type: ignore[misc]
     try:
         _prepare()

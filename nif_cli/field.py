@@ -20,13 +20,21 @@ from torch import Tensor, nn
 class Field(Protocol):
     """An implicit surface in normalised space."""
 
-    level: float
-    """The surface is where value = level; inside is value > level."""
-    bounds: Tensor
-    """[2, D]: the box (lower corner, upper corner) outside which there is no surface."""
-    truncation: float
-    """|value - level| is a distance up to here: inf (true distance), 0.1 (clamped there), 0 (logit, density).
-    Of composed fields it may be less than the distance, never more (geometry/csg.py)."""
+    @property
+    def level(self) -> float:
+        """The surface is where value = level; inside is value > level."""
+        ...
+
+    @property
+    def bounds(self) -> Tensor:
+        """[2, D]: the box (lower corner, upper corner) outside which there is no surface."""
+        ...
+
+    @property
+    def truncation(self) -> float:
+        """|value - level| is a distance up to here: inf (true distance), 0.1 (clamped there), 0 (logit,
+        density). Of composed fields it may be less than the distance, never more (geometry/csg.py)."""
+        ...
 
     def value(self, points: Tensor) -> Tensor:
         """[..., D] -> [...]"""
@@ -37,8 +45,10 @@ class Field(Protocol):
 class Signal(Protocol):
     """Colours in normalised space: a picture (D = 2), a texture (D = 3). A Field may be a Signal too."""
 
-    bounds: Tensor
-    """[2, D]: the box (lower corner, upper corner) that it fills."""
+    @property
+    def bounds(self) -> Tensor:
+        """[2, D]: the box (lower corner, upper corner) that it fills."""
+        ...
 
     def color(self, points: Tensor, directions: Tensor | None = None) -> Tensor:
         """[..., D] -> [..., C]: sRGB and straight alpha, about [0, 1]; unit `directions` [..., D] where it

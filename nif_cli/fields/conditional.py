@@ -128,11 +128,10 @@ class Folded(Network):
             weight, bias = layer.weight, layer.bias
             if i % 2 == 0:
                 scale, shift = affine[i + 1]
-                # arg-type]
-                weight, bias = scale[:, None] * weight, torch.addcmul(shift, scale, bias)  # type: ignore[operator,
+                weight, bias = scale[:, None] * weight, torch.addcmul(shift, scale, bias)  # type: ignore
             self.layers.append((weight.T.contiguous(), bias))  # type: ignore[union-attr, operator, arg-type]
 
-    def forward(self, points: Float[Tensor, "S N D"], code: None = None) -> Float[Tensor, "S N C"]:
+    def forward(self, points: Float[Tensor, "S N D"], code: Tensor | None = None) -> Float[Tensor, "S N C"]:
         flat = points.flatten(0, 1)
         # on a CPU what stays in the cache: a third of the time of large tensors, each of which is faulted in
         # anew

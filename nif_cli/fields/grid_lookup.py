@@ -22,8 +22,8 @@ def encode(x: Float[Tensor, "N D"], table: Float[Tensor, "R F"], levels: Levels)
     On a CPU the loops of fields/grid_kernels.py (where numba is installed); wherever second derivatives or
     those by x are wanted, within torch.func's transforms, and on a GPU, `reference`.
     """
-    # ignore
-    transformed = any(torch._C._functorch.is_functorch_wrapped_tensor(t) for t in (x, table))  # pyright:
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor  # pyright: ignore
+    transformed = wrapped(x) or wrapped(table)
     if x.device.type == "cpu" and grid_kernels is not None and x.dtype == table.dtype and not transformed:
         return _Encode.apply(x, table, levels)  # type: ignore[return-value]
     return encode_reference(x, table, levels)

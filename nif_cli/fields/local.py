@@ -99,8 +99,9 @@ class LocalDecoder(Network):
         self.last = nn.Linear(width, out)
 
     def forward(
-        self, points: Float[Tensor, "S N 3"], code: Float[Tensor, "S _ _ _ _"]
+        self, points: Float[Tensor, "S N 3"], code: Float[Tensor, "S _ _ _ _"] | None = None
     ) -> Float[Tensor, "S N C"]:
+        assert code is not None  # the constructor has seen to it
         features = self.features(interpolate(code, points, self.half_side)).chunk(len(self.blocks), -1)
         h = self.first(points)
         for block, here in zip(self.blocks, features, strict=True):

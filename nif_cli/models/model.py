@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -75,7 +75,7 @@ class Model(nn.Module):
     """
 
     observes: tuple[str, ...] = ()
-    units: Mapping[str, str] = {}
+    units: ClassVar[Mapping[str, str]] = {}
     learns: type[Data] = ShapeData  # the kind of data that `attach_data` takes
     needs = Needs()  # what it asks of its data
     clip: float | None = None  # the norm that gradients are clipped to where the user says nothing

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nif_cli import NifError
+from nif_cli.data.shapes.datamodule import ShapeData
 from nif_cli.data.shapes.pool import ShapeBatch
 from nif_cli.data.shapes.textured import TexturedMeshes
 from nif_cli.field import BoundColoredField
@@ -41,7 +42,7 @@ class Texture(Sdf):
         self.needs = replace(self.needs, surface_share=1.0)
         self.colors, self.blur = field(dim=3, out=3, code_size=0), blur
 
-    def attach_data(self, data: TexturedMeshes) -> None:
+    def attach_data(self, data: ShapeData) -> None:
         super().attach_data(data)
         (shape,) = data.prepare()
         if shape.colors is None or shape.surface is None:

@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,8 +83,8 @@ def write_mp4(path: Path, frames: Sequence[RgbImage], fps: float = 24) -> None:
     height, width = (n + n % 2 for n in frames[0].shape[:2])
     import imageio_ffmpeg  # only here: a large package, and mp4 is seldom asked for
 
-    # ignore[reportArgumentType]
-    writer = imageio_ffmpeg.write_frames(str(path), (width, height), fps=fps, quality=8, macro_block_size=2)  # pyright:
+    rate: Any = fps  # declared as an int there, handed to ffmpeg as it is
+    writer = imageio_ffmpeg.write_frames(str(path), (width, height), fps=rate, quality=8, macro_block_size=2)
     writer.send(None)
     for frame in frames:
         padded = np.pad(

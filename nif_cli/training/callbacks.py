@@ -52,8 +52,8 @@ class Checkpoints(pl.Callback):
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best = float(state["best"])
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best = float(state_dict["best"])
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -83,7 +83,7 @@ class Checkpoints(pl.Callback):
             except ValueError:  # not the main thread
                 break
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
         # Not before a look at the held-out points, which a resumed run would leave out: after it
         due = (
             time.monotonic() - self._saved > self._wait
@@ -189,7 +189,9 @@ class Progress(pl.Callback):
                 dynamic_ncols=True,
             )
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any, **__: Any
+    ) -> None:
         now = time.monotonic()
         if now - self._shown < self.interval or not trainer.is_global_zero:
             return
@@ -226,7 +228,7 @@ class Progress(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._close()
 
-    def on_exception(self, *_: Any) -> None:
+    def on_exception(self, *_: Any, **__: Any) -> None:
         self._close()
 
     def _close(self) -> None:
@@ -256,7 +258,9 @@ class Preview(pl.Callback):
         # the first one early, to see whether anything is learned at all
         self._shown = time.monotonic() - self.every + min(15.0, self.every)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any, **__: Any
+    ) -> None:
         if time.monotonic() - self._shown > self.every:
             self.show(trainer, pl_module)
             self._shown = time.monotonic()

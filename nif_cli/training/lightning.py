@@ -106,7 +106,7 @@ class Training(pl.LightningModule):
         for logger in self.loggers:
             logger.log_metrics(values, self.global_step)
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def on_train_batch_end(self, *_: Any, **__: Any) -> None:
         self.restored = True
         self.model.after_step()
 
@@ -162,6 +162,5 @@ class Loaded(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader:
         # a generator of its own: a loader's seed must not come from the random numbers that training draws
-        return DataLoader(
-            self.data.held_out_batches(self.device), batch_size=None, generator=torch.Generator()
-        )  # type: ignore[arg-type]
+        batches: Any = self.data.held_out_batches(self.device)
+        return DataLoader(batches, batch_size=None, generator=torch.Generator())

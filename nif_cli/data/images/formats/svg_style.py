@@ -58,7 +58,7 @@ def style_rules(text: str) -> tuple[list[Rule], int]:
     rules: list[Rule] = []
     left_out = 0
     text = "".join(part.partition("*/")[2] if k else part for k, part in enumerate(text.split("/*")))
-    depth, skipping = 0, False
+    depth, skipping, selectors = 0, False, ""
     for piece in re.split(r"([{}])", text):  # selector { declarations } selector { ...
         if piece == "{":
             depth += 1
