@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 import yaml
 from torch import Tensor
 from torch.nn.modules.module import register_module_parameter_registration_hook
@@ -251,7 +252,7 @@ def load(run: Path, which: str = "last", device: torch.device | str = "cpu") -> 
     try:
         # On the meta device nothing is allocated: a checkpoint cannot ask for more memory than its own
         # tensors
-        with torch.device("meta"), _as_many_parameters(checkpoint["state_dict"]):
+        with torch.device("meta"), _Undrawn(), _as_many_parameters(checkpoint["state_dict"]):
             model = make_model(config, READ_ALLOWED)
             space = nif.get("space", "ball")
             if not isinstance(space, str) or space not in SPACES:
@@ -267,6 +268,19 @@ def load(run: Path, which: str = "last", device: torch.device | str = "cpu") -> 
             f"{path}: its weights do not fit its configuration ({shown(' '.join(lines[:2]), 200)})"
         ) from error
     return model.to(device).eval()
+
+
+class _Undrawn(TorchFunctionMode):
+    """Within, a tensor that should be filled with normal numbers stays as it is: on the meta device torch's
+    compiler would be loaded first, a second for nothing."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "").endswith("normal_"):  # torch.Tensor's and those of torch.nn.init
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def _check_numbers(node: Any, where: str) -> None:

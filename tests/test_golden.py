@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -113,3 +115,15 @@ def test_a_class_and_a_key_that_moved(monkeypatch: pytest.MonkeyPatch):
     assert made.func.__name__ == "Siren"
     assert made.keywords == {"width": 7}
     assert build({**node, "width": 8}, "field").keywords == {"width": 8}, "today's key wins"
+
+
+def test_a_run_is_opened_without_the_compiler_of_torch():
+    """torch's compiler and its symbolic mathematics take a second to load, for nothing."""
+    code = (
+        "import sys; from pathlib import Path; from nif_cli import runs; "
+        "[runs.load(Path(p)) for p in sys.argv[1:]]; "
+        "print([m for m in ('torch._dynamo', 'sympy') if m in sys.modules])"
+    )
+    golden = [str(path.parent) for path in sorted(HERE.glob("*/config.yaml"))]
+    done = subprocess.run([sys.executable, "-c", code, *golden], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().splitlines()[-1] == "[]"

@@ -27,7 +27,7 @@ class Positional(Encoding):
         if frequencies < 1:
             raise ValueError(f"frequencies={frequencies}: at least 1")
         self.include_input = include_input
-        self.register_buffer("scale", base * 2.0 ** torch.arange(frequencies))
+        self.register_buffer("scale", torch.tensor([base * 2.0**k for k in range(frequencies)]))
         self.features = dim * (2 * frequencies + include_input)
 
     def forward(self, x: Float[Tensor, "*n D"]) -> Float[Tensor, "*n F"]:
@@ -55,7 +55,8 @@ class Fourier(Encoding):
             directions = torch.empty(features, dim)
         else:
             directions = torch.randn(features, dim, generator=torch.Generator().manual_seed(seed))
-        self.register_buffer("directions", 2 * math.pi * scale * directions)
+            directions = 2 * math.pi * scale * directions
+        self.register_buffer("directions", directions)
         self.features = 2 * features
 
     def forward(self, x: Float[Tensor, "*n D"]) -> Float[Tensor, "*n F"]:
