@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from nif_cli import NifError
 from nif_cli.data.images.formats.pixels import READABLE, Pixels, read_image
-from nif_cli.data.shapes.samples import Observation
+from nif_cli.data.shapes.samples import PointSamples
 from nif_cli.geometry.transform import Transform
 
 KINDS = {1: "grey", 3: "RGB", 4: "RGBA"}
@@ -59,12 +59,12 @@ class KeptImage(ImageInstance):
         most = 255.0 if self.colors.dtype == torch.uint8 else 65535.0
         return (pixels + corner) * self.transform.scale, self.colors[index].float() / most
 
-    def observed(self, points: int, rng: np.random.Generator) -> Observation:
+    def observed(self, points: int, rng: np.random.Generator) -> PointSamples:
         """At most `points` of its pixels, at random, as places and colours."""
         total = len(self.colors)
         index = rng.choice(total, points, replace=False) if total > points else np.arange(total)
         places, colors = self.at(torch.from_numpy(index))
-        return Observation(samples=places.numpy(), colors=colors.numpy())
+        return PointSamples(places.numpy(), colors=colors.numpy())
 
     def to(self, device: torch.device) -> KeptImage:
         where = None if self.where is None else self.where.to(device)

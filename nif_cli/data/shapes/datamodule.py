@@ -23,7 +23,7 @@ from nif_cli.data.memory import memory_limit
 from nif_cli.data.shapes.conditioning import load_look
 from nif_cli.data.shapes.formats.onet import OnetTree
 from nif_cli.data.shapes.pool import ShapeBatch, ShapePool, ShardedPool
-from nif_cli.data.shapes.samples import Observation, ShapeSamples
+from nif_cli.data.shapes.samples import Images, Known, ShapeSamples, VoxelGrid
 from nif_cli.data.shapes.spool import Spool
 from nif_cli.files import DiskError
 from nif_cli.geometry.sampling import sample_around
@@ -89,11 +89,11 @@ class ShapeData(Data):
     def _looked_at(self, read: Callable[[], ShapeSamples], seen: OnetTree | None) -> ShapeSamples:
         shape = read()
         if seen:
-            shape = replace(shape, observation=seen.observation(shape.id, shape.transform))
+            shape = replace(shape, known=seen.known(shape.id, shape.transform))
         look = self.needs.conditioning
-        if look and shape.observation:
+        if look and shape.known:
             half = SPACES[self.space][1]
-            shape = replace(shape, observation=load_look(shape.observation, look, shape.transform, half))
+            shape = replace(shape, known=load_look(shape.known, look, shape.transform, half))
         return shape
 
     def prepare(self) -> list[ShapeSamples]:
@@ -199,10 +199,14 @@ class ShapeData(Data):
         """NifError unless every shape can be shown as `look` asks for."""
 
         def shows(shape: ShapeSamples) -> bool:
-            seen = shape.observation or Observation()
-            kinds = {"points": shape.surface, "image": seen.pixels, "voxels": seen.occupied}
-            found = kinds[look.kind]
-            return found is not None and len(found) > 0
+            if look.kind == "points":
+                return shape.surface is not None and len(shape.surface) > 0
+            seen = shape.known or Known()
+            return (
+                isinstance(seen.images, Images)
+                if look.kind == "image"
+                else isinstance(seen.voxels, VoxelGrid)
+            )
 
         shapes = self.prepare()
         lacking = [s for s in shapes if not shows(s)]

@@ -19,7 +19,7 @@ from nif_cli import NifError
 from nif_cli.data.memory import cache_folder
 from nif_cli.data.shapes.conditioning import mesh_images, mesh_voxels, view_poses
 from nif_cli.data.shapes.datamodule import ShapeData, Source
-from nif_cli.data.shapes.samples import Observation, ShapeSamples
+from nif_cli.data.shapes.samples import Images, Known, ShapeSamples, VoxelGrid
 from nif_cli.geometry.distance import signed_samples
 from nif_cli.geometry.mesh import inspect_mesh, load_mesh, mesh_files
 from nif_cli.geometry.transform import SPACES, unit_ball
@@ -89,9 +89,9 @@ class MeshData(ShapeData):
         if not (arrays["distance"] > 0).any():
             report += "; no point is inside: a surface without volume"
         seen = self._seen(trimesh.Trimesh(vertices, faces, process=False), shape)
-        return ShapeSamples(id, transform, report=report, observation=seen, **arrays)  # type: ignore[arg-type]
+        return ShapeSamples(id, transform, report=report, known=seen, **arrays)  # type: ignore[arg-type]
 
-    def _seen(self, mesh: trimesh.Trimesh, shape: bytes) -> Observation | None:
+    def _seen(self, mesh: trimesh.Trimesh, shape: bytes) -> Known | None:
         """The pictures or voxels that a model wants to be shown of a mesh in the unit ball, made once and
         kept."""
         look = self.needs.conditioning
@@ -110,7 +110,9 @@ class MeshData(ShapeData):
             else:
                 arrays = {name: mesh_voxels(mesh, SPACES[self.space][1], look.size)}
             _keep(key, arrays)
-        return Observation(**arrays)  # type: ignore[arg-type]
+        if look.kind == "image":
+            return Known(images=Images(arrays[name]))
+        return Known(voxels=VoxelGrid(arrays[name]))
 
 
 class Folder(MeshData):

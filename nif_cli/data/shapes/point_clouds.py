@@ -49,9 +49,9 @@ class PointClouds(ShapeData):
         given: Input = read()
         if self.turn_normals:
             given.turn()
-        if given.seen is None or given.seen.points is None:
+        if given.seen is None or given.seen.scan is None:
             raise NifError(f"{file}: no point cloud; data=meshes reads meshes, data=voxels grids")
-        points, normals = given.seen.points, given.seen.normals
+        points, normals = given.seen.scan.points, given.seen.scan.normals
         transform = unit_ball(np.asarray(points, np.float64))
         surface = transform.to_normalised(points).astype(np.float32)
         kind = "with normals" if normals is not None else "without normals"

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from nif_cli.data.datamodule import ConditioningSpec
-from nif_cli.data.shapes.samples import ShapeSamples
+from nif_cli.data.shapes.samples import Images, Known, ShapeSamples, VoxelGrid
 from nif_cli.untrusted import read_npy
 
 
@@ -331,11 +331,11 @@ def _pictures_and_voxels(
     voxel grids, their bits packed [S, R^3 / 8]."""
     if look is None or look.kind == "points":
         return None, None
-    seen = [s.observation for s in shapes]
+    seen = [s.known or Known() for s in shapes]
     if look.kind == "voxels":
-        bits = [np.packbits(o.occupied) for o in seen if o is not None and o.occupied is not None]
+        bits = [np.packbits(k.voxels.occupied) for k in seen if isinstance(k.voxels, VoxelGrid)]
         return None, torch.from_numpy(np.stack(bits)).to(device)
-    pixels = [o.pixels for o in seen if o is not None and o.pixels is not None]
+    pixels = [k.images.pixels for k in seen if isinstance(k.images, Images)]
     count = torch.tensor([len(p) for p in pixels])
     return (
         torch.from_numpy(np.concatenate(pixels)).to(device),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from nif_cli.data.shapes.formats import deepsdf, onet
 from nif_cli.data.shapes.formats.voxels import READABLE as GRIDS
 from nif_cli.data.shapes.formats.voxels import read_grids
 from nif_cli.data.shapes.observations import seen_by_depth
-from nif_cli.data.shapes.samples import Observation
+from nif_cli.data.shapes.samples import ImageFiles, Known, PointSamples, Scan
 from nif_cli.files import available_memory, check_array
 from nif_cli.geometry.mesh import READABLE as MESHES
 from nif_cli.geometry.mesh import clean, hidden, load_mesh
@@ -46,15 +46,16 @@ class Input:
 
     name: str
     mesh: trimesh.Trimesh | None = None
-    seen: Observation | None = None
+    seen: Known | None = None
     transform: Transform = field(default_factory=Transform)
     space: str | None = None
     notes: list[str] = field(default_factory=list)  # what is to be said of it
 
     def turn(self) -> None:
         """Turn the normals of a point cloud, in place."""
-        if self.seen is not None and self.seen.normals is not None:
-            self.seen = replace(self.seen, normals=-self.seen.normals)
+        scan = self.seen.scan if self.seen is not None else None
+        if scan is not None and scan.normals is not None:
+            self.seen = Known(scan=Scan(scan.points, -scan.normals))
             self.notes = [n for n in self.notes if n != INWARDS] + (
                 ["normals turned"] if INWARDS in self.notes else [OUTWARDS]
             )
@@ -65,15 +66,16 @@ class Input:
         if self.mesh is not None:
             return np.asarray(self.mesh.vertices)
         assert self.seen is not None
-        if self.seen.points is not None:
-            return self.seen.points
-        assert self.seen.samples is not None
-        inside = self.seen.inside if self.seen.distance is None else self.seen.distance > 0
+        if self.seen.scan is not None:
+            return self.seen.scan.points
+        samples = self.seen.samples
+        assert samples is not None
+        inside = samples.inside if samples.distance is None else samples.distance > 0
         if inside is None or not inside.any():
             raise NifError(
                 f"{self.name}: none of its points is inside, so it does not say where the shape is"
             )
-        return self.seen.samples[inside]
+        return samples.points[inside]
 
 
 @dataclass
@@ -110,7 +112,7 @@ def read_inputs(path: Path, name: str) -> list[tuple[str, Callable[[], Input]]]:
     channel or a <name>_mask.png beside it)."""
     suffix = path.suffix.lower()
     if suffix in PICTURES:
-        return [(name, lambda: Input(name, seen=Observation(images=[regular(path, "picture")])))]
+        return [(name, lambda: Input(name, seen=Known(images=ImageFiles([regular(path, "picture")]))))]
     if regular(path).stat().st_size * 8 > available_memory():
         raise NifError(
             f"{path}: a file of {path.stat().st_size / 2**30:.1f} GiB does not fit in the memory of this "
@@ -218,10 +220,10 @@ def _cloud_input(path: Path, name: str, table: np.ndarray, named: bool = False) 
                 )
             notes.append("columns 4 to 6 are colours (not of unit length, as normals are): left aside")
             table = table[:, :3]
-    seen = _cloud(path, table)
-    if seen.points is not None and seen.normals is not None and inward(seen.points, seen.normals):
+    scan = _cloud(path, table)
+    if scan.normals is not None and inward(scan.points, scan.normals):
         notes.append(INWARDS)
-    return Input(name, seen=seen, notes=notes)
+    return Input(name, seen=Known(scan=scan), notes=notes)
 
 
 def inward(points: Float[np.ndarray, "P 3"], normals: Float[np.ndarray, "P 3"]) -> bool:
@@ -235,7 +237,7 @@ def inward(points: Float[np.ndarray, "P 3"], normals: Float[np.ndarray, "P 3"]) 
     return float((area * (away * normals).sum(1)).sum()) < -0.1 * reach
 
 
-def _cloud(path: Path, table: np.ndarray, least: int = 16) -> Observation:
+def _cloud(path: Path, table: np.ndarray, least: int = 16) -> Scan:
     """[P, 3] points or [P, 6] points with normals, from a file."""
     if table.ndim != 2 or table.shape[1] not in (3, 6) or table.dtype.kind not in "fiu":
         raise NifError(
@@ -265,7 +267,7 @@ def _cloud(path: Path, table: np.ndarray, least: int = 16) -> Observation:
             )
         normals = (given / length).astype(np.float32)
     # in float64 until it is normalised: a user's units may be far from the origin
-    return Observation(points, normals)
+    return Scan(points, normals)
 
 
 def _signed(path: Path, name: str) -> Input:
@@ -280,13 +282,14 @@ def _signed(path: Path, name: str) -> Input:
         parts[len(parts) - 1 - parts[::-1].index(deepsdf.SAMPLES)] = deepsdf.NORMALISATION
         if Path(*parts).is_file():
             transform = deepsdf.read_transform(Path(*parts))
-    seen = Observation(samples=np.ascontiguousarray(rows[:, :3]), distance=-rows[:, 3])
-    return Input(name, seen=seen, transform=transform, space="ball", notes=notes)
+    samples = PointSamples(np.ascontiguousarray(rows[:, :3]), -rows[:, 3])
+    return Input(name, seen=Known(samples), transform=transform, space="ball", notes=notes)
 
 
 def _occupied(path: Path, name: str) -> Input:
     points, inside, transform = onet.read_points(path)
-    return Input(name, seen=Observation(samples=points, inside=inside), transform=transform, space="cube")
+    known = Known(PointSamples(points, inside=inside))
+    return Input(name, seen=known, transform=transform, space="cube")
 
 
 def _cloud_npz(path: Path, name: str) -> Input:
@@ -348,7 +351,7 @@ def _depth_npz(path: Path, name: str) -> Input:
     # what is free is measured in normalised space; the rays are kept until then
     return DepthInput(
         name,
-        seen=Observation(points),
+        seen=Known(scan=Scan(points)),
         rays=(np.tile(pose[:, 3], (len(t), 1)), direction, np.where(seen, t, np.inf)),
     )
 
@@ -357,7 +360,9 @@ def normalise(given: Input, space: str, transform: Transform | None = None) -> t
     """The input in the normalised `space` of a model, and the transform from the user's units that led there:
     `transform`, or the one that the input's own extent asks for (a file that is in that space already stays
     as it is)."""
-    if given.seen is not None and given.seen.images:  # a picture says nothing of where the shape lies
+    if (
+        given.seen is not None and given.seen.images is not None
+    ):  # a picture says nothing of where the shape lies
         return given, transform or Transform()
     if transform is None and given.space == space:
         return given, given.transform
@@ -371,7 +376,7 @@ def normalise(given: Input, space: str, transform: Transform | None = None) -> t
     if isinstance(given, DepthInput) and given.rays is not None:
         origin, direction, depth = given.rays
         rays = Rays(*(torch.from_numpy(a).float() for a in (new.to_normalised(origin), direction)))
-        assert given.seen.points is not None
-        points = new.to_normalised(given.seen.points)
-        return Input(given.name, None, seen_by_depth(points, None, rays, depth * new.scale), new, space), new
+        points = new.to_normalised(given.extent)
+        view = seen_by_depth(points, None, rays, depth * new.scale)
+        return Input(given.name, None, Known(depth=view), new, space), new
     return Input(given.name, None, given.seen.moved(given.transform, new), new, space), new

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from nif_cli import NifError
-from nif_cli.data.shapes.samples import Observation, ShapeSamples
+from nif_cli.data.shapes.samples import Known, Scan, ShapeSamples
 from nif_cli.files import check_array, safe_name, write, write_npz
 from nif_cli.geometry.transform import Transform
 from nif_cli.untrusted import number, read_json, read_npz, reading, regular, shown, text
@@ -166,9 +166,9 @@ def read(root: Path, entry: Entry) -> ShapeSamples:
         surface = transform.to_normalised(surface).astype(np.float32)
         if not np.isfinite(surface).all():
             raise NifError(f"{normalisation}: its transform leads points of {SURFACE} beyond all numbers")
-    seen = Observation(surface, normals) if surface is not None else None
+    known = Known(scan=Scan(surface, normals)) if surface is not None else None
     points, distance = np.ascontiguousarray(rows[:, :3]), -rows[:, 3]
-    return ShapeSamples(entry.id, transform, points, distance, None, surface, normals, report, seen)
+    return ShapeSamples(entry.id, transform, points, distance, None, surface, normals, report, known)
 
 
 def read_transform(path: Path) -> Transform:
