@@ -192,7 +192,7 @@ def _views(scenes) -> None:
             assert torch.isfinite(view.pose).all(), "silent: not finite"
             assert view.camera.width * view.camera.height < 10**8, "silent: a picture of many pixels"
             rays = scene.rays(view)
-            told = "have no direction" in scene.report
+            told = "have no direction" in scene.report.text
             assert told or torch.isfinite(rays.directions).all(), "silent: not finite"
             assert view.pixels.shape[:2] == (view.camera.height, view.camera.width)
 

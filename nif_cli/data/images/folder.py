@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from nif_cli import NifError
 from nif_cli.data.images.formats.pixels import READABLE, Pixels, read_image
+from nif_cli.data.report import Report
 from nif_cli.data.shapes.samples import PointSamples
 from nif_cli.geometry.transform import Transform
 
@@ -28,7 +29,7 @@ class ImageInstance:
 
     id: str
     transform: Transform
-    report: str
+    report: Report
 
 
 @dataclass
@@ -91,7 +92,7 @@ def kept(id: str, pixels: Pixels, most: int, rng: np.random.Generator) -> KeptIm
     where = np.sort(rng.choice(len(flat), most, replace=False)) if len(flat) > most else None
     colors = torch.from_numpy(np.array(flat if where is None else flat[where]))
     index = None if where is None else torch.from_numpy(where)
-    return KeptImage(id, lies(pixels), about(pixels), pixels.shape[1], colors, index)
+    return KeptImage(id, lies(pixels), Report(about(pixels)), pixels.shape[1], colors, index)
 
 
 def image_files(path: Path) -> dict[str, Path]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from nif_cli import NifError
+from nif_cli.data.report import Report
 from nif_cli.data.shapes.datamodule import ShapeData, Source
 from nif_cli.data.shapes.samples import ShapeSamples
 from nif_cli.data.shapes.user_files import Input, input_files, read_inputs
@@ -61,7 +62,7 @@ class PointClouds(ShapeData):
             np.empty((0, 3), np.float32),
             surface=surface,
             normals=normals,
-            report="; ".join((f"{len(points):,} points {kind}", *given.notes)),
+            report=Report("; ".join((f"{len(points):,} points {kind}", *given.notes)), tuple(given.doubts)),
         )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from nif_cli import NifError
+from nif_cli.data.report import NOTHING, Report
 from nif_cli.geometry.transform import Transform
 
 Part = TypeVar("Part", bound="_Points")
@@ -158,7 +159,7 @@ class ShapeSamples:
     inside: Bool[np.ndarray, "N"] | None = None
     surface: Float[np.ndarray, "M 3"] | None = None
     normals: Float[np.ndarray, "M 3"] | None = None
-    report: str = ""
+    report: Report = NOTHING
     known: Known | None = None
     colors: Float[np.ndarray, "M 3"] | None = None
 

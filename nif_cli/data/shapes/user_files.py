@@ -50,15 +50,15 @@ class Input:
     transform: Transform = field(default_factory=Transform)
     space: str | None = None
     notes: list[str] = field(default_factory=list)  # what is to be said of it
+    doubts: list[str] = field(default_factory=list)  # those of its notes that say that something may be wrong
 
     def turn(self) -> None:
         """Turn the normals of a point cloud, in place."""
         scan = self.seen.scan if self.seen is not None else None
         if scan is not None and scan.normals is not None:
             self.seen = Known(scan=Scan(scan.points, -scan.normals))
-            self.notes = [n for n in self.notes if n != INWARDS] + (
-                ["normals turned"] if INWARDS in self.notes else [OUTWARDS]
-            )
+            self.doubts = ["normals turned" if INWARDS in self.notes else OUTWARDS]
+            self.notes = [n for n in self.notes if n != INWARDS] + self.doubts
 
     @property
     def extent(self) -> Float[np.ndarray, "E 3"]:
@@ -207,7 +207,7 @@ def _first(path: Path) -> str:
 def _cloud_input(path: Path, name: str, table: np.ndarray, named: bool = False) -> Input:
     """A cloud [P, 3], or [P, 6]: with normals if they are `named` so, or are unit vectors; else with
     colours."""
-    notes = []
+    notes, doubts = [], []
     if table.ndim == 2 and table.shape[1] == 6 and table.dtype.kind in "fiu" and not named:
         extra = np.asarray(table[np.isfinite(table).all(1), 3:], np.float64)
         length = np.linalg.norm(extra, axis=1)
@@ -222,8 +222,8 @@ def _cloud_input(path: Path, name: str, table: np.ndarray, named: bool = False) 
             table = table[:, :3]
     scan = _cloud(path, table)
     if scan.normals is not None and inward(scan.points, scan.normals):
-        notes.append(INWARDS)
-    return Input(name, seen=Known(scan=scan), notes=notes)
+        doubts.append(INWARDS)
+    return Input(name, seen=Known(scan=scan), notes=notes + doubts, doubts=doubts)
 
 
 def inward(points: Float[np.ndarray, "P 3"], normals: Float[np.ndarray, "P 3"]) -> bool:
@@ -312,7 +312,12 @@ def _cloud_npz(path: Path, name: str) -> Input:
     if "loc" in arrays and "scale" in arrays:  # of occupancy networks: in their cube
         assert seen is not None
         return Input(
-            name, seen=seen, notes=given.notes, transform=onet.read_transform(path, arrays), space="cube"
+            name,
+            seen=seen,
+            transform=onet.read_transform(path, arrays),
+            space="cube",
+            notes=given.notes,
+            doubts=given.doubts,
         )
     return given
 

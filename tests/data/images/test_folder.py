@@ -19,7 +19,7 @@ def test_each_picture_lies_as_a_single_one_does(folder):
     assert data.summary() == "5 pictures, 1,109 pixels"
     (alone,) = ImageData(str(folder / "c.png")).prepare()
     assert pictures["c"].transform == alone.transform
-    assert pictures["c"].report == alone.report
+    assert pictures["c"].report.text == alone.report.text
     truth = np.asarray(Files.open(folder / "c.png"))
     seen = pictures["c"].observed(60, np.random.default_rng(0))
     assert seen.points.shape == (60, 2)

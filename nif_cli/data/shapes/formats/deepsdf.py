@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from nif_cli import NifError
+from nif_cli.data.report import Report, doubt
 from nif_cli.data.shapes.samples import Known, Scan, ShapeSamples
 from nif_cli.files import check_array, safe_name, write, write_npz
 from nif_cli.geometry.transform import Transform
@@ -155,11 +156,11 @@ def read(root: Path, entry: Entry) -> ShapeSamples:
     path = entry.path(root, SAMPLES)
     both = read_npz(path, ("pos", "neg"), "a DeepSDF sample file")
     rows, notes = joined(path, both["pos"], both["neg"])
-    report = "; ".join((f"{len(rows):,} samples", *notes))
+    report = Report("; ".join((f"{len(rows):,} samples", *notes)), tuple(notes))
     normalisation = entry.path(root, NORMALISATION)
     transform = read_transform(normalisation) if normalisation.is_file() else Transform()
     if not normalisation.is_file():
-        report += "; no normalisation parameters: it stays in normalised space"
+        report += doubt("; no normalisation parameters: it stays in normalised space")
     surface = normals = None
     if entry.path(root, SURFACE).is_file():
         surface, normals = read_points(entry.path(root, SURFACE))

@@ -21,6 +21,7 @@ import yaml
 from jaxtyping import Bool, Float
 
 from nif_cli import NifError
+from nif_cli.data.report import Report
 from nif_cli.data.shapes.samples import ImageFiles, Known, Scan, ShapeSamples
 from nif_cli.files import check_array, write, write_npz
 from nif_cli.geometry.transform import Transform
@@ -119,7 +120,7 @@ class OnetTree:
         known = known.moved(its, transform)
         surface, normals = (known.scan.points, known.scan.normals) if known.scan else (None, None)
         return ShapeSamples(
-            entry.id, transform, points, None, inside, surface, normals, "; ".join(notes), known
+            entry.id, transform, points, None, inside, surface, normals, Report("; ".join(notes)), known
         )
 
     def known(self, id: str, transform: Transform) -> Known:

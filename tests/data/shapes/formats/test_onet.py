@@ -114,7 +114,7 @@ def test_real_benches() -> None:
     assert len(entries) == 12
     for entry in entries:
         shape = tree.read(entry)
-        assert "no points.npz" in shape.report
+        assert "no points.npz" in shape.report.text
         seen = shape.known
         assert len(seen.scan.points) == 100_000
         assert len(seen.images.paths) == 24 == len(seen.images.world) == len(seen.images.camera)
