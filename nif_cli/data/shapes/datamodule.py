@@ -22,8 +22,9 @@ from nif_cli.data.datamodule import Batches, ConditioningSpec, Data, Needs, in_t
 from nif_cli.data.memory import memory_limit
 from nif_cli.data.shapes.conditioning import load_look
 from nif_cli.data.shapes.formats.onet import OnetTree
-from nif_cli.data.shapes.pool import ShapeBatch, ShapePool, ShardedPool
+from nif_cli.data.shapes.pool import ShapeBatch, ShapePool
 from nif_cli.data.shapes.samples import Images, Known, ShapeSamples, VoxelGrid
+from nif_cli.data.shapes.sharded_pool import ShardedPool
 from nif_cli.data.shapes.spool import Spool
 from nif_cli.files import DiskError
 from nif_cli.geometry.sampling import sample_around

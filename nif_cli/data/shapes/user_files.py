@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +10,9 @@ import numpy as np
 import torch
 import trimesh
 from jaxtyping import Float
-from scipy.spatial import KDTree
 
 from nif_cli import NifError
+from nif_cli.data.shapes.cloud_files import INWARDS, has_faces, read_xyz, scan_of
 from nif_cli.data.shapes.formats import deepsdf, onet
 from nif_cli.data.shapes.formats.voxels import READABLE as GRIDS
 from nif_cli.data.shapes.formats.voxels import read_grids
@@ -27,9 +26,6 @@ from nif_cli.geometry.voxels import voxel_mesh
 from nif_cli.rendering.rays import Rays
 from nif_cli.untrusted import npz_headers, number, read_npy, read_npz, regular, shown
 
-INWARDS = (
-    "most of its normals point inwards: turn_normals=true turns them (of training: data.turn_normals=true)"
-)
 OUTWARDS = "its normals pointed outwards or undecidedly before turn_normals turned them"
 FARTHEST = 1e12  # depths and places of cameras: beyond it float32 has nothing left
 CLOUDS = (".xyz", ".npy", ".npz", ".ply")
@@ -140,7 +136,7 @@ def read_inputs(path: Path, name: str) -> list[tuple[str, Callable[[], Input]]]:
         if read_npy(path, "a point cloud or voxels", mapped=True).ndim == 2:
             return [(name, lambda: _cloud_input(path, name, read_npy(path, "a point cloud")))]
     elif suffix == ".xyz":
-        return [(name, lambda: _cloud_input(path, name, _read_xyz(path)))]
+        return [(name, lambda: _cloud_input(path, name, read_xyz(path)))]
     if suffix in GRIDS:
         grids = read_grids(path)
 
@@ -163,7 +159,7 @@ def read_inputs(path: Path, name: str) -> list[tuple[str, Callable[[], Input]]]:
 
 
 def _mesh_or_cloud(path: Path, name: str) -> Input:
-    if path.suffix.lower() == ".ply" and not _has_faces(path):
+    if path.suffix.lower() == ".ply" and not has_faces(path):
         points, normals = deepsdf.read_points(path)
         table = points if normals is None else np.column_stack((points, normals))
         return _cloud_input(path, name, table, named=True)
@@ -171,103 +167,9 @@ def _mesh_or_cloud(path: Path, name: str) -> Input:
     return Input(name, mesh, notes=list(mesh.metadata.get("notes", ())))
 
 
-def _has_faces(path: Path) -> bool:
-    with path.open("rb") as file:
-        for line in file.read(4096).split(b"\n"):
-            words = line.split()
-            if words[:2] == [b"element", b"face"]:
-                return words[2:] != [b"0"]
-            if words[:1] == [b"end_header"]:
-                break
-    return False
-
-
-def _read_xyz(path: Path) -> np.ndarray:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an empty file is refused below, as one of too few points
-            return np.loadtxt(
-                path,
-                np.float64,
-                ndmin=2,
-                comments=("#", "//"),
-                delimiter="," if "," in _first(path) else None,
-            )
-    except ValueError as error:
-        raise NifError(
-            f"{path}: not a point cloud: lines of x y z, x y z nx ny nz or x y z r g b are read"
-        ) from error
-
-
-def _first(path: Path) -> str:
-    with path.open("rb") as file:
-        return file.readline(500).decode("latin-1")
-
-
 def _cloud_input(path: Path, name: str, table: np.ndarray, named: bool = False) -> Input:
-    """A cloud [P, 3], or [P, 6]: with normals if they are `named` so, or are unit vectors; else with
-    colours."""
-    notes, doubts = [], []
-    if table.ndim == 2 and table.shape[1] == 6 and table.dtype.kind in "fiu" and not named:
-        extra = np.asarray(table[np.isfinite(table).all(1), 3:], np.float64)
-        length = np.linalg.norm(extra, axis=1)
-        if len(extra) and not (length == 0).any() and np.mean(np.abs(length - 1) < 0.02) < 0.99:
-            if extra.min() < 0 or extra.max() > 65535:
-                raise NifError(
-                    f"{path}: columns 4 to 6 are no normals (lengths {length.min():.3g} to "
-                    f"{length.max():.3g}, not 1) and "
-                    "no colours (some are negative); leave them out, or scale them to unit length"
-                )
-            notes.append("columns 4 to 6 are colours (not of unit length, as normals are): left aside")
-            table = table[:, :3]
-    scan = _cloud(path, table)
-    if scan.normals is not None and inward(scan.points, scan.normals):
-        doubts.append(INWARDS)
-    return Input(name, seen=Known(scan=scan), notes=notes + doubts, doubts=doubts)
-
-
-def inward(points: Float[np.ndarray, "P 3"], normals: Float[np.ndarray, "P 3"]) -> bool:
-    """Whether the normals of a cloud point inwards: the flux of (p - middle) through its surface, each point
-    with the area that its neighbours leave it, is three times the volume (divergence theorem), negative
-    then."""
-    away = points - np.median(points, axis=0)
-    distance, _ = KDTree(away).query(away, min(9, len(away)))
-    area = distance[:, -1] ** 2
-    reach = float((area * np.linalg.norm(away, axis=1)).sum())
-    return float((area * (away * normals).sum(1)).sum()) < -0.1 * reach
-
-
-def _cloud(path: Path, table: np.ndarray, least: int = 16) -> Scan:
-    """[P, 3] points or [P, 6] points with normals, from a file."""
-    if table.ndim != 2 or table.shape[1] not in (3, 6) or table.dtype.kind not in "fiu":
-        raise NifError(
-            f"{path}: its array is {table.dtype} {list(table.shape)}; a point cloud is [P, 3], or [P, 6] "
-            "with normals"
-        )
-    good = np.isfinite(table).all(1)
-    points = table[good, :3].astype(np.float64)
-    if len(points) < least:
-        dropped = f" ({(~good).sum():,} rows with NaN dropped)" if not good.all() else ""
-        raise NifError(
-            f"{path}: {len(points)} points{dropped}: too few to say what the shape is; at least {least}"
-        )
-    extent, farthest = float(np.ptp(points, axis=0).max()), float(np.abs(points).max())
-    if not 1e-30 < extent < 1e30 or farthest > 1e30:
-        raise NifError(
-            f"{path}: degenerate, its longest side is {extent:g}, its farthest point at {farthest:g}"
-        )
-    normals = None
-    if table.shape[1] == 6:
-        given = table[good, 3:].astype(np.float64)
-        length = np.linalg.norm(given, axis=1, keepdims=True)
-        if not ((length > 1e-30) & (length < 1e30)).all():
-            wrong = int((~((length > 1e-30) & (length < 1e30))).sum())
-            raise NifError(
-                f"{path}: {wrong:,} normals are zero or endless; leave them out (three columns) or mend them"
-            )
-        normals = (given / length).astype(np.float32)
-    # in float64 until it is normalised: a user's units may be far from the origin
-    return Scan(points, normals)
+    scan, notes, doubts = scan_of(path, table, named)
+    return Input(name, seen=Known(scan=scan), notes=notes, doubts=doubts)
 
 
 def _signed(path: Path, name: str) -> Input:

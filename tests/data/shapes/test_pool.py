@@ -12,8 +12,9 @@ from nif_cli import NifError
 from nif_cli.data.datamodule import ConditioningSpec, Needs
 from nif_cli.data.memory import memory_limit
 from nif_cli.data.shapes.datamodule import ShapeBatches, ShapeData
-from nif_cli.data.shapes.pool import ShapePool, ShardedPool
+from nif_cli.data.shapes.pool import ShapePool
 from nif_cli.data.shapes.samples import Images, Known, ShapeSamples, VoxelGrid
+from nif_cli.data.shapes.sharded_pool import ShardedPool
 from nif_cli.data.shapes.toy import ToyShapes
 from nif_cli.geometry.transform import Transform
 

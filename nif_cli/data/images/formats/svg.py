@@ -22,8 +22,8 @@ from nif_cli.data.images.formats.svg_path import (
     length,
     matrix_of,
     numbers,
-    shape,
 )
+from nif_cli.data.images.formats.svg_shapes import shape
 from nif_cli.data.images.formats.svg_style import (
     INITIAL,
     OWN,

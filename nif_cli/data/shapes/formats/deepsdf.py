@@ -28,6 +28,10 @@ from nif_cli.untrusted import number, read_json, read_npz, reading, regular, sho
 FARTHEST = 1e30  # offsets and scales of meshes that can be computed with
 SAMPLES, SURFACE, NORMALISATION = "SdfSamples", "SurfaceSamples", "NormalizationParameters"
 
+KINDS = {"float": "f4", "double": "f8", "uchar": "u1", "char": "i1"}  # of numbers in ply files
+KINDS |= {"int": "i4", "uint": "u4", "short": "i2", "ushort": "u2", "float32": "f4", "float64": "f8"}
+KINDS |= {f"{sign}int{8 * n}": f"{kind}{n}" for sign, kind in (("", "i"), ("u", "u")) for n in (1, 2, 4)}
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -200,26 +204,6 @@ def read_points(path: Path) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray,
         start, stop = words.index(elements[0]), words.index(elements[1]) if len(elements) > 1 else len(words)
         properties = [w[1:] for w in words[start:stop] if w[:1] == ["property"]]
         names = [p[-1] for p in properties]
-        kinds = {
-            "float": "f4",
-            "float32": "f4",
-            "double": "f8",
-            "float64": "f8",
-            "uchar": "u1",
-            "uint8": "u1",
-            "int": "i4",
-            "int32": "i4",
-        }
-        kinds |= {
-            "char": "i1",
-            "int8": "i1",
-            "short": "i2",
-            "int16": "i2",
-            "ushort": "u2",
-            "uint16": "u2",
-            "uint": "u4",
-            "uint32": "u4",
-        }
         format = next((w[1] for w in words if w[:1] == ["format"] and len(w) > 1), "")
         try:
             if not {"x", "y", "z"} <= set(names):
@@ -233,7 +217,7 @@ def read_points(path: Path) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray,
             else:
                 order = {"binary_little_endian": "<", "binary_big_endian": ">"}[format]
                 dtype = np.dtype(
-                    [(name, order + kinds[p[0]]) for name, p in zip(names, properties, strict=True)]
+                    [(name, order + KINDS[p[0]]) for name, p in zip(names, properties, strict=True)]
                 )
                 record = np.frombuffer(file.read(count * dtype.itemsize), dtype)
                 columns = {name: record[name] for name in names}
