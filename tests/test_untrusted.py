@@ -18,7 +18,8 @@ from nif_cli.data.shapes.formats.voxels import read_grids, write_binvox
 from nif_cli.data.shapes.user_files import read_inputs
 from nif_cli.files import safe_name
 from nif_cli.geometry.voxels import voxel_distance, voxel_mesh
-from nif_cli.untrusted import npz_headers, opened_image, read_npy, read_npz, read_torch
+from nif_cli.torch_files import read_torch
+from nif_cli.untrusted import npz_headers, opened_image, read_npy, read_npz
 
 
 def npy(shape: object, descr: object = "<f4", body: bytes = b"") -> bytes:

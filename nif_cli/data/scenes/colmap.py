@@ -1,5 +1,5 @@
-"""COLMAP's sparse models, binary and text: cameras, images and points3D
-(https://colmap.github.io/format.html)."""
+"""Scenes from COLMAP's sparse models: which of its models is read, where its images and masks lie, and how
+the scene lies in its units."""
 
 from __future__ import annotations
 

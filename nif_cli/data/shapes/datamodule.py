@@ -12,9 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
 import torch
-from scipy.spatial import KDTree
 from tqdm import tqdm
 
 from nif_cli import NifError
@@ -23,11 +21,10 @@ from nif_cli.data.memory import memory_limit
 from nif_cli.data.shapes.conditioning import load_look
 from nif_cli.data.shapes.formats.onet import OnetTree
 from nif_cli.data.shapes.pool import ShapeBatch, ShapePool
-from nif_cli.data.shapes.samples import Images, Known, ShapeSamples, VoxelGrid
+from nif_cli.data.shapes.samples import Images, Known, ShapeSamples, VoxelGrid, unsigned
 from nif_cli.data.shapes.sharded_pool import ShardedPool
 from nif_cli.data.shapes.spool import Spool
 from nif_cli.files import DiskError
-from nif_cli.geometry.sampling import sample_around
 from nif_cli.geometry.transform import SPACES
 from nif_cli.metrics.protocols import Truth
 
@@ -259,18 +256,6 @@ class ShapeData(Data):
         pool = self.make_pool(device)
         rows = list(range(min(len(pool), 64)))
         return [pool.held_out(rows[i : i + 16], 2048) for i in range(0, len(rows), 16)]
-
-
-def unsigned(shape: ShapeSamples, seed: int, count: int = 500_000) -> ShapeSamples:
-    """The shape as SAL sees it: `count` points around its surface points, with minus the distance to the
-    nearest of these."""
-    assert shape.surface is not None
-    rng = np.random.default_rng([seed, 5])
-    points = sample_around(np.asarray(shape.surface), count, (0.0707, 0.0224, 0.005), 0.1, rng).astype(
-        np.float32
-    )
-    distance, _ = KDTree(shape.surface).query(points, workers=-1)
-    return replace(shape, points=points, distance=-distance.astype(np.float32))
 
 
 class ShapeBatches(Batches[ShapeData]):

@@ -9,9 +9,11 @@ from typing import TypeAlias, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
+from scipy.spatial import KDTree
 
 from nif_cli import NifError
 from nif_cli.data.report import NOTHING, Report
+from nif_cli.geometry.sampling import sample_around
 from nif_cli.geometry.transform import Transform
 
 Part = TypeVar("Part", bound="_Points")
@@ -167,3 +169,15 @@ class ShapeSamples:
     def nbytes(self) -> int:
         """The bytes that a pool keeps of it."""
         return 16 * len(self.points) + (24 * len(self.surface) if self.surface is not None else 0)
+
+
+def unsigned(shape: ShapeSamples, seed: int, count: int = 500_000) -> ShapeSamples:
+    """The shape as SAL sees it: `count` points around its surface points, with minus the distance to the
+    nearest of these."""
+    assert shape.surface is not None
+    rng = np.random.default_rng([seed, 5])
+    points = sample_around(np.asarray(shape.surface), count, (0.0707, 0.0224, 0.005), 0.1, rng).astype(
+        np.float32
+    )
+    distance, _ = KDTree(shape.surface).query(points, workers=-1)
+    return replace(shape, points=points, distance=-distance.astype(np.float32))
