@@ -28,7 +28,8 @@ from nif_cli.files import safe_name as safe_name  # what a run is written with
 from nif_cli.files import write as write
 from nif_cli.geometry.transform import SPACES
 from nif_cli.models.model import CHECKPOINT_FORMAT, Model
-from nif_cli.untrusted import read_torch, shown, whole
+from nif_cli.torch_files import read_torch
+from nif_cli.untrusted import shown, whole
 
 OUTPUTS = Path("outputs")
 BASES = {"field": (Network, RadianceNetwork), "encoding": (Encoding,), "encoder": (Encoder,)}

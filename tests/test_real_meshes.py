@@ -40,6 +40,6 @@ def test_a_mesh_with_holes_is_sampled(meshes: Path):
     (shape,) = Meshes(str(meshes / "stanford-bunny.obj"), samples=4000, surface_samples=1000).prepare()
     assert np.isfinite(shape.distance).all()
     assert 0.05 < (shape.distance > 0).mean() < 0.8
-    assert "not watertight" in shape.report
+    assert "not watertight" in shape.report.text
     far = np.linalg.norm(shape.points, axis=1) > 1.05
     assert (shape.distance[far] < 0).all()

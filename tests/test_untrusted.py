@@ -18,7 +18,8 @@ from nif_cli.data.shapes.formats.voxels import read_grids, write_binvox
 from nif_cli.data.shapes.user_files import read_inputs
 from nif_cli.files import safe_name
 from nif_cli.geometry.voxels import voxel_distance, voxel_mesh
-from nif_cli.untrusted import npz_headers, opened_image, read_npy, read_npz, read_torch
+from nif_cli.torch_files import read_torch
+from nif_cli.untrusted import npz_headers, opened_image, read_npy, read_npz
 
 
 def npy(shape: object, descr: object = "<f4", body: bytes = b"") -> bytes:
@@ -85,7 +86,7 @@ def test_what_is_not_needed_is_never_unpacked(tmp_path: Path) -> None:
     try:
         assert npz_headers(path, "points").keys() == {"points", "other"}
         assert read_npz(path, ("points",), "points")["points"].shape == (40, 3)
-        assert read_inputs(path, "a")[0][1]().seen.points.shape == (40, 3)
+        assert read_inputs(path, "a")[0][1]().seen.scan.points.shape == (40, 3)
         assert tracemalloc.get_traced_memory()[1] < 2**24
     finally:
         tracemalloc.stop()

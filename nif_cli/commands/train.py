@@ -239,27 +239,7 @@ def _claim(config: dict[str, Any], hydra: Any, sweeping: bool) -> Claim:
 
 def _introduce(model: Model, data: Data, folder: Path, device: torch.device, seconds: float) -> None:
     shapes = data.prepare()
-    doubts = (
-        "not all of it lies",
-        "without a picture",
-        "not watertight",
-        "no point is inside",
-        "dropped",
-        "no normalisation",
-    )
-    doubts += (
-        "doubtful",
-        "turned",
-        "disagree",
-        "single precision",
-        "not flat",
-        "cross themselves",
-        "left out",
-        "inward",
-        "contradict",
-        "larger than",
-    )
-    doubtful = [s for s in shapes if any(doubt in s.report for doubt in doubts)]
+    doubtful = [shape for shape in shapes if shape.report.doubts]
     for shape in shapes if len(shapes) <= 3 else doubtful[:10]:
         print(f"{shape.id}: {shape.report}")
     if len(doubtful) > 10 and len(shapes) > 3:

@@ -1,4 +1,4 @@
-"""Samples that do not fit in memory: kept in files, memory-mapped."""
+"""How much memory samples may take, and the folder where those lie that are kept on disk."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nif_cli import NifError
 from nif_cli.encoders.encoder import Encoder
-from nif_cli.untrusted import read_torch
+from nif_cli.torch_files import read_torch
 
 # of ImageNet, as every published weight file expects
 MEAN, STD = (

@@ -200,8 +200,10 @@ def _signed(model: MetaSdf, shapes: list[ShapeSamples]) -> Task:
     for shape in shapes:
         if shape.distance is None:
             raise NifError(f"curve: the distances of {shape.id} are not known; use data with distances")
-        seen = thin(known(shape), QUERY, rng)
-        rows = np.column_stack((seen.samples, seen.distance))  # type: ignore[arg-type]
+        seen = known(shape).samples
+        assert seen is not None
+        seen = thin(seen, QUERY, rng)
+        rows = np.column_stack((seen.points, seen.distance))  # type: ignore[arg-type]
         both.append(rows[np.resize(rng.permutation(len(rows)), QUERY)])
     stacked = torch.from_numpy(np.stack(both)).float().to(next(model.network.parameters()).device)
     return Task(stacked[..., :3].contiguous(), stacked[..., 3].contiguous())
@@ -231,16 +233,16 @@ def _chamfer(model: MetaSdf, weights: Weights, shapes: list[ShapeSamples]) -> fl
     normalised space; None where a shape has none or a mesh is empty."""
     found = []
     for row, shape in enumerate(shapes):
-        reference = known(shape).points
+        scan = known(shape).scan
         mesh: trimesh.Trimesh = extract_mesh(
             model.bind({name: w[row] for name, w in weights.items()}),  # type: ignore[arg-type]
             RESOLUTION,
             device=next(model.network.parameters()).device,
         )
-        if reference is None or not len(mesh.faces):
+        if scan is None or not len(mesh.faces):
             return None
         points, _ = sample_surface(mesh, 10_000, np.random.default_rng(0))
-        between = surface_distances(points, np.asarray(reference, np.float64))
+        between = surface_distances(points, np.asarray(scan.points, np.float64))
         found.append(0.5 * (between.accuracy.mean() + between.completeness.mean()))
     return float(np.mean(found))
 

@@ -20,13 +20,13 @@ from nif_cli.data.scenes.datamodule import Views
 from nif_cli.data.scenes.poses import normalised
 from nif_cli.data.scenes.scene import Scene, View
 from nif_cli.files import safe_name, write
-from nif_cli.metrics.image import psnr, ssim
+from nif_cli.metrics.image import IMAGE_METRICS, compare_images
 from nif_cli.metrics.view_protocols import VIEW_PROTOCOLS, ViewProtocol
 from nif_cli.models.model import Model
 from nif_cli.rendering.image_files import displayed, png_bytes, sheet
 from nif_cli.rendering.volume import RadianceField
 
-UNITS = {"psnr": "dB, mean over views", "ssim": "of 1, mean over views"}
+UNITS = {name: f"{metric.unit}, mean over views" for name, metric in IMAGE_METRICS.items()}
 
 
 def evaluate_views(config: dict[str, Any], run: Path, model: Model, data: Views) -> None:
@@ -99,9 +99,7 @@ def _scene(
         write(place / f"{safe_name(view.name)}_truth.png", png_bytes(truth))
         pictures += [made, truth]
         a, b = (torch.from_numpy(x).float() / 255 for x in (made, truth))
-        metrics: dict[str, Any] = {"psnr": psnr(a, b) if valid is None else psnr(a[valid], b[valid])}
-        if min(made.shape[:2]) >= 11:
-            metrics["ssim"] = ssim(a, b, valid)
+        metrics: dict[str, Any] = {**compare_images(a, b, valid)}
         found[view.name] = metrics | {"size": [view.camera.width, view.camera.height]}
     if len({p.shape for p in pictures}) == 1:
         few = [

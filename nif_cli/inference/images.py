@@ -14,7 +14,7 @@ from nif_cli import NifError
 from nif_cli.data.images.folder import about, check_channels, kept, lies
 from nif_cli.data.images.formats.pixels import Pixels, read_image
 from nif_cli.data.shapes.observations import keep_half
-from nif_cli.data.shapes.samples import Observation
+from nif_cli.data.shapes.samples import PointSamples
 from nif_cli.field import Field, Signal
 from nif_cli.files import available_memory
 from nif_cli.inference.shapes import infer
@@ -34,7 +34,7 @@ def adapted(
     names = list(files)
     for start in range(0, len(names), config["together"]):
         part: list[str] = []
-        seen: list[Observation] = []
+        seen: list[PointSamples] = []
         for number, id in enumerate(names[start : start + config["together"]], start):
             try:
                 pixels = read_image(files[id])
@@ -50,7 +50,7 @@ def adapted(
                 yield id, files[id], read_image(files[id]), made  # again: no more than one of them in memory
 
 
-def observed(config: dict[str, Any], id: str, pixels: Pixels, number: int) -> Observation:
+def observed(config: dict[str, Any], id: str, pixels: Pixels, number: int) -> PointSamples:
     """`points` of its pixels, at random; with `keep` of one half of it only."""
     rng = np.random.default_rng([config["seed"], number])
     most = config["points"] if config["keep"] is None else pixels[..., 0].size
@@ -58,10 +58,7 @@ def observed(config: dict[str, Any], id: str, pixels: Pixels, number: int) -> Ob
     if config["keep"] is None:
         return seen
     half = keep_half(seen, config["keep"])
-    assert half.samples is not None
-    assert half.colors is not None
-    some = rng.permutation(len(half.samples))[: config["points"]]
-    return Observation(samples=half.samples[some], colors=half.colors[some])
+    return half.part(rng.permutation(len(half.points))[: config["points"]])
 
 
 def measured(signal: Field | Signal, pixels: Pixels, device: torch.device) -> tuple[Tensor, dict[str, float]]:

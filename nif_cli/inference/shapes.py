@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from nif_cli import NifError
 from nif_cli.data.shapes.conditioning import load_look
-from nif_cli.data.shapes.observations import keep_half, observe_mesh, show
-from nif_cli.data.shapes.samples import Observation
+from nif_cli.data.shapes.observations import keep_half, observe_mesh, show, thin
+from nif_cli.data.shapes.samples import ImageFiles, Known, Observation
 from nif_cli.geometry.transform import SPACES, Transform
 from nif_cli.models.model import Inferred, Model
 
@@ -40,7 +40,7 @@ def check_kind(model: Model, config: dict[str, Any]) -> None:
 
 
 def shown(
-    model: Model, config: dict[str, Any], known: Observation | None, mesh: trimesh.Trimesh | None, number: int
+    model: Model, config: dict[str, Any], known: Known | None, mesh: trimesh.Trimesh | None, number: int
 ) -> Observation:
     """What the user's keys let a model see of a shape in normalised space: of a mesh any kind can be made; of
     what is known otherwise, the kind asked for or the first of the model's that it has."""
@@ -51,12 +51,15 @@ def shown(
     for kind in kinds:
         try:
             if mesh is not None:
-                known = observe_mesh(mesh, kind, config["points"], rng, config["pose"], look, model.space)
-            assert known is not None
-            if look is not None and known.images:
-                known = load_look(known, look, Transform(), SPACES[model.space][1])
-            seen = known if config["keep"] is None else keep_half(known, config["keep"])
-            return show(seen, kind, config["points"], rng, config["noise"])
+                seen = observe_mesh(mesh, kind, config["points"], rng, config["pose"], look, model.space)
+            else:
+                assert known is not None
+                if look is not None and isinstance(known.images, ImageFiles):
+                    known = load_look(known, look, Transform(), SPACES[model.space][1])
+                seen = show(known, kind)
+            if config["keep"] is not None:
+                seen = keep_half(seen, config["keep"])
+            return thin(seen, config["points"], rng, config["noise"])
         except NifError as error:
             refusal = error
     raise (

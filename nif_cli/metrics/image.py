@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
@@ -55,3 +57,27 @@ def ssim(
         margin = (a.shape[0] - found.shape[0]) // 2
         found = found[where[margin : where.shape[0] - margin, margin : where.shape[1] - margin]]
     return float(found.mean())
+
+
+@dataclass(frozen=True)
+class ImageMetric:
+    """`of(a, b, where)` for pictures [H, W, C] whose sides have at least `least` pixels, over the pixels
+    `where` only if given."""
+
+    of: Callable[[Tensor, Tensor, Tensor | None], float]
+    unit: str
+    least: int = 1
+
+
+IMAGE_METRICS = {
+    "psnr": ImageMetric(lambda a, b, where: psnr(a, b) if where is None else psnr(a[where], b[where]), "dB"),
+    "ssim": ImageMetric(ssim, "of 1", 11),
+}
+
+
+def compare_images(
+    a: Float[Tensor, "H W C"], b: Float[Tensor, "H W C"], where: Bool[Tensor, "H W"] | None = None
+) -> dict[str, float]:
+    """Every metric that pictures of this size have, by name."""
+    fits = {name: m for name, m in IMAGE_METRICS.items() if min(a.shape[:2]) >= m.least}
+    return {name: metric.of(a, b, where) for name, metric in fits.items()}

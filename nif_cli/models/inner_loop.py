@@ -20,7 +20,7 @@ from torch.func import functional_call, vmap
 
 from nif_cli import NifError
 from nif_cli.data.memory import memory_limit
-from nif_cli.data.shapes.samples import Observation
+from nif_cli.data.shapes.samples import DepthView, Observation, PointSamples, Scan
 from nif_cli.fields.network import Network
 
 Weights = Mapping[str, Tensor]
@@ -228,37 +228,31 @@ def level_set(
     return surface + move[:, None] * normals, (-move).expand(surface.shape[:-1])
 
 
-def context_of(
-    seen: Observation, kinds: Sequence[str], offset: float, points: int, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """[N, 3] points and [N] distances of what is seen, N <= points: of the first of `kinds` (samples,
-    oriented, points) that it has. Of signed samples half are inside, as in training. NifError: nothing is
-    seen, or one side of the surface only."""
+def context_of(seen: Observation, offset: float, points: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """[N, 3] points and [N] distances of samples or of a scan, N <= points. Of samples half are inside, as in
+    training. NifError: nothing is seen, or one side of the surface only."""
     rng = np.random.default_rng(seed)
-    for kind in kinds:
-        if kind == "samples" and seen.samples is not None and seen.distance is not None and len(seen.samples):
-            inside = seen.distance > 0
-            if inside.all() or not inside.any():
-                side = "inside" if inside.all() else "outside"
-                raise NifError(
-                    f"all {len(inside):,} samples are {side}: no surface lies between them; give samples "
-                    "on both sides"
-                )
-            half = max(1, min(points, len(inside)) // 2)
-            both = [np.resize(rng.permutation(np.flatnonzero(s)), half) for s in (inside, ~inside)]
-            chosen = np.stack(both, 1).reshape(-1)
-            return seen.samples[chosen], seen.distance[chosen]
-        if kind in ("oriented", "points") and seen.points is not None and len(seen.points):
-            if kind == "oriented" and seen.normals is None:
-                continue
-            chosen = rng.permutation(len(seen.points))[:points]
-            where = torch.from_numpy(np.ascontiguousarray(seen.points[chosen], np.float32))
-            if seen.normals is None:
-                return where.numpy(), np.zeros(len(where), np.float32)
-            normals = torch.from_numpy(np.ascontiguousarray(seen.normals[chosen], np.float32))
-            at, distance = level_set(where, normals, offset)
-            return at.numpy(), distance.numpy()
-    if seen.samples is not None and len(seen.samples):
+    if isinstance(seen, PointSamples) and seen.distance is not None and len(seen.points):
+        inside = seen.distance > 0
+        if inside.all() or not inside.any():
+            side = "inside" if inside.all() else "outside"
+            raise NifError(
+                f"all {len(inside):,} samples are {side}: no surface lies between them; give samples "
+                "on both sides"
+            )
+        half = max(1, min(points, len(inside)) // 2)
+        both = [np.resize(rng.permutation(np.flatnonzero(s)), half) for s in (inside, ~inside)]
+        chosen = np.stack(both, 1).reshape(-1)
+        return seen.points[chosen], seen.distance[chosen]
+    if isinstance(seen, (Scan, DepthView)) and len(seen.points):
+        chosen = rng.permutation(len(seen.points))[:points]
+        where = torch.from_numpy(np.ascontiguousarray(seen.points[chosen], np.float32))
+        if seen.normals is None:
+            return where.numpy(), np.zeros(len(where), np.float32)
+        normals = torch.from_numpy(np.ascontiguousarray(seen.normals[chosen], np.float32))
+        at, distance = level_set(where, normals, offset)
+        return at.numpy(), distance.numpy()
+    if isinstance(seen, PointSamples) and len(seen.points):
         raise NifError(
             "its samples say what is inside, not how far the surface is: model=metasdf needs distances"
         )

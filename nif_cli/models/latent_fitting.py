@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from nif_cli import NifError
-from nif_cli.data.shapes.samples import Observation
+from nif_cli.data.shapes.samples import DepthView, Observation, PointSamples, Scan
 
 Network = Callable[[Tensor, Tensor], Tensor]  # points [S, N, 3], codes [S, Z] -> [S, N, C]
 FREE = 1.05  # beyond this radius nothing of a shape in the unit ball can be
@@ -44,16 +44,16 @@ def bounds_of(seen: Observation, clamp: float, rng: np.random.Generator) -> Boun
         low.append(np.broadcast_to(least, len(where)))
         high.append(np.broadcast_to(most, len(where)))
 
-    if seen.samples is not None and seen.distance is not None:
+    if isinstance(seen, PointSamples) and seen.distance is not None:
         d = seen.distance
         say(
-            seen.samples,
+            seen.points,
             np.where(d <= -clamp, -inf, np.minimum(d, clamp)),
             np.where(d >= clamp, inf, np.maximum(d, -clamp)),
         )
-    elif seen.samples is not None and seen.inside is not None:
-        say(seen.samples, np.where(seen.inside, 0.0, -inf), np.where(seen.inside, inf, 0.0))
-    if seen.points is not None:
+    elif isinstance(seen, PointSamples) and seen.inside is not None:
+        say(seen.points, np.where(seen.inside, 0.0, -inf), np.where(seen.inside, inf, 0.0))
+    elif isinstance(seen, (Scan, DepthView)):
         say(seen.points, 0.0, 0.0)
         if seen.normals is not None:
             for offset in (0.01, 0.05):
@@ -61,11 +61,10 @@ def bounds_of(seen: Observation, clamp: float, rng: np.random.Generator) -> Boun
                 # farther out another part of the surface may be nearer than where the point came from
                 say(out, -offset, -offset if offset == 0.01 else 0.0)
             say(seen.points - 0.01 * seen.normals, 0.0, 0.01)  # thin parts may end before
-        if seen.samples is None:
-            far = rng.standard_normal((max(64, len(seen.points) // 4), 3))
-            far *= rng.uniform(FREE, 1.3, (len(far), 1)) / np.linalg.norm(far, axis=1, keepdims=True)
-            say(far, -inf, -min(0.05, clamp))
-    if seen.free is not None:
+        far = rng.standard_normal((max(64, len(seen.points) // 4), 3))
+        far *= rng.uniform(FREE, 1.3, (len(far), 1)) / np.linalg.norm(far, axis=1, keepdims=True)
+        say(far, -inf, -min(0.05, clamp))
+    if isinstance(seen, DepthView):
         say(seen.free, -inf, 0.0)
     if not points or not sum(map(len, points)):
         raise NifError("nothing is seen of the shape: give samples, a scan or a depth picture")

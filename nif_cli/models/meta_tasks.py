@@ -14,9 +14,9 @@ from nif_cli.data.datamodule import Needs
 from nif_cli.data.images.datamodule import ImageData
 from nif_cli.data.images.folder import ImagesBatch
 from nif_cli.data.shapes.datamodule import ShapeData
-from nif_cli.data.shapes.observations import known, thin
+from nif_cli.data.shapes.observations import known, show, thin
 from nif_cli.data.shapes.pool import ShapeBatch
-from nif_cli.data.shapes.samples import Observation
+from nif_cli.data.shapes.samples import Observation, PointSamples
 from nif_cli.field import BoundField, BoundSignal, bind
 from nif_cli.losses import clamped_error, two_headed
 from nif_cli.models.inner_loop import Task, Weights, context_of, half_space, level_set
@@ -50,13 +50,10 @@ class ShapeTasks:
         rng = np.random.default_rng(0)
         found = []
         for shape in data.test_shapes(8) or shapes[:8]:
-            seen = known(shape)
-            shown = (
-                Observation(points=seen.points, normals=seen.normals)
-                if self.seen == "surface"
-                else Observation(samples=seen.samples, distance=seen.distance)
-            )
-            found.append(Instance(shape.id, shape.transform, thin(shown, self.kept, rng)))
+            seen = show(known(shape), "oriented" if self.seen == "surface" else "samples")
+            if isinstance(seen, PointSamples):
+                seen = PointSamples(seen.points, seen.distance)
+            found.append(Instance(shape.id, shape.transform, thin(seen, self.kept, rng)))
         return found
 
     def tasks(self, batch: ShapeBatch) -> tuple[Task, Task]:
@@ -92,7 +89,7 @@ class ShapeTasks:
 
     def context(self, seen: Observation, points: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """What is known of one, [N, D] and [N, ...], to adapt to. NifError where that is nothing."""
-        return context_of(seen, self.observes, self.offset, points, seed)
+        return context_of(seen, self.offset, points, seed)
 
     def bind(self, network: nn.Module, weights: Weights, bounds: Tensor) -> BoundField:
         if self.out == 1:
@@ -148,9 +145,9 @@ class ImageTasks:
 
     def context(self, seen: Observation, points: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         if (
-            seen.samples is None
+            not isinstance(seen, PointSamples)
             or seen.colors is None
-            or seen.samples.shape != (len(seen.colors), 2)
+            or seen.points.shape != (len(seen.colors), 2)
             or not len(seen.colors)
         ):
             raise NifError("nothing is seen of it: this run adapts to the pixels of a picture")
@@ -158,7 +155,7 @@ class ImageTasks:
             raise NifError(
                 f"it has {seen.colors.shape[1]} channels, the pictures of this run have {self.out}"
             )
-        return seen.samples, seen.colors
+        return seen.points, seen.colors
 
     def bind(self, network: nn.Module, weights: Weights, bounds: Tensor) -> BoundSignal:
         """Over all of [-1, 1]^2, or those of a picture."""

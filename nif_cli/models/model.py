@@ -18,7 +18,7 @@ from nif_cli import NifError, __version__
 from nif_cli.data.datamodule import Data, Needs
 from nif_cli.data.scenes.scene import Scene
 from nif_cli.data.shapes.datamodule import ShapeData
-from nif_cli.data.shapes.samples import Observation
+from nif_cli.data.shapes.samples import Observation, observation_of
 from nif_cli.field import Field, Signal
 from nif_cli.fields.network import Encoding, Network
 from nif_cli.geometry.transform import SPACES, Transform
@@ -38,8 +38,6 @@ OBSERVED = {
     "free": (2, (3,), "f"),
     "colors": (2, (1, 3, 4), "f"),
     "pixels": (4, (1, 3, 4), "u"),
-    "world": (3, (4,), "f"),
-    "camera": (3, (3,), "f"),
     "occupied": (3, (), "b"),
 }
 
@@ -261,13 +259,13 @@ def _restored(saved: Any, where: str) -> Instance:
     x, y, z = numbers(saved.get("offset"), f"{where}: offset", (3,), -FARTHEST, FARTHEST).tolist()
     transform = Transform((x, y, z), number(saved.get("scale"), f"{where}: scale", 1 / FARTHEST, FARTHEST))
     seen = saved.get("observation")
-    observation = Observation(**_arrays(seen, where)) if seen else None
+    observation = _observation(seen, where) if seen else None
     scene = Scene.restored(id, transform, saved["scene"]) if "scene" in saved else None
     return Instance(id, transform, observation, scene)
 
 
-def _arrays(saved: Any, where: str) -> dict[str, Any]:
-    """The arrays of an observation: of the numbers of axes and the types that they have when a run is
+def _observation(saved: Any, where: str) -> Observation:
+    """An observation by its arrays: of the numbers of axes and the types that they have when a run is
     made."""
     if not isinstance(saved, dict) or not saved.keys() <= OBSERVED.keys():
         raise NifError(f"{where}: its observation is not arrays by name ({', '.join(OBSERVED)})")
@@ -292,4 +290,7 @@ def _arrays(saved: Any, where: str) -> dict[str, Any]:
     lengths = {len(found[n]) for n in ("samples", "distance", "inside", "colors") if n in found}
     if len(lengths) > 1 or ("normals" in found and len(found["normals"]) != len(found.get("points", ()))):
         raise NifError(f"{where}: the arrays of its observation are not of one length")
-    return found
+    try:
+        return observation_of(found)
+    except NifError as error:
+        raise NifError(f"{where}: its observation: {error}") from error

@@ -16,7 +16,16 @@ from nif_cli import NifError
 from nif_cli.data.datamodule import ConditioningSpec, Needs
 from nif_cli.data.shapes.datamodule import ShapeData
 from nif_cli.data.shapes.pool import ShapeBatch
-from nif_cli.data.shapes.samples import Observation
+from nif_cli.data.shapes.samples import (
+    DepthView,
+    Images,
+    Known,
+    Observation,
+    PointSamples,
+    Scan,
+    ShapeSamples,
+    VoxelGrid,
+)
 from nif_cli.encoders.encoder import Encoder
 from nif_cli.field import BoundField, Field, bind
 from nif_cli.fields.network import Network
@@ -99,93 +108,88 @@ class Occupancy(Model):
         for part in filter(None, (self.network, self.encoder)):
             part.half_side = half_side
 
-    def _observation(self, shape: Any, generator: torch.Generator) -> Observation:
+    def _observation(self, shape: ShapeSamples, generator: torch.Generator) -> Observation | None:
         """What the encoder sees of a shape that is kept with the run."""
-        seen = shape.observation or Observation()
+        seen = shape.known or Known()
         if self.look is None:
-            known = shape.inside if shape.inside is not None else shape.distance > 0
-            return self._thinned(
-                Observation(samples=np.asarray(shape.points), inside=np.asarray(known)), generator
-            )
+            assert shape.inside is not None or shape.distance is not None
+            inside = shape.inside if shape.inside is not None else shape.distance > 0  # type: ignore[operator]
+            return self._thinned(PointSamples(np.asarray(shape.points), inside=np.asarray(inside)), generator)
         if self.look.kind == "image":
-            return Observation(pixels=None if seen.pixels is None else seen.pixels[:1])
+            return Images(seen.images.pixels[:1]) if isinstance(seen.images, Images) else None
         if self.look.kind == "voxels":
-            return Observation(occupied=seen.occupied)
+            return seen.voxels if isinstance(seen.voxels, VoxelGrid) else None
         points = torch.from_numpy(np.array(shape.surface, np.float32))
         points = points[torch.randint(len(points), (self.look.size,), generator=generator)]
         points = points + self.look.noise * torch.randn(points.shape, generator=generator)
-        return Observation(points=points.numpy())
+        return Scan(points.numpy())
 
-    def _thinned(self, seen: Observation, generator: torch.Generator) -> Observation:
+    def _thinned(
+        self, seen: PointSamples | Scan | DepthView, generator: torch.Generator
+    ) -> PointSamples | Scan:
         """As many points as the encoder learns from; fewer are repeated."""
         assert self.encoder is not None
-        size = self.encoder.size
-
-        def chosen(count: int) -> np.ndarray:
-            order = torch.randperm(count, generator=generator)
-            return order.repeat(-(-size // count))[:size].numpy()
-
-        if seen.points is not None:
-            return Observation(points=np.asarray(seen.points, np.float32)[chosen(len(seen.points))])
-        assert seen.samples is not None
-        index = chosen(len(seen.samples))
+        size, count = self.encoder.size, len(seen.points)
+        order = torch.randperm(count, generator=generator)
+        index = order.repeat(-(-size // count))[:size].numpy()
+        points = np.asarray(seen.points, np.float32)[index]
+        if not isinstance(seen, PointSamples):
+            return Scan(points)
         inside = seen.inside if seen.inside is not None else seen.distance > 0  # type: ignore[operator]
-        return Observation(
-            samples=np.asarray(seen.samples, np.float32)[index], inside=np.asarray(inside)[index]
-        )
+        return PointSamples(points, inside=np.asarray(inside)[index])
 
-    def encode(self, observations: Sequence[Observation]) -> Tensor:
+    def encode(self, observations: Sequence[Observation | None]) -> Tensor:
         """The codes of shapes from what is seen of them, [S, ...]. NifError where an observation is not what
         it takes."""
         assert self.encoder is not None
-        kind, size = self.encoder.kind, self.encoder.size
-        arrays: list[list[np.ndarray]] = []
-        for seen in observations:
-            generator = torch.Generator().manual_seed(0)
-            if kind == "image":
-                if seen.pixels is None or not len(seen.pixels):
-                    raise NifError("this model makes shapes from pictures, and no picture is given")
-                pixels = seen.pixels[0]
-                if pixels.shape != (size, size, 3):
-                    raise NifError(
-                        f"a picture of {pixels.shape}: this model takes {size} x {size} pixels of three "
-                        "colours"
-                    )
-                arrays.append([pixels.transpose(2, 0, 1)])
-            elif kind == "voxels":
-                if seen.occupied is None or seen.occupied.shape != (size,) * 3:
-                    has = (
-                        "none is given" if seen.occupied is None else f"one of {seen.occupied.shape} is given"
-                    )
-                    raise NifError(f"this model makes shapes from voxel grids of {size}^3, and {has}")
-                if not seen.occupied.any() or seen.occupied.all():
-                    raise NifError(
-                        f"the voxel grid is {'full' if seen.occupied.any() else 'empty'}; there is no "
-                        "surface in it"
-                    )
-                arrays.append([seen.occupied])
-            else:
-                points = seen.points if kind == "points" else seen.samples
-                if points is None or len(points) < LEAST:
-                    has = "none" if points is None else len(points)
-                    words = "points on the surface" if kind == "points" else "points with their occupancy"
-                    raise NifError(
-                        f"this model makes shapes from {words}: at least {LEAST} are needed, {has} are given"
-                    )
-                if not np.isfinite(points).all():
-                    raise NifError(
-                        f"{int((~np.isfinite(points)).any(1).sum())} of {len(points)} points are NaN or "
-                        "infinite"
-                    )
-                thinned = self._thinned(seen, generator)
-                arrays.append([a for a in (thinned.points, thinned.samples, thinned.inside) if a is not None])
+        made = {"image": self._pixels, "voxels": self._grid}.get(self.encoder.kind, self._points)
         tensors = [
             torch.from_numpy(np.ascontiguousarray(np.stack(a))).to(self.device)
-            for a in zip(*arrays, strict=True)
+            for a in zip(*map(made, observations), strict=True)
         ]
         with torch.no_grad():
             codes = self.encoder(*tensors).float()
         return codes[:, : self.code_size] if self.encoder.variational else codes
+
+    def _pixels(self, seen: Observation | None) -> list[np.ndarray]:
+        assert self.encoder is not None
+        size = self.encoder.size
+        if not isinstance(seen, Images) or not len(seen.pixels):
+            raise NifError("this model makes shapes from pictures, and no picture is given")
+        pixels = seen.pixels[0]
+        if pixels.shape != (size, size, 3):
+            raise NifError(
+                f"a picture of {pixels.shape}: this model takes {size} x {size} pixels of three colours"
+            )
+        return [pixels.transpose(2, 0, 1)]
+
+    def _grid(self, seen: Observation | None) -> list[np.ndarray]:
+        assert self.encoder is not None
+        size = self.encoder.size
+        if not isinstance(seen, VoxelGrid) or seen.occupied.shape != (size,) * 3:
+            has = f"one of {seen.occupied.shape}" if isinstance(seen, VoxelGrid) else "none"
+            raise NifError(f"this model makes shapes from voxel grids of {size}^3, and {has} is given")
+        if not seen.occupied.any() or seen.occupied.all():
+            raise NifError(
+                f"the voxel grid is {'full' if seen.occupied.any() else 'empty'}; there is no surface in it"
+            )
+        return [seen.occupied]
+
+    def _points(self, seen: Observation | None) -> list[np.ndarray]:
+        assert self.encoder is not None
+        scans = self.encoder.kind == "points"
+        if not isinstance(seen, (Scan, DepthView) if scans else PointSamples) or len(seen.points) < LEAST:
+            has = (
+                len(seen.points) if isinstance(seen, (Scan, DepthView) if scans else PointSamples) else "none"
+            )
+            words = "points on the surface" if scans else "points with their occupancy"
+            raise NifError(
+                f"this model makes shapes from {words}: at least {LEAST} are needed, {has} are given"
+            )
+        wrong = int((~np.isfinite(seen.points)).any(1).sum())
+        if wrong:
+            raise NifError(f"{wrong} of {len(seen.points)} points are NaN or infinite")
+        return list(self._thinned(seen, torch.Generator().manual_seed(0)).arrays().values())
 
     def bound(self, code: Tensor | None) -> BoundField:
         """The field of a code; in evaluation a vector is folded into the network."""
@@ -198,12 +202,12 @@ class Occupancy(Model):
         seen = self._seen(id)
         return self.bound(None if self.encoder is None else self.encode([seen])[0])
 
-    def _seen(self, id: str) -> Observation:
+    def _seen(self, id: str) -> Observation | None:
         if id not in self.instances:
             raise NifError(
                 f"no instance '{id}' in this run; it has {', '.join(list(self.instances)[:5])}, ..."
             )
-        return self.instances[id].observation or Observation()
+        return self.instances[id].observation
 
     def between(self, first: str, second: str, share: float) -> Field:
         """A shape on the straight line between the codes of two instances."""

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from machine import record
 
-from nif_cli.data.shapes.samples import Observation
+from nif_cli.data.shapes.samples import PointSamples
 from nif_cli.fields.mlp import MLP
 from nif_cli.geometry.transform import Transform
 from nif_cli.metrics.shape import nearest
@@ -136,10 +136,10 @@ def fitting(given: argparse.Namespace) -> dict:
     for radius in rng.uniform(0.3, 0.8, 16):
         points = rng.uniform(-1, 1, (20_000, 3)).astype(np.float32)
         seen.append(
-            Observation(samples=points, distance=(radius - np.linalg.norm(points, axis=1)).astype(np.float32))
+            PointSamples(points=points, distance=(radius - np.linalg.norm(points, axis=1)).astype(np.float32))
         )
 
-    def took(groups: list[list[Observation]], steps: int = 100) -> float:
+    def took(groups: list[list[PointSamples]], steps: int = 100) -> float:
         if device.type == "cuda":
             torch.cuda.synchronize()
         began = time.perf_counter()

@@ -111,7 +111,7 @@ def onet(root: Path) -> None:
         _sane(shape)
         data.truth(id)
         for look in (ConditioningSpec("image", 16), ConditioningSpec("voxels", 8)):
-            load_look(shape.observation, look, shape.transform, 0.55)  # type: ignore[arg-type]
+            load_look(shape.known, look, shape.transform, 0.55)  # type: ignore[arg-type]
 
 
 def _sane(shape) -> None:
@@ -140,8 +140,8 @@ def new_shapes(root: Path) -> None:
         for _, read in read_inputs(file, file.stem)[:2]:
             given, transform = normalise(read(), "ball")
             _placed(transform)
-            if given.seen is not None and given.seen.points is not None:
-                assert np.isfinite(given.seen.points).all(), "silent: not finite"
+            if given.seen is not None and given.seen.scan is not None:
+                assert np.isfinite(given.seen.scan.points).all(), "silent: not finite"
 
 
 def cloud(root: Path) -> None:
@@ -192,7 +192,7 @@ def _views(scenes) -> None:
             assert torch.isfinite(view.pose).all(), "silent: not finite"
             assert view.camera.width * view.camera.height < 10**8, "silent: a picture of many pixels"
             rays = scene.rays(view)
-            told = "have no direction" in scene.report
+            told = "have no direction" in scene.report.text
             assert told or torch.isfinite(rays.directions).all(), "silent: not finite"
             assert view.pixels.shape[:2] == (view.camera.height, view.camera.width)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from nif_cli.metrics.image import psnr, ssim, ssim_map
+from nif_cli.metrics.image import compare_images, psnr, ssim, ssim_map
 
 
 def test_psnr_of_a_constant_difference():
@@ -56,3 +56,16 @@ def test_ssim_where():
 def test_pictures_of_two_sizes_are_refused():
     with pytest.raises(ValueError, match="11 pixels"):
         ssim_map(torch.rand(10, 30, 3), torch.rand(10, 30, 3))
+
+
+@pytest.mark.parametrize("size", [8, 16])
+def test_the_table_has_what_the_functions_say(size):
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.rand(size, size, 3, generator=generator) for _ in range(2))
+    where = torch.rand(size, size, generator=generator) < 0.7
+    found, masked = compare_images(a, b), compare_images(a, b, where)
+    assert list(found) == list(masked) == (["psnr", "ssim"] if size >= 11 else ["psnr"])
+    assert found["psnr"] == psnr(a, b)
+    assert masked["psnr"] == psnr(a[where], b[where])
+    if size >= 11:
+        assert (found["ssim"], masked["ssim"]) == (ssim(a, b), ssim(a, b, where))

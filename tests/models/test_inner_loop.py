@@ -10,7 +10,8 @@ from torch import nn
 from torch.func import functional_call
 
 from nif_cli import NifError
-from nif_cli.data.shapes.samples import Observation
+from nif_cli.data.shapes.observations import show
+from nif_cli.data.shapes.samples import Images, Known, PointSamples, Scan
 from nif_cli.fields.encodings import Fourier, Positional
 from nif_cli.fields.mlp import MLP
 from nif_cli.fields.network import Network
@@ -179,34 +180,31 @@ class TestContexts:
     distance = (0.4 - np.linalg.norm(samples, axis=1)).astype(np.float32)
 
     def test_half_of_the_samples_are_inside(self):
-        points, distance = context_of(
-            Observation(samples=self.samples, distance=self.distance), ["samples"], 0.01, 200
-        )
+        points, distance = context_of(PointSamples(self.samples, self.distance), 0.01, 200)
         assert len(points) == len(distance) == 200
         assert (distance > 0).sum() == 100
         assert np.allclose(distance, 0.4 - np.linalg.norm(points, axis=1), atol=1e-6)
 
-    def test_the_first_kind_that_there_is(self):
-        both = Observation(self.samples[:50], self.samples[:50], self.samples, self.distance)
-        assert len(context_of(both, ["oriented", "samples"], 0.01, 400)[0]) == 50
-        assert len(context_of(both, ["samples", "oriented"], 0.01, 400)[0]) == 300
-        points, distance = context_of(
-            Observation(self.samples[:50]), ["samples", "oriented", "points"], 0.01, 400
-        )
+    def test_the_kind_that_is_shown(self):
+        scan = Scan(self.samples[:50], self.samples[:50])
+        both = Known(PointSamples(self.samples, self.distance), scan)
+        assert len(context_of(show(both, "oriented"), 0.01, 400)[0]) == 50
+        assert len(context_of(show(both, "samples"), 0.01, 400)[0]) == 300
+        points, distance = context_of(Scan(self.samples[:50]), 0.01, 400)
         assert len(points) == 50
         assert not distance.any()
 
     @pytest.mark.parametrize(
         ("seen", "words"),
         [
-            (Observation(), "nothing is seen"),
-            (Observation(points=np.zeros((0, 3), np.float32)), "nothing is seen"),
-            (Observation(samples=samples[:0], distance=distance[:0]), "nothing is seen"),
-            (Observation(samples=samples, distance=-np.abs(distance)), "all 300 samples are outside"),
-            (Observation(samples=samples, distance=np.abs(distance) + 1), "all 300 samples are inside"),
-            (Observation(samples=samples, inside=distance > 0), "distances"),
+            (Images(np.zeros((1, 16, 16, 3), np.uint8)), "nothing is seen"),
+            (Scan(points=np.zeros((0, 3), np.float32)), "nothing is seen"),
+            (PointSamples(points=samples[:0], distance=distance[:0]), "nothing is seen"),
+            (PointSamples(points=samples, distance=-np.abs(distance)), "all 300 samples are outside"),
+            (PointSamples(points=samples, distance=np.abs(distance) + 1), "all 300 samples are inside"),
+            (PointSamples(points=samples, inside=distance > 0), "distances"),
         ],
     )
     def test_what_says_nothing_is_refused(self, seen, words):
         with pytest.raises(NifError, match=words):
-            context_of(seen, ["samples", "oriented", "points"], 0.01, 100)
+            context_of(seen, 0.01, 100)

@@ -138,29 +138,29 @@ def test_between_two_shapes():
 
 
 def test_bounds_say_what_is_known_and_no_more(rng):
-    from nif_cli.data.shapes.samples import Observation
+    from nif_cli.data.shapes.samples import PointSamples
     from nif_cli.models.latent_fitting import bounds_of, violation
 
     points = np.zeros((4, 3), np.float32)
     b = bounds_of(
-        Observation(samples=points, distance=np.array([0.5, 0.05, -0.05, -0.5], np.float32)), 0.1, rng
+        PointSamples(points=points, distance=np.array([0.5, 0.05, -0.05, -0.5], np.float32)), 0.1, rng
     )
     assert b.low.tolist() == pytest.approx([0.1, 0.05, -0.05, -math.inf])
     assert b.high.tolist() == pytest.approx([math.inf, 0.05, -0.05, -0.1])
     value = torch.tensor([[0.7, 0.1, 0.0, -0.05]])  # beyond the clamp is right, the others are off by 0.05
     assert violation(value, torch.stack((b.low, b.high), -1)[None])[0] == pytest.approx(0.15 / 4)
-    b = bounds_of(Observation(samples=points[:2], inside=np.array([True, False])), 0.1, rng)
+    b = bounds_of(PointSamples(points=points[:2], inside=np.array([True, False])), 0.1, rng)
     assert b.low.tolist() == [0, -math.inf]
     assert b.high.tolist() == [math.inf, 0]
 
 
 def test_violation_is_the_clamped_l1_loss(rng):
-    from nif_cli.data.shapes.samples import Observation
+    from nif_cli.data.shapes.samples import PointSamples
     from nif_cli.losses import clamped_l1
     from nif_cli.models.latent_fitting import bounds_of, violation
 
     distance = rng.uniform(-0.3, 0.3, 1000).astype(np.float32)
-    b = bounds_of(Observation(samples=rng.random((1000, 3)).astype(np.float32), distance=distance), 0.1, rng)
+    b = bounds_of(PointSamples(points=rng.random((1000, 3)).astype(np.float32), distance=distance), 0.1, rng)
     value = torch.randn(1000) * 0.2
     ours = violation(value[None], torch.stack((b.low, b.high), -1)[None])[0]
     assert ours == pytest.approx(float(clamped_l1(value, torch.from_numpy(distance), 0.1)), rel=1e-5)
@@ -168,14 +168,14 @@ def test_violation_is_the_clamped_l1_loss(rng):
 
 def test_nothing_seen_and_numbers_that_are_none(rng):
     from nif_cli import NifError
-    from nif_cli.data.shapes.samples import Observation
+    from nif_cli.data.shapes.samples import PointSamples
     from nif_cli.models.latent_fitting import bounds_of
 
     with pytest.raises(NifError, match="nothing is seen"):
-        bounds_of(Observation(), 0.1, rng)
+        bounds_of(PointSamples(np.zeros((0, 3), np.float32)), 0.1, rng)
     with pytest.raises(NifError, match="NaN"):
         bounds_of(
-            Observation(samples=np.full((4, 3), np.nan, np.float32), distance=np.zeros(4, np.float32)),
+            PointSamples(points=np.full((4, 3), np.nan, np.float32), distance=np.zeros(4, np.float32)),
             0.1,
             rng,
         )

@@ -10,7 +10,7 @@ import torch
 
 from nif_cli import NifError, runs
 from nif_cli.data.shapes.pool import ShapeBatch
-from nif_cli.data.shapes.samples import Observation
+from nif_cli.data.shapes.samples import PointSamples, Scan
 from nif_cli.data.shapes.toy import ToyShapes
 from nif_cli.fields.mlp import MLP
 from nif_cli.fields.siren import Siren
@@ -265,9 +265,9 @@ class TestSizes:
 
 
 class TestInference:
-    def seen(self, batch: ShapeBatch) -> list[Observation]:
+    def seen(self, batch: ShapeBatch) -> list[PointSamples]:
         return [
-            Observation(samples=p.numpy(), distance=d.numpy())
+            PointSamples(points=p.numpy(), distance=d.numpy())
             for p, d in zip(batch.points, batch.distance, strict=True)
         ]
 
@@ -283,7 +283,7 @@ class TestInference:
             assert len(losses) == 5
             assert losses[-1] == together[k].report["loss"]
             assert together[k].report["steps"] == 4
-            task = Task(*(torch.from_numpy(a)[None] for a in (seen[k].samples, seen[k].distance)))
+            task = Task(*(torch.from_numpy(a)[None] for a in (seen[k].points, seen[k].distance)))
             assert losses[0] == pytest.approx(model.errors(model.adapt(task, 0)[0], task).item(), rel=1e-4)
             again = make().eval()
             again.network.load_state_dict(together[k].state)
@@ -301,8 +301,8 @@ class TestInference:
         model = make(inner_lr=1e-3).eval()
         batch = balls(3, 60)
         signed = self.seen(batch)
-        short = Observation(samples=signed[1].samples[10:50], distance=signed[1].distance[10:50])
-        scan = Observation(batch.surface[2].numpy(), batch.normals[2].numpy())
+        short = PointSamples(points=signed[1].points[10:50], distance=signed[1].distance[10:50])
+        scan = Scan(batch.surface[2].numpy(), batch.normals[2].numpy())
         assert len(model.infer([signed[0], short, scan])) == 3
 
     def test_two_heads_are_one_field(self):
@@ -316,9 +316,9 @@ class TestInference:
         model = make().eval()
         seen = self.seen(balls(1))[0]
         with pytest.raises(NifError, match="nothing is seen"):
-            model.infer([seen, Observation()])
+            model.infer([seen, Scan(np.zeros((0, 3), np.float32))])
         with pytest.raises(NifError, match="are outside"):
-            model.infer([Observation(samples=seen.samples, distance=-np.abs(seen.distance))])
+            model.infer([PointSamples(points=seen.points, distance=-np.abs(seen.distance))])
         with pytest.raises(NifError, match="steps=-1"):
             model.infer([seen], steps=-1)
         with pytest.raises(NifError, match="no option 'restarts'"):
@@ -369,7 +369,7 @@ def test_it_keeps_observations_of_held_out_shapes():
     model = make()
     model.attach_data(data)
     assert list(model.instances) == ["chair/test_0000", "table/test_0000"]
-    assert all(i.observation.samples.shape == (400, 3) for i in model.instances.values())
+    assert all(i.observation.points.shape == (400, 3) for i in model.instances.values())
     field = model.field("chair/test_0000")
     assert torch.isfinite(field.value(torch.rand(5, 3))).all()
     with pytest.raises(NifError, match="no instance 'nobody'"):
@@ -378,7 +378,7 @@ def test_it_keeps_observations_of_held_out_shapes():
     assert len(model.instances) == 3  # nothing is held out: those it trains on
     scans = make(context="surface")
     scans.attach_data(data)
-    assert scans.instances["chair/test_0000"].observation.samples is None
+    assert isinstance(scans.instances["chair/test_0000"].observation, Scan)
     assert data.needs.surface_share == 0.5
 
 

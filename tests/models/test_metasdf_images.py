@@ -12,7 +12,7 @@ from PIL import Image as Files
 
 from nif_cli import NifError, runs
 from nif_cli.data.images.folder import ImagesBatch
-from nif_cli.data.shapes.samples import Observation
+from nif_cli.data.shapes.samples import PointSamples, Scan
 from nif_cli.fields.siren import Siren
 from nif_cli.models.metasdf import MetaSdf
 from nif_cli.optim.adam import Adam
@@ -112,10 +112,10 @@ def test_training_makes_steps_worth_more():
 def test_what_cannot_be_adapted_to_is_told():
     model = make().eval()
     with pytest.raises(NifError, match="nothing is seen"):
-        model.infer([Observation()])
+        model.infer([Scan(np.zeros((3, 3), np.float32))])
     with pytest.raises(NifError, match="1 channels"):
-        model.infer([Observation(samples=np.zeros((3, 2), np.float32), colors=np.zeros((3, 1), np.float32))])
-    pixel = Observation(samples=np.zeros((1, 2), np.float32), colors=np.full((1, 3), 0.7, np.float32))
+        model.infer([PointSamples(points=np.zeros((3, 2), np.float32), colors=np.zeros((3, 1), np.float32))])
+    pixel = PointSamples(points=np.zeros((1, 2), np.float32), colors=np.full((1, 3), 0.7, np.float32))
     losses = model.infer([pixel], steps=20)[0].report["losses"]
     assert losses[-1] < losses[0]
 

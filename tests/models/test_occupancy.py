@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from nif_cli import NifError, runs
-from nif_cli.data.shapes.samples import Observation
+from nif_cli.data.shapes.samples import Scan, VoxelGrid
 from nif_cli.data.shapes.toy import ToyShapes
 from nif_cli.encoders.pointcloud import LatentEncoder, LocalPointNet, PointNet
 from nif_cli.encoders.voxels import VoxelNet
@@ -146,14 +146,14 @@ CLOUD = np.random.default_rng(0).uniform(-0.5, 0.5, (100, 3)).astype(np.float32)
 @pytest.mark.parametrize(
     ("encoder", "seen", "words"),
     [
-        ("pointcloud", Observation(), "at least 16 are needed, none are given"),
-        ("pointcloud", Observation(points=CLOUD[:5]), "at least 16 are needed, 5 are given"),
-        ("pointcloud", Observation(points=CLOUD * np.nan), "100 of 100 points are NaN"),
-        ("voxels", Observation(points=CLOUD), r"voxel grids of 16\^3, and none is given"),
-        ("voxels", Observation(occupied=np.zeros((16,) * 3, bool)), "empty"),
-        ("voxels", Observation(occupied=np.ones((16,) * 3, bool)), "full"),
-        ("voxels", Observation(occupied=np.ones((8,) * 3, bool)), r"\(8, 8, 8\)"),
-        ("vae", Observation(points=CLOUD), "points with their occupancy"),
+        ("pointcloud", VoxelGrid(np.zeros((16,) * 3, bool)), "at least 16 are needed, none are given"),
+        ("pointcloud", Scan(points=CLOUD[:5]), "at least 16 are needed, 5 are given"),
+        ("pointcloud", Scan(points=CLOUD * np.nan), "100 of 100 points are NaN"),
+        ("voxels", Scan(points=CLOUD), r"voxel grids of 16\^3, and none is given"),
+        ("voxels", VoxelGrid(occupied=np.zeros((16,) * 3, bool)), "empty"),
+        ("voxels", VoxelGrid(occupied=np.ones((16,) * 3, bool)), "full"),
+        ("voxels", VoxelGrid(occupied=np.ones((8,) * 3, bool)), r"\(8, 8, 8\)"),
+        ("vae", Scan(points=CLOUD), "points with their occupancy"),
     ],
 )
 def test_what_cannot_be_seen_is_told(encoder, seen, words):
@@ -164,10 +164,10 @@ def test_what_cannot_be_seen_is_told(encoder, seen, words):
 def test_few_points_are_repeated_and_many_thinned():
     model, _ = make()
     generator = torch.Generator().manual_seed(0)
-    few = model._thinned(Observation(points=CLOUD[:20]), generator).points
+    few = model._thinned(Scan(points=CLOUD[:20]), generator).points
     assert len(few) == 50
     assert len(np.unique(few, axis=0)) == 20
-    many = model._thinned(Observation(points=CLOUD), generator).points
+    many = model._thinned(Scan(points=CLOUD), generator).points
     assert len(np.unique(many, axis=0)) == 50
 
 

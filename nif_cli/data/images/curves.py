@@ -15,6 +15,7 @@ from tqdm import tqdm
 from nif_cli.data.datamodule import Batches, Data
 from nif_cli.data.images.formats.outlines import read_outline
 from nif_cli.data.images.formats.svg import read_drawing
+from nif_cli.data.report import Report
 from nif_cli.geometry.curves import Curves, segments_of, signed_distance
 from nif_cli.geometry.transform import Transform, unit_ball
 
@@ -34,7 +35,7 @@ class CurveBatch:
 class Outline:
     id: str
     transform: Transform
-    report: str
+    report: Report
 
 
 class CurveData(Data):
@@ -88,7 +89,8 @@ class CurveData(Data):
                 distance = signed_distance(curves, points.astype(np.float64), bar.update)
             rows = np.column_stack((points, distance)).astype(np.float32)
             rng.shuffle(rows)
-            report = "; ".join((f"{len(curves)} closed curves, {len(everything):,} points", *said))
+            line = "; ".join((f"{len(curves)} closed curves, {len(everything):,} points", *said))
+            report = Report(line, tuple(said))
             self.made = (
                 Outline(self.path.stem if self.path else "star", transform, report),
                 torch.from_numpy(rows),

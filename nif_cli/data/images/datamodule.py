@@ -29,6 +29,7 @@ from nif_cli.data.images.folder import (
 from nif_cli.data.images.formats.pixels import Pixels, read_image
 from nif_cli.data.images.toy import colour_card
 from nif_cli.data.memory import memory_limit
+from nif_cli.data.report import Report
 
 TILE = 256  # pixels along the side of a tile
 
@@ -160,7 +161,7 @@ class ImageData(Data):
             return self.pictures()
         held = f", {self.hold_out:.0%} of the pixels held out" if self.hold_out else ""
         id = self.path.stem if self.path else "colour_card"
-        return [ImageInstance(id, lies(self.pixels()), f"{about(self.pixels())}{held}")]
+        return [ImageInstance(id, lies(self.pixels()), Report(f"{about(self.pixels())}{held}"))]
 
     def summary(self) -> str:
         if self.many:

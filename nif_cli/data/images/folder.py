@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from nif_cli import NifError
 from nif_cli.data.images.formats.pixels import READABLE, Pixels, read_image
-from nif_cli.data.shapes.samples import Observation
+from nif_cli.data.report import Report
+from nif_cli.data.shapes.samples import PointSamples
 from nif_cli.geometry.transform import Transform
 
 KINDS = {1: "grey", 3: "RGB", 4: "RGBA"}
@@ -28,7 +29,7 @@ class ImageInstance:
 
     id: str
     transform: Transform
-    report: str
+    report: Report
 
 
 @dataclass
@@ -59,12 +60,12 @@ class KeptImage(ImageInstance):
         most = 255.0 if self.colors.dtype == torch.uint8 else 65535.0
         return (pixels + corner) * self.transform.scale, self.colors[index].float() / most
 
-    def observed(self, points: int, rng: np.random.Generator) -> Observation:
+    def observed(self, points: int, rng: np.random.Generator) -> PointSamples:
         """At most `points` of its pixels, at random, as places and colours."""
         total = len(self.colors)
         index = rng.choice(total, points, replace=False) if total > points else np.arange(total)
         places, colors = self.at(torch.from_numpy(index))
-        return Observation(samples=places.numpy(), colors=colors.numpy())
+        return PointSamples(places.numpy(), colors=colors.numpy())
 
     def to(self, device: torch.device) -> KeptImage:
         where = None if self.where is None else self.where.to(device)
@@ -91,7 +92,7 @@ def kept(id: str, pixels: Pixels, most: int, rng: np.random.Generator) -> KeptIm
     where = np.sort(rng.choice(len(flat), most, replace=False)) if len(flat) > most else None
     colors = torch.from_numpy(np.array(flat if where is None else flat[where]))
     index = None if where is None else torch.from_numpy(where)
-    return KeptImage(id, lies(pixels), about(pixels), pixels.shape[1], colors, index)
+    return KeptImage(id, lies(pixels), Report(about(pixels)), pixels.shape[1], colors, index)
 
 
 def image_files(path: Path) -> dict[str, Path]:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from nif_cli import NifError
+from nif_cli.data.report import Report, doubt
 from nif_cli.data.scenes.datamodule import Views, each
 from nif_cli.data.scenes.formats.photos import read_json
 from nif_cli.data.scenes.formats.transforms import check_placing, describe, frames_of, poses_of, read_frames
@@ -86,7 +87,7 @@ class BlenderViews(Views):
         )
         test, lost, more = self._test(root, transform)
         lost += len(frames) - len(train)
-        said += f", {lost} frames without a picture" if lost else ""
+        without = doubt(f", {lost} frames without a picture") if lost else Report()
         names = {v.name for v in test}
         left = [v for v in train if v.name not in names]
         if not left:
@@ -104,10 +105,8 @@ class BlenderViews(Views):
             test,
             background=self.background,
             up=(0.0, 0.0, 1.0),
-            report=(
-                f"{describe(train)}{said}, {len(test)} test views{more}; box +-{half:.4g}, {near:.4g} "
-                f"to {far:.4g} away{note}"
-            ),
+            report=(describe(train) + said + without)
+            + f", {len(test)} test views{more}; box +-{half:.4g}, {near:.4g} to {far:.4g} away{note}",
         )
 
     def _test(self, root: Path, transform: Transform) -> tuple[list[View], int, str]:

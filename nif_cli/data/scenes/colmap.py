@@ -1,5 +1,5 @@
-"""COLMAP's sparse models, binary and text: cameras, images and points3D
-(https://colmap.github.io/format.html)."""
+"""Scenes from COLMAP's sparse models: which of its models is read, where its images and masks lie, and how
+the scene lies in its units."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from nif_cli import NifError
+from nif_cli.data.report import Report, doubt
 from nif_cli.data.scenes.datamodule import Views, each
 from nif_cli.data.scenes.formats.colmap_model import MODELS as MODELS
 from nif_cli.data.scenes.formats.colmap_model import header, lines_of, read_binary, read_text
@@ -112,10 +113,10 @@ class ColmapViews(Views):
         half, near = half or 4.0, near or 0.1
         beyond = float((seen.abs().amax(1) > half).float().mean()) if len(seen) else 0.0
         lost = len(posed) - len(views)
-        notes = f", {lost} of {len(posed)} without a picture" if lost else ""
+        notes = doubt(f", {lost} of {len(posed)} without a picture") if lost else Report()
         notes += whereabouts(pictures, root, model)
         if (root / "masks").is_dir() and not any(v.read_mask for v in views):
-            notes += "; doubtful: no mask in masks is named as a picture (masks/<name>.png)"
+            notes += doubt("; doubtful: no mask in masks is named as a picture (masks/<name>.png)")
         notes += others
         notes += f"; {len(points):,} points, {beyond:.1%} of them outside the box" if len(points) else ""
         bounds, side = cube(half), 2 * half / transform.scale
@@ -130,9 +131,8 @@ class ColmapViews(Views):
             background=self.background,
             up=mean_up(poses),
             protocol="mip360",
-            report=(
-                f"{describe(views)}{notes}; box +-{half:g} ({side:.3g} of COLMAP's units), near {near:.2g}"
-            ),
+            report=(describe(views) + notes)
+            + f"; box +-{half:g} ({side:.3g} of COLMAP's units), near {near:.2g}",
         )
 
 

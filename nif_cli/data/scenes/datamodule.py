@@ -14,6 +14,7 @@ from torch import Tensor
 from nif_cli import NifError
 from nif_cli.data.datamodule import Batches, Data
 from nif_cli.data.memory import memory_limit
+from nif_cli.data.report import Report, doubt
 from nif_cli.data.scenes.poses import cut
 from nif_cli.data.scenes.scene import Background, RayBatch, Scene, View
 from nif_cli.data.scenes.sighting import sighted
@@ -127,10 +128,10 @@ def each(root: str | Sequence[str], file: str, read: Callable[[str, Path], Scene
     return [read(name, path) for name, path in zip(names, paths, strict=True)]
 
 
-def _looked_at(scene: Scene, doubts: str) -> Scene:
+def _looked_at(scene: Scene, more: Report) -> Scene:
     """The scene without a background where its pictures are opaque, with words in its report where its box
     cuts it off and of its masks."""
-    scene = replace(scene, report=f"{scene.report}{_masked(scene)}{doubts}")
+    scene = replace(scene, report=scene.report + _masked(scene) + more)
     if scene.train and not any(v.alpha and v.pixels.shape[2] == 4 for v in scene.train):
         return replace(scene, background=None)
     ratio = cut(scene)
@@ -138,17 +139,17 @@ def _looked_at(scene: Scene, doubts: str) -> Scene:
         return scene
     half = (scene.bounds[1] - scene.bounds[0]).max() / 2 / scene.transform.scale
     note = f"not all of it lies in the box: one {ratio:g} times as large (+-{ratio * half:.3g}) would hold it"
-    return replace(scene, report=f"{scene.report}; {note}")
+    return replace(scene, report=scene.report + doubt(f"; {note}"))
 
 
-def _masked(scene: Scene) -> str:
+def _masked(scene: Scene) -> Report:
     """What to say of masks that hide nothing, or all."""
     masks = [(v.name, valid) for v in scene.train if (valid := v.valid) is not None]
     idle = [name for name, valid in masks if bool(valid.all())]
     full = [name for name, valid in masks if not bool(valid.any())]
-    said = f"; {len(idle)} of {len(masks)} masks hide nothing (the first: {idle[0]})" if idle else ""
+    said = Report(f"; {len(idle)} of {len(masks)} masks hide nothing (the first: {idle[0]})" if idle else "")
     if full:
-        said += (
+        said += doubt(
             f"; doubtful: {len(full)} of {len(masks)} masks hide all of their picture (the first: {full[0]})"
         )
     return said

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nif_cli import NifError
+from nif_cli.data.report import Report, doubt
 from nif_cli.data.scenes.datamodule import Views, each
 from nif_cli.data.scenes.formats.llff import read_poses_bounds
 from nif_cli.data.scenes.formats.photos import SUFFIXES, view
@@ -72,7 +73,7 @@ class LlffViews(Views):
                 "needed for each"
             )
         least, most, odd = _bounds(bounds, [f.name for f in files])
-        said += odd
+        said = said + odd
         forward = (
             float((poses[:, :, 2] @ mean_pose(poses)[:, 2]).min()) > 0.7 if self.ndc is None else self.ndc
         )
@@ -122,19 +123,19 @@ class LlffViews(Views):
             ndc=ndc,
             up=mean_up(poses),
             protocol="llff",
-            report=f"{describe(views)}{said}; {how}, {least:.3g} to {most:.3g} away",
+            report=describe(views) + said + f"; {how}, {least:.3g} to {most:.3g} away",
         )
 
 
-def _bounds(bounds: Float[np.ndarray, "V 2"], names: list[str]) -> tuple[float, float, str]:
+def _bounds(bounds: Float[np.ndarray, "V 2"], names: list[str]) -> tuple[float, float, Report]:
     """The nearest and the farthest bound of those that are not odd, and a word about the others."""
     middle = np.median(bounds, axis=0)
     odd = {"near": bounds[:, 0] < middle[0] / ODD, "far": bounds[:, 1] > middle[1] * ODD}
-    said = ""
+    said = Report()
     for column, (which, rows) in enumerate(odd.items()):
         if rows.any():
             row = int(rows.argmax())
-            said += (
+            said += doubt(
                 f"; {int(rows.sum())} {which} bounds left out (the first: {bounds[row, column]:.3g} of "
                 f"{names[row]})"
             )

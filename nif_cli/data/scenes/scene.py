@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from nif_cli import NifError
+from nif_cli.data.report import NOTHING, Report
 from nif_cli.geometry.transform import Transform
 from nif_cli.rendering.cameras import Camera, camera_rays
 from nif_cli.rendering.image_files import scaled
@@ -84,7 +85,7 @@ class Scene:
     shape: str = ""
     appearance: str = ""
     protocol: str = "blender"
-    report: str = ""
+    report: Report = NOTHING
 
     def __post_init__(self) -> None:
         for label in ("shape", "appearance"):

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 
 from nif_cli import NifError
+from nif_cli.data.report import Report, doubt
 from nif_cli.data.scenes.scene import Scene
 from nif_cli.geometry.transform import Transform
 from nif_cli.rendering.camera_paths import Poses, Vector, focus
@@ -85,7 +86,7 @@ def share_of_rays(scene: Scene, views: int = 64, rays: int = 128) -> float:
     return float(torch.cat(found).mean()) if found else 0.0
 
 
-def blind(scene: Scene, across: int = 65) -> str:
+def blind(scene: Scene, across: int = 65) -> Report:
     """What there is to say of pixels to which a lens sends no direction, corners included; nothing where
     there are none. NifError for a lens that sends one to none."""
     notes = []
@@ -115,14 +116,14 @@ def blind(scene: Scene, across: int = 65) -> str:
             f"({lens})"
         )
     if not notes:
-        return ""
+        return Report()
     more = f", and so in {len(notes) - 1:,} other lenses" if len(notes) > 1 else ""
     # a fisheye's corners are black
     doubtful = "" if all(camera.kind == "fisheye" for camera in first) else "doubtful: "
-    return f"; {doubtful}{notes[0]}{more}: they are left out"
+    return doubt(f"; {doubtful}{notes[0]}{more}: they are left out")
 
 
-def sighted(scene: Scene, keys: str, axes: str | None) -> str:
+def sighted(scene: Scene, keys: str, axes: str | None) -> Report:
     """What there is to say of a scene before training; nothing where all is well. `keys` name what moves or
     scales its box, `axes` what its cameras' axes were taken for, where another choice is open. NifError where
     no ray meets the box."""
@@ -158,7 +159,7 @@ def sighted(scene: Scene, keys: str, axes: str | None) -> str:
         )
     if share < NONE:
         raise NifError(f"{scene.id}: nothing can be learned: {'; '.join(reversed(notes))}")
-    return lenses + "".join(f"; doubtful: {note}" for note in notes)
+    return sum((doubt(f"; doubtful: {note}") for note in notes), lenses)
 
 
 def _percent(share: float) -> str:

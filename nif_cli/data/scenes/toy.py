@@ -10,6 +10,7 @@ import torch
 import trimesh
 from jaxtyping import Float, UInt8
 
+from nif_cli.data.report import Report
 from nif_cli.data.scenes.datamodule import Views
 from nif_cli.data.scenes.scene import Background, Scene, View
 from nif_cli.data.shapes.toy import FAMILIES, toy_shape
@@ -89,7 +90,7 @@ class ToyViews(Views):
             up=(0.0, 1.0, 0.0),
             shape=name,
             appearance=MATERIALS[material],
-            report=(
+            report=Report(
                 f"{self.views} + {self.test} pictures of {self.size} x {self.size} pixels, made on the spot"
             ),
         )

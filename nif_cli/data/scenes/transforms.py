@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from nif_cli import NifError, untrusted
+from nif_cli.data.report import Report, doubt
 from nif_cli.data.scenes.datamodule import Views, each
 from nif_cli.data.scenes.formats.photos import read_json
 from nif_cli.data.scenes.formats.splits import split
@@ -95,7 +96,7 @@ class TransformsViews(Views):
         views, said = read_frames(file, frames, path, moved, self.downscale)
         train, test, divided = split(file, path, frames, views, self.hold_out)
         lost = len(frames) - len(views)
-        said += f", {lost} of {len(frames)} frames without a picture" if lost else ""
+        without = doubt(f", {lost} of {len(frames)} frames without a picture") if lost else Report()
         bounds, side = cube(half), 2 * half / transform.scale
         return Scene(
             id,
@@ -108,10 +109,8 @@ class TransformsViews(Views):
             background=self.background,
             up=mean_up(poses),
             protocol="llff",
-            report=(
-                f"{describe(views)}{said}{divided}; box +-{half:g} ({side:.3g} of the file's units), "
-                f"near {self.near:g}{note}"
-            ),
+            report=(describe(views) + said + without + divided)
+            + f"; box +-{half:g} ({side:.3g} of the file's units), near {self.near:g}{note}",
         )
 
     def _placed(

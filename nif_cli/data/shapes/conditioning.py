@@ -17,7 +17,7 @@ from torch import Tensor
 from nif_cli import NifError
 from nif_cli.data.datamodule import ConditioningSpec
 from nif_cli.data.shapes.formats.voxels import read_grids
-from nif_cli.data.shapes.samples import Observation
+from nif_cli.data.shapes.samples import ImageFiles, Images, Known, VoxelGrid
 from nif_cli.geometry.distance import MeshDistance, first_hits
 from nif_cli.geometry.transform import Transform
 from nif_cli.rendering.camera_paths import look_from
@@ -154,17 +154,17 @@ def load_image(path: Path, size: int, mask: Path | None = None) -> UInt8[np.ndar
     return pixels.copy()
 
 
-def load_look(seen: Observation, look: ConditioningSpec, transform: Transform, half: float) -> Observation:
-    """The observation with the pictures or voxels that `look` asks for read from its files, if it has such
+def load_look(known: Known, look: ConditioningSpec, transform: Transform, half: float) -> Known:
+    """What is known with the images or voxels that `look` asks for read from their files, if it has such
     files."""
-    if look.kind == "image" and seen.pixels is None and seen.images:
-        chosen = seen.images[: look.views]
+    if look.kind == "image" and isinstance(known.images, ImageFiles):
+        chosen = known.images.paths[: look.views]
         masks = [path.with_name(f"{path.stem}_mask.png") for path in chosen]
         found = [
             load_image(p, look.size, m if m.is_file() else None) for p, m in zip(chosen, masks, strict=True)
         ]
-        return replace(seen, pixels=np.stack(found))
-    if look.kind == "voxels" and seen.occupied is None and seen.voxels is not None:
-        occupied, to_voxels = read_grids(seen.voxels).read(0)
-        return replace(seen, occupied=grid_voxels(occupied, to_voxels, transform, half, look.size))
-    return seen
+        return replace(known, images=Images(np.stack(found)))
+    if look.kind == "voxels" and isinstance(known.voxels, Path):
+        occupied, to_voxels = read_grids(known.voxels).read(0)
+        return replace(known, voxels=VoxelGrid(grid_voxels(occupied, to_voxels, transform, half, look.size)))
+    return known

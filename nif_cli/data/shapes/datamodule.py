@@ -12,9 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
 import torch
-from scipy.spatial import KDTree
 from tqdm import tqdm
 
 from nif_cli import NifError
@@ -22,11 +20,11 @@ from nif_cli.data.datamodule import Batches, ConditioningSpec, Data, Needs, in_t
 from nif_cli.data.memory import memory_limit
 from nif_cli.data.shapes.conditioning import load_look
 from nif_cli.data.shapes.formats.onet import OnetTree
-from nif_cli.data.shapes.pool import ShapeBatch, ShapePool, ShardedPool
-from nif_cli.data.shapes.samples import Observation, ShapeSamples
+from nif_cli.data.shapes.pool import ShapeBatch, ShapePool
+from nif_cli.data.shapes.samples import Images, Known, ShapeSamples, VoxelGrid, unsigned
+from nif_cli.data.shapes.sharded_pool import ShardedPool
 from nif_cli.data.shapes.spool import Spool
 from nif_cli.files import DiskError
-from nif_cli.geometry.sampling import sample_around
 from nif_cli.geometry.transform import SPACES
 from nif_cli.metrics.protocols import Truth
 
@@ -89,11 +87,11 @@ class ShapeData(Data):
     def _looked_at(self, read: Callable[[], ShapeSamples], seen: OnetTree | None) -> ShapeSamples:
         shape = read()
         if seen:
-            shape = replace(shape, observation=seen.observation(shape.id, shape.transform))
+            shape = replace(shape, known=seen.known(shape.id, shape.transform))
         look = self.needs.conditioning
-        if look and shape.observation:
+        if look and shape.known:
             half = SPACES[self.space][1]
-            shape = replace(shape, observation=load_look(shape.observation, look, shape.transform, half))
+            shape = replace(shape, known=load_look(shape.known, look, shape.transform, half))
         return shape
 
     def prepare(self) -> list[ShapeSamples]:
@@ -199,10 +197,14 @@ class ShapeData(Data):
         """NifError unless every shape can be shown as `look` asks for."""
 
         def shows(shape: ShapeSamples) -> bool:
-            seen = shape.observation or Observation()
-            kinds = {"points": shape.surface, "image": seen.pixels, "voxels": seen.occupied}
-            found = kinds[look.kind]
-            return found is not None and len(found) > 0
+            if look.kind == "points":
+                return shape.surface is not None and len(shape.surface) > 0
+            seen = shape.known or Known()
+            return (
+                isinstance(seen.images, Images)
+                if look.kind == "image"
+                else isinstance(seen.voxels, VoxelGrid)
+            )
 
         shapes = self.prepare()
         lacking = [s for s in shapes if not shows(s)]
@@ -254,18 +256,6 @@ class ShapeData(Data):
         pool = self.make_pool(device)
         rows = list(range(min(len(pool), 64)))
         return [pool.held_out(rows[i : i + 16], 2048) for i in range(0, len(rows), 16)]
-
-
-def unsigned(shape: ShapeSamples, seed: int, count: int = 500_000) -> ShapeSamples:
-    """The shape as SAL sees it: `count` points around its surface points, with minus the distance to the
-    nearest of these."""
-    assert shape.surface is not None
-    rng = np.random.default_rng([seed, 5])
-    points = sample_around(np.asarray(shape.surface), count, (0.0707, 0.0224, 0.005), 0.1, rng).astype(
-        np.float32
-    )
-    distance, _ = KDTree(shape.surface).query(points, workers=-1)
-    return replace(shape, points=points, distance=-distance.astype(np.float32))
 
 
 class ShapeBatches(Batches[ShapeData]):

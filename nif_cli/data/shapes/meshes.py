@@ -17,11 +17,12 @@ import trimesh
 
 from nif_cli import NifError
 from nif_cli.data.memory import cache_folder
+from nif_cli.data.report import Report, doubt
 from nif_cli.data.shapes.conditioning import mesh_images, mesh_voxels, view_poses
 from nif_cli.data.shapes.datamodule import ShapeData, Source
-from nif_cli.data.shapes.samples import Observation, ShapeSamples
+from nif_cli.data.shapes.samples import Images, Known, ShapeSamples, VoxelGrid
 from nif_cli.geometry.distance import signed_samples
-from nif_cli.geometry.mesh import inspect_mesh, load_mesh, mesh_files
+from nif_cli.geometry.mesh import MeshReport, inspect_mesh, load_mesh, mesh_files
 from nif_cli.geometry.transform import SPACES, unit_ball
 from nif_cli.metrics.protocols import Truth
 from nif_cli.untrusted import read_npz
@@ -69,7 +70,7 @@ class MeshData(ShapeData):
         transform = unit_ball(mesh.vertices)
         vertices = transform.to_normalised(mesh.vertices)
         faces = np.ascontiguousarray(mesh.faces, np.int64)
-        report = str(inspect_mesh(mesh))
+        report = _report(inspect_mesh(mesh))
         settings = (CACHE_FORMAT, self.samples, self.surface_samples, self.spread, self.uniform, self.seed)
         shape = vertices.tobytes() + faces.tobytes()
         key = hashlib.sha256(repr(settings).encode() + shape).hexdigest()[:32]
@@ -87,11 +88,11 @@ class MeshData(ShapeData):
             arrays = {"points": points, "distance": distance, "surface": surface, "normals": normals}
             _keep(key, arrays)
         if not (arrays["distance"] > 0).any():
-            report += "; no point is inside: a surface without volume"
+            report += doubt("; no point is inside: a surface without volume")
         seen = self._seen(trimesh.Trimesh(vertices, faces, process=False), shape)
-        return ShapeSamples(id, transform, report=report, observation=seen, **arrays)  # type: ignore[arg-type]
+        return ShapeSamples(id, transform, report=report, known=seen, **arrays)  # type: ignore[arg-type]
 
-    def _seen(self, mesh: trimesh.Trimesh, shape: bytes) -> Observation | None:
+    def _seen(self, mesh: trimesh.Trimesh, shape: bytes) -> Known | None:
         """The pictures or voxels that a model wants to be shown of a mesh in the unit ball, made once and
         kept."""
         look = self.needs.conditioning
@@ -110,7 +111,15 @@ class MeshData(ShapeData):
             else:
                 arrays = {name: mesh_voxels(mesh, SPACES[self.space][1], look.size)}
             _keep(key, arrays)
-        return Observation(**arrays)  # type: ignore[arg-type]
+        if look.kind == "image":
+            return Known(images=Images(arrays[name]))
+        return Known(voxels=VoxelGrid(arrays[name]))
+
+
+def _report(found: MeshReport) -> Report:
+    """Of a mesh: what its line says is doubtful where the signs are, or where the file was mended."""
+    signs = not found.watertight or found.volume < 0
+    return Report(str(found), tuple(found.doubts if signs else found.notes))
 
 
 class Folder(MeshData):

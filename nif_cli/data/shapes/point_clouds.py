@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from nif_cli import NifError
+from nif_cli.data.report import Report
 from nif_cli.data.shapes.datamodule import ShapeData, Source
 from nif_cli.data.shapes.samples import ShapeSamples
 from nif_cli.data.shapes.user_files import Input, input_files, read_inputs
@@ -49,9 +50,9 @@ class PointClouds(ShapeData):
         given: Input = read()
         if self.turn_normals:
             given.turn()
-        if given.seen is None or given.seen.points is None:
+        if given.seen is None or given.seen.scan is None:
             raise NifError(f"{file}: no point cloud; data=meshes reads meshes, data=voxels grids")
-        points, normals = given.seen.points, given.seen.normals
+        points, normals = given.seen.scan.points, given.seen.scan.normals
         transform = unit_ball(np.asarray(points, np.float64))
         surface = transform.to_normalised(points).astype(np.float32)
         kind = "with normals" if normals is not None else "without normals"
@@ -61,7 +62,7 @@ class PointClouds(ShapeData):
             np.empty((0, 3), np.float32),
             surface=surface,
             normals=normals,
-            report="; ".join((f"{len(points):,} points {kind}", *given.notes)),
+            report=Report("; ".join((f"{len(points):,} points {kind}", *given.notes)), tuple(given.doubts)),
         )
 
 

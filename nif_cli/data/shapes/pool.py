@@ -7,7 +7,6 @@ of each shape are shuffled once, outside before inside, so that a batch holds ha
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from nif_cli.data.datamodule import ConditioningSpec
-from nif_cli.data.shapes.samples import ShapeSamples
+from nif_cli.data.shapes.samples import Images, Known, ShapeSamples, VoxelGrid
 from nif_cli.untrusted import read_npy
 
 
@@ -147,29 +146,9 @@ class ShapePool:
         self.pictures, self.voxels = _pictures_and_voxels(shapes, look, device)
         self.surface = self.surface_begin = self.surface_length = None
         if all(s.surface is not None and (s.normals is not None or look) and len(s.surface) for s in shapes):
-            lengths = torch.tensor([_length(surface, len(s.surface)) for s in shapes])  # type: ignore[arg-type]
-            ends = lengths.cumsum(0)
-            coloured = all(s.colors is not None for s in shapes)
-            both = torch.empty(int(ends[-1]), 9 if coloured else 6)
-            for shape, end, count in zip(shapes, ends.tolist(), lengths.tolist(), strict=True):
-                assert shape.surface is not None
-                chosen = surface(len(shape.surface))
-                both[end - count : end, :3] = torch.from_numpy(
-                    np.array(_read(shape.surface, chosen), np.float32)
-                )
-                normals = (
-                    0.0
-                    if shape.normals is None
-                    else torch.from_numpy(np.array(_read(shape.normals, chosen), np.float32))
-                )
-                both[end - count : end, 3:6] = normals
-                if coloured and shape.colors is not None:
-                    both[end - count : end, 6:] = torch.from_numpy(
-                        np.array(_read(shape.colors, chosen), np.float32)
-                    )
-            self.surface = both.to(device)
-            self.surface_begin = (ends - lengths).to(device)
-            self.surface_length = lengths.to(device)
+            table, lengths = _surfaces(shapes, surface)
+            self.surface, self.surface_length = table.to(device), lengths.to(device)
+            self.surface_begin = (lengths.cumsum(0) - lengths).to(device)
 
     def __len__(self) -> int:
         return len(self.begin)
@@ -248,80 +227,31 @@ class ShapePool:
         return ShapeBatch(row, samples[..., :3], None, occupied=samples[..., 3] > 0)
 
 
-class ShardedPool:
-    """Samples that lie on disk (memory-mapped, each shape's already shuffled), `shards` parts of them in
-    turn.
-
-    A shard is a pool of all shapes with one part of each one's points, so every batch sees every shape,
-    whatever does not fit. It is read while the one before is drawn from: two are in memory at a time. Which
-    shard batch k is drawn from depends on k only.
-    """
-
-    def __init__(
-        self, shapes: Sequence[ShapeSamples], device: torch.device, seed: int, shards: int, **settings
-    ):
-        self.shapes, self.device, self.seed, self.shards, self.settings = (
-            shapes,
-            device,
-            seed,
-            shards,
-            settings,
-        )
-        self.first = ShapePool(shapes, device, seed, 0.0, _held, lambda n: slice(0, min(n, 4096)), **settings)
-        self.first.held = [
-            torch.from_numpy(rows_of(s, _held, settings.get("occupancy", False))) for s in shapes
-        ]
-        self.count = sum(_held(len(s.points)).start for s in shapes)
-        largest = sum(_held(len(s.points)).start // shards + 1 for s in shapes)
-        # the same memory again and again: nothing to fragment
-        self.spare = [torch.empty(largest, 4) for _ in range(2)]
-        self.reader = ThreadPoolExecutor(1, "shards")
-        self.current: tuple[int, ShapePool, Tensor] | None = None
-        self.coming: tuple[int, Future[tuple[ShapePool, Tensor]]] | None = None
-
-    def __len__(self) -> int:
-        return len(self.shapes)
-
-    def held_out(self, rows: list[int], points: int) -> ShapeBatch:
-        """As ShapePool's; these points are in no shard."""
-        return self.first.held_out(rows, points)
-
-    def at(self, k: int, batch_points: int) -> ShapePool:
-        """The shard that batch number k is drawn from: each is drawn from about as often as it has points."""
-        each = max(1, self.count // self.shards // batch_points)
-        wanted = k // each % self.shards
-        if self.current is None or self.current[0] != wanted:
-            if self.current is not None:
-                self.spare.append(self.current[2])
-            if self.coming is None or self.coming[0] != wanted:
-                if self.coming is not None:  # a jump, as when a run is resumed
-                    self.spare.append(self.coming[1].result()[1])
-                self.coming = (wanted, self.reader.submit(self.read, wanted))
-            self.current = (wanted, *self.coming[1].result())
-            following = (wanted + 1) % self.shards
-            self.coming = (following, self.reader.submit(self.read, following))
-        return self.current[1]
-
-    def read(self, shard: int) -> tuple[ShapePool, Tensor]:
-        """Part number `shard` of every shape, and the memory that it lies in (on the CPU)."""
-
-        def cut(n: int) -> slice:
-            return slice(n * shard // self.shards, n * (shard + 1) // self.shards)
-
-        into = self.spare.pop()
-        seed = self.seed + shard
-        return ShapePool(
-            self.shapes, self.device, seed, 0.0, lambda n: cut(_held(n).start), cut, into, **self.settings
-        ), into
-
-
-def _held(n: int) -> slice:
+def held(n: int) -> slice:
     """The last points of a shape that lies on disk (shuffled): held out."""
     return slice(n - min(4096, max(1, n // 50)), n)
 
 
 def _length(part: Part, n: int) -> int:
     return len(range(*part(n).indices(n)))
+
+
+def _surfaces(
+    shapes: Sequence[ShapeSamples], part: Part
+) -> tuple[Float[Tensor, "N 6"] | Float[Tensor, "N 9"], Int[Tensor, "S"]]:
+    """Surface points of all shapes, one after the other, with normals (0: none) and, where all have some,
+    colours; and how many each shape has."""
+    lengths = torch.tensor([_length(part, len(s.surface)) for s in shapes])  # type: ignore[arg-type]
+    coloured = all(s.colors is not None for s in shapes)
+    table = torch.zeros(int(lengths.sum()), 9 if coloured else 6)
+    for shape, rows in zip(shapes, table.split(lengths.tolist()), strict=True):
+        assert shape.surface is not None
+        chosen = part(len(shape.surface))
+        for column, array in enumerate((shape.surface, shape.normals, shape.colors if coloured else None)):
+            if array is not None:
+                values = torch.from_numpy(np.array(_read(array, chosen), np.float32))
+                rows[:, 3 * column : 3 * column + 3] = values
+    return table, lengths
 
 
 def _pictures_and_voxels(
@@ -331,11 +261,11 @@ def _pictures_and_voxels(
     voxel grids, their bits packed [S, R^3 / 8]."""
     if look is None or look.kind == "points":
         return None, None
-    seen = [s.observation for s in shapes]
+    seen = [s.known or Known() for s in shapes]
     if look.kind == "voxels":
-        bits = [np.packbits(o.occupied) for o in seen if o is not None and o.occupied is not None]
+        bits = [np.packbits(k.voxels.occupied) for k in seen if isinstance(k.voxels, VoxelGrid)]
         return None, torch.from_numpy(np.stack(bits)).to(device)
-    pixels = [o.pixels for o in seen if o is not None and o.pixels is not None]
+    pixels = [k.images.pixels for k in seen if isinstance(k.images, Images)]
     count = torch.tensor([len(p) for p in pixels])
     return (
         torch.from_numpy(np.concatenate(pixels)).to(device),

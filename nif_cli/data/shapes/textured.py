@@ -70,7 +70,7 @@ class TexturedMeshes(MeshData):
             surface=shape.transform.to_normalised(points).astype(np.float32),
             normals=normals.astype(np.float32),
             colors=colors.astype(np.float32),
-            report=f"{shape.report}; coloured by {', '.join(kinds)}",
+            report=shape.report + f"; coloured by {', '.join(kinds)}",
         )
 
 

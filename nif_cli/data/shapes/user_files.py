@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 import trimesh
 from jaxtyping import Float
-from scipy.spatial import KDTree
 
 from nif_cli import NifError
+from nif_cli.data.shapes.cloud_files import INWARDS, has_faces, read_xyz, scan_of
 from nif_cli.data.shapes.formats import deepsdf, onet
 from nif_cli.data.shapes.formats.voxels import READABLE as GRIDS
 from nif_cli.data.shapes.formats.voxels import read_grids
 from nif_cli.data.shapes.observations import seen_by_depth
-from nif_cli.data.shapes.samples import Observation
+from nif_cli.data.shapes.samples import ImageFiles, Known, PointSamples, Scan
 from nif_cli.files import available_memory, check_array
 from nif_cli.geometry.mesh import READABLE as MESHES
 from nif_cli.geometry.mesh import clean, hidden, load_mesh
@@ -27,9 +26,6 @@ from nif_cli.geometry.voxels import voxel_mesh
 from nif_cli.rendering.rays import Rays
 from nif_cli.untrusted import npz_headers, number, read_npy, read_npz, regular, shown
 
-INWARDS = (
-    "most of its normals point inwards: turn_normals=true turns them (of training: data.turn_normals=true)"
-)
 OUTWARDS = "its normals pointed outwards or undecidedly before turn_normals turned them"
 FARTHEST = 1e12  # depths and places of cameras: beyond it float32 has nothing left
 CLOUDS = (".xyz", ".npy", ".npz", ".ply")
@@ -46,18 +42,19 @@ class Input:
 
     name: str
     mesh: trimesh.Trimesh | None = None
-    seen: Observation | None = None
+    seen: Known | None = None
     transform: Transform = field(default_factory=Transform)
     space: str | None = None
     notes: list[str] = field(default_factory=list)  # what is to be said of it
+    doubts: list[str] = field(default_factory=list)  # those of its notes that say that something may be wrong
 
     def turn(self) -> None:
         """Turn the normals of a point cloud, in place."""
-        if self.seen is not None and self.seen.normals is not None:
-            self.seen = replace(self.seen, normals=-self.seen.normals)
-            self.notes = [n for n in self.notes if n != INWARDS] + (
-                ["normals turned"] if INWARDS in self.notes else [OUTWARDS]
-            )
+        scan = self.seen.scan if self.seen is not None else None
+        if scan is not None and scan.normals is not None:
+            self.seen = Known(scan=Scan(scan.points, -scan.normals))
+            self.doubts = ["normals turned" if INWARDS in self.notes else OUTWARDS]
+            self.notes = [n for n in self.notes if n != INWARDS] + self.doubts
 
     @property
     def extent(self) -> Float[np.ndarray, "E 3"]:
@@ -65,15 +62,16 @@ class Input:
         if self.mesh is not None:
             return np.asarray(self.mesh.vertices)
         assert self.seen is not None
-        if self.seen.points is not None:
-            return self.seen.points
-        assert self.seen.samples is not None
-        inside = self.seen.inside if self.seen.distance is None else self.seen.distance > 0
+        if self.seen.scan is not None:
+            return self.seen.scan.points
+        samples = self.seen.samples
+        assert samples is not None
+        inside = samples.inside if samples.distance is None else samples.distance > 0
         if inside is None or not inside.any():
             raise NifError(
                 f"{self.name}: none of its points is inside, so it does not say where the shape is"
             )
-        return self.seen.samples[inside]
+        return samples.points[inside]
 
 
 @dataclass
@@ -110,7 +108,7 @@ def read_inputs(path: Path, name: str) -> list[tuple[str, Callable[[], Input]]]:
     channel or a <name>_mask.png beside it)."""
     suffix = path.suffix.lower()
     if suffix in PICTURES:
-        return [(name, lambda: Input(name, seen=Observation(images=[regular(path, "picture")])))]
+        return [(name, lambda: Input(name, seen=Known(images=ImageFiles([regular(path, "picture")]))))]
     if regular(path).stat().st_size * 8 > available_memory():
         raise NifError(
             f"{path}: a file of {path.stat().st_size / 2**30:.1f} GiB does not fit in the memory of this "
@@ -138,7 +136,7 @@ def read_inputs(path: Path, name: str) -> list[tuple[str, Callable[[], Input]]]:
         if read_npy(path, "a point cloud or voxels", mapped=True).ndim == 2:
             return [(name, lambda: _cloud_input(path, name, read_npy(path, "a point cloud")))]
     elif suffix == ".xyz":
-        return [(name, lambda: _cloud_input(path, name, _read_xyz(path)))]
+        return [(name, lambda: _cloud_input(path, name, read_xyz(path)))]
     if suffix in GRIDS:
         grids = read_grids(path)
 
@@ -161,7 +159,7 @@ def read_inputs(path: Path, name: str) -> list[tuple[str, Callable[[], Input]]]:
 
 
 def _mesh_or_cloud(path: Path, name: str) -> Input:
-    if path.suffix.lower() == ".ply" and not _has_faces(path):
+    if path.suffix.lower() == ".ply" and not has_faces(path):
         points, normals = deepsdf.read_points(path)
         table = points if normals is None else np.column_stack((points, normals))
         return _cloud_input(path, name, table, named=True)
@@ -169,103 +167,9 @@ def _mesh_or_cloud(path: Path, name: str) -> Input:
     return Input(name, mesh, notes=list(mesh.metadata.get("notes", ())))
 
 
-def _has_faces(path: Path) -> bool:
-    with path.open("rb") as file:
-        for line in file.read(4096).split(b"\n"):
-            words = line.split()
-            if words[:2] == [b"element", b"face"]:
-                return words[2:] != [b"0"]
-            if words[:1] == [b"end_header"]:
-                break
-    return False
-
-
-def _read_xyz(path: Path) -> np.ndarray:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an empty file is refused below, as one of too few points
-            return np.loadtxt(
-                path,
-                np.float64,
-                ndmin=2,
-                comments=("#", "//"),
-                delimiter="," if "," in _first(path) else None,
-            )
-    except ValueError as error:
-        raise NifError(
-            f"{path}: not a point cloud: lines of x y z, x y z nx ny nz or x y z r g b are read"
-        ) from error
-
-
-def _first(path: Path) -> str:
-    with path.open("rb") as file:
-        return file.readline(500).decode("latin-1")
-
-
 def _cloud_input(path: Path, name: str, table: np.ndarray, named: bool = False) -> Input:
-    """A cloud [P, 3], or [P, 6]: with normals if they are `named` so, or are unit vectors; else with
-    colours."""
-    notes = []
-    if table.ndim == 2 and table.shape[1] == 6 and table.dtype.kind in "fiu" and not named:
-        extra = np.asarray(table[np.isfinite(table).all(1), 3:], np.float64)
-        length = np.linalg.norm(extra, axis=1)
-        if len(extra) and not (length == 0).any() and np.mean(np.abs(length - 1) < 0.02) < 0.99:
-            if extra.min() < 0 or extra.max() > 65535:
-                raise NifError(
-                    f"{path}: columns 4 to 6 are no normals (lengths {length.min():.3g} to "
-                    f"{length.max():.3g}, not 1) and "
-                    "no colours (some are negative); leave them out, or scale them to unit length"
-                )
-            notes.append("columns 4 to 6 are colours (not of unit length, as normals are): left aside")
-            table = table[:, :3]
-    seen = _cloud(path, table)
-    if seen.points is not None and seen.normals is not None and inward(seen.points, seen.normals):
-        notes.append(INWARDS)
-    return Input(name, seen=seen, notes=notes)
-
-
-def inward(points: Float[np.ndarray, "P 3"], normals: Float[np.ndarray, "P 3"]) -> bool:
-    """Whether the normals of a cloud point inwards: the flux of (p - middle) through its surface, each point
-    with the area that its neighbours leave it, is three times the volume (divergence theorem), negative
-    then."""
-    away = points - np.median(points, axis=0)
-    distance, _ = KDTree(away).query(away, min(9, len(away)))
-    area = distance[:, -1] ** 2
-    reach = float((area * np.linalg.norm(away, axis=1)).sum())
-    return float((area * (away * normals).sum(1)).sum()) < -0.1 * reach
-
-
-def _cloud(path: Path, table: np.ndarray, least: int = 16) -> Observation:
-    """[P, 3] points or [P, 6] points with normals, from a file."""
-    if table.ndim != 2 or table.shape[1] not in (3, 6) or table.dtype.kind not in "fiu":
-        raise NifError(
-            f"{path}: its array is {table.dtype} {list(table.shape)}; a point cloud is [P, 3], or [P, 6] "
-            "with normals"
-        )
-    good = np.isfinite(table).all(1)
-    points = table[good, :3].astype(np.float64)
-    if len(points) < least:
-        dropped = f" ({(~good).sum():,} rows with NaN dropped)" if not good.all() else ""
-        raise NifError(
-            f"{path}: {len(points)} points{dropped}: too few to say what the shape is; at least {least}"
-        )
-    extent, farthest = float(np.ptp(points, axis=0).max()), float(np.abs(points).max())
-    if not 1e-30 < extent < 1e30 or farthest > 1e30:
-        raise NifError(
-            f"{path}: degenerate, its longest side is {extent:g}, its farthest point at {farthest:g}"
-        )
-    normals = None
-    if table.shape[1] == 6:
-        given = table[good, 3:].astype(np.float64)
-        length = np.linalg.norm(given, axis=1, keepdims=True)
-        if not ((length > 1e-30) & (length < 1e30)).all():
-            wrong = int((~((length > 1e-30) & (length < 1e30))).sum())
-            raise NifError(
-                f"{path}: {wrong:,} normals are zero or endless; leave them out (three columns) or mend them"
-            )
-        normals = (given / length).astype(np.float32)
-    # in float64 until it is normalised: a user's units may be far from the origin
-    return Observation(points, normals)
+    scan, notes, doubts = scan_of(path, table, named)
+    return Input(name, seen=Known(scan=scan), notes=notes, doubts=doubts)
 
 
 def _signed(path: Path, name: str) -> Input:
@@ -280,13 +184,14 @@ def _signed(path: Path, name: str) -> Input:
         parts[len(parts) - 1 - parts[::-1].index(deepsdf.SAMPLES)] = deepsdf.NORMALISATION
         if Path(*parts).is_file():
             transform = deepsdf.read_transform(Path(*parts))
-    seen = Observation(samples=np.ascontiguousarray(rows[:, :3]), distance=-rows[:, 3])
-    return Input(name, seen=seen, transform=transform, space="ball", notes=notes)
+    samples = PointSamples(np.ascontiguousarray(rows[:, :3]), -rows[:, 3])
+    return Input(name, seen=Known(samples), transform=transform, space="ball", notes=notes)
 
 
 def _occupied(path: Path, name: str) -> Input:
     points, inside, transform = onet.read_points(path)
-    return Input(name, seen=Observation(samples=points, inside=inside), transform=transform, space="cube")
+    known = Known(PointSamples(points, inside=inside))
+    return Input(name, seen=known, transform=transform, space="cube")
 
 
 def _cloud_npz(path: Path, name: str) -> Input:
@@ -309,7 +214,12 @@ def _cloud_npz(path: Path, name: str) -> Input:
     if "loc" in arrays and "scale" in arrays:  # of occupancy networks: in their cube
         assert seen is not None
         return Input(
-            name, seen=seen, notes=given.notes, transform=onet.read_transform(path, arrays), space="cube"
+            name,
+            seen=seen,
+            transform=onet.read_transform(path, arrays),
+            space="cube",
+            notes=given.notes,
+            doubts=given.doubts,
         )
     return given
 
@@ -348,7 +258,7 @@ def _depth_npz(path: Path, name: str) -> Input:
     # what is free is measured in normalised space; the rays are kept until then
     return DepthInput(
         name,
-        seen=Observation(points),
+        seen=Known(scan=Scan(points)),
         rays=(np.tile(pose[:, 3], (len(t), 1)), direction, np.where(seen, t, np.inf)),
     )
 
@@ -357,7 +267,9 @@ def normalise(given: Input, space: str, transform: Transform | None = None) -> t
     """The input in the normalised `space` of a model, and the transform from the user's units that led there:
     `transform`, or the one that the input's own extent asks for (a file that is in that space already stays
     as it is)."""
-    if given.seen is not None and given.seen.images:  # a picture says nothing of where the shape lies
+    if (
+        given.seen is not None and given.seen.images is not None
+    ):  # a picture says nothing of where the shape lies
         return given, transform or Transform()
     if transform is None and given.space == space:
         return given, given.transform
@@ -371,7 +283,7 @@ def normalise(given: Input, space: str, transform: Transform | None = None) -> t
     if isinstance(given, DepthInput) and given.rays is not None:
         origin, direction, depth = given.rays
         rays = Rays(*(torch.from_numpy(a).float() for a in (new.to_normalised(origin), direction)))
-        assert given.seen.points is not None
-        points = new.to_normalised(given.seen.points)
-        return Input(given.name, None, seen_by_depth(points, None, rays, depth * new.scale), new, space), new
+        points = new.to_normalised(given.extent)
+        view = seen_by_depth(points, None, rays, depth * new.scale)
+        return Input(given.name, None, Known(depth=view), new, space), new
     return Input(given.name, None, given.seen.moved(given.transform, new), new, space), new

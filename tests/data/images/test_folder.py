@@ -19,12 +19,12 @@ def test_each_picture_lies_as_a_single_one_does(folder):
     assert data.summary() == "5 pictures, 1,109 pixels"
     (alone,) = ImageData(str(folder / "c.png")).prepare()
     assert pictures["c"].transform == alone.transform
-    assert pictures["c"].report == alone.report
+    assert pictures["c"].report.text == alone.report.text
     truth = np.asarray(Files.open(folder / "c.png"))
     seen = pictures["c"].observed(60, np.random.default_rng(0))
-    assert seen.samples.shape == (60, 2)
-    assert len(np.unique(seen.samples, axis=0)) == 60
-    at = pictures["c"].transform.to_original(np.pad(seen.samples, ((0, 0), (0, 1))))[:, :2]
+    assert seen.points.shape == (60, 2)
+    assert len(np.unique(seen.points, axis=0)) == 60
+    at = pictures["c"].transform.to_original(np.pad(seen.points, ((0, 0), (0, 1))))[:, :2]
     x, y = np.floor(at).astype(int).T
     assert np.allclose(seen.colors * 255, truth[y, x], atol=1e-3)
 

@@ -39,7 +39,7 @@ def test_poses_lens_and_pictures(root, poses):
     assert scene.id == "lego"
     assert [v.name for v in scene.train] == [f"train/r_{k}" for k in range(7)]
     assert [v.name for v in scene.test] == ["test/r_0", "test/r_1"]
-    assert "1 frames without a picture" in scene.report
+    assert "1 frames without a picture" in scene.report.text
     view = scene.train[3]
     assert view.camera.fx == pytest.approx(25)
     assert (view.camera.cx, view.camera.cy) == (10, 5)
@@ -73,7 +73,7 @@ def test_a_scene_outside_its_box_is_said_with_the_box_that_would_hold_it(root):
     """The pictures are opaque to their borders: no box within the cameras' distance holds that, and it is
     said."""
     (scene,) = BlenderViews(str(root), half=0.2).prepare()
-    assert "not all of it lies in the box" in scene.report
+    assert "not all of it lies in the box" in scene.report.text
 
 
 def test_several_scenes(root, tmp_path):
@@ -162,11 +162,11 @@ def test_a_test_view_is_never_trained_on(root):
     (scene,) = BlenderViews(str(root)).prepare()
     assert [v.name for v in scene.test] == [f"train/r_{k}" for k in range(3)]
     assert [v.name for v in scene.train] == [f"train/r_{k}" for k in range(3, 7)]
-    assert "3 views that are test views too are not trained on" in scene.report
+    assert "3 views that are test views too are not trained on" in scene.report.text
     (root / "transforms_test.json").write_text(json.dumps(file))
     (scene,) = BlenderViews(str(root)).prepare()
     assert (len(scene.train), len(scene.test)) == (7, 0)
-    assert "none is held out" in scene.report
+    assert "none is held out" in scene.report.text
 
 
 @pytest.mark.data
@@ -177,5 +177,5 @@ def test_lego_lies_in_its_box():
     root = str(Path(data).resolve() / "nerf" / "lego-400")
     (scene,) = BlenderViews(root).prepare()
     assert (len(scene.train), len(scene.test)) == (100, 25)
-    assert "not all" not in scene.report
-    assert "one 1.1" in BlenderViews(root, half=1.0).prepare()[0].report  # the baseplate reaches to 1.14
+    assert "not all" not in scene.report.text
+    assert "one 1.1" in BlenderViews(root, half=1.0).prepare()[0].report.text  # the baseplate reaches to 1.14

@@ -92,11 +92,11 @@ def test_the_scene(root, poses):
     )
     assert scene.transform.scale == pytest.approx(1 / 4, rel=1e-3)
     assert scene.bounds[1, 0] == 1
-    assert "200 points, 0.0% of them outside the box" in scene.report
+    assert "200 points, 0.0% of them outside the box" in scene.report.text
     assert scene.protocol == "mip360"
     assert 0 < scene.near < 0.5
     (small,) = ColmapViews(str(root), aabb_scale=0.125).prepare()
-    assert float(small.report.split(" points, ")[1].split("%")[0]) > 50
+    assert float(small.report.text.split(" points, ")[1].split("%")[0]) > 50
 
 
 @pytest.mark.parametrize("model", [m for m in MODELS if m not in (7, 10)])
@@ -128,7 +128,7 @@ def test_missing_pictures_are_counted_and_masks_heeded(root):
         root / "masks" / "04.jpg.png"
     )
     (scene,) = ColmapViews(str(root)).prepare()
-    assert "1 of 10 without a picture" in scene.report
+    assert "1 of 10 without a picture" in scene.report.text
     view = next(v for v in scene.train if v.name == "04")
     assert view.valid is not None
     assert int(view.valid.sum()) == 70
@@ -256,7 +256,7 @@ def test_the_largest_model_is_read_and_the_others_named(root, poses):
     write_text(root / "sparse" / "2", poses[:4])
     scene = ColmapViews(str(root), hold_out=0).prepare()[0]
     assert len(scene.train) == 10
-    assert "sparse/0 has most pictures (10): sparse/1 with 3, sparse/2 with 4 not read" in scene.report
+    assert "sparse/0 has most pictures (10): sparse/1 with 3, sparse/2 with 4 not read" in scene.report.text
     (root / "sparse" / "0").rename(root / "sparse" / "9")
     assert len(ColmapViews(str(root), hold_out=0).prepare()[0].train) == 10
     own = ColmapViews(str(root / "sparse" / "1"), hold_out=0).prepare()[0]  # the model's own folder
@@ -290,7 +290,7 @@ def test_a_sphere_and_lenses_that_are_not_undone(root, poses):
 def test_masks_of_no_picture_are_named(root):
     (root / "masks").mkdir()
     Image.new("L", (20, 10)).save(root / "masks" / "other.png")
-    assert "no mask in masks is named as a picture" in ColmapViews(str(root)).prepare()[0].report
+    assert "no mask in masks is named as a picture" in ColmapViews(str(root)).prepare()[0].report.text
 
 
 @pytest.mark.parametrize(
@@ -319,5 +319,5 @@ def test_points_that_are_nowhere_do_not_count(root):
     (plain,) = ColmapViews(str(root)).prepare()
     path.write_bytes(bytes(data))
     (scene,) = ColmapViews(str(root)).prepare()
-    assert "199 points" in scene.report
+    assert "199 points" in scene.report.text
     assert torch.equal(scene.bounds, plain.bounds)

@@ -47,7 +47,7 @@ pytestmark = pytest.mark.skipif(not CASES.is_dir(), reason="no shared cases besi
 def test_scenes_that_are_read(name):
     reader, says, count = READ[name]
     (scene,) = reader(str(CASES / name)).prepare()
-    assert says in scene.report
+    assert says in scene.report.text
     assert len(scene.train) == count
 
 
@@ -55,4 +55,4 @@ def test_cameras_that_look_away_are_refused_with_the_key_that_turns_them():
     with pytest.raises(NifError, match=r"none of the training rays .*data\.axes=opencv turns them"):
         BlenderViews(str(CASES / "b_cv")).prepare()
     (scene,) = BlenderViews(str(CASES / "b_cv"), axes="opencv").prepare()
-    assert "doubtful" not in scene.report
+    assert not scene.report.doubts

@@ -18,7 +18,7 @@ from nif_cli.data.shapes.conditioning import (
     mesh_voxels,
     view_poses,
 )
-from nif_cli.data.shapes.samples import Observation
+from nif_cli.data.shapes.samples import ImageFiles, Known
 from nif_cli.geometry.transform import Transform
 from nif_cli.rendering.camera_paths import turntable
 from nif_cli.rendering.images import surface_image
@@ -82,8 +82,8 @@ class TestPictures:
         mask = Image.new("L", (40, 40))
         mask.paste(255, (10, 10, 30, 30))
         mask.save(tmp_path / "b_mask.png")
-        seen = load_look(Observation(images=[path]), ConditioningSpec("image", 20), Transform(), 1.0)
-        assert (seen.pixels[0] == pixels).all()  # found beside it
+        seen = load_look(Known(images=ImageFiles([path])), ConditioningSpec("image", 20), Transform(), 1.0)
+        assert (seen.images.pixels[0] == pixels).all()  # found beside it
 
     def test_a_strip_does_not_become_a_square_of_its_length(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

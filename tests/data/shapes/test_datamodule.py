@@ -65,7 +65,7 @@ def test_samples_of_a_ball_are_its_distances(tmp_path):
     assert shape.transform.scale == pytest.approx(BALL_RADIUS / 30, rel=1e-4)
     assert np.allclose(np.linalg.norm(shape.surface, axis=1), BALL_RADIUS, atol=4e-3)
     assert np.allclose(shape.normals * BALL_RADIUS, shape.surface, atol=0.1)
-    assert "watertight" in shape.report
+    assert "watertight" in shape.report.text
     assert shape.points.dtype == shape.distance.dtype == np.float32
 
 
@@ -74,7 +74,7 @@ def test_a_mesh_with_holes_is_sampled_and_says_so(tmp_path):
     keep = mesh.triangles_center[:, 2] < 0.9
     trimesh.Trimesh(mesh.vertices, mesh.faces[keep]).export(tmp_path / "open.ply")
     (shape,) = Meshes(str(tmp_path / "open.ply"), **SMALL).prepare()
-    assert "not watertight" in shape.report
+    assert "not watertight" in shape.report.text
     assert (shape.distance > 0).any()
     assert np.isfinite(shape.distance).all()
 
@@ -84,7 +84,7 @@ def test_a_sheet_has_no_inside_and_says_so(tmp_path):
         tmp_path / "s.ply"
     )
     (shape,) = Meshes(str(tmp_path / "s.ply"), **SMALL).prepare()
-    assert "no point is inside" in shape.report
+    assert "no point is inside" in shape.report.text
 
 
 def test_ids_are_paths_below_the_folder(tmp_path):

@@ -12,8 +12,9 @@ from nif_cli import NifError
 from nif_cli.data.datamodule import ConditioningSpec, Needs
 from nif_cli.data.memory import memory_limit
 from nif_cli.data.shapes.datamodule import ShapeBatches, ShapeData
-from nif_cli.data.shapes.pool import ShapePool, ShardedPool
-from nif_cli.data.shapes.samples import Observation, ShapeSamples
+from nif_cli.data.shapes.pool import ShapePool
+from nif_cli.data.shapes.samples import Images, Known, ShapeSamples, VoxelGrid
+from nif_cli.data.shapes.sharded_pool import ShardedPool
 from nif_cli.data.shapes.toy import ToyShapes
 from nif_cli.geometry.transform import Transform
 
@@ -65,8 +66,7 @@ def test_clouds_are_seen() -> None:
 def test_voxels_and_pictures_are_seen(rng) -> None:
     grids = rng.random((2, 16, 16, 16)) > 0.5
     shapes = [
-        replace(ball(id, 100, 0), observation=Observation(occupied=g))
-        for id, g in zip("ab", grids, strict=True)
+        replace(ball(id, 100, 0), known=Known(voxels=VoxelGrid(g))) for id, g in zip("ab", grids, strict=True)
     ]
     pool = ShapePool(shapes, CPU, look=ConditioningSpec("voxels", 16))
     seen = pool.draw(torch.tensor([1, 0]), 4, 0, torch.Generator().manual_seed(0)).seen
@@ -75,7 +75,7 @@ def test_voxels_and_pictures_are_seen(rng) -> None:
         np.full((n, 8, 8, 3), k * 10, np.uint8) + np.arange(n, dtype=np.uint8)[:, None, None, None]
         for k, n in ((1, 3), (2, 5))
     ]
-    shapes = [replace(s, observation=Observation(pixels=p)) for s, p in zip(shapes, pixels, strict=True)]
+    shapes = [replace(s, known=Known(images=Images(p))) for s, p in zip(shapes, pixels, strict=True)]
     pool = ShapePool(shapes, CPU, look=ConditioningSpec("image", 8, views=5))
     generator = torch.Generator().manual_seed(0)
     seen = torch.stack([pool.draw(torch.tensor([0, 1]), 4, 0, generator).seen[:, 0, 0, 0] for _ in range(60)])

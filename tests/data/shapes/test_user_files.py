@@ -48,14 +48,14 @@ def test_a_point_cloud_in_each_format(tmp_path, cloud, form):
     assert given.seen is not None
     made, transform = normalised(given)
     assert made.seen is not None
-    assert made.seen.points is not None
-    assert np.linalg.norm(made.seen.points, axis=1).max() == pytest.approx(1 / 1.03, abs=2e-3)
-    assert np.allclose(transform.to_original(made.seen.points), cloud[:, :3], atol=1e-3)
+    assert made.seen.scan is not None
+    assert np.linalg.norm(made.seen.scan.points, axis=1).max() == pytest.approx(1 / 1.03, abs=2e-3)
+    assert np.allclose(transform.to_original(made.seen.scan.points), cloud[:, :3], atol=1e-3)
     if form in ("npy", "xyz", "csv.xyz", "npz"):
-        assert made.seen.normals is not None
-        assert np.allclose(made.seen.normals, cloud[:, 3:], atol=1e-5)
+        assert made.seen.scan.normals is not None
+        assert np.allclose(made.seen.scan.normals, cloud[:, 3:], atol=1e-5)
     else:
-        assert made.seen.normals is None
+        assert made.seen.scan.normals is None
 
 
 def test_a_mesh_keeps_its_place(tmp_path):
@@ -82,8 +82,10 @@ def test_samples_of_deepsdf_stay_in_their_space_and_find_their_normalisation(tmp
     assert transform.scale == 0.5
     assert made.seen is not None
     assert made.seen.samples is not None
-    assert made.seen.distance is not None
-    assert np.allclose(made.seen.distance, 0.5 - np.linalg.norm(made.seen.samples, axis=1), atol=1e-6)
+    assert made.seen.samples.distance is not None
+    assert np.allclose(
+        made.seen.samples.distance, 0.5 - np.linalg.norm(made.seen.samples.points, axis=1), atol=1e-6
+    )
 
 
 def test_occupancies_move_from_the_cube_to_the_ball(tmp_path, rng):
@@ -99,9 +101,9 @@ def test_occupancies_move_from_the_cube_to_the_ball(tmp_path, rng):
     made, transform = normalised(read(tmp_path / "points.npz"))
     assert made.seen is not None
     assert made.seen.samples is not None
-    radius = np.linalg.norm(made.seen.samples, axis=1)
+    radius = np.linalg.norm(made.seen.samples.points, axis=1)
     assert radius[inside].max() == pytest.approx(1 / 1.03, abs=0.02)
-    assert np.allclose(transform.to_original(made.seen.samples), points * 4.0 + [1.0, 0, 0], atol=1e-4)
+    assert np.allclose(transform.to_original(made.seen.samples.points), points * 4.0 + [1.0, 0, 0], atol=1e-4)
 
 
 def test_a_depth_picture_with_its_camera(tmp_path):
@@ -123,11 +125,10 @@ def test_a_depth_picture_with_its_camera(tmp_path):
     for name in ("ray", "z"):
         made, transform = normalised(read(tmp_path / f"{name}.npz"))
         assert made.seen is not None
-        assert made.seen.points is not None
-        assert made.seen.free is not None
-        world = transform.to_original(made.seen.points)
+        assert made.seen.depth is not None
+        world = transform.to_original(made.seen.depth.points)
         assert np.allclose(np.linalg.norm(world - place, axis=1), 0.6 * unit, atol=1e-2)
-        air = transform.to_original(made.seen.free)
+        air = transform.to_original(made.seen.depth.free)
         assert (np.linalg.norm(air - place, axis=1) > 0.59 * unit).all()
 
 
@@ -182,7 +183,7 @@ def test_normals_that_point_inwards_are_said_wherever_the_cloud_lies_and_turned_
     given = read(tmp_path / "in.npy")
     assert "point inwards" in given.notes[0]
     given.turn()
-    assert np.allclose(given.seen.normals, normals, atol=1e-6)
+    assert np.allclose(given.seen.scan.normals, normals, atol=1e-6)
     assert given.notes == ["normals turned"]
 
 
@@ -193,7 +194,7 @@ def test_colours_are_no_normals(tmp_path, cloud, rng):
     np.savetxt(tmp_path / "parts.xyz", np.column_stack((cloud[:, :3], rng.random((400, 3)))))
     for name in ("bytes", "parts"):
         given = read(tmp_path / f"{name}.xyz")
-        assert given.seen.normals is None
+        assert given.seen.scan.normals is None
         assert "colours" in given.notes[0]
     np.savetxt(tmp_path / "neither.xyz", np.column_stack((cloud[:, :3], 3 * rng.standard_normal((400, 3)))))
     with pytest.raises(NifError, match="no normals"):
@@ -205,7 +206,7 @@ def test_arrays_of_other_names_are_read_or_the_wanted_ones_named(tmp_path, cloud
 
     np.savez(tmp_path / "a.npz", xyz=cloud[:, :3], rgb=np.zeros((400, 3), np.uint8))
     given = read(tmp_path / "a.npz")
-    assert np.allclose(given.seen.points, cloud[:, :3])
+    assert np.allclose(given.seen.scan.points, cloud[:, :3])
     assert "'xyz' is read as its points" in given.notes[0]
     np.savez(tmp_path / "b.npz", where=cloud[:, :3])
     with pytest.raises(NifError, match="its arrays are where; wanted are points"):

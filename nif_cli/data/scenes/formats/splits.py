@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nif_cli import NifError, untrusted
+from nif_cli.data.report import Report, doubt
 from nif_cli.data.scenes.formats.naming import label
 from nif_cli.data.scenes.poses import held_out_views
 from nif_cli.data.scenes.scene import View
@@ -14,12 +15,12 @@ from nif_cli.untrusted import shown
 
 def split(
     file: dict[str, Any], path: Path, frames: list[dict[str, Any]], views: list[View], hold_out: int
-) -> tuple[list[View], list[View], str]:
+) -> tuple[list[View], list[View], Report]:
     """By the file's own lists, else every `hold_out`-th. Where only one part is named the other views are the
     other part; val serves as test where there is no test, and nothing of either is trained on."""
     lists = {part: file.get(f"{part}_filenames") for part in ("train", "val", "test")}
     if all(found is None for found in lists.values()):
-        return *held_out_views(views, hold_out), ""
+        return *held_out_views(views, hold_out), Report()
     every, known, notes = {label(f["file_path"]) for f in frames}, {v.name for v in views}, []
     named: dict[str, set[str]] = {}
     for part, listed in lists.items():
@@ -43,8 +44,9 @@ def split(
             f"{path}: its train_filenames, val_filenames and test_filenames leave no picture to train on"
         )
     rest = len(known - train - test - kept)
-    notes += [f"{rest} views are named in no list and left out"] * bool(rest)
-    said = "".join(f", {note}" for note in notes)
+    said = Report("".join(f", {note}" for note in notes))
+    if rest:
+        said += doubt(f", {rest} views are named in no list and left out")
     return [v for v in views if v.name in train], [v for v in views if v.name in test], said
 
 

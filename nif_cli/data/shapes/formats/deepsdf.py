@@ -19,13 +19,18 @@ import numpy as np
 from jaxtyping import Float
 
 from nif_cli import NifError
-from nif_cli.data.shapes.samples import Observation, ShapeSamples
+from nif_cli.data.report import Report, doubt
+from nif_cli.data.shapes.samples import Known, Scan, ShapeSamples
 from nif_cli.files import check_array, safe_name, write, write_npz
 from nif_cli.geometry.transform import Transform
 from nif_cli.untrusted import number, read_json, read_npz, reading, regular, shown, text
 
 FARTHEST = 1e30  # offsets and scales of meshes that can be computed with
 SAMPLES, SURFACE, NORMALISATION = "SdfSamples", "SurfaceSamples", "NormalizationParameters"
+
+KINDS = {"float": "f4", "double": "f8", "uchar": "u1", "char": "i1"}  # of numbers in ply files
+KINDS |= {"int": "i4", "uint": "u4", "short": "i2", "ushort": "u2", "float32": "f4", "float64": "f8"}
+KINDS |= {f"{sign}int{8 * n}": f"{kind}{n}" for sign, kind in (("", "i"), ("u", "u")) for n in (1, 2, 4)}
 
 
 @dataclass(frozen=True)
@@ -155,20 +160,20 @@ def read(root: Path, entry: Entry) -> ShapeSamples:
     path = entry.path(root, SAMPLES)
     both = read_npz(path, ("pos", "neg"), "a DeepSDF sample file")
     rows, notes = joined(path, both["pos"], both["neg"])
-    report = "; ".join((f"{len(rows):,} samples", *notes))
+    report = Report("; ".join((f"{len(rows):,} samples", *notes)), tuple(notes))
     normalisation = entry.path(root, NORMALISATION)
     transform = read_transform(normalisation) if normalisation.is_file() else Transform()
     if not normalisation.is_file():
-        report += "; no normalisation parameters: it stays in normalised space"
+        report += doubt("; no normalisation parameters: it stays in normalised space")
     surface = normals = None
     if entry.path(root, SURFACE).is_file():
         surface, normals = read_points(entry.path(root, SURFACE))
         surface = transform.to_normalised(surface).astype(np.float32)
         if not np.isfinite(surface).all():
             raise NifError(f"{normalisation}: its transform leads points of {SURFACE} beyond all numbers")
-    seen = Observation(surface, normals) if surface is not None else None
+    known = Known(scan=Scan(surface, normals)) if surface is not None else None
     points, distance = np.ascontiguousarray(rows[:, :3]), -rows[:, 3]
-    return ShapeSamples(entry.id, transform, points, distance, None, surface, normals, report, seen)
+    return ShapeSamples(entry.id, transform, points, distance, None, surface, normals, report, known)
 
 
 def read_transform(path: Path) -> Transform:
@@ -199,26 +204,6 @@ def read_points(path: Path) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray,
         start, stop = words.index(elements[0]), words.index(elements[1]) if len(elements) > 1 else len(words)
         properties = [w[1:] for w in words[start:stop] if w[:1] == ["property"]]
         names = [p[-1] for p in properties]
-        kinds = {
-            "float": "f4",
-            "float32": "f4",
-            "double": "f8",
-            "float64": "f8",
-            "uchar": "u1",
-            "uint8": "u1",
-            "int": "i4",
-            "int32": "i4",
-        }
-        kinds |= {
-            "char": "i1",
-            "int8": "i1",
-            "short": "i2",
-            "int16": "i2",
-            "ushort": "u2",
-            "uint16": "u2",
-            "uint": "u4",
-            "uint32": "u4",
-        }
         format = next((w[1] for w in words if w[:1] == ["format"] and len(w) > 1), "")
         try:
             if not {"x", "y", "z"} <= set(names):
@@ -232,7 +217,7 @@ def read_points(path: Path) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray,
             else:
                 order = {"binary_little_endian": "<", "binary_big_endian": ">"}[format]
                 dtype = np.dtype(
-                    [(name, order + kinds[p[0]]) for name, p in zip(names, properties, strict=True)]
+                    [(name, order + KINDS[p[0]]) for name, p in zip(names, properties, strict=True)]
                 )
                 record = np.frombuffer(file.read(count * dtype.itemsize), dtype)
                 columns = {name: record[name] for name in names}

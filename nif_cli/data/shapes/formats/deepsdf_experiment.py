@@ -19,7 +19,8 @@ from torch import Tensor
 from nif_cli import NifError
 from nif_cli.data.shapes.formats import deepsdf
 from nif_cli.geometry.transform import Transform
-from nif_cli.untrusted import number, read_json, read_torch, shown, text, whole
+from nif_cli.torch_files import read_torch
+from nif_cli.untrusted import number, read_json, shown, text, whole
 
 LARGEST_SIZE = 2**16  # of a layer or a code
 

@@ -21,7 +21,8 @@ import yaml
 from jaxtyping import Bool, Float
 
 from nif_cli import NifError
-from nif_cli.data.shapes.samples import Observation, ShapeSamples
+from nif_cli.data.report import Report
+from nif_cli.data.shapes.samples import ImageFiles, Known, Scan, ShapeSamples
 from nif_cli.files import check_array, write, write_npz
 from nif_cli.geometry.transform import Transform
 from nif_cli.untrusted import number, read_npz, reading, regular, shown
@@ -114,38 +115,40 @@ class OnetTree:
             notes.append(f"{len(points):,} points, {inside.mean():.1%} inside")
         else:
             notes.append("no points.npz, so no occupancies")
-        seen, its = self._seen(folder)
+        known, its = self._known(folder)
         transform = transform or its
-        seen = seen.moved(its, transform)
+        known = known.moved(its, transform)
+        surface, normals = (known.scan.points, known.scan.normals) if known.scan else (None, None)
         return ShapeSamples(
-            entry.id, transform, points, None, inside, seen.points, seen.normals, "; ".join(notes), seen
+            entry.id, transform, points, None, inside, surface, normals, Report("; ".join(notes)), known
         )
 
-    def observation(self, id: str, transform: Transform) -> Observation:
+    def known(self, id: str, transform: Transform) -> Known:
         """What the tree shows of an instance, in the normalised space that `transform` leads to. NifError if
         it is not here."""
         category, _, name = id.rpartition("/")
         for c in (category, *self.categories):
             folder = self.root / c / name
             if c and (folder / "pointcloud.npz").is_file():
-                seen, its = self._seen(folder)
-                return seen.moved(its, transform)
+                known, its = self._known(folder)
+                return known.moved(its, transform)
         raise NifError(
             f"data.observations: {self.root} has no pointcloud.npz of '{id}' (looked in "
             f"{', '.join(self.categories[:5])})"
         )
 
-    def _seen(self, folder: Path) -> tuple[Observation, Transform]:
+    def _known(self, folder: Path) -> tuple[Known, Transform]:
         path = folder / "pointcloud.npz"
-        points = normals = None
-        transform = Transform()
+        scan, transform = None, Transform()
         if path.is_file():
             arrays = read_npz(
                 path, ("points", "normals?", "loc", "scale"), "a point cloud of occupancy networks"
             )
             points = check_array(path, "points", arrays["points"], (None, 3)).astype(np.float32)
+            normals = None
             if "normals" in arrays:
                 normals = check_array(path, "normals", arrays["normals"], (len(points), 3)).astype(np.float32)
+            scan = Scan(points, normals)
             transform = read_transform(path, arrays)
         world = camera = None
         images = sorted((folder / "img_choy2016").glob("*.[jp][pn]g"))
@@ -164,8 +167,11 @@ class OnetTree:
             back[:3, 3] = -np.asarray(transform.offset)
             world = world @ back
         voxels = folder / "model.binvox"
-        grid = voxels if voxels.is_file() else None
-        return Observation(points, normals, images=images, world=world, camera=camera, voxels=grid), transform
+        return Known(
+            scan=scan,
+            images=ImageFiles(images, world, camera) if images else None,
+            voxels=voxels if voxels.is_file() else None,
+        ), transform
 
 
 def _matrix(

@@ -157,7 +157,7 @@ def test_odd_bounds_change_nothing(tmp_path, pictures, poses, column, value, say
     rows[5, column] = value
     np.save(tmp_path / "poses_bounds.npy", rows)
     (scene,) = LlffViews(str(tmp_path)).prepare()
-    assert says in scene.report
+    assert says in scene.report.text
     assert (scene.near, scene.far) == (plain.near, plain.far)
     assert torch.equal(scene.bounds, plain.bounds)
     assert scene.transform == plain.transform
@@ -168,7 +168,7 @@ def test_far_bounds_beyond_every_box(tmp_path, pictures):
     np.save(tmp_path / "poses_bounds.npy", table(around(), bounds=(4.0, 1e6)))
     (scene,) = LlffViews(str(tmp_path)).prepare()
     assert float(scene.bounds.max()) == 64
-    assert "is not learned" in scene.report
+    assert "is not learned" in scene.report.text
 
 
 def test_one_camera_that_looks_sideways(root):
@@ -180,7 +180,7 @@ def test_one_camera_that_looks_sideways(root):
     np.save(root / "poses_bounds.npy", table(poses, hwf=(100.0, 200.0, 60.0)))
     (scene,) = LlffViews(str(root)).prepare()
     assert scene.ndc is None
-    assert "not in NDC, since image004 looks sideways" in scene.report
+    assert "not in NDC, since image004 looks sideways" in scene.report.text
     with pytest.raises(
         NifError, match=r"data\.ndc=true: some cameras look sideways or backwards \(image004\)"
     ):

@@ -40,7 +40,7 @@ def test_instant_ngps_space(make, poses):
     expected = 2 * (poses[2][:, 3] * 0.5 + [0.5, 0.6, 0.4] - 0.5)
     assert np.allclose(scene.train[2].pose[:, 3].numpy(), expected, atol=1e-5)
     assert scene.bounds.tolist() == [[-4] * 3, [4] * 3]
-    assert "1 of 10 frames without a picture" in scene.report
+    assert "1 of 10 frames without a picture" in scene.report.text
     (plain,) = TransformsViews(str(make(fl_x=25.0))).prepare()
     assert plain.transform.scale == pytest.approx(0.66)
     assert plain.bounds[1, 0] == 1
@@ -153,7 +153,7 @@ def test_the_fox():
         pytest.skip("NIF_DATA has no nerf/fox")
     (scene,) = TransformsViews(str(Path(data).resolve() / "nerf" / "fox"), downscale=2).prepare()
     assert (len(scene.train), len(scene.test)) == (43, 7)
-    assert "17 of 67 frames without a picture" in scene.report
+    assert "17 of 67 frames without a picture" in scene.report.text
     camera = scene.train[0].camera
     assert (camera.width, camera.height) == (540, 960)
     assert camera.fx == pytest.approx(1375.52 / 2)
@@ -198,7 +198,7 @@ def test_lenses_without_a_size_speak_of_larger_prints(make):
     scene = read(make(fl_x=50.0, cx=20.6, cy=9.8))
     camera = scene.train[0].camera
     assert (camera.width, camera.fx, camera.cx, camera.cy) == pytest.approx((20, 25, 10.3, 4.9))
-    assert "9 taken for smaller or larger prints by cx and cy" in scene.report
+    assert "9 taken for smaller or larger prints by cx and cy" in scene.report.text
     # off the middle, but of these pictures
     assert read(make(fl_x=50.0, cx=10.9, cy=4.2)).train[0].camera.fx == 50
     with pytest.raises(NifError, match=r"cx=19, cy=4 cannot be of pictures of 20 x 10 pixels: give w and h"):
@@ -244,7 +244,7 @@ def test_lists_are_obeyed_and_completed_and_no_test_view_is_trained_on(make, lis
     scene = read(make(fl_x=25.0, **names), hold_out=8)
     assert [v.name for v in scene.train] == [f"images/{k:04d}" for k in train]
     assert [v.name for v in scene.test] == [f"images/{k:04d}" for k in test]
-    assert said in scene.report
+    assert said in scene.report.text
 
 
 def test_lists_that_name_other_pictures(make):
@@ -252,7 +252,8 @@ def test_lists_that_name_other_pictures(make):
     scene = read(make(fl_x=25.0, train_filenames=moved))
     assert len(scene.train) == 5
     assert (
-        "5 of 'train_filenames' found by the file's name alone (images_2/0000 as images/0000" in scene.report
+        "5 of 'train_filenames' found by the file's name alone (images_2/0000 as images/0000"
+        in scene.report.text
     )
     for wrong, says in (
         (["x.jpg", *moved], r"names 1 pictures that no frame has \(the first: x\)"),
@@ -296,7 +297,7 @@ def test_pictures_outside_are_said(make):
     root = make(fl_x=25.0)
     (root / "images" / "0000.jpg").rename(root.parent / "secret.jpg")
     edit(root, lambda file: file["frames"][0].update(file_path="../secret.jpg"))
-    assert "1 of them outside of its folder (the first: " in read(root).report
+    assert "1 of them outside of its folder (the first: " in read(root).report.text
     (root.parent / "secret.txt").write_text("nothing to see")
     edit(root, lambda file: file["frames"][0].update(file_path="../secret.txt"))
     with pytest.raises(NifError, match=r"secret\.txt: cannot be read as a picture"):
@@ -329,7 +330,7 @@ def test_masks_by_alpha_and_masks_that_hide_nothing(make):
     view = read(root).train[0]
     assert torch.equal(view.valid, torch.from_numpy(left[..., 3] > 0))
     Image.fromarray(left[..., 0]).save(root / "mask.png")
-    assert "9 of 9 masks hide nothing (the first: images/0000)" in read(root).report
+    assert "9 of 9 masks hide nothing (the first: images/0000)" in read(root).report.text
     Image.fromarray(left[:5, :, 0]).save(root / "mask.png")
     with pytest.raises(NifError, match=r"mask\.png: a mask of 20 x 5 pixels for a picture of 20 x 10"):
         read(root)

@@ -63,7 +63,7 @@ def test_nan_rows_are_dropped_and_counted(tree: Path) -> None:
     np.savez(path, pos=-rows[:1], neg=rows)
     shape = deepsdf.read(tree, ENTRY)
     assert len(shape.points) == 9
-    assert "2 rows with NaN dropped" in shape.report
+    assert "2 rows with NaN dropped" in shape.report.text
 
 
 @pytest.mark.parametrize("binary", [False, True])
@@ -124,7 +124,7 @@ def test_bad_companions(tree: Path) -> None:
     with pytest.raises(NifError, match=r"one\.ply: truncated"):
         deepsdf.read(tree, ENTRY)
     ply.unlink()
-    assert "stays in normalised space" in deepsdf.read(tree, ENTRY).report
+    assert "stays in normalised space" in deepsdf.read(tree, ENTRY).report.text
 
 
 def test_no_tree(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_real_planes() -> None:
         bad = int(np.isnan(rows).any(1).sum())
         shape = deepsdf.read(root, entry)
         assert len(shape.points) == len(rows) - bad
-        assert ("NaN" in shape.report) == (bad > 0)
+        assert ("NaN" in shape.report.text) == (bad > 0)
         assert np.isfinite(shape.distance).all()
         dropped[entry.name] = bad
         near = trimesh.proximity.cKDTree(shape.surface).query(shape.points[np.abs(shape.distance) < 1e-4])[0]

@@ -60,11 +60,11 @@ def test_files_are_as_published(tree: Path) -> None:
 def test_observation_is_aligned(tree: Path) -> None:
     """The same point in the user's units, whichever normalised space it is asked in."""
     other = Transform((0.3, 0.1, -0.2), 0.7)
-    seen = OnetTree(tree).observation("anything/one", other)
-    own = OnetTree(tree).read(ENTRY).observation
+    seen = OnetTree(tree).known("anything/one", other).scan
+    own = OnetTree(tree).read(ENTRY).known.scan
     assert np.allclose(other.to_original(seen.points), PLACE.to_original(own.points), atol=1e-6)
     with pytest.raises(NifError, match=r"no pointcloud\.npz of 'ball/two'"):
-        OnetTree(tree).observation("ball/two", other)
+        OnetTree(tree).known("ball/two", other)
 
 
 def test_missing_shapes_are_listed_at_once(tree: Path) -> None:
@@ -114,15 +114,15 @@ def test_real_benches() -> None:
     assert len(entries) == 12
     for entry in entries:
         shape = tree.read(entry)
-        assert "no points.npz" in shape.report
-        seen = shape.observation
-        assert len(seen.points) == 100_000
-        assert len(seen.images) == 24 == len(seen.world) == len(seen.camera)
-        homogeneous = np.column_stack((seen.points[:2000], np.ones(2000)))
-        for i, (world, camera) in enumerate(zip(seen.world, seen.camera, strict=True)):
+        assert "no points.npz" in shape.report.text
+        seen = shape.known
+        assert len(seen.scan.points) == 100_000
+        assert len(seen.images.paths) == 24 == len(seen.images.world) == len(seen.images.camera)
+        homogeneous = np.column_stack((seen.scan.points[:2000], np.ones(2000)))
+        for i, (world, camera) in enumerate(zip(seen.images.world, seen.images.camera, strict=True)):
             pixel = homogeneous @ world.T @ camera.T
             x, y = (pixel[:, :2] / pixel[:, 2:]).round().astype(int).T
             drawn = ndimage.binary_dilation(
-                np.asarray(Image.open(seen.images[i]).convert("L")) < 250, iterations=2
+                np.asarray(Image.open(seen.images.paths[i]).convert("L")) < 250, iterations=2
             )
             assert drawn[y.clip(0, 136), x.clip(0, 136)].mean() > 0.8  # some boards are white
