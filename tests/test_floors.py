@@ -21,7 +21,7 @@ FLOORS = [
     ["fields", "data"],
     ["encoders", "optim"],
     ["models"],
-    ["config", "runs", "words", "composition"],
+    ["config", "schemas", "hints", "hydra_errors", "runs", "words", "composition"],
     ["training", "inference"],
     ["evaluation"],
     ["cli", "completion", "terminal", "commands", "__main__"],

@@ -20,15 +20,16 @@ from nif_cli.geometry.transform import Transform
 from nif_cli.inference.shapes import check_kind, infer, shown
 from nif_cli.metrics.protocols import Metrics
 from nif_cli.models.model import Model
+from nif_cli.schemas import Evaluate
 
 Results = dict[str, dict[str, Metrics]]  # protocol -> instance -> metric -> value
 
 
-def chosen_shapes(config: dict[str, Any], model: Model, data: ShapeData) -> dict[str, Callable]:
+def chosen_shapes(config: Evaluate, model: Model, data: ShapeData) -> dict[str, Callable]:
     """The instances to evaluate, each with its source."""
     sources = dict(data.chosen())
     ids = list(sources)
-    if config["split"] is None and config["observe"] is None and not isinstance(config["data"], dict):
+    if config.split is None and config.observe is None and not isinstance(config.data, dict):
         ids = [id for id in ids if id in model.instances]
         if not ids:
             example = next(iter(model.instances), "none")
@@ -36,8 +37,8 @@ def chosen_shapes(config: dict[str, Any], model: Model, data: ShapeData) -> dict
                 f"no instance of the run ({example}, ...) is in its data ({next(iter(sources))}, ...): "
                 "give split=test, or data="
             )
-    if config["instances"] is not None:
-        ids = runs.select(ids, config["instances"])
+    if config.instances is not None:
+        ids = runs.select(ids, config.instances)
     return {id: sources[id] for id in ids}
 
 
@@ -45,12 +46,12 @@ Made = tuple[str, Field, Transform, dict[str, Any], np.ndarray | None]
 
 
 def evaluated_fields(
-    config: dict[str, Any], model: Model, data: ShapeData, shapes: dict[str, Callable], left_out: list[str]
+    config: Evaluate, model: Model, data: ShapeData, shapes: dict[str, Callable], left_out: list[str]
 ) -> Iterator[Made]:
     """Each instance's field, the transform to the user's units, the report of its inference and the scan that
     it saw: those that the run knows as they are (unless the user says what to observe), the others inferred.
     One that cannot be read is named and joins `left_out`."""
-    new = [id for id in shapes if id not in model.instances or config["observe"] is not None]
+    new = [id for id in shapes if id not in model.instances or config.observe is not None]
     bar = tqdm(
         total=len(shapes),
         desc="evaluate",
@@ -75,9 +76,9 @@ def evaluated_fields(
                 "kind of data"
             )
         for start in range(
-            0, len(new), config["together"]
+            0, len(new), config.together
         ):  # no more of them in memory than are inferred together
-            part = new[start : start + config["together"]]
+            part = new[start : start + config.together]
             read, seen, transforms = [], [], []
             for number, id in enumerate(part, start):
                 shape = or_left_out(id, shapes[id], left_out, len(shapes))

@@ -17,6 +17,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint, Timer
 
 from nif_cli import NifError
 from nif_cli.config import blame, locate
+from nif_cli.schemas import Train
 from nif_cli.training.callbacks import Checkpoints
 from nif_cli.training.lightning_parts import check_devices, made
 
@@ -24,22 +25,20 @@ LIGHTNING = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric")
 OURS = ("accelerator", "devices", "logger", "callbacks", "default_root_dir", "inference_mode")
 
 
-def make_trainer(
-    config: dict[str, Any], folder: Path, device: torch.device
-) -> tuple[pl.Trainer, Checkpoints]:
-    callbacks = [c for c in made(config["callbacks"] or {}, "callbacks", folder).values() if c is not None]
+def make_trainer(config: Train, folder: Path, device: torch.device) -> tuple[pl.Trainer, Checkpoints]:
+    callbacks = [c for c in made(config.callbacks or {}, "callbacks", folder).values() if c is not None]
     keeper = next((c for c in callbacks if isinstance(c, Checkpoints)), None)
     if keeper is None:
         raise NifError("callbacks: a run needs its checkpoints (nif_cli.training.callbacks.Checkpoints)")
     loggers = []
-    for name, node in (config["logger"] or {}).items():
+    for name, node in (config.logger or {}).items():
         if isinstance(node, dict):
             locate(node.get("_target_"), f"logger.{name}")
             given: dict[str, Any] = {"save_dir": str(folder)}
             if node["_target_"].endswith("TensorBoardLogger"):
                 given |= {"name": "", "version": ""}
             loggers.append(made(node, f"logger.{name}", folder, **given))
-    node = config["trainer"]
+    node = config.trainer
     check_devices(node, device)
     taken = [k for k in OURS if k in node and k != "devices"]
     if taken:
