@@ -54,7 +54,7 @@ def main(cfg: DictConfig) -> None:
     for id, field, transform in run.fields():
         began = time.monotonic()
         if not isinstance(field, Field):
-            _picture(run, id, field, transform, folder)
+            _picture(run, id, field, transform, folder, config)
             continue
         if field.bounds.shape[1] == 2:
             path = folder / f"{runs.safe_name(id)}.png"
@@ -113,10 +113,12 @@ def _write(path: Path, frames: Sequence[Any]) -> None:
         runs.write(path, gif_bytes(frames) if path.suffix == ".gif" else png_bytes(sheet(frames)))
 
 
-def _picture(run: OpenRun, id: str, signal: Signal, transform: Transform, folder: Path) -> None:
+def _picture(
+    run: OpenRun, id: str, signal: Signal, transform: Transform, folder: Path, config: Render
+) -> None:
     """A run's picture, or the part of it that crop= names, with size= pixels along its longest side (or its
     own)."""
-    began, format, crop = time.monotonic(), run.config.format, run.config.crop
+    began, format, crop = time.monotonic(), config.format, config.crop
     width, height = image_size(transform)
     if format not in ("png", "npy"):
         raise NifError(f"format={format}: {id} is a picture: png, or npy for its values as they are")
@@ -131,11 +133,9 @@ def _picture(run: OpenRun, id: str, signal: Signal, transform: Transform, folder
     x, y, across, down = crop
     if x < 0 or y < 0 or x + across > width or y + down > height:
         raise NifError(f"crop={crop}: it leaves the picture, which is {width} x {height} pixels")
-    size = scaled(across, down, run.config.size or max(1, round(max(across, down))))
+    size = scaled(across, down, config.size or max(1, round(max(across, down))))
     if 16 * size[0] * size[1] > available_memory():
-        raise NifError(
-            f"size={run.config.size}: {size[0]} x {size[1]} pixels do not fit in memory; give a crop="
-        )
+        raise NifError(f"size={config.size}: {size[0]} x {size[1]} pixels do not fit in memory; give a crop=")
     values = image_values(signal, transform, (x, y, across, down), size, run.device)
     path = folder / f"{runs.safe_name(id)}.{format}"
     if format == "npy":
@@ -151,6 +151,7 @@ def _interpolation(run: OpenRun, folder: Path, poses: torch.Tensor, config: Rend
     """One animation (or one sheet) of the shapes between two: as many frames as shapes; frames=1 keeps the
     camera still, otherwise it goes round once."""
     began, steps = time.monotonic(), config.interpolate
+    assert steps is not None
     views = turntable(steps, config.elevation, config.up) if len(poses) > 1 else poses.expand(steps, -1, -1)
     bar = tqdm(
         total=steps,

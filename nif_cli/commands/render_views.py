@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,9 +107,9 @@ def write_frames(
         runs.write(path, gif_bytes(pictures, rate or 15))
 
 
-def channels_of(asked: str | list[str]) -> list[str]:
+def channels_of(asked: str | Sequence[str]) -> list[str]:
     """What channels= names, each once."""
-    return list(dict.fromkeys(asked if isinstance(asked, list) else [asked]))
+    return list(dict.fromkeys([asked] if isinstance(asked, str) else asked))
 
 
 def _known(run: OpenRun, id: str | None, key: str) -> str | None:

@@ -53,7 +53,7 @@ def steps_of(config: Evaluate, model: Model) -> list[int]:
             f"curve: {type(model).__name__} does not adapt by steps from a learned initialisation; "
             "model=metasdf does"
         )
-    return sorted(set(asked))
+    return sorted({k for k in asked if k is not None})
 
 
 @dataclass

@@ -22,6 +22,7 @@ def compare_meshes(config: Evaluate, protocols: dict[str, Protocol]) -> None:
     for key in ("mesh", "reference"):
         if not getattr(config, key):
             raise NifError(f"{key} is missing: give mesh=<file> and reference=<file>")
+    assert config.mesh is not None
     mesh, reference = (load_mesh(_file(getattr(config, key), key)) for key in ("mesh", "reference"))
     scan = None
     if config.scan:

@@ -54,7 +54,7 @@ def check_keys(config: OfShapes) -> None:
         raise NifError(f"compose={how}: there is no way between; interpolate goes with compose=morph")
 
 
-def operands(models: Sequence[Model], spec: Any, how: str) -> list[Operand]:
+def operands(models: Sequence[Model], spec: Any, how: str | None) -> list[Operand]:
     """Which shapes are composed: those that instances= names in the one run, or one of each run (the first
     unless named)."""
     if len(models) == 1:
@@ -87,6 +87,7 @@ def composed(
     transform leads out of it.
     """
     how, original = config.compose, config.frame == "original"
+    assert how is not None
     first = chosen[0][1].instances[chosen[0][0]].transform
     unit = first.scale if original else 1.0
     places = config.place or [None] * len(chosen)
