@@ -1,4 +1,4 @@
-"""The root keys of each command: the dataclass that the command receives and the YAML that help reads agree."""
+"""The root keys of each command: the dataclass that it receives and the YAML that help reads agree."""
 
 from __future__ import annotations
 

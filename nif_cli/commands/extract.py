@@ -30,7 +30,7 @@ def main(cfg: DictConfig) -> None:
     config = check(cfg, "extract")
     box = _check(config)
     run = open_run(config)
-    folder = Path(config.output).expanduser() if config.output else run.path / "meshes"
+    folder = runs.output_path(config.output, run.path / "meshes")
     empty, total = [], 0
     for id, field, transform in run.fields():
         total += 1

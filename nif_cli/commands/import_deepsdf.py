@@ -21,11 +21,7 @@ def main(cfg: DictConfig) -> None:
     folder = Path(config.folder).expanduser()
     found = read_experiment(folder, str(config.epoch), config.data_root)
     name = f"{folder.resolve().name}_{config.epoch}"
-    run = (
-        Path(config.output_dir).expanduser()
-        if config.output_dir
-        else runs.OUTPUTS / "deepsdf-imported" / name
-    )
+    run = runs.output_path(config.output_dir, runs.OUTPUTS / "deepsdf-imported" / name)
     if (run / "checkpoints").exists():
         raise NifError(f"{run}: there is a run already; give another output_dir")
     overrides = ["experiment=deepsdf_planes", "data.root=."]

@@ -73,7 +73,7 @@ def main(cfg: DictConfig) -> None:
             print(f"nif: {error}")
     if not given:
         raise NifError(f"input={config.input}: none of its {len(files)} files could be read as a shape")
-    folder = Path(config.output).expanduser() if config.output else run / "reconstructions"
+    folder = runs.output_path(config.output, run / "reconstructions")
     empty = 0
     for (id, file), transform, observation, made in zip(
         given, transforms, seen, infer(model, seen, config), strict=True

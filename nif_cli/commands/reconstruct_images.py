@@ -31,7 +31,7 @@ def reconstruct_images(config: Reconstruct, model: MetaSdf, run: Path, device: t
                 "at a time"
             )
         files |= more
-    folder = Path(config.output).expanduser() if config.output else run / "reconstructions"
+    folder = runs.output_path(config.output, run / "reconstructions")
     failed: list[NifError] = []
     for id, file, pixels, made in adapted(config, model, files, failed):
         began, base = time.monotonic(), folder / runs.safe_name(id)

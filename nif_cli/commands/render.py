@@ -36,7 +36,7 @@ def main(cfg: DictConfig) -> None:
     with blame("camera"):
         poses = turntable(FRAMES if config.frames is None else config.frames, config.elevation, config.up)
     run = open_run(config)
-    folder = Path(config.output).expanduser() if config.output else run.path / "renders"
+    folder = runs.output_path(config.output, run.path / "renders")
     if any(i.scene is not None for i in run.model.instances.values()):
         render_views(run, folder)
         return

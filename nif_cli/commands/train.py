@@ -149,7 +149,7 @@ def _train(config: Train, folder: Path, resumed: Path | None, overrides: list[st
             if finished:
                 print(f"{resumed}: nothing left to do, {finished}")
                 return float("nan")
-        trainer, keeper = make_trainer(config, folder, device)
+        trainer, keeper = make_trainer(config.trainer, config.callbacks, config.logger, folder, device)
         replaced = folder / "config.yaml"
         replaced = replaced.read_bytes() if checkpoint and replaced.is_file() else None
         if not rank():

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from nif_cli import NifError, __version__, runs
+from nif_cli import NifError, runs
 from nif_cli.data.images.datamodule import ImageData
-from nif_cli.files import write
+from nif_cli.evaluation.report import write_report
 from nif_cli.inference.images import adapted, measured
 from nif_cli.models.metasdf import MetaSdf
 from nif_cli.schemas import Evaluate
@@ -52,11 +51,8 @@ def evaluate_images(
         "split": config.split,
         "seed": config.seed,
         "observe": {k: getattr(config, k) for k in ("points", "keep", "steps")},
-        "seconds": round(time.monotonic() - began, 1),
-        "version": __version__,
     }
-    path = Path(config.output).expanduser() if config.output else run / "evaluation.json"
-    write(path, json.dumps(report, indent=1))
+    path = write_report(report, config.output, run, began)
     part = report["protocol"][data.kind]
     print(f"\n{data.kind}: {len(figures)} picture{'s' * (len(figures) != 1)}")
     for name, found in values.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from dataclasses import replace
@@ -15,10 +14,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm import tqdm
 
-from nif_cli import NifError, __version__, runs
+from nif_cli import NifError, runs
+from nif_cli.data.datamodule import Data
 from nif_cli.data.scenes.datamodule import Views
 from nif_cli.data.scenes.poses import normalised
 from nif_cli.data.scenes.scene import Scene, View
+from nif_cli.evaluation.report import write_report
 from nif_cli.files import safe_name, write
 from nif_cli.metrics.image import psnr, ssim
 from nif_cli.metrics.view_protocols import VIEW_PROTOCOLS, ViewProtocol
@@ -30,7 +31,9 @@ from nif_cli.schemas import Evaluate
 UNITS = {"psnr": "dB, mean over views", "ssim": "of 1, mean over views"}
 
 
-def evaluate_views(config: Evaluate, run: Path, model: Model, data: Views) -> None:
+def evaluate_views(config: Evaluate, run: Path, model: Model, data: Data) -> None:
+    """PSNR and SSIM of the views of a split; the report is written, and each picture beside its truth."""
+    assert isinstance(data, Views)
     device, began = runs.device_for(config.device), time.monotonic()
     pairs = _pairs(model, data.prepare())
     if config.instances is not None:
@@ -40,7 +43,7 @@ def evaluate_views(config: Evaluate, run: Path, model: Model, data: Views) -> No
     if split not in ("train", "test"):
         raise NifError(f"split={split}: a scene has train and test views")
     names = list(dict.fromkeys(config.protocol or [known.protocol for known, _ in pairs]))
-    folder = Path(config.output).expanduser().with_suffix("") if config.output else run / "evaluation"
+    folder = runs.output_path(config.output, run / "evaluation").with_suffix("")
     report: dict[str, Any] = {}
     for name in names:
         protocol, scenes = VIEW_PROTOCOLS[name], {}
@@ -55,12 +58,8 @@ def evaluate_views(config: Evaluate, run: Path, model: Model, data: Views) -> No
             scenes[known.id] = _scene(model, shown, read, split, folder, device)
         report[name] = _summary(name, protocol, scenes)
         _print(report[name])
-    path = Path(config.output).expanduser() if config.output else run / "evaluation.json"
     about = {"run": str(run), "checkpoint": config.checkpoint, "split": split, "pictures": str(folder)}
-    seconds = round(time.monotonic() - began, 1)
-    write(
-        path, json.dumps({"protocol": report, **about, "seconds": seconds, "version": __version__}, indent=1)
-    )
+    path = write_report({"protocol": report, **about}, config.output, run, began)
     print(f"\npictures beside the truth: {folder}\n{path}")
 
 
