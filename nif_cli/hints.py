@@ -76,6 +76,11 @@ class Kind(Rule):
 
 
 @dataclass(frozen=True)
+class ThereIs(Rule):
+    """Choices that are named as 'there is a, b, c'."""
+
+
+@dataclass(frozen=True)
 class Give(Rule):
     """What must be given: 'input is missing: give input=<what>'."""
 
@@ -127,7 +132,8 @@ def fault(value: Any, hint: Any) -> tuple[str, str] | None:
     elif _origin(hint) is Literal:
         choices = typing.get_args(hint)
         kind = next((r.what for r in rules if isinstance(r, Kind)), None)
-        wrong = f"no {kind}{did_you_mean(str(value), choices)}" if kind else f"must be {spell(hint)}"
+        plainly = f"there is {', '.join(choices)}" if ThereIs() in rules else f"must be {spell(hint)}"
+        wrong = f"no {kind}{did_you_mean(str(value), choices)}" if kind else plainly
         found = None if value in choices else (str(value), wrong)
     else:
         found = None if fits(value, hint) else (repr(value), f"must be {spell(hint)}")

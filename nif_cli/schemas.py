@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from omegaconf import MISSING
 
-from nif_cli.hints import Above, AtLeast, Between, Give, Kind, Some
+from nif_cli.hints import Above, AtLeast, Between, Give, Kind, Some, ThereIs
 
 Which = Literal["last", "best"]
 Frame = Literal["original", "normalised"]
@@ -142,7 +142,7 @@ class Extract(OfShapes):
 
 @dataclass
 class Render(OfShapes):
-    camera: Literal["turntable", "spiral", "test", "train", "path"] | None = None
+    camera: Annotated[Literal["turntable", "spiral", "test", "train", "path"], ThereIs()] | None = None
     path: str | None = None
     frames: Count | None = None
     size: Annotated[int, Between(8, 2**17, "must be between 8 and 131072 pixels")] | None = None
