@@ -244,7 +244,7 @@ def _tell(error: Exception, args: list[str]) -> int:
     if isinstance(error, NifError):
         message = str(error)
     else:
-        from nif_cli.config import explain
+        from nif_cli.hydra_errors import explain
 
         bug = (
             f"internal error, please report it: {type(error).__name__}: {str(error)[:300]} (NIF_DEBUG=1 "

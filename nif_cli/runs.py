@@ -356,6 +356,11 @@ def select(known: list[str], spec: Any) -> list[str]:
     return chosen
 
 
+def output_path(output: str | None, default: Path) -> Path:
+    """Where `output=` says, or a place in the run."""
+    return Path(output).expanduser() if output else default
+
+
 def device_for(name: str) -> torch.device:
     """The torch device that `device=` names; auto is the GPU where there is one."""
     if name == "auto":

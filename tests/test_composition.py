@@ -11,7 +11,8 @@ import torch
 import yaml
 
 from nif_cli import NifError
-from nif_cli.composition import inside, measured, read_plain
+from nif_cli.hydra_node import inside
+from nif_cli.yaml_files import measured, read_plain
 
 PWNED = "PWNED"
 TOUCH = f"touch {PWNED}"

@@ -11,8 +11,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from nif_cli import NifError, conf_folder
-from nif_cli.config import SCHEMAS, build, check, did_you_mean, locate, register
+from nif_cli.config import build, check, did_you_mean, locate, register
 from nif_cli.runs import make_model
+from nif_cli.schemas import SCHEMAS
 
 CONF = conf_folder()
 GROUPS = sorted(p.name for p in CONF.iterdir() if p.is_dir() and p.name != "hydra")
@@ -34,7 +35,10 @@ def composed(command: str, *overrides: str) -> dict:
         for key in ("path", "root"):  # what the user must give
             if isinstance(cfg.get("data"), DictConfig) and OmegaConf.is_missing(cfg.data, key):
                 cfg.data[key] = "x.obj"
-        return check(cfg, command)
+        for key in cfg:
+            if OmegaConf.is_missing(cfg, key):
+                cfg[key] = "x"
+        return vars(check(cfg, command))
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES, ids=lambda c: c)

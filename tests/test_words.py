@@ -18,7 +18,8 @@ from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
 from nif_cli import conf_folder
-from nif_cli.config import SCHEMAS, register
+from nif_cli.config import register
+from nif_cli.schemas import SCHEMAS
 from nif_cli.words import PATHS, as_typed, holds_a_path, paste, quoted
 
 NAMES = [

@@ -18,18 +18,14 @@ from nif_cli.words import paste
 
 def main(cfg: DictConfig) -> None:
     config = check(cfg, "import-deepsdf")
-    folder = Path(config["folder"]).expanduser()
-    found = read_experiment(folder, str(config["epoch"]), config["data_root"])
-    name = f"{folder.resolve().name}_{config['epoch']}"
-    run = (
-        Path(config["output_dir"]).expanduser()
-        if config["output_dir"]
-        else runs.OUTPUTS / "deepsdf-imported" / name
-    )
+    folder = Path(config.folder).expanduser()
+    found = read_experiment(folder, str(config.epoch), config.data_root)
+    name = f"{folder.resolve().name}_{config.epoch}"
+    run = runs.output_path(config.output_dir, runs.OUTPUTS / "deepsdf-imported" / name)
     if (run / "checkpoints").exists():
         raise NifError(f"{run}: there is a run already; give another output_dir")
     overrides = ["experiment=deepsdf_planes", "data.root=."]
-    train = check(compose("train", overrides), "train")
+    train = vars(check(compose("train", overrides), "train"))
     train["data"]["root"] = str((found.data or Path("data")).resolve())
     train["field"].update(found.field)
     train["model"].update(code_size=found.codes.shape[1], clamp=found.clamp, code_norm=found.code_norm)

@@ -21,12 +21,13 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from nif_cli import NifError, __version__, conf_folder
-from nif_cli.config import check, did_you_mean
+from nif_cli.config import check
 from nif_cli.data.shapes import preprocess
 from nif_cli.data.shapes.formats import deepsdf, onet
-from nif_cli.data.shapes.preprocess import FORMATS, REPAIRS, Settings, Task
+from nif_cli.data.shapes.preprocess import FORMATS, Settings, Task
 from nif_cli.files import Claim, DiskError, safe_name, write
 from nif_cli.geometry.mesh import mesh_files
+from nif_cli.schemas import Prepare
 from nif_cli.training.ending import ending
 from nif_cli.untrusted import one_line
 from nif_cli.words import paste
@@ -35,7 +36,7 @@ from nif_cli.words import paste
 def main(cfg: DictConfig) -> None:
     config = check(cfg, "prepare")
     settings, workers = _settings(config)
-    output = Path(config["output"]).expanduser()
+    output = Path(config.output).expanduser()
     claim = Claim(output, f"output={output}")
     try:
         with ending():
@@ -44,7 +45,7 @@ def main(cfg: DictConfig) -> None:
         claim.abandon()
 
 
-def _prepare(config: dict[str, Any], settings: Settings, workers: int, output: Path) -> None:
+def _prepare(config: Prepare, settings: Settings, workers: int, output: Path) -> None:
     base, tasks = _tasks(config, output)
     _claim(output, settings)
     began = time.monotonic()
@@ -80,45 +81,22 @@ def _prepare(config: dict[str, Any], settings: Settings, workers: int, output: P
         print("  nif train model=occupancy data=onet " + paste(f"data.root={output / 'onet'}"))
 
 
-def _settings(config: dict[str, Any]) -> tuple[Settings, int]:
-    for key, what in (("input", "a mesh, a folder or a glob"), ("output", "a folder")):
-        if config[key] in (None, "???"):
-            raise NifError(f"{key} is missing: give {key}=<{what}>")
-    formats = config["format"] if isinstance(config["format"], list) else [config["format"]]
-    for name in formats:
-        if name not in FORMATS:
-            raise NifError(f"format={name}: no format of datasets{did_you_mean(str(name), FORMATS)}")
-    if not formats:
-        raise NifError(f"format=[]: choose of {', '.join(FORMATS)}")
-    if config["repair"] not in REPAIRS:
-        raise NifError(f"repair={config['repair']}: must be {', '.join(REPAIRS)}")
-    for key, least in (("samples", 2), ("surface_samples", 1), ("workers", 1), ("solid_resolution", 16)):
-        if config[key] is not None and config[key] < least:
-            raise NifError(f"{key}={config[key]}: at least {least}")
-    spread = config["spread"]
-    if (
-        not isinstance(spread, list)
-        or not spread
-        or not all(isinstance(s, int | float) and s >= 0 for s in spread)
-    ):
-        raise NifError(f"spread={spread}: a list of standard deviations, as [0.0707,0.0224]")
-    for key in ("uniform", "val", "test"):
-        if not 0 <= config[key] <= 1:
-            raise NifError(f"{key}={config[key]}: a part between 0 and 1")
-    if config["val"] + config["test"] >= 1:
-        raise NifError(f"val={config['val']} and test={config['test']} leave nothing to train on")
+def _settings(config: Prepare) -> tuple[Settings, int]:
+    formats = config.format if isinstance(config.format, list) else [config.format]
+    if config.val + config.test >= 1:
+        raise NifError(f"val={config.val} and test={config.test} leave nothing to train on")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     keys = ("repair", "samples", "surface_samples", "uniform", "solid_resolution", "seed")
     return Settings(
         tuple(f for f in FORMATS if f in formats),
-        spread=tuple(map(float, spread)),
-        **{k: config[k] for k in keys},
-    ), config["workers"] or cores
+        spread=tuple(map(float, config.spread)),
+        **{k: getattr(config, k) for k in keys},
+    ), config.workers or cores
 
 
-def _tasks(config: dict[str, Any], output: Path) -> tuple[Path, list[Task]]:
+def _tasks(config: Prepare, output: Path) -> tuple[Path, list[Task]]:
     """Every mesh of the input with its class and name. NifError when two would be called the same."""
-    text = str(config["input"])
+    text = str(config.input)
     if glob.has_magic(text) and not Path(text).expanduser().exists():
         pattern = str(Path(text).expanduser())
         found = [Path(p) for p in sorted(glob.glob(pattern, recursive=True))]
@@ -132,7 +110,8 @@ def _tasks(config: dict[str, Any], output: Path) -> tuple[Path, list[Task]]:
         plain = plain if plain.is_dir() else plain.parent
     base = plain.resolve()
     dataset, category = (
-        safe_name(config[k] or base.name or "meshes").replace("/", "_") for k in ("dataset", "category")
+        safe_name(name or base.name or "meshes").replace("/", "_")
+        for name in (config.dataset, config.category)
     )
     tasks, seen = [], {}
     for file in files:
@@ -214,18 +193,16 @@ def _work(tasks: list[Task], settings: Settings, workers: int) -> Iterator[dict[
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _splits(output: Path, base: Path, tasks: list[Task], settings: Settings, config: dict[str, Any]) -> None:
+def _splits(output: Path, base: Path, tasks: list[Task], settings: Settings, config: Prepare) -> None:
     """Which shape is in which split depends on its name and the seed, not on the others."""
     parts: dict[str, list[Task]] = {"train": [], "val": [], "test": []}
     for task in tasks:
         u = int.from_bytes(hashlib.sha256(f"{settings.seed}/{task.id}".encode()).digest()[:4], "big") / 2**32
-        parts[
-            "test" if u < config["test"] else "val" if u < config["test"] + config["val"] else "train"
-        ].append(task)
+        parts["test" if u < config.test else "val" if u < config.test + config.val else "train"].append(task)
     if "deepsdf" in settings.formats:
         splits = {
             "split": tasks,
-            **({f"split_{k}": v for k, v in parts.items()} if config["val"] + config["test"] > 0 else {}),
+            **({f"split_{k}": v for k, v in parts.items()} if config.val + config.test > 0 else {}),
         }
         deepsdf.write_splits(
             output / "deepsdf", str(base), {k: [t.deepsdf for t in v] for k, v in splits.items()}

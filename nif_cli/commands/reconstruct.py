@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from nif_cli import NifError, runs
 from nif_cli.commands import reconstruct_images
-from nif_cli.config import check, did_you_mean
+from nif_cli.config import check
 from nif_cli.data.images.datamodule import ImageData
 from nif_cli.data.shapes.samples import Observation
 from nif_cli.data.shapes.user_files import input_files, normalise, read_inputs
@@ -21,8 +21,8 @@ from nif_cli.files import write, write_npz
 from nif_cli.geometry.extraction import extract_mesh
 from nif_cli.geometry.mesh import load_mesh
 from nif_cli.geometry.transform import SPACES, Transform
-from nif_cli.geometry.writing import WRITABLE, mesh_bytes, remark
-from nif_cli.inference.shapes import check_keys, check_kind, infer, shown
+from nif_cli.geometry.writing import mesh_bytes, remark
+from nif_cli.inference.shapes import check_kind, infer, shown
 from nif_cli.models.metasdf import MetaSdf
 from nif_cli.models.model import Model
 from nif_cli.rendering.camera_paths import turntable
@@ -35,40 +35,33 @@ from nif_cli.words import paste
 
 def main(cfg: DictConfig) -> None:
     config = check(cfg, "reconstruct")
-    check_keys(config)
-    if config["format"] not in WRITABLE:
-        raise NifError(f"format={config['format']}: no mesh format{did_you_mean(config['format'], WRITABLE)}")
-    if config["frame"] not in ("original", "normalised"):
-        raise NifError(f"frame={config['frame']}: must be original or normalised")
-    device = runs.device_for(config["device"])
-    run = runs.find(config["run"])
-    model = runs.load(run, config["checkpoint"], device)
+    device = runs.device_for(config.device)
+    run = runs.find(config.run)
+    model = runs.load(run, config.checkpoint, device)
     check_kind(model, config)
-    if config["save"] not in (None, "run"):
-        raise NifError(f"save={config['save']}: must be run (a run of model=sdf for each shape) or null")
-    if config["save"]:
+    if config.save:
         check_savable(model)
-    if config["run"] is None:
+    if config.run is None:
         print(f"run: {run}")
     if isinstance(model, MetaSdf) and model.learns is ImageData:
         reconstruct_images.reconstruct_images(config, model, run, device)
         return
-    files = _files(config["input"])
+    files = _files(config.input)
     given, transforms, seen, failed = [], [], [], []
-    like = _like(config["normalise"], model)
+    like = _like(config.normalise, model)
     for file, name in files:
         try:
             for id, read in read_inputs(file, name):
                 with reading(file, "a shape"):
                     given_as = read()
-                if config["turn_normals"]:
+                if config.turn_normals:
                     given_as.turn()
                 for note in given_as.notes:
                     print(f"{id}: {note}")
-                if config["normalise"] == "none":
+                if config.normalise == "none":
                     given_as.space, given_as.transform, transform = model.space, Transform(), Transform()
                 one, transform = normalise(
-                    given_as, model.space, None if config["normalise"] == "none" else like
+                    given_as, model.space, None if config.normalise == "none" else like
                 )
                 seen.append(shown(model, config, one.seen, one.mesh, len(seen)))
                 given.append((id, file))
@@ -79,17 +72,15 @@ def main(cfg: DictConfig) -> None:
             failed.append(f"{error}")
             print(f"nif: {error}")
     if not given:
-        raise NifError(f"input={config['input']}: none of its {len(files)} files could be read as a shape")
-    folder = Path(config["output"]).expanduser() if config["output"] else run / "reconstructions"
+        raise NifError(f"input={config.input}: none of its {len(files)} files could be read as a shape")
+    folder = runs.output_path(config.output, run / "reconstructions")
     empty = 0
     for (id, file), transform, observation, made in zip(
         given, transforms, seen, infer(model, seen, config), strict=True
     ):
         began = time.monotonic()
         assert isinstance(made.field, Field)
-        mesh = extract_mesh(
-            made.field, config["resolution"], sparse=config["method"] == "sparse", device=device
-        )
+        mesh = extract_mesh(made.field, config.resolution, sparse=config.method == "sparse", device=device)
         base = folder / runs.safe_name(id)
         report = {
             "input": str(file),
@@ -106,24 +97,24 @@ def main(cfg: DictConfig) -> None:
                 base.with_name(f"{base.name}.npz"), **{k: v.cpu().numpy() for k, v in made.state.items()}
             )
         write(base.with_name(f"{base.name}.json"), json.dumps(report, indent=1))
-        if config["save"]:
+        if config.save:
             save_run(base, model, made, transform, file)
             print(f"{base}: a run of model=sdf; nif train {paste(f'resume={base}')} refines it")
         if not len(mesh.faces):
             empty += 1
             print(f"{id}: no surface came out; {base.name}.json has the report")
             continue
-        if config["picture"]:
+        if config.picture:
             views = [surface_image(made.field, pose, 256, device) for pose in turntable(4)]
             write(base.with_name(f"{base.name}.png"), png_bytes(sheet(views)))
-        if config["frame"] == "original":
+        if config.frame == "original":
             mesh.vertices = transform.to_original(mesh.vertices)
-        path = base.with_name(f"{base.name}.{config['format']}")
-        write(path, mesh_bytes(mesh, config["format"]))
+        path = base.with_name(f"{base.name}.{config.format}")
+        write(path, mesh_bytes(mesh, config.format))
         loss = f"loss {made.report['loss']:.5f}, " if "loss" in made.report else ""
         print(f"{path}  {loss}{len(mesh.vertices):,} vertices, {'closed' if report['closed'] else 'open'}, "
               f"{time.monotonic() - began:.1f} s")  # fmt: skip
-        if said := remark(mesh, config["format"]):
+        if said := remark(mesh, config.format):
             print(f"  {said}")
     if empty == len(given):
         raise NifError("no surface in any of them: is the run trained long enough, and on shapes like these?")

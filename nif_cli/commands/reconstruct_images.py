@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -15,15 +14,16 @@ from nif_cli.files import write, write_npz
 from nif_cli.inference.images import adapted, measured
 from nif_cli.models.metasdf import MetaSdf
 from nif_cli.rendering.image_files import displayed, png_bytes
+from nif_cli.schemas import Reconstruct
 from nif_cli.training.export import save_run
 from nif_cli.words import paste
 
 
-def reconstruct_images(config: dict[str, Any], model: MetaSdf, run: Path, device: torch.device) -> None:
+def reconstruct_images(config: Reconstruct, model: MetaSdf, run: Path, device: torch.device) -> None:
     """Pictures from some of their own pixels: <name>.png at the picture's size, <name>.json (the loss after
     each step, PSNR), <name>.npz (the weights)."""
     files: dict[str, Path] = {}
-    for entry in config["input"] if isinstance(config["input"], list) else [config["input"]]:
+    for entry in config.input if isinstance(config.input, list) else [config.input]:
         more = image_files(Path(str(entry)).expanduser())
         if files.keys() & more.keys():
             raise NifError(
@@ -31,7 +31,7 @@ def reconstruct_images(config: dict[str, Any], model: MetaSdf, run: Path, device
                 "at a time"
             )
         files |= more
-    folder = Path(config["output"]).expanduser() if config["output"] else run / "reconstructions"
+    folder = runs.output_path(config.output, run / "reconstructions")
     failed: list[NifError] = []
     for id, file, pixels, made in adapted(config, model, files, failed):
         began, base = time.monotonic(), folder / runs.safe_name(id)
@@ -45,7 +45,7 @@ def reconstruct_images(config: dict[str, Any], model: MetaSdf, run: Path, device
         }
         write_npz(base.with_name(f"{base.name}.npz"), **{k: v.cpu().numpy() for k, v in made.state.items()})
         write(base.with_name(f"{base.name}.json"), json.dumps(report, indent=1))
-        if config["save"]:
+        if config.save:
             save_run(base, model, made, lies(pixels), file)
             print(f"{base}: a run of model=image; nif train {paste(f'resume={base}')} refines it")
         path = base.with_name(f"{base.name}.png")

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from nif_cli import NifError, runs
-from nif_cli.commands.render_views import CAMERAS, FRAMES, channels_of, render_views
+from nif_cli.commands.render_views import FRAMES, channels_of, render_views
 from nif_cli.config import blame, check
 from nif_cli.field import Field, Signal
 from nif_cli.files import available_memory
@@ -26,60 +26,51 @@ from nif_cli.rendering.empty_space import EmptySpace
 from nif_cli.rendering.image_files import displayed, gif_bytes, png_bytes, scaled, sheet, write_mp4
 from nif_cli.rendering.images import drawn, image_size, image_values, plane_image, surface_image
 from nif_cli.rendering.surface_view import surface_view
+from nif_cli.schemas import Render
 
 
 def main(cfg: DictConfig) -> None:
     config = check(cfg, "render")
-    format, size = config["format"], 256 if config["size"] is None else config["size"]
-    if format not in ("png", "gif", "mp4", "npy"):
-        raise NifError(f"format={format}: must be png, gif or mp4 (or npy, for values)")
-    config["channels"] = channels_of(config["channels"])
-    if not 1 <= config["antialias"] <= 16:
-        raise NifError(f"antialias={config['antialias']}: must be between 1 and 16")
-    if not 8 <= size <= 2**17:
-        raise NifError(f"size={size}: must be between 8 and 131072 pixels")
-    if config["camera"] not in (None, *CAMERAS):
-        raise NifError(f"camera={config['camera']}: there is {', '.join(CAMERAS)}")
+    format, size = config.format, 256 if config.size is None else config.size
+    channels = channels_of(config.channels)
     with blame("camera"):
-        poses = turntable(
-            FRAMES if config["frames"] is None else config["frames"], config["elevation"], config["up"]
-        )
+        poses = turntable(FRAMES if config.frames is None else config.frames, config.elevation, config.up)
     run = open_run(config)
-    folder = Path(config["output"]).expanduser() if config["output"] else run.path / "renders"
+    folder = runs.output_path(config.output, run.path / "renders")
     if any(i.scene is not None for i in run.model.instances.values()):
         render_views(run, folder)
         return
-    if config["camera"] not in (None, "turntable"):
+    if config.camera not in (None, "turntable"):
         raise NifError(
-            f"camera={config['camera']}: there is turntable; the others are for scenes learned from views"
+            f"camera={config.camera}: there is turntable; the others are for scenes learned from views"
         )
     for key in ("shape", "appearance", "path"):
-        if config[key] is not None:
+        if getattr(config, key) is not None:
             raise NifError(f"{key}: is for scenes learned from views")
-    if config["interpolate"] is not None:
+    if config.interpolate is not None:
         _interpolation(run, folder, poses, config)
         return
     first_views = []
     for id, field, transform in run.fields():
         began = time.monotonic()
         if not isinstance(field, Field):
-            _picture(run, id, field, transform, folder)
+            _picture(run, id, field, transform, folder, config)
             continue
         if field.bounds.shape[1] == 2:
             path = folder / f"{runs.safe_name(id)}.png"
             runs.write(path, png_bytes(plane_image(field, size, run.device)))
             print(f"{path}  {size} x {size} pixels, {time.monotonic() - began:.1f} s")
             continue
-        if config["crop"] is not None:
+        if config.crop is not None:
             raise NifError(f"crop: is for pictures, and {id} is a shape")
         if 100 * size**2 > available_memory():
             raise NifError(f"size={size}: pictures of {size} x {size} pixels do not fit in memory")
         empty = EmptySpace(field, device=run.device)
         bar = tqdm(poses, desc=id, unit=" view", leave=False, disable=not sys.stderr.isatty(), delay=1)
-        made: dict[str, list[Any]] = {channel: [] for channel in config["channels"]}
+        made: dict[str, list[Any]] = {channel: [] for channel in channels}
         seen = False
         for k, pose in enumerate(bar):
-            view = surface_view(field, pose, size, run.device, config["antialias"], empty, config["shadows"])
+            view = surface_view(field, pose, size, run.device, config.antialias, empty, config.shadows)
             seen |= bool(view.opacity.any())
             first_views += [displayed(view.rgb)] if k == 0 else []
             for channel, frames in made.items():
@@ -88,7 +79,7 @@ def main(cfg: DictConfig) -> None:
         for channel, frames in made.items():
             if channel == "depth":
                 frames = _depths(
-                    frames, 1.0 if config["frame"] == "normalised" else transform.scale, draw=format != "npy"
+                    frames, 1.0 if config.frame == "normalised" else transform.scale, draw=format != "npy"
                 )
             path = folder / f"{runs.safe_name(id)}{'' if channel == 'rgb' else '_' + channel}.{format}"
             _write(path, frames)
@@ -122,10 +113,12 @@ def _write(path: Path, frames: Sequence[Any]) -> None:
         runs.write(path, gif_bytes(frames) if path.suffix == ".gif" else png_bytes(sheet(frames)))
 
 
-def _picture(run: OpenRun, id: str, signal: Signal, transform: Transform, folder: Path) -> None:
+def _picture(
+    run: OpenRun, id: str, signal: Signal, transform: Transform, folder: Path, config: Render
+) -> None:
     """A run's picture, or the part of it that crop= names, with size= pixels along its longest side (or its
     own)."""
-    began, format, crop = time.monotonic(), run.config["format"], run.config["crop"]
+    began, format, crop = time.monotonic(), config.format, config.crop
     width, height = image_size(transform)
     if format not in ("png", "npy"):
         raise NifError(f"format={format}: {id} is a picture: png, or npy for its values as they are")
@@ -140,11 +133,9 @@ def _picture(run: OpenRun, id: str, signal: Signal, transform: Transform, folder
     x, y, across, down = crop
     if x < 0 or y < 0 or x + across > width or y + down > height:
         raise NifError(f"crop={crop}: it leaves the picture, which is {width} x {height} pixels")
-    size = scaled(across, down, run.config["size"] or max(1, round(max(across, down))))
+    size = scaled(across, down, config.size or max(1, round(max(across, down))))
     if 16 * size[0] * size[1] > available_memory():
-        raise NifError(
-            f"size={run.config['size']}: {size[0]} x {size[1]} pixels do not fit in memory; give a crop="
-        )
+        raise NifError(f"size={config.size}: {size[0]} x {size[1]} pixels do not fit in memory; give a crop=")
     values = image_values(signal, transform, (x, y, across, down), size, run.device)
     path = folder / f"{runs.safe_name(id)}.{format}"
     if format == "npy":
@@ -156,13 +147,12 @@ def _picture(run: OpenRun, id: str, signal: Signal, transform: Transform, folder
     print(f"{path}  {size[0]} x {size[1]} pixels, {time.monotonic() - began:.1f} s")
 
 
-def _interpolation(run: OpenRun, folder: Path, poses: torch.Tensor, config: dict[str, Any]) -> None:
+def _interpolation(run: OpenRun, folder: Path, poses: torch.Tensor, config: Render) -> None:
     """One animation (or one sheet) of the shapes between two: as many frames as shapes; frames=1 keeps the
     camera still, otherwise it goes round once."""
-    began, steps = time.monotonic(), config["interpolate"]
-    views = (
-        turntable(steps, config["elevation"], config["up"]) if len(poses) > 1 else poses.expand(steps, -1, -1)
-    )
+    began, steps = time.monotonic(), config.interpolate
+    assert steps is not None
+    views = turntable(steps, config.elevation, config.up) if len(poses) > 1 else poses.expand(steps, -1, -1)
     bar = tqdm(
         total=steps,
         desc="interpolation",
@@ -179,15 +169,15 @@ def _interpolation(run: OpenRun, folder: Path, poses: torch.Tensor, config: dict
                 surface_image(
                     field,
                     pose,
-                    config["size"] or 256,
+                    config.size or 256,
                     run.device,
-                    config["antialias"],
-                    shadows=config["shadows"],
+                    config.antialias,
+                    shadows=config.shadows,
                 )
             )
             bar.update()
     first, second = run.instances
-    kind = config["compose"] or "interpolation"
-    path = folder / kind / f"{runs.safe_name(pair_name(first, second))}.{config['format']}"
+    kind = config.compose or "interpolation"
+    path = folder / kind / f"{runs.safe_name(pair_name(first, second))}.{config.format}"
     _write(path, frames)
     print(f"{path}  {steps} shapes from {first} to {second}, {time.monotonic() - began:.1f} s")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +22,21 @@ from nif_cli.inference.open_run import OpenRun
 from nif_cli.rendering.camera_paths import focus, mean_pose, one_sided, orbit, spiral
 from nif_cli.rendering.cameras import Camera
 from nif_cli.rendering.image_files import amid, gif_bytes, png_bytes, scaled, sheet, write_mp4
-from nif_cli.rendering.volume_view import CHANNELS, Photograph
+from nif_cli.rendering.volume_view import Photograph
+from nif_cli.schemas import Render
 
-CAMERAS = ("turntable", "spiral", "test", "train", "path")
 LARGEST = 400  # pixels along the longest side, where the user does not say
 FRAMES = 8  # where the user does not say, of all but a path, which has as many as it has
 
 
 def render_views(run: OpenRun, folder: Path) -> None:
-    config, channels = run.config, channels_of(run.config["channels"])
+    config = run.config
+    assert isinstance(config, Render)
+    channels = channels_of(config.channels)
     for key in ("interpolate", "sample", "crop"):
-        if config[key] is not None:
+        if getattr(config, key) is not None:
             raise NifError(f"{key}: is for shapes and pictures; this run is of scenes learned from views")
-    shape, appearance = (_known(run, config[key], key) for key in ("shape", "appearance"))
+    shape, appearance = (_known(run, getattr(config, key), key) for key in ("shape", "appearance"))
     mixed = shape is not None or appearance is not None
     for id in run.instances[:1] if mixed else run.instances:
         began = time.monotonic()
@@ -53,7 +56,7 @@ def render_views(run: OpenRun, folder: Path) -> None:
         note = ", empty: nothing in view" if all(float(f.opacity.max()) < 0.01 for f in frames) else ""
         for channel in channels:
             suffix = "" if channel == "rgb" else f"_{channel}"
-            if camera in ("test", "train") and config["format"] == "png":
+            if camera in ("test", "train") and config.format == "png":
                 paths = [folder / name]
                 for view, frame in zip(views, frames, strict=True):
                     runs.write(
@@ -61,10 +64,10 @@ def render_views(run: OpenRun, folder: Path) -> None:
                         png_bytes(frame.picture(channel)),
                     )
             else:
-                parts = _by_size(folder / f"{name}{suffix}.{config['format']}", frames, config["format"])
+                parts = _by_size(folder / f"{name}{suffix}.{config.format}", frames, config.format)
                 paths = [path for path, _ in parts]
                 for path, part in parts:
-                    write_frames(path, part, channel, config["format"], rate)
+                    write_frames(path, part, channel, config.format, rate)
             written = ", ".join(map(str, paths))
             print(f"{written}  {channel}: {len(frames)} views ({camera}) of {size}, {seconds:.1f} s{note}")
 
@@ -104,15 +107,9 @@ def write_frames(
         runs.write(path, gif_bytes(pictures, rate or 15))
 
 
-def channels_of(asked: Any) -> list[str]:
-    """What channels= names, each once. NifError for what is none."""
-    names = asked if isinstance(asked, list) else [asked]
-    if not names:
-        raise NifError(f"channels=[]: give some of {', '.join(CHANNELS)}")
-    for name in names:
-        if name not in CHANNELS:
-            raise NifError(f"channels={name}: {did_you_mean(str(name), CHANNELS).removeprefix('; ')}")
-    return list(dict.fromkeys(names))
+def channels_of(asked: str | Sequence[str]) -> list[str]:
+    """What channels= names, each once."""
+    return list(dict.fromkeys([asked] if isinstance(asked, str) else asked))
 
 
 def _known(run: OpenRun, id: str | None, key: str) -> str | None:
@@ -122,12 +119,12 @@ def _known(run: OpenRun, id: str | None, key: str) -> str | None:
     return id
 
 
-def _views(scene: Scene, config: dict[str, Any]) -> tuple[str, list[View], float, float | None]:
+def _views(scene: Scene, config: Render) -> tuple[str, list[View], float, float | None]:
     """The kind of camera, its views, how near they look, and how many seconds they last where a file says
     so."""
     training = scene.train or scene.test
     poses = np.stack([v.pose.double().numpy() for v in training])
-    camera = config["camera"]
+    camera = config.camera
     if camera is None:
         camera = "spiral" if one_sided(poses) else "turntable"
     if camera in ("test", "train"):
@@ -138,15 +135,15 @@ def _views(scene: Scene, config: dict[str, Any]) -> tuple[str, list[View], float
                 "others"
             )
         with blame("size"):
-            return camera, [v.resized(config["size"]) for v in views], scene.near, None
+            return camera, [v.resized(config.size) for v in views], scene.near, None
     with blame("size"):
-        lens = _pinhole(training[0].camera, config["size"])
-    frames = FRAMES if config["frames"] is None else config["frames"]
+        lens = _pinhole(training[0].camera, config.size)
+    frames = FRAMES if config.frames is None else config.frames
     with blame("camera"):
         if camera == "path":
             return camera, *_path(scene, config, lens)
         if camera == "turntable":
-            made = orbit(poses, frames, config["elevation"], np.asarray(scene.up))
+            made = orbit(poses, frames, config.elevation, np.asarray(scene.up))
         else:
             middle = mean_pose(poses)
             depth = float((focus(poses) - middle[:, 3]) @ -middle[:, 2])
@@ -171,17 +168,17 @@ def _pinhole(camera: Camera, size: int | None) -> Camera:
     return Camera(width, height, focal, focal, width / 2, height / 2)
 
 
-def _path(scene: Scene, config: dict[str, Any], lens: Camera) -> tuple[list[View], float, float | None]:
+def _path(scene: Scene, config: Render, lens: Camera) -> tuple[list[View], float, float | None]:
     """The views of a file (the user's world, brought to normalised space), how near they look and how long
     they last."""
-    if config["path"] is None:
+    if config.path is None:
         raise NifError(
             "camera=path: give path=<file>: JSON with 'frames' (transform_matrix) or 'camera_path' "
             "(camera_to_world)"
         )
-    path = Path(config["path"]).expanduser()
-    found = read_camera_path(path, lens, config["size"], LARGEST, applied=scene.protocol == "llff").sampled(
-        config["frames"]
+    path = Path(config.path).expanduser()
+    found = read_camera_path(path, lens, config.size, LARGEST, applied=scene.protocol == "llff").sampled(
+        config.frames
     )
     for note in found.notes:
         print(f"{path}: {note}")

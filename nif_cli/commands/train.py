@@ -21,13 +21,15 @@ from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Timer
 
 from nif_cli import NifError, runs
-from nif_cli.config import build, check, explain
+from nif_cli.config import build, check
 from nif_cli.data.datamodule import Data
 from nif_cli.data.scenes.datamodule import Views
 from nif_cli.data.shapes.datamodule import ShapeData
 from nif_cli.field import Field
 from nif_cli.files import Claim, disk_says, write
+from nif_cli.hydra_errors import explain
 from nif_cli.models.model import Model
+from nif_cli.schemas import Train
 from nif_cli.training import resume_checks
 from nif_cli.training.callbacks import Checkpoints
 from nif_cli.training.csv_logger import CsvLogger, write_summary
@@ -84,8 +86,6 @@ def _run(cfg: DictConfig, hydra: Any, announce: bool) -> float:
     if resumed:
         cfg = resumed_config(resumed, list(hydra.overrides.task), cfg)
     config = check(cfg, "train")
-    if not 0 <= config["seed"] < 2**31:
-        raise NifError(f"seed={config['seed']}: must be in 0 .. 2^31 - 1")
     sweeping = not announce
     if rank():
         with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
@@ -103,35 +103,34 @@ def rank() -> int:
     return int(os.environ.get("LOCAL_RANK", 0)) if FOLDER in os.environ else 0
 
 
-def _train(
-    config: dict[str, Any], folder: Path, resumed: Path | None, overrides: list[str], announce: bool
-) -> float:
-    device = runs.device_for(config["device"])
+def _train(config: Train, folder: Path, resumed: Path | None, overrides: list[str], announce: bool) -> float:
+    device = runs.device_for(config.device)
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
     with quiet():
-        pl.seed_everything(config["seed"], workers=False, verbose=False)
+        pl.seed_everything(config.seed, workers=False, verbose=False)
         checkpoint, before = None, {}
         if resumed:
             checkpoint, before = resume_checks.checkpoint_of(resumed)
         if resumed and checkpoint:
-            resume_checks.check_settings(resumed, before["nif"]["config"], config)
-        config["paths"] = runs.paths_of(config)
+            resume_checks.check_settings(resumed, before["nif"]["config"], vars(config))
+        config.paths = runs.paths_of(vars(config))
         narrow = {"allowed": runs.READ_ALLOWED} if resumed else {}  # a run may be a stranger's
-        data = build(runs.located(config)["data"] if resumed else config["data"], "data", **narrow)
-        if config["model"].get("channels", 0) is None and hasattr(data, "channels"):
-            config["model"]["channels"] = data.channels
-        model = runs.make_model(config if checkpoint is None else _without_weights(config))
-        model.config = config
+        data = build(runs.located(vars(config))["data"] if resumed else config.data, "data", **narrow)
+        if config.model.get("channels", 0) is None and hasattr(data, "channels"):
+            config.model["channels"] = data.channels
+        described = dict(vars(config))  # what the run keeps
+        model = runs.make_model(described if checkpoint is None else _without_weights(described))
+        model.config = described
         if not isinstance(data, Data):
-            raise NifError(f"data._target_={config['data'].get('_target_')}: not data of nif")
+            raise NifError(f"data._target_={config.data.get('_target_')}: not data of nif")
         if not isinstance(data, model.learns):
             raise NifError(
                 f"model={type(model).__name__.lower()} learns from {model.learns.holds}, this data holds "
                 f"{data.holds}: choose another model= or data="
             )
-        if config["init_from"]:
-            start_from(model, runs.find(config["init_from"], "init_from"))
+        if config.init_from:
+            start_from(model, runs.find(config.init_from, "init_from"))
         began = time.monotonic()
         model.space = data.space
         model.attach_data(data)
@@ -146,15 +145,15 @@ def _train(
             with reading(checkpoint, "a training to go on with"):
                 resume_checks.check_instances(resumed, model, before["nif"]["instances"])
                 resume_checks.check_fit(resumed, model, before)
-            finished = why_finished(config["trainer"], before)
+            finished = why_finished(config.trainer, before)
             if finished:
                 print(f"{resumed}: nothing left to do, {finished}")
                 return float("nan")
-        trainer, keeper = make_trainer(config, folder, device)
+        trainer, keeper = make_trainer(config.trainer, config.callbacks, config.logger, folder, device)
         replaced = folder / "config.yaml"
         replaced = replaced.read_bytes() if checkpoint and replaced.is_file() else None
         if not rank():
-            runs.write_config(folder, config)
+            runs.write_config(folder, described)
             os.environ[FOLDER] = str(folder.resolve())  # for processes that Lightning starts
         _introduce(model, data, folder, device, made)
         for logger in trainer.loggers if resumed else ():
@@ -163,7 +162,7 @@ def _train(
                     int(before.get("global_step", 0)), before.get("rows") if checkpoint else 0
                 )
         del before
-        training = Training(model, int((config["logger"] or {}).get("every", 50)))
+        training = Training(model, int((config.logger or {}).get("every", 50)))
         try:
             with told("trainer"):
                 trainer.fit(training, datamodule=Loaded(data), ckpt_path=checkpoint, weights_only=True)
@@ -214,12 +213,12 @@ def _without_weights(config: dict[str, Any]) -> dict[str, Any]:
     )
 
 
-def _claim(config: dict[str, Any], hydra: Any, sweeping: bool) -> Claim:
+def _claim(config: Train, hydra: Any, sweeping: bool) -> Claim:
     """The folder of a new run: nobody else's, now and until it ends."""
     if sweeping:
         return Claim(Path(hydra.runtime.output_dir), str(hydra.runtime.output_dir))
-    if config["output_dir"]:
-        folder = Path(config["output_dir"]).expanduser()
+    if config.output_dir:
+        folder = Path(config.output_dir).expanduser()
         claim = Claim(folder, f"output_dir={folder}")
         if (folder / "config.yaml").exists() or (folder / "checkpoints").exists():
             claim.release()

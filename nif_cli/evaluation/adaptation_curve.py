@@ -6,9 +6,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -33,6 +32,7 @@ from nif_cli.rendering.camera_paths import turntable
 from nif_cli.rendering.charts import chart
 from nif_cli.rendering.image_files import png_bytes, sheet
 from nif_cli.rendering.images import overview, surface_image
+from nif_cli.schemas import Evaluate
 
 RATES = (1e-4, 3e-4, 1e-3, 2e-3, 5e-3)
 PRETRAINING = 500  # steps of Adam on the one shape
@@ -42,18 +42,18 @@ RESOLUTION = 64
 Found = dict[int, tuple[float, dict[str, torch.Tensor]]]  # steps -> error, weights
 
 
-def steps_of(config: dict[str, Any], model: Model) -> list[int]:
+def steps_of(config: Evaluate, model: Model) -> list[int]:
     """The numbers of steps that `curve=` asks for, sorted. NifError for anything else, and for other
     models."""
-    asked = config["curve"] if isinstance(config["curve"], list) else [config["curve"]]
+    asked = config.curve if isinstance(config.curve, list) else [config.curve]
     if not asked or not all(isinstance(k, int) and not isinstance(k, bool) and k >= 0 for k in asked):
-        raise NifError(f"curve={config['curve']}: must be a list of numbers of steps, as [0,1,2,5,10,100]")
+        raise NifError(f"curve={config.curve}: must be a list of numbers of steps, as [0,1,2,5,10,100]")
     if not isinstance(model, MetaSdf):
         raise NifError(
             f"curve: {type(model).__name__} does not adapt by steps from a learned initialisation; "
             "model=metasdf does"
         )
-    return sorted(set(asked))
+    return sorted({k for k in asked if k is not None})
 
 
 @dataclass
@@ -72,7 +72,7 @@ class Subject:
 
 
 def compare(
-    config: dict[str, Any],
+    config: Evaluate,
     model: MetaSdf,
     run: Path,
     steps: list[int],
@@ -85,11 +85,9 @@ def compare(
     pose = turntable(8)[1]
     subject = Subject(
         [s.id for s in shapes],
-        model.task_of(
-            [shown(model, config, known(s), None, k) for k, s in enumerate(shapes)], config["points"]
-        ),
+        model.task_of([shown(model, config, known(s), None, k) for k, s in enumerate(shapes)], config.points),
         _signed(model, shapes),
-        model.task_of([shown(model, config, known(one()), None, 0)], config["points"]),
+        model.task_of([shown(model, config, known(one()), None, 0)], config.points),
         f"mean |distance error|, clamped to {model.clamp:g}; {len(shapes)} shapes",
         ("chamfer", lambda weights: _chamfer(model, weights, shapes)),
         lambda row, weights: surface_image(model.bind(weights), pose, 160, device),  # type: ignore[arg-type]
@@ -98,7 +96,7 @@ def compare(
 
 
 def compare_images(
-    config: dict[str, Any],
+    config: Evaluate,
     model: MetaSdf,
     run: Path,
     steps: list[int],
@@ -114,9 +112,7 @@ def compare_images(
         check_channels(file, pixels, model.subject.out)
         seen.append(observed(config, id, pixels, number))
         asked.append(
-            observed(
-                {**config, "points": QUERY, "keep": None, "seed": config["seed"] + 1}, id, pixels, number
-            )
+            observed(replace(config, points=QUERY, keep=None, seed=config.seed + 1), id, pixels, number)
         )
         transforms.append(lies(pixels))
     one, file = next(iter(others.items()))
@@ -139,7 +135,7 @@ def compare_images(
 
 
 def _compare(
-    config: dict[str, Any],
+    config: Evaluate,
     model: MetaSdf,
     run: Path,
     steps: list[int],
@@ -151,7 +147,7 @@ def _compare(
     writes adaptation.json, adaptation.png (the curves) and adaptation_shapes.png (the learned one, instance
     by instance)."""
     context, query, count = subject.context, subject.query, len(subject.ids)
-    torch.manual_seed(config["seed"])
+    torch.manual_seed(config.seed)
     random = runs.make_model(model.config).to(device)
     assert isinstance(random, MetaSdf)
     from_random = spread(random.network, count)

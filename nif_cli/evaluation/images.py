@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from nif_cli import NifError, __version__, runs
+from nif_cli import NifError, runs
 from nif_cli.data.images.datamodule import ImageData
-from nif_cli.files import write
+from nif_cli.evaluation.report import write_report
 from nif_cli.inference.images import adapted, measured
 from nif_cli.models.metasdf import MetaSdf
+from nif_cli.schemas import Evaluate
 
 UNITS = {"psnr": "dB, all pixels at the picture's own size", "ssim": "of 1"}
 
 
 def evaluate_images(
-    config: dict[str, Any], model: MetaSdf, run: Path, data: ImageData, device: torch.device
+    config: Evaluate, model: MetaSdf, run: Path, data: ImageData, device: torch.device
 ) -> None:
     """PSNR and SSIM of the pictures of a split, each adapted to some of its pixels; by default of those the
     run knows."""
@@ -48,15 +47,12 @@ def evaluate_images(
         "left_out": [str(error) for error in failed],
         "inferred": reports,
         "run": str(run),
-        "checkpoint": config["checkpoint"],
-        "split": config["split"],
-        "seed": config["seed"],
-        "observe": {k: config[k] for k in ("points", "keep", "steps")},
-        "seconds": round(time.monotonic() - began, 1),
-        "version": __version__,
+        "checkpoint": config.checkpoint,
+        "split": config.split,
+        "seed": config.seed,
+        "observe": {k: getattr(config, k) for k in ("points", "keep", "steps")},
     }
-    path = Path(config["output"]).expanduser() if config["output"] else run / "evaluation.json"
-    write(path, json.dumps(report, indent=1))
+    path = write_report(report, config.output, run, began)
     part = report["protocol"][data.kind]
     print(f"\n{data.kind}: {len(figures)} picture{'s' * (len(figures) != 1)}")
     for name, found in values.items():
@@ -70,16 +66,16 @@ def evaluate_images(
     print(f"\n{path}")
 
 
-def chosen_files(config: dict[str, Any], model: MetaSdf, data: ImageData) -> dict[str, Path]:
+def chosen_files(config: Evaluate, model: MetaSdf, data: ImageData) -> dict[str, Path]:
     """The files to evaluate: of the run's own data, if no split is named, the pictures that it knows."""
     if not data.many:
         raise NifError(f"data.path={data.path}: must be a folder of pictures")
     files = data.files()
-    if config["split"] is None and not isinstance(config["data"], dict):
+    if config.split is None and not isinstance(config.data, dict):
         data.split = "all"
         files = {id: file for id, file in data.files().items() if id in model.instances}
         if not files:
             raise NifError(f"no picture of the run is in {data.path}: give split=test, or data.path=")
-    if config["instances"] is not None:
-        files = {id: files[id] for id in runs.select(list(files), config["instances"])}
+    if config.instances is not None:
+        files = {id: files[id] for id in runs.select(list(files), config.instances)}
     return files

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
+import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from nif_cli import __version__, runs
+from nif_cli.files import write
 from nif_cli.metrics.protocols import Metrics, Protocol
 
 
@@ -54,3 +59,12 @@ def print_tables(report: dict[str, Any], protocols: dict[str, Protocol], total: 
                 f"{protocol.empty}"
             )
     print()
+
+
+def write_report(report: dict[str, Any], output: str | None, run: Path, began: float) -> Path:
+    """The report with its seconds (since `began`, of the monotonic clock) and nif's version, where output=
+    says or as <run>/evaluation.json; that path."""
+    path = runs.output_path(output, run / "evaluation.json")
+    ending = {"seconds": round(time.monotonic() - began, 1), "version": __version__}
+    write(path, json.dumps({**report, **ending}, indent=1))
+    return path

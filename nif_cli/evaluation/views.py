@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from dataclasses import replace
@@ -15,36 +14,41 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm import tqdm
 
-from nif_cli import NifError, __version__, runs
+from nif_cli import NifError, runs
+from nif_cli.data.datamodule import Data
 from nif_cli.data.scenes.datamodule import Views
 from nif_cli.data.scenes.poses import normalised
 from nif_cli.data.scenes.scene import Scene, View
+from nif_cli.evaluation.report import write_report
 from nif_cli.files import safe_name, write
 from nif_cli.metrics.image import IMAGE_METRICS, compare_images
 from nif_cli.metrics.view_protocols import VIEW_PROTOCOLS, ViewProtocol
 from nif_cli.models.model import Model
 from nif_cli.rendering.image_files import displayed, png_bytes, sheet
 from nif_cli.rendering.volume import RadianceField
+from nif_cli.schemas import Evaluate
 
 UNITS = {name: f"{metric.unit}, mean over views" for name, metric in IMAGE_METRICS.items()}
 
 
-def evaluate_views(config: dict[str, Any], run: Path, model: Model, data: Views) -> None:
-    device, began = runs.device_for(config["device"]), time.monotonic()
+def evaluate_views(config: Evaluate, run: Path, model: Model, data: Data) -> None:
+    """PSNR and SSIM of the views of a split; the report is written, and each picture beside its truth."""
+    assert isinstance(data, Views)
+    device, began = runs.device_for(config.device), time.monotonic()
     pairs = _pairs(model, data.prepare())
-    if config["instances"] is not None:
-        chosen = runs.select([known.id for known, _ in pairs], config["instances"])
+    if config.instances is not None:
+        chosen = runs.select([known.id for known, _ in pairs], config.instances)
         pairs = [p for p in pairs if p[0].id in chosen]
-    split = config["split"] or "test"
+    split = config.split or "test"
     if split not in ("train", "test"):
         raise NifError(f"split={split}: a scene has train and test views")
-    names = list(dict.fromkeys(config["protocol"] or [known.protocol for known, _ in pairs]))
-    folder = Path(config["output"]).expanduser().with_suffix("") if config["output"] else run / "evaluation"
+    names = list(dict.fromkeys(config.protocol or [known.protocol for known, _ in pairs]))
+    folder = runs.output_path(config.output, run / "evaluation").with_suffix("")
     report: dict[str, Any] = {}
     for name in names:
         protocol, scenes = VIEW_PROTOCOLS[name], {}
         for known, read in pairs:
-            if config["protocol"] is None and known.protocol != name:
+            if config.protocol is None and known.protocol != name:
                 continue
             shown = (
                 replace(known, background=protocol.background or known.background)
@@ -54,12 +58,8 @@ def evaluate_views(config: dict[str, Any], run: Path, model: Model, data: Views)
             scenes[known.id] = _scene(model, shown, read, split, folder, device)
         report[name] = _summary(name, protocol, scenes)
         _print(report[name])
-    path = Path(config["output"]).expanduser() if config["output"] else run / "evaluation.json"
-    about = {"run": str(run), "checkpoint": config["checkpoint"], "split": split, "pictures": str(folder)}
-    seconds = round(time.monotonic() - began, 1)
-    write(
-        path, json.dumps({"protocol": report, **about, "seconds": seconds, "version": __version__}, indent=1)
-    )
+    about = {"run": str(run), "checkpoint": config.checkpoint, "split": split, "pictures": str(folder)}
+    path = write_report({"protocol": report, **about}, config.output, run, began)
     print(f"\npictures beside the truth: {folder}\n{path}")
 
 

@@ -10,7 +10,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from nif_cli import NifError, runs
-from nif_cli.config import blame, did_you_mean
+from nif_cli.config import blame
 from nif_cli.field import Field
 from nif_cli.geometry.csg import (
     difference,
@@ -26,17 +26,15 @@ from nif_cli.geometry.csg import (
 )
 from nif_cli.geometry.transform import Transform
 from nif_cli.models.model import Model
+from nif_cli.schemas import OfShapes
 
 SETS = {"union": union, "intersection": intersection, "difference": difference}
-COMPOSE = (*SETS, *(f"smooth_{name}" for name in SETS), "morph")
 Operand = tuple[str, Model]  # an instance, and the model that knows it
 
 
-def check_keys(config: dict[str, Any]) -> None:
+def check_keys(config: OfShapes) -> None:
     """What can be said before any run is read."""
-    how, several = config["compose"], isinstance(config["run"], list)
-    if how is not None and how not in COMPOSE:
-        raise NifError(f"compose={how}: no such composition{did_you_mean(str(how), COMPOSE)}")
+    how, several = config.compose, isinstance(config.run, list)
     if several and how is None:
         raise NifError(
             "run: several runs go together by compose=union, difference, smooth_union, morph, ... (see "
@@ -48,21 +46,15 @@ def check_keys(config: dict[str, Any]) -> None:
         ("share", how == "morph", "morph"),
         ("place", how is not None, "..."),
     ):
-        if config[key] is not None and not fits:
+        if getattr(config, key) is not None and not fits:
             raise NifError(f"{key}: goes with compose={only}")
-    if config["frame"] not in ("original", "normalised"):
-        raise NifError(f"frame={config['frame']}: must be original or normalised")
-    if how is not None and config["sample"] is not None:
+    if how is not None and config.sample is not None:
         raise NifError("compose goes with learned shapes, sample makes new ones: give one of them")
-    if how not in (None, "morph") and config["interpolate"] is not None:
+    if how not in (None, "morph") and config.interpolate is not None:
         raise NifError(f"compose={how}: there is no way between; interpolate goes with compose=morph")
-    if config["share"] is not None and not 0 <= config["share"] <= 1:
-        raise NifError(f"share={config['share']:g}: must be between 0 (the first shape) and 1 (the second)")
-    if config["shell"] is not None and not config["shell"] > 0:
-        raise NifError(f"shell={config['shell']:g}: must be positive, the thickness of the wall")
 
 
-def operands(models: Sequence[Model], spec: Any, how: str) -> list[Operand]:
+def operands(models: Sequence[Model], spec: Any, how: str | None) -> list[Operand]:
     """Which shapes are composed: those that instances= names in the one run, or one of each run (the first
     unless named)."""
     if len(models) == 1:
@@ -86,7 +78,7 @@ def operands(models: Sequence[Model], spec: Any, how: str) -> list[Operand]:
 
 
 def composed(
-    chosen: Sequence[Operand], config: dict[str, Any], device: torch.device
+    chosen: Sequence[Operand], config: OfShapes, device: torch.device
 ) -> Iterator[tuple[str, Field, Transform]]:
     """(name, field, transform to the user's units): one shape, or with interpolate= those on the way.
 
@@ -94,10 +86,11 @@ def composed(
     lengths are in the same units. The result lives in the normalised space of the first shape, whose
     transform leads out of it.
     """
-    how, original = config["compose"], config["frame"] == "original"
+    how, original = config.compose, config.frame == "original"
+    assert how is not None
     first = chosen[0][1].instances[chosen[0][0]].transform
     unit = first.scale if original else 1.0
-    places = config["place"] or [None] * len(chosen)
+    places = config.place or [None] * len(chosen)
     if not isinstance(places, list) or len(places) != len(chosen):
         raise NifError(
             f"place: must be a list with one entry a shape ({len(chosen)} of them), each null or "
@@ -109,9 +102,9 @@ def composed(
     if how == "morph":
         with blame("compose=morph"):
             a, b = (far_reaching(f, hull(*fields), device) for f in fields)
-        steps = config["interpolate"]
+        steps = config.interpolate
         if steps is None:
-            share = 0.5 if config["share"] is None else config["share"]
+            share = 0.5 if config.share is None else config.share
             yield f"morph/{name}", edited(morph(a, b, share), config, unit, device), first
             return
         for k in range(steps):
@@ -119,7 +112,7 @@ def composed(
         return
     blend = 0.0
     if how.startswith("smooth"):
-        blend = 0.05 if config["blend"] is None else config["blend"] * unit
+        blend = 0.05 if config.blend is None else config.blend * unit
     join = SETS[how.removeprefix("smooth_")]
     with blame(f"compose={how}"):
         if blend:
@@ -130,10 +123,10 @@ def composed(
     yield f"{how}/{name}", edited(whole, config, unit, device), first
 
 
-def edited(field: Field, config: dict[str, Any], unit: float, device: torch.device) -> Field:
+def edited(field: Field, config: OfShapes, unit: float, device: torch.device) -> Field:
     """The field with its surface moved by offset= and hollowed by shell=, in lengths of which `unit` makes
     normalised ones."""
-    by, wall = (config["offset"] or 0.0) * unit, (config["shell"] or 0.0) * unit
+    by, wall = (config.offset or 0.0) * unit, (config.shell or 0.0) * unit
     if by:
         with blame("offset"):
             box = field.bounds + torch.tensor([[-1.0], [1.0]]).to(field.bounds) * max(by, 0.0)

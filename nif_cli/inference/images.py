@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,20 +21,21 @@ from nif_cli.metrics.image import psnr, ssim
 from nif_cli.models.metasdf import MetaSdf
 from nif_cli.models.model import Inferred
 from nif_cli.rendering.images import image_values
+from nif_cli.schemas import NewShapes
 
 Made = tuple[str, Path, Pixels, Inferred]
 
 
 def adapted(
-    config: dict[str, Any], model: MetaSdf, files: dict[str, Path], failed: list[NifError]
+    config: NewShapes, model: MetaSdf, files: dict[str, Path], failed: list[NifError]
 ) -> Iterator[Made]:
     """Every picture with what it took to adapt to `points` of its pixels, `together` at a time; those that
     cannot be read, or are of another kind than the run's, go to `failed`."""
     names = list(files)
-    for start in range(0, len(names), config["together"]):
+    for start in range(0, len(names), config.together):
         part: list[str] = []
         seen: list[PointSamples] = []
-        for number, id in enumerate(names[start : start + config["together"]], start):
+        for number, id in enumerate(names[start : start + config.together], start):
             try:
                 pixels = read_image(files[id])
                 check_channels(files[id], pixels, model.subject.out)
@@ -50,15 +50,15 @@ def adapted(
                 yield id, files[id], read_image(files[id]), made  # again: no more than one of them in memory
 
 
-def observed(config: dict[str, Any], id: str, pixels: Pixels, number: int) -> PointSamples:
+def observed(config: NewShapes, id: str, pixels: Pixels, number: int) -> PointSamples:
     """`points` of its pixels, at random; with `keep` of one half of it only."""
-    rng = np.random.default_rng([config["seed"], number])
-    most = config["points"] if config["keep"] is None else pixels[..., 0].size
+    rng = np.random.default_rng([config.seed, number])
+    most = config.points if config.keep is None else pixels[..., 0].size
     seen = kept(id, pixels, most, rng).observed(most, rng)
-    if config["keep"] is None:
+    if config.keep is None:
         return seen
-    half = keep_half(seen, config["keep"])
-    return half.part(rng.permutation(len(half.points))[: config["points"]])
+    half = keep_half(seen, config.keep)
+    return half.part(rng.permutation(len(half.points))[: config.points])
 
 
 def measured(signal: Field | Signal, pixels: Pixels, device: torch.device) -> tuple[Tensor, dict[str, float]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,6 +13,7 @@ from nif_cli.field import Field, Signal
 from nif_cli.geometry.transform import Transform
 from nif_cli.inference import edits as inference_edits
 from nif_cli.models.model import Model
+from nif_cli.schemas import OfShapes
 
 
 @dataclass
@@ -22,7 +22,7 @@ class OpenRun:
     model: Model
     device: torch.device
     instances: list[str]
-    config: dict[str, Any]
+    config: OfShapes
     composed: list[inference_edits.Operand]  # what compose= puts together, of this run or of several
 
     def fields(self) -> Iterator[tuple[str, Field | Signal, Transform]]:
@@ -32,12 +32,12 @@ class OpenRun:
         if self.composed:
             yield from inference_edits.composed(self.composed, self.config, self.device)
             return
-        edits = [key for key in ("offset", "shell") if self.config[key]]
+        edits = [key for key in ("offset", "shell") if getattr(self.config, key)]
         for name, field, transform in self._learned():
             if edits:
                 if not isinstance(field, Field) or field.bounds.shape[1] != 3:
                     raise NifError(f"{edits[0]}: is for shapes in space, and {name} is none")
-                unit = transform.scale if self.config["frame"] == "original" else 1.0
+                unit = transform.scale if self.config.frame == "original" else 1.0
                 name, field = (
                     f"{'-'.join(edits)}/{name}",
                     inference_edits.edited(field, self.config, unit, self.device),
@@ -45,7 +45,7 @@ class OpenRun:
             yield name, field, transform
 
     def _learned(self) -> Iterator[tuple[str, Field | Signal, Transform]]:
-        steps, count = self.config["interpolate"], self.config["sample"]
+        steps, count = self.config.interpolate, self.config.sample
         if steps is not None:
             first, second = self.instances
             a, b = (self.model.instances[id].transform for id in self.instances)
@@ -57,8 +57,8 @@ class OpenRun:
                     a.towards(b, share),
                 )
         elif count is not None:
-            for k, field in enumerate(self.model.sample(count, self.config["seed"])):
-                yield f"samples/seed{self.config['seed']}_{k:03d}", field, Transform()
+            for k, field in enumerate(self.model.sample(count, self.config.seed)):
+                yield f"samples/seed{self.config.seed}_{k:03d}", field, Transform()
         else:
             for id in self.instances:
                 yield id, self.model.field(id), self.model.instances[id].transform
@@ -69,37 +69,33 @@ def pair_name(first: str, second: str) -> str:
     return f"{first}--{second}".replace("/", "_")
 
 
-def open_run(config: dict[str, Any]) -> OpenRun:
+def open_run(config: OfShapes) -> OpenRun:
     """The run (or runs), model and instances that a command's keys name; says which, where the user did
     not."""
-    device = runs.device_for(config["device"])
+    device = runs.device_for(config.device)
     inference_edits.check_keys(config)
-    steps, count = config["interpolate"], config["sample"]
+    steps, count = config.interpolate, config.sample
     if steps is not None and count is not None:
         raise NifError("interpolate and sample: give one of them")
-    if steps is not None and steps < 2:
-        raise NifError(f"interpolate={steps}: at least 2, the two shapes themselves")
-    if count is not None and count < 1:
-        raise NifError(f"sample={count}: at least 1")
-    if isinstance(config["run"], list) or config["compose"] is not None:
-        named = config["run"] if isinstance(config["run"], list) else [config["run"]]
+    if isinstance(config.run, list) or config.compose is not None:
+        named = config.run if isinstance(config.run, list) else [config.run]
         paths = [runs.find(None if run is None else str(run)) for run in named]
-        if config["run"] is None:
+        if config.run is None:
             print(f"run: {paths[0]}")
-        models = [runs.load(path, config["checkpoint"], device) for path in paths]
-        chosen = inference_edits.operands(models, config["instances"], config["compose"])
+        models = [runs.load(path, config.checkpoint, device) for path in paths]
+        chosen = inference_edits.operands(models, config.instances, config.compose)
         return OpenRun(paths[0], models[0], device, [id for id, _ in chosen], config, chosen)
-    path = runs.find(None if config["run"] is None else str(config["run"]))
-    model = runs.load(path, config["checkpoint"], device)
+    path = runs.find(None if config.run is None else str(config.run))
+    model = runs.load(path, config.checkpoint, device)
     known = list(model.instances)
-    chosen = runs.select(known, config["instances"])
-    if config["run"] is None:
+    chosen = runs.select(known, config.instances)
+    if config.run is None:
         print(f"run: {path}")
     if steps is not None and len(chosen) != 2:
         raise NifError(
             f"interpolate goes between two instances: give instances=[a,b] ({len(chosen)} are chosen)"
         )
     if count is None and steps is None and len(chosen) < len(known):
-        more = "" if config["instances"] is not None else "; instances=all takes them all"
+        more = "" if config.instances is not None else "; instances=all takes them all"
         print(f"{len(chosen)} of {len(known)} instances{more}")
     return OpenRun(path, model, device, chosen, config, [])

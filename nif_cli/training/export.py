@@ -58,14 +58,10 @@ def save_run(folder: Path, model: Model, made: Inferred, transform: Transform, s
     plain.space = model.space
     plain.instances = {source.stem: Instance(source.stem, transform)}
     # a training of no steps has an optimizer and all else that going on with it needs
-    none = {
-        **config,
-        "trainer": {"_target_": "pytorch_lightning.Trainer", "max_steps": 0, "max_time": "00:00:00:01"},
-        "logger": None,
-    }
-    none["callbacks"] = {"checkpoint": {"_target_": "nif_cli.training.callbacks.Checkpoints"}}
+    none = {"_target_": "pytorch_lightning.Trainer", "max_steps": 0, "max_time": "00:00:00:01"}
+    keeping = {"checkpoint": {"_target_": "nif_cli.training.callbacks.Checkpoints"}}
     with quiet():
-        trainer, keeper = make_trainer(none, folder, torch.device("cpu"))
+        trainer, keeper = make_trainer(none, keeping, None, folder, torch.device("cpu"))
         trainer.fit(Training(plain), train_dataloaders=[0])
     keeper.save(trainer, "last")
     runs.write_config(folder, config)

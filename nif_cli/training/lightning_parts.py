@@ -14,8 +14,8 @@ import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from nif_cli import NifError
-from nif_cli.composition import inside
 from nif_cli.config import build
+from nif_cli.hydra_node import inside
 from nif_cli.untrusted import one_line, shown
 
 FOLDERS = ("dirpath", "log_dir", "root_dir")  # keys that Lightning takes relative to the working folder

@@ -9,9 +9,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from nif_cli import NifError, conf_folder, runs
-from nif_cli.composition import read_plain, without_interpolations
 from nif_cli.models.model import Model
 from nif_cli.training.trainer import check_time
+from nif_cli.yaml_files import read_plain, without_interpolations
 
 
 def resumed_config(run: Path, overrides: list[str], composed: DictConfig) -> DictConfig:

@@ -25,21 +25,25 @@ OURS = ("accelerator", "devices", "logger", "callbacks", "default_root_dir", "in
 
 
 def make_trainer(
-    config: dict[str, Any], folder: Path, device: torch.device
+    node: dict[str, Any],
+    callbacks: dict[str, Any] | None,
+    loggers: dict[str, Any] | None,
+    folder: Path,
+    device: torch.device,
 ) -> tuple[pl.Trainer, Checkpoints]:
-    callbacks = [c for c in made(config["callbacks"] or {}, "callbacks", folder).values() if c is not None]
-    keeper = next((c for c in callbacks if isinstance(c, Checkpoints)), None)
+    """Lightning's Trainer of these nodes of a configuration, and what keeps its checkpoints."""
+    listening = [c for c in made(callbacks or {}, "callbacks", folder).values() if c is not None]
+    keeper = next((c for c in listening if isinstance(c, Checkpoints)), None)
     if keeper is None:
         raise NifError("callbacks: a run needs its checkpoints (nif_cli.training.callbacks.Checkpoints)")
-    loggers = []
-    for name, node in (config["logger"] or {}).items():
-        if isinstance(node, dict):
-            locate(node.get("_target_"), f"logger.{name}")
+    writing = []
+    for name, logger in (loggers or {}).items():
+        if isinstance(logger, dict):
+            locate(logger.get("_target_"), f"logger.{name}")
             given: dict[str, Any] = {"save_dir": str(folder)}
-            if node["_target_"].endswith("TensorBoardLogger"):
+            if logger["_target_"].endswith("TensorBoardLogger"):
                 given |= {"name": "", "version": ""}
-            loggers.append(made(node, f"logger.{name}", folder, **given))
-    node = config["trainer"]
+            writing.append(made(logger, f"logger.{name}", folder, **given))
     check_devices(node, device)
     taken = [k for k in OURS if k in node and k != "devices"]
     if taken:
@@ -58,12 +62,12 @@ def make_trainer(
         devices=[device.index or 0] if device.type == "cuda" and devices == 1 else devices,
         max_epochs=-1,
         default_root_dir=str(folder),
-        callbacks=callbacks,
-        logger=loggers,
+        callbacks=listening,
+        logger=writing,
         inference_mode=False,  # fitting a code at test time needs gradients
         enable_progress_bar=False,
         enable_model_summary=False,
-        enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
+        enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in listening),
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
     )

@@ -107,7 +107,9 @@ def at_most(bytes: int, field: str, base: list[str]) -> list[str]:
 
     def size(value: int) -> int:
         with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-            config = check(compose("train", [*base, f"field={field}", *f"{key}={value}".split()]), "train")
+            config = vars(
+                check(compose("train", [*base, f"field={field}", *f"{key}={value}".split()]), "train")
+            )
         return sum(p.nbytes for p in runs.make_model(config).parameters())
 
     while high - low > 1:

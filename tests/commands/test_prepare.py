@@ -17,6 +17,7 @@ from nif_cli.data.shapes.formats.onet import OnetTree
 from nif_cli.data.shapes.preprocess import Settings, Task, prepare_shape
 from nif_cli.files import DiskError, write
 from nif_cli.geometry.distance import MeshDistance
+from nif_cli.schemas import Prepare
 
 FEW = ["samples=3000", "surface_samples=600"]
 MAJOR, MINOR = 1.0, 0.4
@@ -267,10 +268,10 @@ def test_shapenet_names(tmp_path: Path) -> None:
         path = tmp_path / "in" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         trimesh.creation.box().export(path)
-    config = {"input": str(tmp_path / "in"), "dataset": None, "category": None}
+    config = Prepare(input=str(tmp_path / "in"))
     _, tasks = prepare._tasks(config, tmp_path / "out")
     assert sorted(t.id for t in tasks) == ["x/1", "x/2", "y/3"]
-    _, tasks = prepare._tasks({**config, "input": f"{tmp_path}/in/x/*/model.obj"}, tmp_path / "out")
+    _, tasks = prepare._tasks(Prepare(input=f"{tmp_path}/in/x/*/model.obj"), tmp_path / "out")
     assert [t.id for t in tasks] == ["x/2"]
 
 

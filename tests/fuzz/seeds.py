@@ -90,7 +90,7 @@ def _checkpoint(run: Path, overrides: tuple[str, ...]) -> None:
 
     register()
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        config = check(compose("train", list(overrides)), "train")
+        config = vars(check(compose("train", list(overrides)), "train"))
     data = build(config["data"], "data")
     model = runs.make_model(config)
     model.space = data.space
