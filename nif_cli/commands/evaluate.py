@@ -22,7 +22,14 @@ from nif_cli.evaluation import images
 from nif_cli.evaluation.adaptation_curve import compare, compare_images, steps_of
 from nif_cli.evaluation.meshes import compare_meshes
 from nif_cli.evaluation.report import print_tables, summary
-from nif_cli.evaluation.shapes import Results, chosen_shapes, evaluated_fields, inside_of, or_left_out
+from nif_cli.evaluation.shapes import (
+    Results,
+    all_done,
+    chosen_shapes,
+    evaluated_fields,
+    inside_of,
+    or_left_out,
+)
 from nif_cli.evaluation.views import evaluate_views
 from nif_cli.files import write
 from nif_cli.geometry.extraction import extract_mesh
@@ -89,8 +96,7 @@ def main(cfg: DictConfig) -> None:
         steps = steps_of(config, model)
         train = _data({**config, "split": None, "data": None}, model)
         assert isinstance(train, ShapeData)
-        one = next(iter(dict(train.chosen()).values()))
-        compare(config, model, run, steps, list(shapes.values()), one, device)  # type: ignore[arg-type]
+        compare(config, model, run, steps, shapes, dict(train.chosen()), device)  # type: ignore[arg-type]
         return
     results: Results = {name: {} for name in protocols}
     empty, reports, began = [], {}, time.monotonic()
@@ -134,10 +140,7 @@ def main(cfg: DictConfig) -> None:
         raise NifError(
             f"{', '.join(protocols)}: no metric could be measured; this data lacks the truth that they need"
         )
-    if left_out:
-        raise NifError(
-            f"{len(left_out)} of {len(shapes)} shapes were left out (named above); the others are measured"
-        )
+    all_done(left_out, len(shapes), "shape")
 
 
 def _figures(config: dict[str, Any], run: Path, model: Model, data: Data) -> None:

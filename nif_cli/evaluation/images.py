@@ -12,6 +12,7 @@ import torch
 
 from nif_cli import NifError, __version__, runs
 from nif_cli.data.images.datamodule import ImageData
+from nif_cli.evaluation.shapes import all_done
 from nif_cli.files import write
 from nif_cli.inference.images import adapted, measured
 from nif_cli.models.metasdf import MetaSdf
@@ -68,6 +69,7 @@ def evaluate_images(
     for error in failed:
         print(f"  left out: {error}")
     print(f"\n{path}")
+    all_done([str(error) for error in failed], len(files), "picture")
 
 
 def chosen_files(config: dict[str, Any], model: MetaSdf, data: ImageData) -> dict[str, Path]:
