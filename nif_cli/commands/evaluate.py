@@ -84,5 +84,4 @@ def _by_data(
     steps = steps_of(config, model)
     train = data_of(model)
     assert isinstance(train, ShapeData)
-    one = next(iter(dict(train.chosen()).values()))
-    compare(config, model, run, steps, list(shapes.values()), one, device)  # type: ignore[arg-type]
+    compare(config, model, run, steps, shapes, dict(train.chosen()), device)  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,10 @@ import trimesh
 
 from nif_cli import NifError, runs
 from nif_cli.data.images.folder import check_channels, lies
-from nif_cli.data.images.formats.pixels import read_image
+from nif_cli.data.images.formats.pixels import Pixels, read_image
 from nif_cli.data.shapes.observations import known, thin
 from nif_cli.data.shapes.samples import ShapeSamples
+from nif_cli.evaluation.shapes import all_done, or_left_out
 from nif_cli.files import write
 from nif_cli.geometry.extraction import extract_mesh
 from nif_cli.geometry.sampling import sample_surface
@@ -76,23 +78,38 @@ def compare(
     model: MetaSdf,
     run: Path,
     steps: list[int],
-    sources: list[Callable[[], ShapeSamples]],
-    one: Callable[[], ShapeSamples],
+    sources: dict[str, Callable[[], ShapeSamples]],
+    others: dict[str, Callable[[], ShapeSamples]],
     device: torch.device,
 ) -> None:
-    """Error and Chamfer distance of shapes; see `_compare`."""
-    shapes = [source() for source in sources]
+    """Error and Chamfer distance of shapes, against Adam from the first of the `others`; see `_compare`.
+    Those that cannot be read are left out and named."""
+    left_out: list[str] = []
+    found = (or_left_out(id, source, left_out, len(sources)) for id, source in sources.items())
+    shapes = [shape for shape in found if shape is not None]
+    if not shapes:
+        raise NifError(f"none of the {len(left_out)} shapes could be read; the reasons stand above")
+    one = _first({id: source for id, source in others.items() if id not in left_out})
     pose = turntable(8)[1]
     subject = Subject(
         [s.id for s in shapes],
         model.task_of([shown(model, config, known(s), None, k) for k, s in enumerate(shapes)], config.points),
         _signed(model, shapes),
-        model.task_of([shown(model, config, known(one()), None, 0)], config.points),
+        model.task_of([shown(model, config, known(one), None, 0)], config.points),
         f"mean |distance error|, clamped to {model.clamp:g}; {len(shapes)} shapes",
         ("chamfer", lambda weights: _chamfer(model, weights, shapes)),
         lambda row, weights: surface_image(model.bind(weights), pose, 160, device),  # type: ignore[arg-type]
     )
     _compare(config, model, run, steps, subject, device)
+    all_done(left_out, len(sources), "shape")
+
+
+def _first(others: dict[str, Callable[[], ShapeSamples]]) -> ShapeSamples:
+    """The first of them that can be read."""
+    for id, source in others.items():
+        if (shape := or_left_out(id, source, [], len(others))) is not None:
+            return shape
+    raise NifError("curve: no shape of the run's training can be read, to start Adam from one")
 
 
 def compare_images(
@@ -105,17 +122,32 @@ def compare_images(
     device: torch.device,
 ) -> None:
     """Error and PSNR of pictures, at pixels that they did not adapt to (or to few of them); see
-    `_compare`."""
-    seen, asked, transforms = [], [], []
-    for number, (id, file) in enumerate(files.items()):
+    `_compare`. Those that cannot be read are left out and named."""
+
+    def read(file: Path) -> Pixels:
         pixels = read_image(file)
         check_channels(file, pixels, model.subject.out)
+        return pixels
+
+    left_out: list[str] = []
+    ids, seen, asked, transforms = [], [], [], []
+    for number, (id, file) in enumerate(files.items()):
+        pixels = or_left_out(id, partial(read, file), left_out, len(files))
+        if pixels is None:
+            continue
+        ids.append(id)
         seen.append(observed(config, id, pixels, number))
         asked.append(
             observed(replace(config, points=QUERY, keep=None, seed=config.seed + 1), id, pixels, number)
         )
         transforms.append(lies(pixels))
-    one, file = next(iter(others.items()))
+    if not ids:
+        raise NifError(f"none of the {len(left_out)} pictures could be read; the reasons stand above")
+    rest = {id: file for id, file in others.items() if id not in left_out}
+    readable = ((id, or_left_out(id, partial(read, file), [], len(rest))) for id, file in rest.items())
+    one, its = next(((id, pixels) for id, pixels in readable if pixels is not None), (None, None))
+    if one is None or its is None:
+        raise NifError("curve: no picture of the run's training can be read, to start Adam from one")
     query = model.task_of(asked)
 
     def fidelity(weights: Weights) -> float:
@@ -123,15 +155,16 @@ def compare_images(
             return float(np.mean([decibels(e) for e in model.value_errors(weights, query).tolist()]))
 
     subject = Subject(
-        list(files),
+        ids,
         model.task_of(seen),
         query,
-        model.task_of([observed(config, one, read_image(file), 0)]),
-        f"mean squared error of colours; {len(files)} pictures",
+        model.task_of([observed(config, one, its, 0)]),
+        f"mean squared error of colours; {len(ids)} pictures",
         ("psnr", fidelity),
         lambda row, weights: overview(model.bind(weights), transforms[row], 160, device),  # type: ignore[arg-type]
     )
     _compare(config, model, run, steps, subject, device)
+    all_done(left_out, len(files), "picture")
 
 
 def _compare(

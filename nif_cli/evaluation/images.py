@@ -11,6 +11,7 @@ import torch
 from nif_cli import NifError, runs
 from nif_cli.data.images.datamodule import ImageData
 from nif_cli.evaluation.report import write_report
+from nif_cli.evaluation.shapes import all_done
 from nif_cli.inference.images import adapted, measured
 from nif_cli.models.metasdf import MetaSdf
 from nif_cli.schemas import Evaluate
@@ -64,6 +65,7 @@ def evaluate_images(
     for error in failed:
         print(f"  left out: {error}")
     print(f"\n{path}")
+    all_done([str(error) for error in failed], len(files), "picture")
 
 
 def chosen_files(config: Evaluate, model: MetaSdf, data: ImageData) -> dict[str, Path]:

@@ -122,6 +122,14 @@ def or_left_out(id: str, read: Callable[[], Any], left_out: list[str], of: int) 
         return None
 
 
+def all_done(left_out: list[str], of: int, word: str) -> None:
+    """At the end: NifError where something was left out, with everything else done."""
+    if left_out:
+        raise NifError(
+            f"{len(left_out)} of {of} {word}s were left out (named above); the others are measured"
+        )
+
+
 def inside_of(field: Field, transform: Transform, device: torch.device) -> Callable[[np.ndarray], np.ndarray]:
     """Whether points (in the user's units) are inside, by the field itself; outside its bounds nothing is."""
 
@@ -180,7 +188,4 @@ def evaluate_shapes(
         raise NifError(
             f"{', '.join(protocols)}: no metric could be measured; this data lacks the truth that they need"
         )
-    if left_out:
-        raise NifError(
-            f"{len(left_out)} of {len(shapes)} shapes were left out (named above); the others are measured"
-        )
+    all_done(left_out, len(shapes), "shape")

@@ -48,19 +48,17 @@ class Element:
 
 def read_ply(path: Path, data: bytes) -> Polygons:
     """Faces and triangle strips of a PLY file."""
-    order, elements, start = read_header(path, data)
-    source: Any = _Text(path, data[start:]) if order == "" else _Binary(path, data, start, order)
-    tables = {e.name: source.element(e) for e in elements}
+    order, elements, tables = read_tables(path, data)
     kinds = {name: kind for e in elements if e.name == "vertex" for name, kind, _ in e.properties}
     vertex = tables.get("vertex", {})
     if not {"x", "y", "z"} <= set(vertex):
         raise NifError(f"{path}: its header names no vertices with x, y and z")
     positions = np.stack([np.asarray(vertex[axis], np.float64) for axis in "xyz"], 1)
     parts = [(np.empty(0, np.int64), np.empty(0, np.int64))]
-    if lists := _lists(tables.get("face", {})):
+    if lists := index_list(tables.get("face", {}))[1]:
         parts.append(lists)
     for name in ("tristrips", "trifans"):
-        if lists := _lists(tables.get(name, {})):
+        if lists := index_list(tables.get(name, {}))[1]:
             rows = np.split(lists[0], np.cumsum(lists[1])[:-1])
             cut = np.concatenate(
                 [strip_triangles(piece, name == "trifans") for row in rows for piece in _pieces(row)] or [[]]
@@ -68,6 +66,14 @@ def read_ply(path: Path, data: bytes) -> Polygons:
             parts.append((cut.reshape(-1).astype(np.int64), np.full(cut.size // 3, 3)))
     corners, sizes = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     return Polygons(positions, corners, sizes, single=order != "" and {kinds[a] for a in "xyz"} == {"f4"})
+
+
+def read_tables(path: Path, data: bytes) -> tuple[str, list[Element], dict[str, dict[str, Any]]]:
+    """The byte order ('' for text), the elements, and of each its properties' values [N] (of a list all
+    values in a row and the length of each)."""
+    order, elements, start = read_header(path, data)
+    source: Any = _Text(path, data[start:]) if order == "" else _Binary(path, data, start, order)
+    return order, elements, {e.name: source.element(e) for e in elements}
 
 
 def read_header(path: Path, data: bytes) -> tuple[str, list[Element], int]:
@@ -117,12 +123,12 @@ def _pieces(row: np.ndarray) -> list[np.ndarray]:
     return [piece[piece != -1] for piece in np.split(row, np.flatnonzero(row == -1))]
 
 
-def _lists(table: dict[str, Any]) -> tuple[np.ndarray, np.ndarray] | None:
-    """The corners in a row and how many each face has."""
+def index_list(table: dict[str, Any]) -> tuple[str, tuple[np.ndarray, np.ndarray] | None]:
+    """The property of faces that names their corners, these in a row, and how many each face has."""
     named = [n for n in ("vertex_indices", "vertex_index") if n in table]
     lists = named or [n for n, values in table.items() if isinstance(values, tuple)]
     found = table[lists[0]] if lists else None
-    return (found[0].astype(np.int64), found[1]) if isinstance(found, tuple) else None
+    return (lists[0], (found[0].astype(np.int64), found[1])) if isinstance(found, tuple) else ("", None)
 
 
 class _Binary:

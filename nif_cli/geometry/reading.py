@@ -9,7 +9,7 @@ are read, never decoded.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -40,22 +40,28 @@ def _lines(data: bytes) -> list[bytes]:
     return data.removeprefix(b"\xef\xbb\xbf").splitlines()  # \n, \r\n and \r alone
 
 
+def statements(data: bytes) -> Iterator[tuple[int, list[bytes], bytes]]:
+    """The lines of an OBJ file: number, words without comment, and as it stands. Of vertices and faces a line
+    may go on in the next one."""
+    kept = b""
+    for number, line in enumerate(_lines(data), 1):
+        words = (kept + line).partition(b"#")[0].split()
+        kept = b""
+        if words and words[0] in (b"v", b"vt", b"vn", b"f", b"fo") and words[-1].endswith(b"\\"):
+            kept = b" ".join(words)[:-1] + b" "
+        else:
+            yield number, words, line
+
+
 def _obj(path: Path, data: bytes) -> Polygons:
     """v and f lines. Indices count from 1, or backwards from the last vertex so far."""
     vertices: list[float] = []
     corners: list[int] = []
     sizes: list[int] = []
     places: list[int] = []
-    kept = b""
-    for number, line in enumerate(_lines(data), 1):
-        words = (kept + line).partition(b"#")[0].split()
+    for number, words, line in statements(data):
         if not words or words[0] not in (b"v", b"f", b"fo"):
-            kept = b""
             continue
-        if words[-1].endswith(b"\\"):  # the line goes on in the next one
-            kept = b" ".join(words)[:-1] + b" "
-            continue
-        kept = b""
         try:
             if words[0] == b"v":
                 x, y, z = words[1:4]

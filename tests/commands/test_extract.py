@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import trimesh
+from other_readers import polygons_of_others
+
+from nif_cli import runs
+from nif_cli.geometry.mesh import load_mesh
+from nif_cli.geometry.writing import WRITABLE
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +107,49 @@ def test_stl_holds_no_normals(nif, ball_run):
         "normals: stl files hold none"
         in nif("extract", f"run={ball_run}", "normals=true", "format=stl").error
     )
+
+
+@pytest.fixture(scope="module", params=[0.0, 5e5, 4e6], ids=["here", "projected", "earth"])
+def building(request, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A run of a house of 12 x 9 x 7 m, as far from the origin as projected and geocentric places are."""
+    from nif_cli.cli import main
+
+    folder = tmp_path_factory.mktemp("building")
+    mesh = trimesh.creation.box([12.0, 9.0, 7.0])
+    mesh.vertices += request.param * np.array([1.0, 0.8, -0.1]) + [0.25, 0.5, 0.125]
+    rows = "".join("v {!r} {!r} {!r}\n".format(*v) for v in mesh.vertices.tolist())
+    faces = "".join("f {} {} {}\n".format(*f) for f in (mesh.faces + 1).tolist())
+    (folder / "house.obj").write_text(rows + faces)
+    train = ["model=sdf", "field=voxel", "field.resolution=24", f"data.path={folder}/house.obj"]
+    train += ["data.samples=5000", "trainer.max_steps=1", "trainer.max_time=null", "callbacks=quiet"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("NIF_CACHE", str(folder / "cache"))
+        with pytest.raises(SystemExit) as stopped:
+            main(["train", *train, "logger=csv", "device=cpu", "output_dir=run"])
+    assert stopped.value.code == 0
+    return str(folder / "run")
+
+
+def meant(path: Path, offset: object, scale: float) -> np.ndarray:
+    """Triangles [F, 3, 3] of a file in normalised space, where they were meant."""
+    return np.array(polygons_of_others(path)) / scale - np.asarray(offset)
+
+
+@pytest.mark.parametrize("format", WRITABLE)
+def test_another_reader_finds_a_building_where_it_stands(nif, building, format):
+    """To 1e-6 of its size (and to what doubles hold), or a warning says how much is lost."""
+    transform = next(iter(runs.load(Path(building)).instances.values())).transform
+    own = ["resolution=24", "device=cpu", "method=dense"]
+    assert nif("extract", f"run={building}", "frame=normalised", "format=off", "output=n", *own).code == 0
+    done = nif("extract", f"run={building}", f"format={format}", "output=o", *own)
+    assert done.code == 0, done.err
+    truth = meant(Path("n/house.off"), transform.offset, transform.scale)
+    found = np.array(polygons_of_others(Path(f"o/house.{format}")))
+    size = float(np.ptp(truth, axis=(0, 1)).max())
+    assert size == pytest.approx(12, rel=0.1)
+    apart = np.abs(found - truth).max() / size
+    assert (apart < 1e-6) == ("warning" not in done.out), (apart, done.out)
+    own_reader = load_mesh(f"o/house.{format}")
+    away = np.abs(np.asarray(own_reader.bounds) - [truth.min((0, 1)), truth.max((0, 1))]).max()
+    assert away < 1e-6 * size

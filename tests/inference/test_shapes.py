@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from other_readers import polygons_of_others
+
+from nif_cli.geometry.writing import WRITABLE
 
 FEW = ["steps=3", "restarts=1", "points=200", "resolution=24", "device=cpu"]
 
@@ -302,3 +305,22 @@ def test_samples_of_real_planes_are_reconstructed(nif, round_run):
     reports = list((round_run / "reconstructions").rglob("*.json"))
     assert len(reports) == 5
     assert json.loads(reports[0].read_text())["transform"]["scale"] != 1  # of the tree that they lie in
+
+
+@pytest.mark.parametrize("away", [0.0, 5e5, 4e6], ids=["here", "projected", "earth"])
+def test_another_reader_finds_a_reconstruction_where_its_input_stands(nif, round_run, away):
+    """To 1e-6 of its size in every format, or a warning says how much is lost."""
+    mesh = trimesh.creation.box([12.0, 9.0, 7.0])
+    mesh.vertices += away * np.array([1.0, 0.8, -0.1])
+    mesh.export("house.off", digits=17)
+    own = [f"run={round_run}", "input=house.off", *FEW]
+    assert nif("reconstruct", *own, "frame=normalised", "format=off", "output=n").code == 0
+    moved = json.loads(Path("n/house.json").read_text())["transform"]
+    truth = np.array(polygons_of_others(Path("n/house.off"))) / moved["scale"] - moved["offset"]
+    size = float(np.ptp(truth, axis=(0, 1)).max())
+    assert np.abs(truth.mean((0, 1)) - mesh.bounds.mean(0)).max() < size
+    for format in WRITABLE:
+        done = nif("reconstruct", *own, f"format={format}", "output=o")
+        assert done.code == 0, done.err
+        apart = np.abs(np.array(polygons_of_others(Path(f"o/house.{format}"))) - truth).max() / size
+        assert (apart < 1e-6) == ("warning" not in done.out), (format, apart, done.out)

@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+import trimesh
 
 from nif_cli import NifError, runs
 from nif_cli.data.shapes.pool import ShapeBatch
@@ -410,6 +411,15 @@ def test_the_commands_work_on_it(nif, tiny, overrides, tmp_path):
     assert set(curves) == {"learned", "random, Adam", "one shape, Adam"}
     assert (tmp_path / "run/adaptation.png").is_file()
     assert "curve=[-1]" in nif("evaluate", "run=run", "split=test", "curve=[-1]").error
+    (tmp_path / "folder").mkdir()
+    for name in ("a", "c"):
+        trimesh.creation.box([1, 2, 3]).export(tmp_path / f"folder/{name}.ply")
+    (tmp_path / "folder/b.ply").write_text("nothing")
+    result = nif("evaluate", "run=run", "data=meshes", "data.path=folder", "curve=[0,1]", "points=100")
+    assert result.code == 1
+    assert "b: left out: " in result.out
+    assert "1 of 3 shapes were left out" in result.error
+    assert json.loads((tmp_path / "run/adaptation.json").read_text())["instances"] == ["a", "c"]
     result = nif(
         "reconstruct",
         "run=run",

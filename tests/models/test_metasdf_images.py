@@ -192,6 +192,13 @@ def test_evaluating(nif, paint, folder, tmp_path):
     assert all(np.isfinite(v["psnr"]) for c in curves.values() for v in c.values())
     assert (tmp_path / "run/adaptation_shapes.png").is_file()
     assert "keep=z+" in nif("evaluate", "run=run", "split=test", "keep=z+").error
+    (folder / "sub/d.png").write_text("nothing")
+    for more in ([], ["curve=[0,1]"]):
+        result = nif("evaluate", "run=run", "split=test", "points=100", *more)
+        assert result.code == 1
+        assert "1 of 2 pictures were left out" in result.error
+        assert "left out: " in result.out
+    assert json.loads((tmp_path / "run/adaptation.json").read_text())["instances"] == ["sub/e"]
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA"])

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from nif_cli.data.shapes.meshes import MeshData
 from nif_cli.data.shapes.samples import ShapeSamples
 from nif_cli.geometry.mesh import clean, load_mesh, mesh_files
 from nif_cli.geometry.repair import solid
+from nif_cli.geometry.triangulated import triangulated, utf8
 from nif_cli.untrusted import PICTURES as PICTURE_FORMATS
 from nif_cli.untrusted import one_line, reading, regular, shown
 
@@ -92,7 +94,7 @@ class _Beside(FilePathResolver):
 
     def __init__(self, path: Path):
         super().__init__(str(path))
-        self.asked, self.texels = "", 0
+        self.asked, self.texels, self.obj = "", 0, path.suffix.lower() == ".obj"
         self.lost, self.images = dict[str, str](), dict[str, Image.Image]()
 
     def get(self, name: str) -> bytes:
@@ -105,7 +107,8 @@ class _Beside(FilePathResolver):
                 raise NifError(f"{shown(name)}: leads out of the mesh's folder; put a copy beside it")
             if regular(path).stat().st_size > FILE_BYTES:
                 raise NifError(f"{path}: {path.stat().st_size:,} bytes; at most {FILE_BYTES:,}")
-            return path.read_bytes()
+            data = path.read_bytes()
+            return utf8(data) if self.obj and path.suffix.lower() not in PICTURES else data
         except (NifError, OSError, ValueError, RuntimeError) as error:
             self.lost.setdefault(self.asked, one_line(error))
             raise
@@ -156,7 +159,10 @@ def coloured_parts(path: Path) -> list[trimesh.Trimesh]:
         beside.measuring(),
         reading(path, f"a coloured mesh ({size:,} bytes)"),
     ):  # trimesh raises whatever it stumbles over
-        scene = trimesh.load_scene(path, process=False, allow_remote=False, resolver=beside)
+        whole = triangulated(path)
+        source = path if whole is None else BytesIO(whole)
+        kind = path.suffix[1:].lower()
+        scene = trimesh.load_scene(source, file_type=kind, process=False, allow_remote=False, resolver=beside)
         parts = [part for part in scene.dump() if isinstance(part, trimesh.Trimesh) and len(part.faces)]
     if beside.lost:
         first = next(iter(beside.lost.values()))

@@ -159,3 +159,75 @@ def test_textures_are_counted_together(tmp_path, files):
         warnings.simplefilter("always")
         coloured_parts(tmp_path / "a.obj")
     assert any("in all" in str(w.message) for w in said) == (files > 1)
+
+
+# an L whose fan from any corner but two leaves it; its colours are its positions
+L = np.array([[0, 0], [1, 0], [1, 0.4], [0.4, 0.4], [0.4, 1], [0, 1]])
+
+
+def l_shape(kind: str, folder: Path, first: int) -> Path:
+    """The L as one polygon, beside it a square, coloured by place, in a file of this kind."""
+    corners = np.roll(np.arange(6), -first).tolist()
+    plane = np.concatenate((L, [[0.7, 0.7], [0.9, 0.7], [0.9, 0.9], [0.7, 0.9]]))
+    faces = [corners, [6, 7, 8, 9]]
+    path = folder / f"it.{kind[:3]}"
+    if kind.startswith("obj"):
+        y, x = np.mgrid[:64, :64]
+        Image.fromarray(np.stack([x * 4, 255 - y * 4, x * 0], -1).astype(np.uint8)).save(folder / "t.png")
+        (folder / "a.mtl").write_bytes("# Größe\nnewmtl m\nKd 1 1 1\nmap_Kd t.png\n".encode("latin-1"))
+        text = "# Größe\nmtllib a.mtl\n" + "".join(f"v {x} {y} 0\n" for x, y in plane)
+        text += "".join(f"vt {x} {y}\n" for x, y in plane[::-1]) + "usemtl m\n"
+        if kind == "obj_relative":
+            word = [f"{i - 10}/{-1 - i}" for i in range(10)]
+        else:
+            word = [f"{i + 1}/{10 - i}" for i in range(10)]
+        text += "".join("f " + " ".join(word[i] for i in f) + "\n" for f in faces)
+        path.write_bytes(text.encode("latin-1" if kind == "obj_latin" else "utf-8"))
+        return path
+    colors = (plane * 255).round().astype(int)
+    head = "element vertex 10\nproperty float x\nproperty float y\nproperty float z\n"
+    head += "property uchar red\nproperty uchar green\nproperty uchar blue\n"
+    head += "element face 2\nproperty list uchar int vertex_indices\n"
+    if kind == "ply":
+        rows = "".join(f"{x} {y} 0 {r} {g} 0\n" for (x, y), (r, g) in zip(plane, colors, strict=True))
+        rows += "".join(f"{len(f)} {' '.join(map(str, f))}\n" for f in faces)
+        path.write_text(f"ply\nformat ascii 1.0\n{head}end_header\n{rows}")
+    else:
+        order = "<" if kind == "ply_little" else ">"
+        data = b"".join(
+            np.array([x, y, 0], f"{order}f4").tobytes() + bytes([r, g, 0])
+            for (x, y), (r, g) in zip(plane, colors, strict=True)
+        )
+        data += b"".join(bytes([len(f)]) + np.array(f, f"{order}i4").tobytes() for f in faces)
+        name = {"<": "little", ">": "big"}[order]
+        path.write_bytes(f"ply\nformat binary_{name}_endian 1.0\n{head}end_header\n".encode() + data)
+    return path
+
+
+@pytest.mark.parametrize("first", [0, 2, 4])
+@pytest.mark.parametrize("kind", ["obj", "obj_latin", "obj_relative", "ply", "ply_little", "ply_big"])
+def test_concave_polygons_are_coloured_inside_themselves(kind, first, tmp_path):
+    points, colors = drawn(l_shape(kind, tmp_path, first))
+    square = (points[:, :2] > 0.6).all(1)
+    assert (square | (points[:, 0] < 0.4 + 1e-6) | (points[:, 1] < 0.4 + 1e-6)).all()
+    assert square.mean() == pytest.approx(0.04 / (0.64 + 0.04), abs=0.02)
+    inner = (points[:, :2] > 0.02).all(1) & (points[:, :2] < 0.98).all(1)
+    assert np.allclose(colors[inner][:, :2], points[inner][:, :2], atol=0.02)
+
+
+def test_a_polygon_has_one_colour_in_all_its_triangles(tmp_path):
+    head = "ply\nformat ascii 1.0\nelement vertex 10\nproperty float x\nproperty float y\nproperty float z\n"
+    head += "element face 2\nproperty list uchar int vertex_indices\nproperty uchar red\n"
+    head += "property uchar green\nproperty uchar blue\nend_header\n"
+    rows = "".join(f"{x} {y} 0\n" for x, y in [*L, *(L[:4] * 0.2 + 0.6)])
+    (tmp_path / "it.ply").write_text(f"{head}{rows}6 2 3 4 5 0 1 255 0 0\n4 6 7 8 9 0 0 255\n")
+    points, colors = drawn(tmp_path / "it.ply")
+    assert np.array_equal(colors[:, 2] > 0.5, (points[:, :2] > 0.5).all(1))
+
+
+@pytest.mark.parametrize("face", ["1/9 2/2 3/3", "1/0 2/2 3/3", "1/-9 2/2 3/3", "1/1/4 2/2/2 3/3/3"])
+def test_a_texture_coordinate_that_is_not_there_is_refused(face, tmp_path):
+    """trimesh leaves away all of them."""
+    (tmp_path / "a.obj").write_text("v 0 0 0\nv 1 0 0\nv 1 1 0\nvt 0 0\nvt 1 0\nvt 1 1\nf " + face + "\n")
+    with pytest.raises(NifError, match=r"a\.obj: .*(texture coordinate|normal)"):
+        coloured_parts(tmp_path / "a.obj")
