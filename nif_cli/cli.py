@@ -6,7 +6,9 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stdout, suppress
+from pathlib import Path
 
 from nif_cli import NifError, __version__, conf_folder
 from nif_cli.terminal import lost, printable, printing
@@ -237,6 +239,38 @@ def _run(command: str, args: list[str]) -> int:
         return _tell(error, args)
 
 
+def run_command(command: str, args: list[str]) -> Path:
+    """For Python: a training by the words of the command line; its folder. What is wrong is raised, not
+    told."""
+    from nif_cli.words import as_typed
+
+    errors: list[Exception] = []
+
+    def failed(error: Exception, _: list[str]) -> int:
+        errors.append(error)
+        return 1
+
+    try:
+        _hydra(command, as_typed(args), failed)
+    except SystemExit as stop:
+        if errors:
+            raise _mendable(errors[0], args) from errors[0]
+        raise KeyboardInterrupt from stop  # it was stopped by a signal, and has saved
+    except Exception as error:
+        raise _mendable(error, args) from error
+    from nif_cli.commands.train import folders
+
+    return folders[-1]
+
+
+def _mendable(error: Exception, args: list[str]) -> Exception:
+    """An error as a NifError, where the user can mend it."""
+    from nif_cli.hydra_errors import explain
+
+    said = None if isinstance(error, NifError) else explain(error, args)
+    return error if said is None else NifError(said)
+
+
 def _tell(error: Exception, args: list[str]) -> int:
     """One line for an error; NIF_DEBUG=1 shows the traceback instead."""
     if os.environ.get("NIF_DEBUG") == "1":
@@ -262,7 +296,8 @@ def _say(message: str) -> None:
         print(f"nif: {printable(message)}", file=sys.stderr, flush=True)
 
 
-def _hydra(command: str, args: list[str]) -> int:
+def _hydra(command: str, args: list[str], failed: Callable[[Exception, list[str]], int] = _tell) -> int:
+    """Run a command; `failed` tells an error and gives the exit code."""
     import importlib
 
     import hydra
@@ -289,7 +324,7 @@ def _hydra(command: str, args: list[str]) -> int:
             with printing():
                 return importlib.import_module(f"nif_cli.commands.{command.replace('-', '_')}").main(cfg)
         except Exception as error:  # told here, or Hydra would put a line of its own in front
-            sys.exit(_tell(error, args))
+            sys.exit(failed(error, args))
 
     before = sys.argv
     sys.argv = ["nif", *args]

@@ -105,7 +105,12 @@ def check(cfg: DictConfig, command: str) -> Any:
         plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
     except OmegaConfBaseException as error:
         raise NifError(f"{error.full_key or 'config'}: {said(error)}") from error
-    assert isinstance(plain, dict)
+    return typed(typing.cast("dict[str, Any]", plain), command)
+
+
+def typed(plain: dict[str, Any], command: str) -> Any:
+    """The command's dataclass of these keys (the others by default), every value checked; groups as plain
+    containers. NifError names the key."""
     schema = SCHEMAS[command]
     known = [f.name for f in fields(schema)]
     for key in plain:

@@ -34,7 +34,7 @@ FLOORS = [
     ],
     ["training", "inference"],
     ["evaluation"],
-    ["cli", "completion", "terminal", "commands", "__main__"],
+    ["cli", "completion", "terminal", "commands", "library", "__main__"],
 ]
 FILES = sorted(ROOT.rglob("*.py"))
 

@@ -29,10 +29,7 @@ from nif_cli.schemas import Evaluate
 
 def main(cfg: DictConfig) -> None:
     config = check(cfg, "evaluate")
-    asked = config.protocol
-    asked = asked if isinstance(asked, list) else ["onet"] if asked is None else [asked]
-    of_views = [name for name in asked if name in VIEW_PROTOCOLS]
-    protocols = {name: PROTOCOLS[name] for name in dict.fromkeys(asked) if name not in of_views}
+    protocols, of_views = asked_for(config)
     if of_views and (config.mesh or config.reference):
         raise NifError(
             f"protocol={of_views[0]}: it compares pictures; for meshes there are {', '.join(PROTOCOLS)}"
@@ -45,6 +42,21 @@ def main(cfg: DictConfig) -> None:
     model = runs.load(run, config.checkpoint, device)
     if config.run is None:
         print(f"run: {run}")
+    evaluate_run(config, run, model, device)
+
+
+def asked_for(config: Evaluate) -> tuple[dict[str, Protocol], list[str]]:
+    """The protocols of shapes that protocol= names, and those of views."""
+    asked = config.protocol
+    asked = asked if isinstance(asked, list) else ["onet"] if asked is None else [asked]
+    of_views = [name for name in asked if name in VIEW_PROTOCOLS]
+    protocols = {name: PROTOCOLS[name] for name in dict.fromkeys(asked) if name not in of_views}
+    return protocols, of_views
+
+
+def evaluate_run(config: Evaluate, run: Path, model: Model, device: torch.device) -> None:
+    """An opened run beside its data: the report is written, tables are printed."""
+    protocols, of_views = asked_for(config)
     if issubclass(model.learns, Views):
         if protocols and config.protocol is not None:
             raise NifError(

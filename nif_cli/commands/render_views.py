@@ -45,7 +45,7 @@ def render_views(run: OpenRun, folder: Path) -> None:
         given = {"shape": shape, "appearance": appearance} if mixed else {}
         field: Any = run.model.field(id, **given)
         name = runs.safe_name(f"{shape or id}--{appearance or id}".replace("/", "_") if mixed else id)
-        camera, views, near, seconds_long = _views(scene, config)
+        camera, views, near, seconds_long = views_of(scene, config)
         frames: list[Photograph] = []
         for view in tqdm(views, desc=id, unit=" view", leave=False, disable=not sys.stderr.isatty(), delay=1):
             frames.append(scene.photograph(field, view, run.device, near=near, normals="normal" in channels))
@@ -119,7 +119,7 @@ def _known(run: OpenRun, id: str | None, key: str) -> str | None:
     return id
 
 
-def _views(scene: Scene, config: Render) -> tuple[str, list[View], float, float | None]:
+def views_of(scene: Scene, config: Render) -> tuple[str, list[View], float, float | None]:
     """The kind of camera, its views, how near they look, and how many seconds they last where a file says
     so."""
     training = scene.train or scene.test

@@ -42,6 +42,7 @@ from nif_cli.untrusted import one_line, reading
 from nif_cli.words import paste
 
 FOLDER = "NIF_RUN_FOLDER"
+folders: list[Path] = []  # of the trainings of this process, the latest last
 # what a stranger's state ends in
 MISFITS = (
     TypeError,
@@ -91,6 +92,7 @@ def _run(cfg: DictConfig, hydra: Any, announce: bool) -> float:
         with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
             return _train(config, Path(os.environ[FOLDER]), resumed, [], announce=False)
     claim = Claim(resumed, f"resume={resumed}") if resumed else _claim(config, hydra, sweeping)
+    folders.append(claim.folder)
     try:
         return _train(config, claim.folder, resumed, list(hydra.overrides.task) if sweeping else [], announce)
     finally:

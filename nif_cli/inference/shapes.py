@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import trimesh
@@ -14,6 +15,8 @@ from nif_cli import NifError
 from nif_cli.data.shapes.conditioning import load_look
 from nif_cli.data.shapes.observations import keep_half, observe_mesh, show, thin
 from nif_cli.data.shapes.samples import ImageFiles, Known, Observation
+from nif_cli.data.shapes.user_files import Input, normalise
+from nif_cli.geometry.mesh import load_mesh
 from nif_cli.geometry.transform import SPACES, Transform
 from nif_cli.models.model import Inferred, Model
 from nif_cli.schemas import NewShapes
@@ -56,6 +59,30 @@ def shown(
         if len(kinds) == 1
         else NifError(f"this shape shows none of what the model infers from ({', '.join(kinds)})")
     )
+
+
+def seen_of(
+    given: Input, model: Model, config: NewShapes, like: Transform | None, number: int
+) -> tuple[Observation, Transform]:
+    """What a model is shown of a shape that a user gives, and the transform from the user's units to the
+    model's normalised space: `like` that of another shape, or the input's own."""
+    as_it_is = getattr(config, "normalise", "auto") == "none"
+    if as_it_is:
+        given.space, given.transform = model.space, Transform()
+    one, transform = normalise(given, model.space, None if as_it_is else like)
+    return shown(model, config, one.seen, one.mesh, number), transform
+
+
+def like_what(spec: str, model: Model) -> Transform | None:
+    """The transform that `normalise=` names; None: each input's own."""
+    if spec in ("auto", "none"):
+        return None
+    if spec in model.instances:
+        return model.instances[spec].transform
+    path = Path(spec).expanduser()
+    if not path.is_file():
+        raise NifError(f"normalise={spec}: must be auto, none, a mesh file or an instance of the run")
+    return SPACES[model.space][0](np.asarray(load_mesh(path).vertices))
 
 
 def infer(model: Model, seen: Sequence[Observation], config: NewShapes) -> Iterator[Inferred]:

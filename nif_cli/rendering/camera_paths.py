@@ -129,18 +129,18 @@ def look_from(position: Float[Tensor, "3"], up: Float[Tensor, "3"]) -> Float[Ten
 
 
 def turntable(
-    frames: int, elevation: float = 20.0, up: str = "y", distance: float = 3.0
+    frames: int, elevation: float = 20.0, up: str = "y", distance: float = 3.0, azimuth: float = 30.0
 ) -> Float[Tensor, "F 3 4"]:
-    """`frames` poses on a circle around the origin, `elevation` degrees above the horizon; the first looks a
-    little from the side, so that a single picture shows depth."""
+    """`frames` poses on a circle around the origin, `elevation` degrees above the horizon, the first at
+    `azimuth` degrees: a little from the side, so that a single image shows depth."""
     if frames < 1 or not -89 <= elevation <= 89 or up not in ("y", "z"):
         raise ValueError(
             f"frames={frames}, elevation={elevation}, up={up}: frames >= 1, elevation within +-89, up y or z"
         )
     poses = []
     for k in range(frames):
-        azimuth, height = math.radians(30) + 2 * math.pi * k / frames, math.radians(elevation)
-        x, y, z = math.sin(azimuth) * math.cos(height), math.sin(height), math.cos(azimuth) * math.cos(height)
+        turned, height = math.radians(azimuth) + 2 * math.pi * k / frames, math.radians(elevation)
+        x, y, z = math.sin(turned) * math.cos(height), math.sin(height), math.cos(turned) * math.cos(height)
         at, axis = ([x, y, z], [0.0, 1.0, 0.0]) if up == "y" else ([z, x, y], [0.0, 0.0, 1.0])
         poses.append(look_from(distance * torch.tensor(at), torch.tensor(axis)))
     return torch.stack(poses)
