@@ -58,10 +58,10 @@ class Shape:
 
     def value(self, points: Points) -> Points:
         """How far inside the surface points (the user's units, [..., 3]) are: [...], positive inside, 0 on
-        it. Of signed distance fields a length in the user's units, as far as they were trained to know it (the
-        field's `truncation`); of occupancy the logit, of a radiance
-        field density (1 / the user's unit) less that of its surface. Arrays give float32 arrays; tensors
-        give tensors, with gradients where the points have them."""
+        it. Of signed distance fields a length in the user's units, as far as they know it (the field's
+        `truncation`); of occupancy the logit, of a radiance field the density (1 / the user's unit) less
+        that of its surface. Arrays give float32 arrays; tensors give tensors, with gradients where the
+        points have them."""
         surface = self._surface()
         level, unit = surface.level, self._unit(surface)
 

@@ -76,6 +76,7 @@ class HashGrid(Encoding):
             and grid_kernels is not None
             and self.table.device.type == "cpu"
             and x.dtype == self.table.dtype
+            and not x.requires_grad  # the loops have no derivative by places
         ):
             if self._lazy is None and torch.is_grad_enabled():
                 self._lazy = LazyGradient(self.table)

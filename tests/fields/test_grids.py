@@ -204,3 +204,16 @@ def test_an_array_is_filled_with_the_nearest_samples():
 def test_impossible_grids_are_refused(make):
     with pytest.raises(ValueError, match=r"levels|log2_table|base|resolution|codes"):
         make()
+
+
+def test_a_grid_that_learns_lazily_has_derivatives_by_places():
+    grid = HashGrid(3, levels=3, features=2, log2_table=8, base=4, finest=16, lazy=True)
+    plain = HashGrid(3, levels=3, features=2, log2_table=8, base=4, finest=16)
+    plain.load_state_dict(grid.state_dict())
+    x = torch.rand(20, 3) * 1.6 - 0.8
+    found = []
+    for each in (grid, plain):
+        here = x.clone().requires_grad_(True)
+        found.append(torch.autograd.grad(each(here).square().sum(), here)[0])
+    assert torch.allclose(*found)
+    assert found[0].abs().max() > 0
