@@ -13,7 +13,7 @@ CHECKOUT = Path(__file__).parent.parent
 
 @pytest.mark.slow
 def test_the_wheel_holds_conf_and_no_tests(tmp_path: Path):
-    pytest.importorskip("hatchling", reason="hatchling is needed to build a wheel (pip install nif[dev])")
+    pytest.importorskip("hatchling", reason="hatchling is needed to build a wheel (pip install nif-cli[dev])")
     source = tmp_path / "source"  # a copy: a build must not leave anything in the checkout
     source.mkdir()
     for name in ("nif_cli", "conf", "tests"):
