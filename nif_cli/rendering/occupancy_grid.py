@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from nif_cli.rendering.ray_samples import Samples
-from nif_cli.rendering.rays import Rays
+from nif_cli.rendering.rays import Rays, box_entry
 
 try:
     from nif_cli.rendering import march_kernels
@@ -167,7 +167,8 @@ class GridMarch:
         generator: torch.Generator | None = None,
     ):
         self.grid, self.rays, self.step, self.cone = grid, rays, step, cone
-        near, far = clip(rays, near, far, grid.extent)
+        box = rays.origins.new_tensor([[-grid.extent] * 3, [grid.extent] * 3])
+        near, far = box_entry(rays, box, near, far)
         device = near.device
         shift = (
             torch.rand(near.shape, generator=generator, device=device)
@@ -240,12 +241,3 @@ class GridMarch:
         rank = (full.long().cumsum(1) - 1)[ray, k]
         self.taken = torch.zeros(len(self.rays), dtype=torch.long, device=device)
         return Samples(ray, t[ray, k], delta[ray, k]), rank, full.sum(1)
-
-
-def clip(
-    rays: Rays, near: Float[Tensor, "R"], far: Float[Tensor, "R"], extent: float
-) -> tuple[Float[Tensor, "R"], Float[Tensor, "R"]]:
-    """near and far within the cube +-extent; far < near where a ray misses it."""
-    inverse = 1 / torch.where(rays.directions.abs() < 1e-12, 1e-12, rays.directions)
-    a, b = (-extent - rays.origins) * inverse, (extent - rays.origins) * inverse
-    return torch.maximum(near, torch.minimum(a, b).amax(-1)), torch.minimum(far, torch.maximum(a, b).amin(-1))
