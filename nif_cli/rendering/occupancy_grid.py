@@ -9,13 +9,9 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from nif_cli.rendering import march_kernels
 from nif_cli.rendering.ray_samples import Samples
 from nif_cli.rendering.rays import Rays, box_entry
-
-try:
-    from nif_cli.rendering import march_kernels
-except ImportError:  # no numba here
-    march_kernels = None
 
 UNIT = 2 * 3**0.5 / 1024  # the length by which densities become the optical depths that thresholds are about
 BLOCK = 8  # cells along a side of a block, which a ray passes in one go where nothing in it is occupied
@@ -153,7 +149,8 @@ class GridMarch:
     proportion to t (by `cone`) from where that is longer. That is evenly in s(t) = t / step, continued by
     log(t) / log(1 + cone).
 
-    Where a generator is given, the steps of each ray are shifted by a random part of one.
+    Where a generator is given, the steps of each ray are shifted by a random part of one. On a CPU and in
+    float32 one `compiled` loop, which takes what it is asked for; elsewhere all samples are found at once.
     """
 
     def __init__(
@@ -165,6 +162,7 @@ class GridMarch:
         step: float,
         cone: float = 0.0,
         generator: torch.Generator | None = None,
+        compiled: bool = True,
     ):
         self.grid, self.rays, self.step, self.cone = grid, rays, step, cone
         box = rays.origins.new_tensor([[-grid.extent] * 3, [grid.extent] * 3])
@@ -177,7 +175,7 @@ class GridMarch:
         )
         self.speed = rays.directions.norm(dim=-1)  # 1, except in NDC: there a step in t is longer or shorter
         self.first, self.far = self.warp(near * self.speed) + shift, far
-        self.compiled = march_kernels is not None and device.type == "cpu" and near.dtype == torch.float32
+        self.compiled = compiled and device.type == "cpu" and near.dtype == torch.float32
         if self.compiled:
             self.taken = torch.zeros_like(near, dtype=torch.int64)
             self.fine, self.coarse = grid.occupied, grid.blocks()
@@ -207,7 +205,6 @@ class GridMarch:
 
     def next(self, alive: Int64[Tensor, "A"], limit: int) -> tuple[Samples, Bool[Tensor, "A"]]:
         if self.compiled:
-            assert march_kernels is not None
             lines = (self.rays.origins, self.rays.directions, self.speed, self.first, self.far)
             packed, going = march_kernels.march(
                 (self.fine, self.coarse), lines, self.taken, alive, limit, self.step, self.cone

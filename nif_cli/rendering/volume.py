@@ -21,13 +21,9 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from nif_cli.field import Field, Signal
+from nif_cli.rendering import composite_kernels
 from nif_cli.rendering.ray_samples import Samples
 from nif_cli.rendering.rays import Rays
-
-try:
-    from nif_cli.rendering import composite_kernels
-except ImportError:  # no numba here
-    composite_kernels = None
 
 # an optical depth at which float32 has nothing left of the light: more is not told apart, and has no gradient
 OPAQUE = 60.0
@@ -84,7 +80,7 @@ def composite(
 
     On a CPU one compiled loop, with its backward; elsewhere, and for float64, `reference`.
     """
-    if composite_kernels is not None and density.device.type == "cpu" and density.dtype == torch.float32:
+    if density.device.type == "cpu" and density.dtype == torch.float32:
         color, depth, transmittance, weights = _Composite.apply(
             density, rgb, samples.t, samples.delta, samples.ray, rays
         )
@@ -114,7 +110,6 @@ class _Composite(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, density, rgb, t, delta, ray, rays):  # type: ignore[override]
-        assert composite_kernels is not None
         out = composite_kernels.composite(density.detach(), rgb.detach(), t, delta, ray, rays, OPAQUE)
         ctx.save_for_backward(density, rgb, t, delta, ray, *out)
         return out
@@ -122,7 +117,6 @@ class _Composite(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, of_color, of_depth, of_transmittance, of_weights):  # type: ignore[override]
-        assert composite_kernels is not None
         of = (of_color, of_depth, of_transmittance, of_weights)
         grads = composite_kernels.composite_backward(ctx.saved_tensors, of, OPAQUE)
         return *grads, None, None, None, None
