@@ -124,14 +124,18 @@ def compositing(rng: np.random.Generator) -> None:
             torch.from_numpy(rng.normal(size=s).astype(np.float32))
             for s in ((rays, 3), (rays,), (rays,), (n,))
         ]
-        results = []
-        for version in (volume.composite, volume.composite_reference):
-            light, weights = version(density, rgb, samples, rays)
-            out = (light.color, light.depth, light.transmittance, weights)
-            total = sum((a * b).sum() for a, b in zip(out, of, strict=True))
-            results.append([x.detach() for x in out] + list(torch.autograd.grad(total, (density, rgb))))
-        for k, (found, expected) in enumerate(zip(*results, strict=True)):
-            close(found, expected, f"compositing {rays} rays, result {k}", 1e-4)
+        share = torch.from_numpy((rng.random(n) * 1.5).clip(max=1).astype(np.float32)).requires_grad_()
+        for given, kind in ((density, "density"), (share, "alpha")):
+            results = []
+            for version in (volume.composite, volume.composite_reference):
+                light, weights = version(
+                    given if kind == "density" else volume.Alpha(given), rgb, samples, rays
+                )
+                out = (light.color, light.depth, light.transmittance, weights)
+                total = sum((a * b).sum() for a, b in zip(out, of, strict=True))
+                results.append([x.detach() for x in out] + list(torch.autograd.grad(total, (given, rgb))))
+            for k, (found, expected) in enumerate(zip(*results, strict=True)):
+                close(found, expected, f"compositing {kind} of {rays} rays, result {k}", 1e-4)
 
 
 def all_samples(grid: OccupancyGrid, rays: Rays, cone: float, compiled: bool = True) -> np.ndarray:
