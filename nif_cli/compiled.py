@@ -1,5 +1,5 @@
-"""Loops for a CPU, compiled by numba when they are first needed and kept in its cache. Needs numba: whoever
-imports this has a plain torch version of the same to fall back on.
+"""Loops for a CPU, compiled by numba when they are first needed and kept in its cache. Each has a plain torch
+version beside it, for GPUs, and to be compared with.
 
 Within a parallel loop numba promises the code generator that no two of the arrays it names share memory. So
 none may be a view of another one that is written, also of another type; and what one thread writes no other

@@ -14,7 +14,7 @@ from nif_cli.fields import grid_kernels, grid_lookup
 from nif_cli.fields.grid_levels import Levels
 from nif_cli.fields.lazy_gradient import LazyGradient
 from nif_cli.rendering import march_kernels as rendering
-from nif_cli.rendering import occupancy_grid, volume
+from nif_cli.rendering import volume
 from nif_cli.rendering.occupancy_grid import GridMarch, OccupancyGrid
 from nif_cli.rendering.ray_samples import Samples
 from nif_cli.rendering.rays import Rays
@@ -124,19 +124,24 @@ def compositing(rng: np.random.Generator) -> None:
             torch.from_numpy(rng.normal(size=s).astype(np.float32))
             for s in ((rays, 3), (rays,), (rays,), (n,))
         ]
-        results = []
-        for version in (volume.composite, volume.composite_reference):
-            light, weights = version(density, rgb, samples, rays)
-            out = (light.color, light.depth, light.transmittance, weights)
-            total = sum((a * b).sum() for a, b in zip(out, of, strict=True))
-            results.append([x.detach() for x in out] + list(torch.autograd.grad(total, (density, rgb))))
-        for k, (found, expected) in enumerate(zip(*results, strict=True)):
-            close(found, expected, f"compositing {rays} rays, result {k}", 1e-4)
+        share = torch.from_numpy((rng.random(n) * 1.5).clip(max=1).astype(np.float32)).requires_grad_()
+        for given, kind in ((density, "density"), (share, "alpha")):
+            results = []
+            for version in (volume.composite, volume.composite_reference):
+                light, weights = version(
+                    given if kind == "density" else volume.Alpha(given), rgb, samples, rays
+                )
+                out = (light.color, light.depth, light.transmittance, weights)
+                total = sum((a * b).sum() for a, b in zip(out, of, strict=True))
+                results.append([x.detach() for x in out] + list(torch.autograd.grad(total, (given, rgb))))
+            for k, (found, expected) in enumerate(zip(*results, strict=True)):
+                close(found, expected, f"compositing {kind} of {rays} rays, result {k}", 1e-4)
 
 
-def all_samples(grid: OccupancyGrid, rays: Rays, cone: float) -> np.ndarray:
+def all_samples(grid: OccupancyGrid, rays: Rays, cone: float, compiled: bool = True) -> np.ndarray:
     near, far = torch.full((len(rays),), 0.1), torch.full((len(rays),), 9.0)
-    march, alive, parts = GridMarch(grid, rays, near, far, 0.02, cone), torch.arange(len(rays)), []
+    march = GridMarch(grid, rays, near, far, 0.02, cone, compiled=compiled)
+    alive, parts = torch.arange(len(rays)), []
     while len(alive):
         samples, going = march.next(alive, 7)
         parts.append(
@@ -162,10 +167,8 @@ def marching(rng: np.random.Generator) -> None:
             at[5], to[5] = (-2, 0.01, 0.02), (1, 0, 0)
         rays = Rays(*(torch.from_numpy(a.astype(np.float32)) for a in (at, to)))
         found = all_samples(grid, rays, cone)
-        kept, occupancy_grid.march_kernels = occupancy_grid.march_kernels, None
         sound = [n for n in range(count) if count <= 9 or not 1 <= n <= 4]
-        expected = all_samples(grid, Rays(rays.origins[sound], rays.directions[sound]), cone)
-        occupancy_grid.march_kernels = kept
+        expected = all_samples(grid, Rays(rays.origins[sound], rays.directions[sound]), cone, compiled=False)
         expected[:, 0] = np.array(sound, float)[expected[:, 0].astype(int)] if len(expected) else 0
         assert not np.isin(found[:, 0], (1, 2, 3, 4)).any() or count <= 9, "samples of rays that are none"
         ours, theirs = ({(int(r), round(float(t), 3)) for r, t, _ in x} for x in (found, expected))

@@ -16,7 +16,9 @@ def test_the_tour(tmp_path, monkeypatch):
     budget = '"trainer.max_time=00:00:00:30"'
     assert budget in cells[0].source
     # a few steps, and small images, are enough to see that every line runs
-    cells[0].source = cells[0].source.replace(budget, '"trainer.max_steps=60", "field.width=64", "model.code_size=8"')
+    cells[0].source = cells[0].source.replace(
+        budget, '"trainer.max_steps=60", "field.width=64", "model.code_size=8"'
+    )
     for cell in cells:
         cell.source = cell.source.replace("size=160", "size=24").replace("steps=100", "steps=3")
     package = Path(__file__).parent.parent

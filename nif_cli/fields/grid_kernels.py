@@ -1,5 +1,5 @@
-"""The loops of fields/grids.py for a CPU, compiled by numba when they are first needed (and kept in its
-cache). `grids.reference` says what they compute. Needs numba; without it nothing is lost but time."""
+"""The loops of fields/grid_lookup.py and fields/lazy_gradient.py for a CPU, compiled by numba when they are
+first needed (and kept in its cache). `grid_lookup.encode_reference` says what they compute."""
 
 from __future__ import annotations
 

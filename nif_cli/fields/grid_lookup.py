@@ -8,23 +8,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from nif_cli.fields import grid_kernels
 from nif_cli.fields.grid_levels import PRIMES, Levels
-
-try:
-    from nif_cli.fields import grid_kernels
-except ImportError:  # numba is no part of this installation
-    grid_kernels = None
 
 
 def encode(x: Float[Tensor, "N D"], table: Float[Tensor, "R F"], levels: Levels) -> Float[Tensor, "N LF"]:
     """Each level's rows around each x in [0, 1]^D, interpolated: [N, L * F], level by level.
 
-    On a CPU the loops of fields/grid_kernels.py (where numba is installed); wherever second derivatives or
-    those by x are wanted, within torch.func's transforms, and on a GPU, `reference`.
+    On a CPU the loops of fields/grid_kernels.py; wherever second derivatives or those by x are wanted, within
+    torch.func's transforms, and on a GPU, `encode_reference`.
     """
     wrapped = torch._C._functorch.is_functorch_wrapped_tensor  # pyright: ignore
     transformed = wrapped(x) or wrapped(table)
-    if x.device.type == "cpu" and grid_kernels is not None and x.dtype == table.dtype and not transformed:
+    if x.device.type == "cpu" and x.dtype == table.dtype and not transformed:
         return _Encode.apply(x, table, levels)  # type: ignore[return-value]
     return encode_reference(x, table, levels)
 
@@ -76,20 +72,19 @@ def cubic(t: Float[Tensor, "*n"]) -> Float[Tensor, "*n 4"]:
 
 class _Encode(torch.autograd.Function):
     """The compiled loops, and the derivatives that they have: by the table, once. All others are those of
-    `reference`."""
+    `encode_reference`."""
 
     @staticmethod
     def forward(ctx, x: Tensor, table: Tensor, levels: Levels) -> Tensor:  # type: ignore[override]
         ctx.levels = levels
         ctx.save_for_backward(x, table)
-        assert grid_kernels is not None
         return torch.from_numpy(grid_kernels.forward(x.detach().numpy(), table.detach().numpy(), levels))
 
     @staticmethod
     def backward(ctx, grad: Tensor):  # type: ignore[override]
         x, table = ctx.saved_tensors
         again = torch.is_grad_enabled()
-        if grid_kernels is not None and not again and not ctx.needs_input_grad[0]:
+        if not again and not ctx.needs_input_grad[0]:
             out = grid_kernels.backward(x.numpy(), grad.contiguous().numpy(), ctx.levels, table.shape)
             return None, torch.from_numpy(out), None
         with torch.enable_grad():
@@ -102,7 +97,7 @@ class _Encode(torch.autograd.Function):
 
 def compile_lookup(table: Tensor, dim: int, taps: int = 2) -> None:
     """Compile what this table will need, before any clock runs."""
-    if grid_kernels is not None and table.device.type == "cpu":
+    if table.device.type == "cpu":
         x, levels = torch.zeros(1, dim), Levels.plain(dim, 2) if taps == 2 else Levels.spline(dim, 4)
         with torch.enable_grad():
             encode(x, table[: taps**dim].detach().requires_grad_(), levels).sum().backward()

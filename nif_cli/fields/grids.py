@@ -21,11 +21,6 @@ from nif_cli.fields.grid_lookup import compile_lookup, encode
 from nif_cli.fields.lazy_gradient import LazyGradient, _EncodeLazy
 from nif_cli.fields.network import Encoding, Network
 
-try:
-    from nif_cli.fields import grid_kernels
-except ImportError:  # no numba here
-    grid_kernels = None
-
 TABLE_RATE = (
     10.0  # what a table learns faster than a network's weights: each of its rows is seen by few points
 )
@@ -71,17 +66,12 @@ class HashGrid(Encoding):
 
     def forward(self, x: Float[Tensor, "*n D"]) -> Float[Tensor, "*n F"]:
         inner = (0.5 + 0.5 * x).clamp(0, 1).reshape(-1, x.shape[-1])
-        if (
-            self.lazy
-            and grid_kernels is not None
-            and self.table.device.type == "cpu"
-            and x.dtype == self.table.dtype
-            and not x.requires_grad  # the loops have no derivative by places
-        ):
+        on_cpu = self.table.device.type == "cpu" and x.dtype == self.table.dtype
+        if self.lazy and on_cpu and not x.requires_grad:  # the loops have no derivative by places
             if self._lazy is None and torch.is_grad_enabled():
                 self._lazy = LazyGradient(self.table)
             return _EncodeLazy.apply(inner, self.table, self.levels, self._lazy).unflatten(0, x.shape[:-1])  # type: ignore
-        if self._lazy is not None and (grid_kernels is None or self.table.device.type != "cpu"):
+        if self._lazy is not None and self.table.device.type != "cpu":
             self.forget()  # what is dense from now on may be
         return encode(inner, self.table, self.levels).unflatten(0, x.shape[:-1])
 

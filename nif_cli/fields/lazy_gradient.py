@@ -5,12 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nif_cli.fields import grid_kernels
 from nif_cli.fields.grid_levels import Levels
-
-try:
-    from nif_cli.fields import grid_kernels
-except ImportError:  # numba is no part of this installation
-    grid_kernels = None
 
 
 class _EncodeLazy(torch.autograd.Function):
@@ -20,7 +16,6 @@ class _EncodeLazy(torch.autograd.Function):
     def forward(ctx, x: Tensor, table: Tensor, levels: Levels, lazy: LazyGradient) -> Tensor:  # type: ignore[override]
         ctx.levels, ctx.lazy = levels, lazy
         ctx.save_for_backward(x, table)
-        assert grid_kernels is not None
         return torch.from_numpy(grid_kernels.forward(x.detach().numpy(), table.detach().numpy(), levels))
 
     @staticmethod
@@ -33,7 +28,7 @@ class _EncodeLazy(torch.autograd.Function):
 
 class LazyGradient:
     """The gradient of a large table of which a step touches few rows: it is kept from step to step, and zero
-    but in the rows that `touched` marks. `rows` has it beside the two moments of Adam (see kernels.adam),
+    but in the rows that `touched` marks. `rows` has it beside the two moments of Adam (grid_kernels.adam),
     which moves the touched rows only.
 
     Autograd's own gradient of such a table would be added to rows that nothing marks, and never be emptied:
@@ -48,7 +43,6 @@ class LazyGradient:
         self.guard = table.register_hook(_refuse)
 
     def add(self, table: Tensor, x: Tensor, grad: Tensor, levels: Levels) -> None:
-        assert grid_kernels is not None
         if table.grad is None:  # zero_grad lets go of it, and does not empty it
             grid_kernels.clear(self.rows.numpy(), self.touched.numpy())
             table.grad = self.gradient

@@ -1,4 +1,4 @@
-"""Radiance fields: places and directions -> density and colour."""
+"""The network of Instant-NGP (Mueller et al. 2022) for scenes: a hash grid, two small networks after it."""
 
 from __future__ import annotations
 

@@ -6,24 +6,33 @@ from collections.abc import Sequence
 
 import numpy as np
 import trimesh
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 
 
 def sample_surface(
     mesh: trimesh.Trimesh, count: int, rng: np.random.Generator
 ) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray, "N 3"]]:
     """`count` area-weighted points on the mesh, and the unit normals of their faces (float64)."""
-    cumulative = np.cumsum(mesh.area_faces)
-    face = np.searchsorted(cumulative, rng.random(count) * cumulative[-1], side="right").clip(
-        max=len(cumulative) - 1
-    )
-    u, v = rng.random((2, count, 1))
-    flip = u + v > 1  # the square of (u, v) folded onto the triangle
-    u, v = np.where(flip, 1 - u, u), np.where(flip, 1 - v, v)
+    face, weights = sample_faces(mesh, count, rng)
+    u, v = weights[:, 1:2], weights[:, 2:]
     a, b, c = mesh.triangles[face].transpose(1, 0, 2)
     edges = np.cross(b - a, c - a)
     normals = edges / np.maximum(np.linalg.norm(edges, axis=1, keepdims=True), 1e-300)
     return a + u * (b - a) + v * (c - a), normals
+
+
+def sample_faces(
+    mesh: trimesh.Trimesh, count: int, rng: np.random.Generator
+) -> tuple[Int64[np.ndarray, "N"], Float[np.ndarray, "N 3"]]:
+    """The faces of `count` area-weighted points on the mesh, and what each face's corners count there."""
+    cumulative = np.cumsum(mesh.area_faces)
+    face = np.searchsorted(cumulative, rng.random(count) * cumulative[-1], side="right").clip(
+        max=len(cumulative) - 1
+    )
+    u, v = rng.random((2, count))
+    flip = u + v > 1  # the square of (u, v) folded onto the triangle
+    u, v = np.where(flip, 1 - u, u), np.where(flip, 1 - v, v)
+    return face, np.stack((1 - u - v, u, v), -1)
 
 
 def sample_around(

@@ -19,7 +19,7 @@ from nif_cli.fields.network import RadianceNetwork
 from nif_cli.models.model import Instance, Model
 from nif_cli.models.scene_field import BoundRadiance, Codes, Hierarchical, Marching, compile_march
 from nif_cli.rendering.occupancy_grid import OccupancyGrid
-from nif_cli.rendering.ray_samples import intervals
+from nif_cli.rendering.ray_samples import Samples, intervals
 from nif_cli.rendering.rays import Rays
 from nif_cli.rendering.volume import RenderedRays, composite, render_rays
 
@@ -250,8 +250,8 @@ class Nerf(Model):
         return {"color": self._error(light, truth, behind, batch)}
 
     def _through(self, rays: Rays, batch: RayBatch, marching: Marching) -> tuple[RenderedRays, int]:
-        def radiance(points: Tensor, directions: Tensor, ray: Tensor) -> tuple[Tensor, Tensor]:
-            return self.network(points, directions, *self.codes(batch.scene[ray]))
+        def radiance(points: Tensor, directions: Tensor, samples: Samples) -> tuple[Tensor, Tensor]:
+            return self.network(points, directions, *self.codes(batch.scene[samples.ray]))
 
         generator = self.generator if self.training else None
         return render_rays(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nif_cli.data.scenes.scene import Scene
 from nif_cli.optim.adam import Adam
 from nif_cli.rendering.occupancy_grid import GridMarch, OccupancyGrid
-from nif_cli.rendering.ray_samples import dense, importance, intervals, stratified
+from nif_cli.rendering.ray_samples import Samples, dense, importance, intervals, stratified
 from nif_cli.rendering.rays import Rays
 from nif_cli.rendering.volume import March, Once, composite, render_rays
 
@@ -114,8 +114,9 @@ class BoundRadiance:
         return [None if c is None else c.expand(count, -1) for c in (self.shape, self.appearance)]
 
     def radiance(
-        self, points: Float[Tensor, "N 3"], directions: Float[Tensor, "N 3"]
+        self, points: Float[Tensor, "N 3"], directions: Float[Tensor, "N 3"], samples: Samples | None = None
     ) -> tuple[Tensor, Tensor]:
+        """Density and colour; they depend on places alone, not on the `samples` of rays that these are."""
         return self.network(points, directions, *self._codes(len(points)))
 
     def march(self, rays: Rays, near: Tensor, far: Tensor, generator: torch.Generator | None = None) -> March:
@@ -173,7 +174,7 @@ class BoundRadiance:
             *(torch.cat([getattr(r, n) for r in parts]) for n in ("origins", "directions", "views"))
         ).to(device)
         near, far = (torch.full_like(rays.origins[:, 0], x) for x in (self.scene.near, self.scene.far))
-        light, _ = render_rays(lambda x, d, _: self.radiance(x, d), self.march(rays, near, far), rays)
+        light, _ = render_rays(self.radiance, self.march(rays, near, far), rays)
         stopped = light.transmittance < 0.5
         depth = light.depth / light.opacity.clamp(min=1e-3)
         points = rays.origins + depth[:, None] * rays.directions

@@ -64,10 +64,23 @@ def orbit(poses: Poses, frames: int, elevation: float, up: Vector) -> Frames:
     centre = focus(poses)
     distance = float(np.linalg.norm(poses[:, :, 3] - centre, axis=1).mean()) or 1.0
     first = np.cross(up, np.eye(3)[int(np.abs(up).argmin())])
-    first = first / np.linalg.norm(first)
+    return _circle(centre, distance, frames, elevation, up, first / np.linalg.norm(first))
+
+
+def _circle(
+    centre: Vector,
+    distance: float,
+    frames: int,
+    elevation: float,
+    up: Vector,
+    first: Vector,
+    azimuth: float = 30.0,
+) -> Frames:
+    """Around `centre`, from `azimuth` degrees beside the direction `first`: a little from the side, so that a
+    single image shows depth."""
     second, height = np.cross(up, first), math.radians(elevation)
     made = []
-    for angle in math.radians(30) + 2 * math.pi * np.arange(frames) / frames:
+    for angle in math.radians(azimuth) + 2 * math.pi * np.arange(frames) / frames:
         back = math.cos(height) * (math.cos(angle) * first + math.sin(angle) * second) + math.sin(height) * up
         made.append(looking(centre + distance * back, back, up))
     return np.stack(made)
@@ -122,25 +135,19 @@ def through(poses: Poses, frames: int) -> Frames:
 
 def look_from(position: Float[Tensor, "3"], up: Float[Tensor, "3"]) -> Float[Tensor, "3 4"]:
     """The pose [right, up, back | position] of a camera that looks at the origin."""
-    back = position / position.norm()
-    right = torch.linalg.cross(up, back)
-    right = right / right.norm()
-    return torch.stack([right, torch.linalg.cross(back, right), back, position], -1)
+    at = position.double().numpy()
+    return torch.from_numpy(looking(at, at, up.double().numpy())).to(position)
 
 
 def turntable(
     frames: int, elevation: float = 20.0, up: str = "y", distance: float = 3.0, azimuth: float = 30.0
 ) -> Float[Tensor, "F 3 4"]:
     """`frames` poses on a circle around the origin, `elevation` degrees above the horizon, the first at
-    `azimuth` degrees: a little from the side, so that a single image shows depth."""
+    `azimuth` degrees; float32."""
     if frames < 1 or not -89 <= elevation <= 89 or up not in ("y", "z"):
         raise ValueError(
             f"frames={frames}, elevation={elevation}, up={up}: frames >= 1, elevation within +-89, up y or z"
         )
-    poses = []
-    for k in range(frames):
-        turned, height = math.radians(azimuth) + 2 * math.pi * k / frames, math.radians(elevation)
-        x, y, z = math.sin(turned) * math.cos(height), math.sin(height), math.cos(turned) * math.cos(height)
-        at, axis = ([x, y, z], [0.0, 1.0, 0.0]) if up == "y" else ([z, x, y], [0.0, 0.0, 1.0])
-        poses.append(look_from(distance * torch.tensor(at), torch.tensor(axis)))
-    return torch.stack(poses)
+    axes = np.eye(3)
+    axis, first = (axes[1], axes[2]) if up == "y" else (axes[2], axes[0])
+    return torch.from_numpy(_circle(np.zeros(3), distance, frames, elevation, axis, first, azimuth)).float()

@@ -1,5 +1,4 @@
-"""What a lens does to a ray: calibrated cameras with distortion, undone exactly; normalised device
-coordinates (NDC).
+"""What a lens does to a ray: calibrated cameras with distortion, undone exactly.
 
 A camera's parameters are fx, fy, cx, cy (pixels; the corner of the picture is (0, 0), the first pixel's
 centre (0.5, 0.5)), k1..k6, p1, p2 of OpenCV's model, or k1..k4 of its fisheye model (Kannala and Brandt

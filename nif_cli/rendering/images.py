@@ -1,8 +1,7 @@
-"""Pictures of Fields, sheets of pictures, and the files they go to."""
+"""Images of Fields, of meshes beside them, and of what Signals are over a crop."""
 
 from __future__ import annotations
 
-import igl
 import numpy as np
 import torch
 import trimesh
@@ -10,10 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nif_cli.field import Field, Signal, evaluate
+from nif_cli.geometry.distance import first_hits
 from nif_cli.geometry.transform import Transform
 from nif_cli.rendering.empty_space import EmptySpace
 from nif_cli.rendering.image_files import RgbImage, displayed, scaled
-from nif_cli.rendering.rays import pinhole_rays
+from nif_cli.rendering.rays import Rays, box_entry, pinhole_rays
 from nif_cli.rendering.shading import shade
 from nif_cli.rendering.sphere_tracing import Hits
 from nif_cli.rendering.surface_view import surface_view
@@ -28,8 +28,8 @@ def surface_image(
     empty: EmptySpace | None = None,
     shadows: bool = False,
 ) -> RgbImage:
-    """`surface_view` in colours. Several pictures of one field share their `empty` space. Of a field of the
-    plane: `plane_picture`, wherever the camera is."""
+    """`surface_view` in colours. Several images of one field share their `empty` space. Of a field of the
+    plane: `plane_image`, wherever the camera is."""
     if field.bounds.shape[1] == 2:
         return plane_image(field, size, device)
     return displayed(surface_view(field, pose, size, device, antialias, empty, shadows).rgb)
@@ -62,26 +62,26 @@ def plane_image(field: Field, size: int, device: torch.device | str = "cpu") -> 
 
 
 def mesh_image(mesh: trimesh.Trimesh, pose: Float[Tensor, "3 4"], size: int, antialias: int = 2) -> RgbImage:
-    """A normalised mesh from a camera, as `picture` shows a field, with the normals of its faces."""
+    """A normalised mesh from a camera, as `surface_image` shows a field, with the normals of its faces."""
     rays = pinhole_rays(pose, size * antialias, size * antialias)
-    vertices, faces = (
-        np.ascontiguousarray(mesh.vertices, np.float64),
-        np.ascontiguousarray(mesh.faces, np.int64),
-    )
-    tree = igl.AABB()
-    tree.init(vertices, faces)
-    origins, directions = (
-        np.ascontiguousarray(t.numpy(), np.float64) for t in (rays.origins, rays.directions)
-    )
-    face, depth, _ = (np.asarray(a) for a in tree.intersect_ray_first(vertices, faces, origins, directions))
-    hit = torch.from_numpy(face >= 0)
-    normals = torch.from_numpy(np.ascontiguousarray(mesh.face_normals)[face]).float()
-    # seen from behind
-    normals = torch.where(((normals * rays.directions).sum(-1) > 0)[:, None], -normals, normals)
-    far = torch.from_numpy(np.where(face >= 0, depth, 0)).float()
-    hits = Hits(hit, far, rays.origins + far[:, None] * rays.directions, normals)
-    colour = shade(hits, rays, pose[:, 0], pose[:, 1])
+    colour = shade(mesh_hits(mesh, rays), rays, pose[:, 0], pose[:, 1])
     return displayed(colour.reshape(size, antialias, size, antialias, 3).mean((1, 3)))
+
+
+def mesh_hits(mesh: trimesh.Trimesh, rays: Rays) -> Hits:
+    """Where rays first meet a mesh, with the normals of its faces, turned against the rays."""
+    bounds = torch.from_numpy(mesh.bounds + np.array([[-1e-3], [1e-3]])).float()
+    near, far = box_entry(rays, bounds)
+    may = torch.nonzero(near < far)[:, 0]  # most rays of an image miss: the tree is not asked about them
+    found = first_hits(mesh, *(a[may].double().numpy() for a in (rays.origins, rays.directions)))
+    t, normal = (torch.from_numpy(a).float() for a in found)
+    depth = torch.full_like(near, torch.inf).index_copy(0, may, t)
+    hit = torch.isfinite(depth)
+    normals = torch.zeros_like(rays.origins).index_copy(0, may, normal)
+    points = torch.where(
+        hit[:, None], rays.origins + torch.where(hit, depth, 0)[:, None] * rays.directions, 0
+    )
+    return Hits(hit, depth, points, normals)
 
 
 def image_values(

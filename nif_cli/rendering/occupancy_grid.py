@@ -9,13 +9,9 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from nif_cli.rendering import march_kernels
 from nif_cli.rendering.ray_samples import Samples
-from nif_cli.rendering.rays import Rays
-
-try:
-    from nif_cli.rendering import march_kernels
-except ImportError:  # no numba here
-    march_kernels = None
+from nif_cli.rendering.rays import Rays, box_entry
 
 UNIT = 2 * 3**0.5 / 1024  # the length by which densities become the optical depths that thresholds are about
 BLOCK = 8  # cells along a side of a block, which a ray passes in one go where nothing in it is occupied
@@ -153,7 +149,8 @@ class GridMarch:
     proportion to t (by `cone`) from where that is longer. That is evenly in s(t) = t / step, continued by
     log(t) / log(1 + cone).
 
-    Where a generator is given, the steps of each ray are shifted by a random part of one.
+    Where a generator is given, the steps of each ray are shifted by a random part of one. On a CPU and in
+    float32 one `compiled` loop, which takes what it is asked for; elsewhere all samples are found at once.
     """
 
     def __init__(
@@ -165,9 +162,11 @@ class GridMarch:
         step: float,
         cone: float = 0.0,
         generator: torch.Generator | None = None,
+        compiled: bool = True,
     ):
         self.grid, self.rays, self.step, self.cone = grid, rays, step, cone
-        near, far = clip(rays, near, far, grid.extent)
+        box = rays.origins.new_tensor([[-grid.extent] * 3, [grid.extent] * 3])
+        near, far = box_entry(rays, box, near, far)
         device = near.device
         shift = (
             torch.rand(near.shape, generator=generator, device=device)
@@ -176,7 +175,7 @@ class GridMarch:
         )
         self.speed = rays.directions.norm(dim=-1)  # 1, except in NDC: there a step in t is longer or shorter
         self.first, self.far = self.warp(near * self.speed) + shift, far
-        self.compiled = march_kernels is not None and device.type == "cpu" and near.dtype == torch.float32
+        self.compiled = compiled and device.type == "cpu" and near.dtype == torch.float32
         if self.compiled:
             self.taken = torch.zeros_like(near, dtype=torch.int64)
             self.fine, self.coarse = grid.occupied, grid.blocks()
@@ -206,7 +205,6 @@ class GridMarch:
 
     def next(self, alive: Int64[Tensor, "A"], limit: int) -> tuple[Samples, Bool[Tensor, "A"]]:
         if self.compiled:
-            assert march_kernels is not None
             lines = (self.rays.origins, self.rays.directions, self.speed, self.first, self.far)
             packed, going = march_kernels.march(
                 (self.fine, self.coarse), lines, self.taken, alive, limit, self.step, self.cone
@@ -240,12 +238,3 @@ class GridMarch:
         rank = (full.long().cumsum(1) - 1)[ray, k]
         self.taken = torch.zeros(len(self.rays), dtype=torch.long, device=device)
         return Samples(ray, t[ray, k], delta[ray, k]), rank, full.sum(1)
-
-
-def clip(
-    rays: Rays, near: Float[Tensor, "R"], far: Float[Tensor, "R"], extent: float
-) -> tuple[Float[Tensor, "R"], Float[Tensor, "R"]]:
-    """near and far within the cube +-extent; far < near where a ray misses it."""
-    inverse = 1 / torch.where(rays.directions.abs() < 1e-12, 1e-12, rays.directions)
-    a, b = (-extent - rays.origins) * inverse, (extent - rays.origins) * inverse
-    return torch.maximum(near, torch.minimum(a, b).amax(-1)), torch.minimum(far, torch.maximum(a, b).amin(-1))

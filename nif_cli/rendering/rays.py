@@ -49,11 +49,15 @@ def rays_through(
     return Rays(pose[:, 3].to(local).expand_as(directions), directions)
 
 
-pass
-
-
-def box_entry(rays: Rays, bounds: Float[Tensor, "2 3"]) -> tuple[Float[Tensor, "R"], Float[Tensor, "R"]]:
-    """Where rays enter and leave an axis-aligned box (entry >= 0); entry > exit where they miss it."""
+def box_entry(
+    rays: Rays,
+    bounds: Float[Tensor, "2 3"],
+    near: Float[Tensor, "R"] | float = 0.0,
+    far: Float[Tensor, "R"] | float = math.inf,
+) -> tuple[Float[Tensor, "R"], Float[Tensor, "R"]]:
+    """Where rays enter and leave an axis-aligned box, between near and far; entry > exit where they miss
+    it."""
+    # along an axis on which a ray does not move, its slab is all of the ray or infinitely far
     inverse = 1 / torch.where(rays.directions.abs() < 1e-12, 1e-12, rays.directions)
     a, b = (bounds[0] - rays.origins) * inverse, (bounds[1] - rays.origins) * inverse
-    return torch.minimum(a, b).amax(-1).clamp(min=0), torch.maximum(a, b).amin(-1)
+    return torch.minimum(a, b).amax(-1).clamp(min=near), torch.maximum(a, b).amin(-1).clamp(max=far)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -21,13 +21,9 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from nif_cli.field import Field, Signal
+from nif_cli.rendering import composite_kernels
 from nif_cli.rendering.ray_samples import Samples
 from nif_cli.rendering.rays import Rays
-
-try:
-    from nif_cli.rendering import composite_kernels
-except ImportError:  # no numba here
-    composite_kernels = None
 
 # an optical depth at which float32 has nothing left of the light: more is not told apart, and has no gradient
 OPAQUE = 60.0
@@ -46,13 +42,22 @@ class March(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Alpha:
+    """What a field may give instead of a density: the share of the light that each sample stops, in [0, 1].
+    So may fields whose samples know where their intervals end (NeuS, Wang et al. 2021, eq. 13)."""
+
+    share: Float[Tensor, "N"]
+
+
 @runtime_checkable
 class RadianceField(Field, Signal, Protocol):
-    """Density and colour in normalised space; `value` is the density, whose surface is where it is
-    `level`."""
+    """Density and colour in normalised space. `value` is the density, whose surface is where it is `level`;
+    or, where `truncation` is not 0, a distance, of which `radiance` makes light."""
 
-    def radiance(self, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-        """[N, 3], unit [N, 3] -> density [N] (1 / length, at least 0), sRGB [N, 3]."""
+    def radiance(self, points: Tensor, directions: Tensor, samples: Samples) -> tuple[Tensor | Alpha, Tensor]:
+        """[N, 3], unit [N, 3], and what these samples of rays are -> density [N] (1 / length, at least 0) or
+        Alpha, sRGB [N, 3]."""
         ...
 
     def march(self, rays: Rays, near: Tensor, far: Tensor, generator: torch.Generator | None = None) -> March:
@@ -78,54 +83,77 @@ class RenderedRays:
 
 
 def composite(
-    density: Float[Tensor, "N"], rgb: Float[Tensor, "N 3"], samples: Samples, rays: int
+    density: Float[Tensor, "N"] | Alpha, rgb: Float[Tensor, "N 3"], samples: Samples, rays: int
 ) -> tuple[RenderedRays, Float[Tensor, "N"]]:
-    """Eq. 3 of Mildenhall et al. 2020 for packed samples of `rays` rays, and each sample's weight.
+    """Eq. 3 of Mildenhall et al. 2020 for packed samples of `rays` rays, and each sample's weight. A density
+    stops the share alpha = 1 - exp(-density delta).
 
-    On a CPU one compiled loop, with its backward; elsewhere, and for float64, `reference`.
+    On a CPU one compiled loop, with its backward; elsewhere, and for float64, `composite_reference`.
     """
-    if composite_kernels is not None and density.device.type == "cpu" and density.dtype == torch.float32:
+    alpha = isinstance(density, Alpha)
+    given = density.share if alpha else density
+    if given.device.type == "cpu" and given.dtype == torch.float32:
         color, depth, transmittance, weights = _Composite.apply(
-            density, rgb, samples.t, samples.delta, samples.ray, rays
+            given, rgb, samples.t, samples.delta, samples.ray, rays, alpha
         )
         return RenderedRays(color, depth, transmittance), weights
     return composite_reference(density, rgb, samples, rays)
 
 
 def composite_reference(
-    density: Float[Tensor, "N"], rgb: Float[Tensor, "N 3"], samples: Samples, rays: int
+    density: Float[Tensor, "N"] | Alpha, rgb: Float[Tensor, "N 3"], samples: Samples, rays: int
 ) -> tuple[RenderedRays, Float[Tensor, "N"]]:
     """`composite` in plain torch."""
-    ray, optical = samples.ray, (density * samples.delta).clamp(max=OPAQUE)
-    total = optical.double().cumsum(0)  # of all rays: what was before a ray is taken off, which costs digits
-    before = total - optical
+    ray = samples.ray
     first = torch.searchsorted(ray, torch.arange(rays, device=ray.device)).clamp(max=max(0, len(ray) - 1))
-    before = before - before[first][ray] if len(ray) else before
-    weights = torch.exp(-before).to(density.dtype) * -torch.expm1(-optical)
-    zero = torch.zeros((), dtype=density.dtype, device=ray.device)
+    weigh = _weights_of_alpha if isinstance(density, Alpha) else _weights_of_density
+    weights, transmittance = weigh(density, samples, first)
+    zero = torch.zeros((), dtype=weights.dtype, device=ray.device)
     color = zero.expand(rays, 3).index_add(0, ray, weights[:, None] * rgb)
     depth = zero.expand(rays).index_add(0, ray, weights * samples.t)
-    transmittance = torch.exp(-zero.expand(rays).index_add(0, ray, optical))
     return RenderedRays(color, depth, transmittance), weights
 
 
+def _weights_of_density(
+    density: Float[Tensor, "N"], samples: Samples, first: Int64[Tensor, "R"]
+) -> tuple[Float[Tensor, "N"], Float[Tensor, "R"]]:
+    """The samples' weights, and the rays' transmittances; the first sample of each ray is known."""
+    ray, optical = samples.ray, (density * samples.delta).clamp(max=OPAQUE)
+    total = optical.double().cumsum(0)  # of all rays: what was before a ray is taken off, which costs digits
+    before = total - optical
+    before = before - before[first][ray] if len(ray) else before
+    weights = torch.exp(-before).to(density.dtype) * -torch.expm1(-optical)
+    return weights, torch.exp(-torch.zeros_like(first, dtype=density.dtype).index_add(0, ray, optical))
+
+
+def _weights_of_alpha(
+    alpha: Alpha, samples: Samples, first: Int64[Tensor, "R"]
+) -> tuple[Float[Tensor, "N"], Float[Tensor, "R"]]:
+    """The same; not by logarithms, which an alpha of 1 does not have: a row for each ray."""
+    ray, share = samples.ray, alpha.share
+    rank = torch.arange(len(ray), device=ray.device) - (first[ray] if len(ray) else 0)
+    longest = int(rank.max()) + 1 if len(ray) else 0
+    through = share.new_ones(len(first), 1 + longest).index_put((ray, rank + 1), 1 - share).cumprod(1)
+    return through[ray, rank] * share, through[:, -1]
+
+
 class _Composite(torch.autograd.Function):
-    """The compiled loop and its derivative, once, by density and colour."""
+    """The compiled loop and its derivative, once, by what was given (density or alpha) and colour."""
 
     @staticmethod
-    def forward(ctx, density, rgb, t, delta, ray, rays):  # type: ignore[override]
-        assert composite_kernels is not None
-        out = composite_kernels.composite(density.detach(), rgb.detach(), t, delta, ray, rays, OPAQUE)
-        ctx.save_for_backward(density, rgb, t, delta, ray, *out)
+    def forward(ctx, given, rgb, t, delta, ray, rays, alpha):  # type: ignore[override]
+        arrays = (given.detach(), rgb.detach(), t, delta, ray)
+        out = composite_kernels.composite_forward(*arrays, rays, OPAQUE, alpha)
+        ctx.alpha = alpha
+        ctx.save_for_backward(given, rgb, t, delta, ray, *out)
         return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, of_color, of_depth, of_transmittance, of_weights):  # type: ignore[override]
-        assert composite_kernels is not None
         of = (of_color, of_depth, of_transmittance, of_weights)
-        grads = composite_kernels.composite_backward(ctx.saved_tensors, of, OPAQUE)
-        return *grads, None, None, None, None
+        grads = composite_kernels.composite_backward(ctx.saved_tensors, of, OPAQUE, ctx.alpha)
+        return *grads, None, None, None, None, None
 
 
 @dataclass
@@ -138,7 +166,7 @@ class Once:
         return self.samples, torch.zeros_like(alive, dtype=torch.bool)
 
 
-Radiance = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+Radiance = Callable[[Tensor, Tensor, Samples], tuple[Tensor | Alpha, Tensor]]
 
 
 def render_rays(
@@ -147,8 +175,8 @@ def render_rays(
     """What is seen along rays, and how many samples that took: rounds from the front, of `first` samples of
     each ray, then twice as many, and so on; a ray ends where its transmittance falls below `stop`.
 
-    `radiance(points, directions, ray)` also gets the ray that each sample is of; all is differentiable by
-    what it depends on.
+    `radiance(points, directions, samples)` is what a RadianceField's is; `samples.ray` counts all rays. All
+    is differentiable by what it depends on.
     """
     count, device = len(rays), rays.origins.device
     color, depth = rays.origins.new_zeros(count, 3), rays.origins.new_zeros(count)
@@ -159,7 +187,7 @@ def render_rays(
         if len(samples):
             taken += len(samples)
             here = rays if len(alive) == count else rays[alive]
-            density, rgb = radiance(*samples.points(here), alive[samples.ray])
+            density, rgb = radiance(*samples.points(here), replace(samples, ray=alive[samples.ray]))
             light, _ = composite(density, rgb, samples, len(alive))
             reach = transmittance[alive]
             color = color.index_add(0, alive, reach[:, None] * light.color)
@@ -200,18 +228,17 @@ def volume_render(
     generator: torch.Generator | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> RenderedImage:
-    """Pictures of a radiance field, `chunk` rays at a time; `progress(n)` is called after each n rays.
+    """Images of a radiance field, `chunk` rays at a time; `progress(n)` is called after each n rays.
 
-    Normals are those of the density at the mean depth, by central differences over 1/128 of the unit.
+    Normals are those of its values at the mean depth, by central differences over 1/128 of the unit.
     """
     parts = []
     behind = backdrop(background, rays.origins.device)
     for start in range(0, len(rays), chunk):
         part = slice(start, start + chunk)
         some = rays[part]
-        light, _ = render_rays(
-            lambda x, d, _: field.radiance(x, d), field.march(some, near[part], far[part], generator), some
-        )
+        march = field.march(some, near[part], far[part], generator)
+        light, _ = render_rays(field.radiance, march, some)
         color = light.over(behind if behind.ndim == 1 else behind[part])
         depth = torch.where(light.opacity > 1e-3, light.depth / light.opacity.clamp(min=1e-3), torch.inf)
         parts.append((color, depth, light.opacity, *((_normals(field, some, depth),) if normals else ())))
@@ -231,8 +258,10 @@ def _normals(
     points = rays.origins[hit] + depth[hit, None] * rays.directions[hit]
     step = 0.5 * width * torch.eye(3, device=points.device, dtype=points.dtype)
     ahead, behind = (torch.stack([field.value(points + sign * s) for s in step], -1) for sign in (1, -1))
-    # of the optical depth, not of the density, which has hardly a slope where it is vast
-    slope = torch.log1p(ahead) - torch.log1p(behind)
+    if field.truncation == 0:
+        # of the optical depth, not of the density, which has hardly a slope where it is vast
+        ahead, behind = torch.log1p(ahead), torch.log1p(behind)
+    slope = ahead - behind
     found[hit] = -torch.nn.functional.normalize(slope, dim=-1)
     return found
 

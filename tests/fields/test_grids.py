@@ -154,12 +154,14 @@ def test_points_that_are_no_numbers_read_nothing_else():
     out.sum().backward()
 
 
-def test_without_numba_it_is_the_reference(monkeypatch):
-    monkeypatch.setattr(grid_lookup, "grid_kernels", None)
+def test_within_transforms_it_is_the_reference():
     grid = HashGrid(2, levels=2)
     x = torch.rand(9, 2)
+    found = torch.func.functional_call(grid, {"table": grid.table}, (2 * x - 1,))
+    mapped = torch.func.vmap(lambda rows: torch.func.functional_call(grid, {"table": rows}, (2 * x - 1,)))
+    torch.testing.assert_close(mapped(grid.table[None])[0], found)
     assert torch.equal(
-        grid(2 * x - 1),
+        mapped(grid.table[None])[0],
         grid_lookup.encode_reference((0.5 + 0.5 * (2 * x - 1)).clamp(0, 1), grid.table, grid.levels),
     )
 

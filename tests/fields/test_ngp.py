@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nif_cli import NifError
-from nif_cli.fields import grid_lookup
+from nif_cli.fields import grid_lookup, grids
 from nif_cli.fields.nerf import NerfNetwork
 from nif_cli.fields.ngp import NgpNetwork, spherical_harmonics
 from nif_cli.optim.adam import Adam
@@ -104,7 +104,9 @@ def test_the_lazy_gradient_is_the_gradient(monkeypatch):
     found = []
     for compiled in (True, False):
         if not compiled:
-            monkeypatch.setattr(grid_lookup, "grid_kernels", None)
+            network.grid.forget()
+            network.grid.lazy = False
+            monkeypatch.setattr(grids, "encode", grid_lookup.encode_reference)
         for repeat in range(2):
             network.zero_grad()
             density, rgb = network(points[repeat:], directions[repeat:])
@@ -164,7 +166,7 @@ def test_a_lazily_kept_table_refuses_a_dense_gradient(among):
         loss.backward()
 
 
-def test_moments_survive_the_end_of_laziness(monkeypatch):
+def test_moments_survive_the_end_of_laziness():
     """Where a table's gradient becomes dense after all, Adam goes on as if it had always been."""
     network, optimizer, points, directions = stepped()
     table = network.grid.table
@@ -173,7 +175,8 @@ def test_moments_survive_the_end_of_laziness(monkeypatch):
     plain = torch.nn.Parameter(table.detach().clone())
     theirs = torch.optim.Adam([plain], lr=1e-2, betas=(0.9, 0.99), eps=1e-15, fused=True)
     theirs.state[plain] = {name: x.contiguous() for name, x in state.items()}
-    monkeypatch.setattr(grid_lookup, "grid_kernels", None)
+    network.grid.forget()
+    network.grid.lazy = False
     for group in optimizer.param_groups:
         group["fused"] = True
     for _ in range(3):

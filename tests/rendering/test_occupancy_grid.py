@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from nif_cli.rendering import occupancy_grid
 from nif_cli.rendering.occupancy_grid import GridMarch, OccupancyGrid
 from nif_cli.rendering.rays import Rays
 
@@ -43,12 +42,11 @@ def samples_of(march: GridMarch, rays: int, limit: int):
 
 
 @pytest.mark.parametrize(("cascades", "cone"), [(1, 0.0), (3, 0.02)])
-def test_compiled_march_is_the_plain_one(monkeypatch, cascades, cone):
+def test_compiled_march_is_the_plain_one(cascades, cone):
     grid, rays = patchy(32, cascades), some_rays(50)
     near, far = torch.full((50,), 0.1), torch.full((50,), 9.0)
     fast = samples_of(GridMarch(grid, rays, near, far, 0.02, cone), 50, 7)
-    monkeypatch.setattr(occupancy_grid, "march_kernels", None)
-    plain = samples_of(GridMarch(grid, rays, near, far, 0.02, cone), 50, 7)
+    plain = samples_of(GridMarch(grid, rays, near, far, 0.02, cone, compiled=False), 50, 7)
     assert len(plain) > 200
     # a sample on the border of two cells may be in either
     ours, theirs = ({(int(r), round(float(t), 3)) for r, t, _ in x} for x in (fast, plain))
@@ -59,11 +57,11 @@ def test_compiled_march_is_the_plain_one(monkeypatch, cascades, cone):
 
 
 @pytest.mark.parametrize("plain", [False, True])
-def test_a_full_grid_is_sampled_evenly(monkeypatch, plain):
-    if plain:
-        monkeypatch.setattr(occupancy_grid, "march_kernels", None)
+def test_a_full_grid_is_sampled_evenly(plain):
     rays = Rays(torch.tensor([[-2.0, 0.1, 0.2]]), torch.tensor([[1.0, 0.0, 0.0]]))
-    march = GridMarch(OccupancyGrid(32), rays, torch.zeros(1), torch.full((1,), 10.0), 0.01)
+    march = GridMarch(
+        OccupancyGrid(32), rays, torch.zeros(1), torch.full((1,), 10.0), 0.01, compiled=not plain
+    )
     found = samples_of(march, 1, 64)
     assert abs(len(found) - 200) <= 1  # from -1 to 1
     assert 1 <= float(found[0, 1]) <= 1.011

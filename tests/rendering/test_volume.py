@@ -8,7 +8,7 @@ import torch
 from nif_cli.rendering import volume
 from nif_cli.rendering.ray_samples import Samples, dense
 from nif_cli.rendering.rays import Rays
-from nif_cli.rendering.volume import Once, composite, render_rays, volume_render
+from nif_cli.rendering.volume import Alpha, Once, RadianceField, composite, render_rays, volume_render
 
 
 def packed(counts: list[int], seed: int = 0, dtype=torch.float32):
@@ -62,12 +62,49 @@ def test_compiled_compositing_has_the_gradients_of_the_reference():
         torch.testing.assert_close(ours.double(), theirs, atol=2e-5, rtol=1e-4)
 
 
-def test_reference_gradients_are_those_of_finite_differences():
+@pytest.mark.parametrize("how", [composite, volume.composite_reference])
+@pytest.mark.parametrize("counts", [[9, 0, 30, 3], [0, 0], [1]])
+def test_alpha_is_what_its_density_is_with_its_gradients(how, counts):
+    """alpha = 1 - exp(-density delta), and the chain rule through that."""
+    density, rgb, samples = packed(counts)
+    found = []
+    for given in (False, True):
+        leaves = [x.clone().requires_grad_() for x in (density, rgb)]
+        alpha = Alpha(-torch.expm1(-leaves[0] * samples.delta))
+        light, weights = how(alpha if given else leaves[0], leaves[1], samples, len(counts))
+        out = (light.color, light.depth, light.transmittance, weights)
+        loss = sum(((k + 1) * x * x.detach().cos()).sum() for k, x in enumerate(out))
+        found.append((*out, *torch.autograd.grad(loss, leaves)))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-4)
+
+
+def test_alpha_of_nothing_and_of_all_has_the_gradients_of_float64():
+    """Surfaces stop all the light: what lies behind them still says how much less they should."""
+    _, rgb, samples = packed([6, 0, 4])
+    share = torch.tensor([0.0, 0.5, 1.0, 0.3, 1.0, 0.2, 1.0, 0.0, 0.7, 0.1])
+    found = []
+    for how, dtype in ((composite, torch.float32), (volume.composite_reference, torch.float64)):
+        leaves = [x.to(dtype).clone().requires_grad_() for x in (share, rgb)]
+        there = Samples(samples.ray, samples.t.to(dtype), samples.delta.to(dtype))
+        light, weights = how(Alpha(leaves[0]), leaves[1], there, 3)
+        loss = (light.color * torch.tensor([1.0, -2.0, 0.5], dtype=dtype)).sum() + light.depth.sum()
+        loss = loss + 3 * light.transmittance.sum() + (weights * torch.arange(10.0, dtype=dtype)).sum()
+        found.append([x.double() for x in (light.color, weights, *torch.autograd.grad(loss, leaves))])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    assert found[0][2][:3].abs().min() > 0
+
+
+@pytest.mark.parametrize("alpha", [False, True])
+def test_reference_gradients_are_those_of_finite_differences(alpha):
     density, rgb, samples = packed([4, 0, 3], dtype=torch.float64)
     there = Samples(samples.ray, samples.t, samples.delta)
+    density = 0.05 * density if alpha else density
 
     def everything(density, rgb):
-        light, weights = volume.composite_reference(density, rgb, there, 3)
+        given = Alpha(density) if alpha else density
+        light, weights = volume.composite_reference(given, rgb, there, 3)
         return light.color, light.depth, light.transmittance, weights
 
     assert torch.autograd.gradcheck(everything, (density.requires_grad_(), rgb.requires_grad_()))
@@ -123,7 +160,7 @@ class Fog:
     def color(self, points, directions=None):
         return torch.ones_like(points) * torch.tensor([1.0, 0.5, 0.0])
 
-    def radiance(self, points, directions):
+    def radiance(self, points, directions, samples):
         return self.value(points), self.color(points)
 
     def march(self, rays, near, far, generator=None):
@@ -177,10 +214,52 @@ def test_rounds_are_one_sum():
     field, rays = Fog(2.0), Rays(torch.zeros(3, 3), torch.eye(3))
     near, far = torch.ones(3), torch.full((3,), 2.0)
     samples = field.march(rays, near, far).samples
-    whole, _ = render_rays(lambda x, d, r: field.radiance(x, d), Once(samples), rays)
-    parts, taken = render_rays(lambda x, d, r: field.radiance(x, d), InTwo(samples), rays)
+    whole, _ = render_rays(field.radiance, Once(samples), rays)
+    parts, taken = render_rays(field.radiance, InTwo(samples), rays)
     assert taken == len(samples)
     for name in ("color", "depth", "transmittance"):
         torch.testing.assert_close(getattr(parts, name), getattr(whole, name), atol=1e-5, rtol=0)
-    _, early = render_rays(lambda x, d, r: field.radiance(x, d), InTwo(samples), rays, stop=0.9)
+    _, early = render_rays(field.radiance, InTwo(samples), rays, stop=0.9)
     assert early < taken
+
+
+class Sdf:
+    """A ball rendered as NeuS renders distances (Wang et al. 2021, eq. 13)."""
+
+    level, truncation, sharpness = 0.0, float("inf"), 80.0
+    bounds = torch.tensor([[-1.0] * 3, [1.0] * 3])
+    march = Fog(0.0, 256).march
+
+    def value(self, points):
+        return 0.5 - points.norm(dim=-1)
+
+    def color(self, points, directions=None):
+        return 0.5 + 0.5 * points
+
+    def radiance(self, points, directions, samples):
+        half = 0.5 * samples.delta[:, None] * directions
+        before, after = (torch.sigmoid(-self.sharpness * self.value(points + s * half)) for s in (-1, 1))
+        return Alpha(((before - after) / before.clamp(min=1e-12)).clamp(0, 1)), self.color(points)
+
+
+def test_a_field_of_distances_is_rendered_by_its_alpha():
+    """The shares of eq. 13 telescope: as long as a ray goes inwards, what is left is Phi of the end over Phi
+    of the start, whatever the samples; the surface stands where the distance is 0, with its normal."""
+    field: RadianceField = Sdf()
+    assert isinstance(field, RadianceField)
+    aside = torch.tensor([0.0, 0.2, 0.4])
+    at = torch.stack((torch.full_like(aside, -2.0), aside, torch.zeros(3)), -1)
+    rays = Rays(at, torch.tensor([[1.0, 0.0, 0.0]]).expand(3, 3))
+    near, far = torch.ones(3), torch.full((3,), 2.0)
+    light, _ = render_rays(field.radiance, field.march(rays, near, far), rays, stop=0.0)
+    start, end = (
+        torch.sigmoid(-Sdf.sharpness * field.value(at + t[:, None] * rays.directions)) for t in (near, far)
+    )
+    torch.testing.assert_close(light.transmittance, end / start, atol=1e-6, rtol=1e-3)
+    image = volume_render(field, rays, near, far, "white", normals=True)
+    depth = 2 - (0.25 - aside**2).sqrt()
+    torch.testing.assert_close(image.depth, depth, atol=0.02, rtol=0)
+    met = at + depth[:, None] * rays.directions
+    assert image.normals is not None
+    torch.testing.assert_close(image.normals, 2 * met, atol=0.05, rtol=0)
+    torch.testing.assert_close(image.color, 0.5 + 0.5 * met, atol=0.02, rtol=0)

@@ -29,7 +29,7 @@ class Fog:
     def value(self, points):
         return 1000.0 * self.inside(points).to(points)
 
-    def radiance(self, points, directions):
+    def radiance(self, points, directions, samples):
         return self.value(points), torch.tensor([1.0, 0.5, 0.0]).expand_as(points)
 
     def color(self, points, directions=None):

@@ -3,6 +3,8 @@ scene's box, and where the cameras look."""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -13,6 +15,7 @@ from nif_cli.data.scenes.scene import Scene
 from nif_cli.geometry.transform import Transform
 from nif_cli.rendering.camera_paths import Poses, Vector, focus
 from nif_cli.rendering.cameras import camera_rays, unproject
+from nif_cli.rendering.rays import Rays, box_entry
 
 NONE, FEW = 0.005, 1 / 3  # shares of the rays below which training cannot work, and below which one is told
 # of the cameras' distance: how close to a point their axes pass, for it to be what they have in common
@@ -53,10 +56,9 @@ def aimed(poses: Poses, transform: Transform, half: float) -> bool:
     """Whether the box +-half of normalised space is where and as large as these cameras want it: most of
     their axes pass through it, and where they stand around something it is neither a speck nor everything."""
     at, along = transform.to_normalised(poses[:, :, 3]), poses[:, :, 2]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ends = np.stack([(sign * half - at) / along for sign in (-1, 1)])
-    inside = np.where(np.isfinite(ends), ends, np.where(abs(at) <= half, [[[-np.inf]], [[np.inf]]], np.inf))
-    if float((inside.min(0).max(1) < inside.max(0).min(1)).mean()) < 0.5:
+    axes, box = Rays(torch.from_numpy(at), torch.from_numpy(along)), torch.tensor([[-half] * 3, [half] * 3])
+    first, last = box_entry(axes, box.double(), near=-math.inf)
+    if float((first < last).double().mean()) < 0.5:
         return False
     away = distances(poses)
     if away is None or looks_away(poses):
@@ -68,7 +70,6 @@ def aimed(poses: Poses, transform: Transform, half: float) -> bool:
 def share_of_rays(scene: Scene, views: int = 64, rays: int = 128) -> float:
     """The share of the training rays that meet the scene's box between its near and far."""
     generator = torch.Generator().manual_seed(0)
-    low, high = scene.bounds
     found = []
     for view in scene.train[:: max(1, len(scene.train) // views)]:
         pixel = torch.rand(rays, 2, generator=generator, dtype=torch.float64)
@@ -78,10 +79,7 @@ def share_of_rays(scene: Scene, views: int = 64, rays: int = 128) -> float:
         if not len(local):
             continue
         there = camera_rays(view.pose, view.camera, scene.ndc, local)
-        step = torch.where(there.directions.abs() < 1e-12, 1e-12, there.directions)
-        a, b = (low - there.origins) / step, (high - there.origins) / step
-        first = torch.minimum(a, b).amax(1).clamp(min=scene.near)
-        last = torch.maximum(a, b).amin(1).clamp(max=scene.far)
+        first, last = box_entry(there, scene.bounds, scene.near, scene.far)
         found.append((first < last).float())
     return float(torch.cat(found).mean()) if found else 0.0
 

@@ -18,12 +18,10 @@ from nif_cli import NifError
 from nif_cli.data.datamodule import ConditioningSpec
 from nif_cli.data.shapes.formats.voxels import read_grids
 from nif_cli.data.shapes.samples import ImageFiles, Images, Known, VoxelGrid
-from nif_cli.geometry.distance import MeshDistance, first_hits
+from nif_cli.geometry.distance import MeshDistance
 from nif_cli.geometry.transform import Transform
 from nif_cli.rendering.camera_paths import look_from
-from nif_cli.rendering.rays import box_entry, pinhole_rays
-from nif_cli.rendering.shading import shade
-from nif_cli.rendering.sphere_tracing import Hits
+from nif_cli.rendering.images import mesh_image
 from nif_cli.untrusted import opened_image
 
 LONGEST = (
@@ -54,24 +52,7 @@ def mesh_images(
 ) -> UInt8[np.ndarray, "V H W 3"]:
     """The mesh from each camera, shaded by its normals on white, as `nif render` shows fields; antialias^2
     rays a pixel."""
-    vertices = np.asarray(mesh.vertices)
-    bounds = torch.from_numpy(np.stack((vertices.min(0) - 1e-3, vertices.max(0) + 1e-3))).float()
-    pictures = []
-    for pose in poses:
-        rays = pinhole_rays(pose, size * antialias, size * antialias)
-        near, far = box_entry(rays, bounds)
-        inside = torch.nonzero(near < far)[:, 0]
-        t, normals = first_hits(mesh, *(a[inside].double().numpy() for a in (rays.origins, rays.directions)))
-        found = np.isfinite(t)
-        hits = Hits(near < 0, near, torch.zeros(len(near), 3), torch.zeros(len(near), 3))
-        chosen = inside[torch.from_numpy(found)]
-        hits.hit[chosen] = True
-        hits.normals[chosen] = torch.from_numpy(normals[found]).float()
-        colour = (
-            shade(hits, rays, pose[:, 0], pose[:, 1]).view(size, antialias, size, antialias, 3).mean((1, 3))
-        )
-        pictures.append((colour * 255 + 0.5).to(torch.uint8).numpy())
-    return np.stack(pictures)
+    return np.stack([mesh_image(mesh, pose, size, antialias) for pose in poses])
 
 
 def cell_centres(size: int, half: float) -> Float[np.ndarray, "N 3"]:

@@ -23,6 +23,7 @@ from nif_cli.data.shapes.meshes import MeshData
 from nif_cli.data.shapes.samples import ShapeSamples
 from nif_cli.geometry.mesh import clean, load_mesh, mesh_files
 from nif_cli.geometry.repair import solid
+from nif_cli.geometry.sampling import sample_faces
 from nif_cli.geometry.triangulated import triangulated, utf8
 from nif_cli.untrusted import PICTURES as PICTURE_FORMATS
 from nif_cli.untrusted import one_line, reading, regular, shown
@@ -214,13 +215,7 @@ def sample_colors(parts: list[trimesh.Trimesh], count: int, rng: np.random.Gener
 
 
 def _sample_part(mesh: trimesh.Trimesh, count: int, rng: np.random.Generator) -> ColoredSamples:
-    cumulative = np.cumsum(mesh.area_faces)
-    face = np.searchsorted(cumulative, rng.random(count) * cumulative[-1], side="right").clip(
-        max=len(cumulative) - 1
-    )
-    a, b = rng.random((2, count))
-    u, v = np.where(a + b > 1, 1 - a, a), np.where(a + b > 1, 1 - b, b)
-    weights = np.stack((1 - u - v, u, v), -1)
+    face, weights = sample_faces(mesh, count, rng)
     corners = np.asarray(mesh.faces)[face]
     points = np.einsum("nc,ncd->nd", weights, np.asarray(mesh.vertices)[corners])
     visual: Any = mesh.visual
