@@ -68,6 +68,8 @@ class Train:
     seed: Annotated[int, Between(0, 2**31 - 1, "must be in 0 .. 2^31 - 1")] = 0
     device: str = "auto"
     output_dir: str | None = None
+    name: str | None = None
+    tag: str | list[str] | None = None
     resume: str | None = None
     init_from: str | None = None
     paths: Group = None  # where data.path and the like lay when the run began; written by nif
