@@ -179,13 +179,13 @@ class RunFolder:
         return size_of(self.path)
 
 
-def read_text(path: Path) -> str | None:
+def read_text(path: Path, most: int = LARGEST) -> str | None:
     """The text of a small regular file; None for any other (a pipe would be waited for)."""
     try:
         number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
         with os.fdopen(number, "rb") as file:
-            content = file.read(LARGEST + 1)
-        return content.decode("utf-8", "replace") if len(content) <= LARGEST else None
+            content = file.read(most + 1)
+        return content.decode("utf-8", "replace") if len(content) <= most else None
     except (OSError, ValueError):
         return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import glob
+import json
 import os
 import re
 from pathlib import Path
@@ -175,7 +176,9 @@ def fits(run: RunFolder, filters: dict[str, str]) -> bool:
 def _is(value: Any, wanted: str) -> bool:
     if isinstance(value, list):
         return any(_is(v, wanted) for v in value)
-    text = {True: "true", False: "false", None: "null"}.get(value, str(value)) if _plain(value) else ""
+    if not _plain(value):
+        return False
+    text = value if isinstance(value, str) else json.dumps(value)
     return any(fnmatch.fnmatchcase(text, w) or _same_number(text, w) for w in wanted.split(","))
 
 

@@ -10,7 +10,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -107,10 +107,8 @@ class Provenance:
             how = f"failed: {one_line(error, 300)}"
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 how = "stopped"
-            try:
+            with suppress(NifError):  # the disk is full, perhaps that is why
                 self.end(how)
-            except NifError:  # the disk is full, perhaps that is why
-                pass
             raise
 
 
