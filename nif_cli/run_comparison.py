@@ -57,15 +57,17 @@ def metrics(found: list[RunFolder]) -> list[tuple[str, ...]]:
     return rows
 
 
-def picture(found: list[RunFolder], metric: str | None) -> bytes | None:
+def picture(
+    found: list[RunFolder], metric: str | None = None, names: list[str] | None = None
+) -> bytes | None:
     """The curves of `metric` (None: of the held-out loss and of the training's) as a PNG; None where there
-    are none. NifError for a metric that no run has noted."""
+    are none. `names`: what the runs are called in it. NifError for a metric that no run has noted."""
     import numpy as np
     from PIL import Image
 
     from nif_cli.rendering.charts import chart
 
-    names = labels(found)
+    names = names or labels(found)
     columns = [read_columns(run.path / "metrics.csv") for run in found]
     if metric is not None and not any(metric in own for own in columns):
         known = ", ".join(dict.fromkeys(n for own in columns for n in own)) or "nothing"

@@ -95,6 +95,9 @@ def _meant(run: str, key: str) -> Path:
         found = [Path(p) for p in folders if os.path.isdir(p) and (opened(Path(p)) or jobs_of(Path(p)))]
     if not found:
         raise NifError(f"{key}={run}: no such folder, and no run of this name under ./{OUTPUTS} (nif runs)")
+    sweep = found[0].parent
+    if len(found) > 1 and {p.parent for p in found} == {sweep} and fnmatch.fnmatchcase(sweep.as_posix(), run):
+        found = [sweep]
     if len(found) > 1:
         some = ", ".join(shown(p, 100) for p in found[:MANY]) + ", ..." * (len(found) > MANY)
         raise NifError(f"{key}={run}: {len(found):,} runs are called so ({some}); name one")

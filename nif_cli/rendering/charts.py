@@ -39,10 +39,10 @@ def chart(
 
     decades = range(math.floor(low), math.ceil(high) + 1)
     ticks = [m * 10.0**e for e in decades for m in (1, 2, 5) if low <= math.log10(m * 10.0**e) <= high]
-    for v in ticks:
+    for v in ticks if len(ticks) > 1 else dict.fromkeys((min(values), max(values))):
         y = place(0, v)[1]
         draw.line((left, y, right, y), (225, 225, 225))
-        draw.text((left - 8, y), f"{v:g}", "black", anchor="rm")
+        draw.text((left - 8, y), f"{v:.4g}", "black", anchor="rm")
     last = -100.0
     few = len(steps) <= MARKED
     rounds = [0, *(m * 10**e for e in range(10) for m in (1, 2, 5))]
