@@ -113,7 +113,7 @@ def prune(path: Path) -> int:
     try:
         before = size_of(path)
         # all are read before any is written: a damaged one leaves the run as it is
-        for saved in run.saved:
+        for saved in run.saved:  # snapshots are weights only
             if saved.is_symlink():
                 raise NifError(f"{shown(saved, 300)}: a link; nothing is pruned")
             read_checkpoint(saved)

@@ -101,11 +101,30 @@ def make_model(config: dict[str, Any], allowed: tuple[str, ...] | None = None) -
     return model
 
 
-def load(run: Path, which: str = "last", device: torch.device | str = "cpu") -> Model:
+def snapshots(run: Path) -> dict[int, Path]:
+    """The checkpoints that were kept on the way, by their step."""
+    found = (
+        re.fullmatch(r"step-(\d{1,18})\.ckpt", p.name) for p in (run / "checkpoints").glob("step-*.ckpt")
+    )
+    return {int(f[1]): run / "checkpoints" / f[0] for f in found if f}
+
+
+def load(run: Path, which: str | int = "last", device: torch.device | str = "cpu") -> Model:
     """The trained model of a run, in evaluation mode on `device`; the run needs nothing from outside its
     folder."""
-    if which not in ("last", "best"):
-        raise NifError(f"checkpoint={which}: must be last or best")
+    if isinstance(which, int):
+        kept = snapshots(run)
+        if which not in kept:
+            there = ", ".join(map(str, sorted(kept)[-8:]))
+            hint = (
+                f"there are {there}"
+                if kept
+                else "it has none; callbacks.snapshots.every_steps=... keeps some"
+            )
+            raise NifError(f"checkpoint={which}: {run} has no snapshot of this step; {hint}")
+        which = f"step-{which}"
+    elif which not in ("last", "best"):
+        raise NifError(f"checkpoint={which}: must be last or best, or the step of a snapshot")
     path = run / "checkpoints" / f"{which}.ckpt"
     if which == "last" and not path.exists() and (best := path.with_name("best.ckpt")).is_file():
         print(f"{run}: it was stopped before the first last.ckpt; best.ckpt is taken")

@@ -14,7 +14,7 @@ from omegaconf import MISSING
 
 from nif_cli.hints import Above, AtLeast, Between, Give, Kind, Some, ThereIs
 
-Which = Literal["last", "best"]
+Which = Literal["last", "best"] | Annotated[int, AtLeast(0)]  # or the step of a snapshot
 Frame = Literal["original", "normalised"]
 Method = Literal["sparse", "dense"]
 MeshFormat = Annotated[Literal["ply", "obj", "glb", "stl", "off"], Kind("mesh format")]

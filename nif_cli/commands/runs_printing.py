@@ -16,7 +16,7 @@ def told(run: RunFolder) -> list[str]:
 
     def add(name: str, text: Any) -> None:
         if text not in (None, "", [], {}):
-            lines.append(f"  {name:<12} {text}")
+            lines.append(f"  {name:<14} {text}")
 
     add("started", when(about.get("started", run.begun)))
     for again in _list_of_dicts(about.get("resumed")):

@@ -442,3 +442,30 @@ def test_matching_prefers_the_exact_name():
     assert [r.path.name for r in matching("run*", all_runs())] == ["run*"]
     assert fits(all_runs()[0], {})
     assert time.time() > all_runs()[0].begun
+
+
+class TestSnapshots:
+    def test_the_weights_on_the_way(self, nif, tiny):
+        words = [*tiny, "model.code_size=4", "output_dir=run", "callbacks.snapshots.every_steps=3"]
+        done = nif("train", *words, "callbacks.snapshots.keep=2")
+        assert done.code == 0, done.err
+        run = Path("run")
+        assert sorted(p.name for p in (run / "checkpoints").glob("step-*")) == ["step-12.ckpt", "step-9.ckpt"]
+        last, then = runs.load(run).state_dict(), runs.load(run, 12).state_dict()
+        assert all(torch.equal(last[k], then[k]) for k in last)
+        before = runs.load(run, 9).state_dict()
+        assert any(not torch.equal(last[k], before[k]) for k in last)
+        size = (run / "checkpoints/last.ckpt").stat().st_size
+        assert (run / "checkpoints/step-9.ckpt").stat().st_size < 0.7 * size
+        assert nif("extract", "run=run", "checkpoint=9", "resolution=8", "instances=1").code == 0
+        assert "there are 9, 12" in nif("extract", "run=run", "checkpoint=5").error
+        assert "checkpoint" in nif("extract", "run=run", "checkpoint=-1").error
+        assert "last" in nif("extract", "run=run", "checkpoint=first").error
+        assert "every_steps" in nif("train", *tiny, "callbacks.snapshots.every_steps=0").error
+        assert nif("runs", "rm", "run", "yes=true").code == 0
+
+    def test_they_change_nothing(self, nif, tiny):
+        for name, more in (("a", []), ("b", ["callbacks.snapshots.every_steps=2"])):
+            assert nif("train", *tiny, "model.code_size=4", f"output_dir={name}", *more).code == 0
+        a, b = (runs.load(Path(name)).state_dict() for name in ("a", "b"))
+        assert all(torch.equal(a[k], b[k]) for k in a)
