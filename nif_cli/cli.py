@@ -21,6 +21,7 @@ COMMANDS = {
     "reconstruct": "meshes of new shapes from scans, samples, depth pictures or voxels",
     "evaluate": "how good the meshes of a run are, by the published protocols",
     "import-deepsdf": "a trained experiment of the published DeepSDF code as a run",
+    "runs": "the runs on this disk: list, show, compare, best, rm, prune",
 }
 LONGEST = 1600  # characters of a message
 ALIASES = {"extract-mesh": "extract"}
@@ -136,10 +137,21 @@ def _main(args: list[str]) -> int:
         hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(COMMANDS)}"
         print(f"nif: no command '{args[0]}'; {hint}", file=sys.stderr)
         return 2
+    if command == "runs":  # takes names beside key=value: it reads its words itself
+        return _runs(args[1:])
     if any(a in ("-h", "--help") for a in args[1:]):
         print(_help(command))
         return 0
     return _run(command, args[1:])
+
+
+def _runs(args: list[str]) -> int:
+    from nif_cli.commands import runs
+
+    try:
+        return runs.main(args)
+    except Exception as error:
+        return _tell(error, args)
 
 
 def _command(word: str) -> str | None:
@@ -159,6 +171,10 @@ def _overview() -> str:
 
 def _help(command: str) -> str:
     """Read from the YAML files themselves, without Hydra: their keys, comments and choices."""
+    if command == "runs":
+        from nif_cli.commands.runs import USAGE
+
+        return USAGE
     conf = conf_folder()
     groups, keys, about = [], [], []
     inside = False
@@ -207,6 +223,11 @@ def _complete(args: list[str]) -> int:
     line = os.environ.get("COMP_LINE", "")
     words = line.split()
     command = _command(words[1]) if len(words) > 1 else None
+    if command == "runs" and (len(words) > 2 or line.endswith(" ")):
+        from nif_cli.commands.runs import WHAT
+
+        print("\n".join(w for w in WHAT if w.startswith(completion.last_word(line))))
+        return 0
     if command is None or (len(words) == 2 and not line.endswith(" ")):
         start = words[1] if len(words) > 1 else ""
         print("\n".join(c for c in COMMANDS if c.startswith(start)))

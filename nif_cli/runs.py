@@ -1,4 +1,4 @@
-"""What a run is on disk: found, written, read back. Files of strangers are read as data, never run."""
+"""A run's checkpoints and models, written and read back. Files of strangers are read as data, never run."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import fnmatch
 import functools
 import inspect
 import math
-import os
 import re
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,150 +26,17 @@ from nif_cli.files import safe_name as safe_name  # what a run is written with
 from nif_cli.files import write as write
 from nif_cli.geometry.transform import SPACES
 from nif_cli.models.model import CHECKPOINT_FORMAT, Model
+from nif_cli.run_folders import OUTPUTS as OUTPUTS
+from nif_cli.run_paths import located as located
+from nif_cli.run_paths import look_first as look_first
+from nif_cli.run_paths import paths_of as paths_of
+from nif_cli.run_search import find as find
 from nif_cli.torch_files import read_torch
 from nif_cli.untrusted import shown, whole
 
-OUTPUTS = Path("outputs")
 BASES = {"field": (Network, RadianceNetwork), "encoding": (Encoding,), "encoder": (Encoder,)}
-MANY_FILES = 300_000  # of a run, or of its data: nobody's are more, unless told
 LARGEST_SIZE = 2**26  # of any number in the configuration of a network
 READ_ALLOWED = ("nif_cli.", "torch.optim.", "torch.nn.")  # what a checkpoint's own configuration may name
-
-
-def find(run: str | None, key: str = "run") -> Path:
-    """The folder of a run: the one named, or (None, 'latest') the latest started under ./outputs that has a
-    checkpoint. To be resumed it needs none: what was stopped before the first begins again."""
-    if run is None or run == "latest":
-        found = [p.parent for p in OUTPUTS.rglob("config.yaml") if key == "resume" or _checkpoints(p.parent)]
-        if not found:
-            raise NifError(
-                f"no run with a checkpoint under ./{OUTPUTS}; train one (nif train), or name one: "
-                f"{key}=<folder>"
-            )
-        return _without_ways_out(max(found, key=lambda p: (p / "config.yaml").stat().st_mtime_ns), key)
-    path = Path(run).expanduser()
-    if not path.exists():
-        raise NifError(f"{key}={run}: no such folder")
-    if (path / "checkpoints").is_dir() and (_checkpoints(path) or not (path / "config.yaml").is_file()):
-        return _without_ways_out(path, key)
-    if not (path / "config.yaml").is_file():
-        raise NifError(
-            f"{key}={run}: not a run (it has no checkpoints folder); a run is what 'nif train' makes"
-        )
-    if key != "resume":
-        raise NifError(
-            f"{key}={run}: a run that was stopped before anything was saved; nif train resume={run} begins "
-            "it again"
-        )
-    return _without_ways_out(path, key)
-
-
-def _without_ways_out(run: Path, key: str) -> Path:
-    """The run, if none of its links leads out of it: results, checkpoints and logs would be written through
-    them."""
-    home, seen = os.path.realpath(run), 0
-    for folder, folders, files in os.walk(run):
-        for name in (*folders, *files):
-            path = os.path.join(folder, name)
-            if os.path.islink(path) and os.path.commonpath([home, os.path.realpath(path)]) != home:
-                raise NifError(
-                    f"{key}={shown(run, 300)}: its {os.path.relpath(path, run)} is a link out of it; put a "
-                    "copy there"
-                )
-        seen += len(folders) + len(files)
-        if seen > MANY_FILES:
-            break
-    return run
-
-
-def look_first(data: dict[str, Any]) -> None:
-    """NifError where the data that a run (not the user) names is a folder that nobody would walk unasked, as
-    / is."""
-    for key in ("path", "root", "observations"):
-        value = data.get(key)
-        for path in value if isinstance(value, list) else [value]:
-            if not isinstance(path, str) or not os.path.isdir(os.path.expanduser(path)):
-                continue
-            seen, end = 0, time.monotonic() + 15
-            for _, folders, files in os.walk(os.path.expanduser(path)):
-                seen += len(folders) + len(files)
-                if seen > MANY_FILES or time.monotonic() > end:
-                    raise NifError(
-                        f"data.{key}={shown(path)}: so says the run, and there are more than {seen:,} files; "
-                        f"type data.{key}=... if they are meant"
-                    )
-
-
-def _checkpoints(run: Path) -> bool:
-    return any((run / "checkpoints" / f"{which}.ckpt").is_file() for which in ("last", "best"))
-
-
-PATHS = ("path", "root", "observations")  # keys of data that name files
-
-
-def paths_of(config: dict[str, Any]) -> dict[str, Any]:
-    """Where the files that a configuration names lie, absolute, by key; what it says already of paths that
-    have not been changed stays."""
-    data, paths, found = config.get("data"), config.get("paths"), {}
-    before: dict[str, Any] = paths if isinstance(paths, dict) else {}
-    data = data if isinstance(data, dict) else {}
-    for key in PATHS:
-        typed = data.get(key)
-        if typed in (None, "???") or not isinstance(typed, str | list):
-            continue
-        known = before.get(f"data.{key}")
-        if isinstance(known, dict) and known.get("typed") == typed:
-            found[f"data.{key}"] = known
-        else:
-            absolute = [
-                os.path.abspath(Path(str(t)).expanduser())
-                for t in ([typed] if isinstance(typed, str) else typed)
-            ]
-            found[f"data.{key}"] = {
-                "typed": typed,
-                "absolute": absolute[0] if isinstance(typed, str) else absolute,
-            }
-    return found
-
-
-def located(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of a run with the paths of its data as they are to be found from here: where they lay
-    when the run began, else as they were typed. NifError says which key to give when they are nowhere."""
-    paths, data = config.get("paths"), config.get("data")
-    if not isinstance(paths, dict) or not isinstance(data, dict):
-        return config
-    data = dict(data)
-    for key, known in paths.items():
-        name = str(key).removeprefix("data.")
-        if (
-            not isinstance(known, dict)
-            or name not in PATHS
-            or name not in data
-            or data[name] != known.get("typed")
-        ):
-            continue
-        absolute = known.get("absolute")
-        for choice in (absolute, data[name]):
-            if choice and all(
-                isinstance(p, str) and _exists(p) for p in (choice if isinstance(choice, list) else [choice])
-            ):
-                if choice != absolute:
-                    print(f"{key}: {absolute} is there no more; {choice} is taken, seen from here")
-                data[name] = choice
-                break
-        else:
-            raise NifError(
-                f"{key}={data[name]}: no such file or folder (it was {absolute}); give {key}=<where it is "
-                "now>"
-            )
-    return {**config, "data": data}
-
-
-def _exists(path: str) -> bool:
-    try:
-        return Path(path).expanduser().exists()
-    except (OSError, ValueError, RuntimeError):
-        return False
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -236,11 +101,30 @@ def make_model(config: dict[str, Any], allowed: tuple[str, ...] | None = None) -
     return model
 
 
-def load(run: Path, which: str = "last", device: torch.device | str = "cpu") -> Model:
+def snapshots(run: Path) -> dict[int, Path]:
+    """The checkpoints that were kept on the way, by their step."""
+    found = (
+        re.fullmatch(r"step-(\d{1,18})\.ckpt", p.name) for p in (run / "checkpoints").glob("step-*.ckpt")
+    )
+    return {int(f[1]): run / "checkpoints" / f[0] for f in found if f}
+
+
+def load(run: Path, which: str | int = "last", device: torch.device | str = "cpu") -> Model:
     """The trained model of a run, in evaluation mode on `device`; the run needs nothing from outside its
     folder."""
-    if which not in ("last", "best"):
-        raise NifError(f"checkpoint={which}: must be last or best")
+    if isinstance(which, int):
+        kept = snapshots(run)
+        if which not in kept:
+            there = ", ".join(map(str, sorted(kept)[-8:]))
+            hint = (
+                f"there are {there}"
+                if kept
+                else "it has none; callbacks.snapshots.every_steps=... keeps some"
+            )
+            raise NifError(f"checkpoint={which}: {run} has no snapshot of this step; {hint}")
+        which = f"step-{which}"
+    elif which not in ("last", "best"):
+        raise NifError(f"checkpoint={which}: must be last or best, or the step of a snapshot")
     path = run / "checkpoints" / f"{which}.ckpt"
     if which == "last" and not path.exists() and (best := path.with_name("best.ckpt")).is_file():
         print(f"{run}: it was stopped before the first last.ckpt; best.ckpt is taken")

@@ -14,7 +14,7 @@ from omegaconf import MISSING
 
 from nif_cli.hints import Above, AtLeast, Between, Give, Kind, Some, ThereIs
 
-Which = Literal["last", "best"]
+Which = Literal["last", "best"] | Annotated[int, AtLeast(0)]  # or the step of a snapshot
 Frame = Literal["original", "normalised"]
 Method = Literal["sparse", "dense"]
 MeshFormat = Annotated[Literal["ply", "obj", "glb", "stl", "off"], Kind("mesh format")]
@@ -68,6 +68,8 @@ class Train:
     seed: Annotated[int, Between(0, 2**31 - 1, "must be in 0 .. 2^31 - 1")] = 0
     device: str = "auto"
     output_dir: str | None = None
+    name: str | None = None
+    tag: str | list[str] | None = None
     resume: str | None = None
     init_from: str | None = None
     paths: Group = None  # where data.path and the like lay when the run began; written by nif

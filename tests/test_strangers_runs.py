@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import nif_cli.run_paths
 import nif_cli.runs
 from nif_cli import NifError
 from nif_cli.config import started
@@ -67,7 +68,7 @@ def test_more_processes_than_the_machine_has(nif, run):
 
 
 def test_data_that_nobody_walks_unasked(nif, run, tmp_path, monkeypatch):
-    monkeypatch.setattr(nif_cli.runs, "MANY_FILES", 40)
+    monkeypatch.setattr(nif_cli.run_paths, "MANY_FILES", 40)
     wide = tmp_path / "wide"
     wide.mkdir()
     for k in range(50):

@@ -9,7 +9,6 @@ import signal
 import sys
 import time
 from contextlib import redirect_stdout
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,10 @@ from nif_cli.training.csv_logger import CsvLogger, write_summary
 from nif_cli.training.ending import ending
 from nif_cli.training.lightning import Loaded, Training
 from nif_cli.training.lightning_parts import told
+from nif_cli.training.new_folder import claimed
+from nif_cli.training.provenance import Provenance
 from nif_cli.training.resume import resumed_config, start_from, why_finished
+from nif_cli.training.train_log import logged
 from nif_cli.training.trainer import keep_memory, make_trainer, quiet, trainer_time
 from nif_cli.untrusted import one_line, reading
 from nif_cli.words import paste
@@ -90,11 +92,16 @@ def _run(cfg: DictConfig, hydra: Any, announce: bool) -> float:
     sweeping = not announce
     if rank():
         with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
-            return _train(config, Path(os.environ[FOLDER]), resumed, [], announce=False)
-    claim = Claim(resumed, f"resume={resumed}") if resumed else _claim(config, hydra, sweeping)
+            folder = Path(os.environ[FOLDER])
+            return _train(config, folder, resumed, Provenance(folder, True, []), announce=False)
+    claim = Claim(resumed, f"resume={resumed}") if resumed else claimed(config, hydra, sweeping)
     folders.append(claim.folder)
     try:
-        return _train(config, claim.folder, resumed, list(hydra.overrides.task) if sweeping else [], announce)
+        about = Provenance(
+            claim.folder, bool(resumed), list(hydra.overrides.task), hydra.runtime.choices, config.name
+        )
+        with logged(), about.kept():
+            return _train(config, claim.folder, resumed, about, announce)
     finally:
         claim.abandon()
 
@@ -105,7 +112,7 @@ def rank() -> int:
     return int(os.environ.get("LOCAL_RANK", 0)) if FOLDER in os.environ else 0
 
 
-def _train(config: Train, folder: Path, resumed: Path | None, overrides: list[str], announce: bool) -> float:
+def _train(config: Train, folder: Path, resumed: Path | None, about: Provenance, announce: bool) -> float:
     device = runs.device_for(config.device)
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
@@ -156,6 +163,7 @@ def _train(config: Train, folder: Path, resumed: Path | None, overrides: list[st
         replaced = replaced.read_bytes() if checkpoint and replaced.is_file() else None
         if not rank():
             runs.write_config(folder, described)
+            about.begin(described, device)
             os.environ[FOLDER] = str(folder.resolve())  # for processes that Lightning starts
         _introduce(model, data, folder, device, made)
         for logger in trainer.loggers if resumed else ():
@@ -173,6 +181,7 @@ def _train(config: Train, folder: Path, resumed: Path | None, overrides: list[st
                 replaced is not None and not keeper.saved and not rank()
             ):  # nothing has been trained under these settings
                 write(folder / "config.yaml", replaced)
+                about.undo()
             if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
                 raise KeyboardInterrupt from error  # Lightning would end with 1
             if checkpoint and not training.restored and isinstance(error, MISFITS):
@@ -196,7 +205,7 @@ def _train(config: Train, folder: Path, resumed: Path | None, overrides: list[st
         )
     if not rank():
         os.environ.pop(FOLDER, None)  # the next job of a sweep has its own
-        _conclude(trainer, training, data, folder, keeper, value, overrides, announce)
+        _conclude(trainer, training, data, folder, keeper, value, about, announce)
         if keeper.stopped_by:  # whoever waits is told; a sweep ends here
             sys.stdout.flush()
             sys.exit(128 + signal.Signals[keeper.stopped_by])
@@ -213,29 +222,6 @@ def _without_weights(config: dict[str, Any]) -> dict[str, Any]:
     return (
         {**config, "encoder": {**encoder, "weights": None}} if encoder and encoder.get("weights") else config
     )
-
-
-def _claim(config: Train, hydra: Any, sweeping: bool) -> Claim:
-    """The folder of a new run: nobody else's, now and until it ends."""
-    if sweeping:
-        return Claim(Path(hydra.runtime.output_dir), str(hydra.runtime.output_dir))
-    if config.output_dir:
-        folder = Path(config.output_dir).expanduser()
-        claim = Claim(folder, f"output_dir={folder}")
-        if (folder / "config.yaml").exists() or (folder / "checkpoints").exists():
-            claim.release()
-            raise NifError(
-                f"output_dir={folder}: there is a run already; {paste(f'resume={folder}')} goes on with it"
-            )
-        return claim
-    choices = hydra.runtime.choices
-    base = runs.OUTPUTS / f"{choices.model}-{choices.data}" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    folder, n = base, 1
-    while True:
-        try:
-            return Claim(folder, f"output_dir={folder}", new=True)
-        except FileExistsError:
-            folder, n = base.with_name(f"{base.name}_{n}"), n + 1
 
 
 def _introduce(model: Model, data: Data, folder: Path, device: torch.device, seconds: float) -> None:
@@ -262,7 +248,7 @@ def _conclude(
     folder: Path,
     keeper: Checkpoints,
     value: float,
-    overrides: list[str],
+    about: Provenance,
     announce: bool,
 ) -> None:
     timer = next((c for c in trainer.callbacks if isinstance(c, Timer)), None)  # type: ignore[attr-defined]
@@ -272,7 +258,7 @@ def _conclude(
     model.eval()
     figures = model.final_metrics(data)
     summary = {
-        "overrides": overrides,
+        "overrides": about.overrides,
         "steps": trainer.global_step,
         "seconds": round(seconds, 1),
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -283,6 +269,7 @@ def _conclude(
         **figures,
     }
     write_summary(folder, summary)
+    about.end(f"stopped by {keeper.stopped_by}" if keeper.stopped_by else "done")
     speed = trainer.global_step / max(seconds, 1e-9)
     print(
         f"{trainer.global_step:,} steps in {seconds:.0f} s ({speed:.1f}/s), loss {loss:.5f}, held-out loss "

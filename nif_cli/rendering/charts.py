@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
+MARKED = 30  # steps that have their own line and dots
 COLOURS = ((31, 90, 180), (200, 80, 30), (60, 140, 60), (130, 70, 150), (120, 120, 120), (180, 150, 20))
 
 
@@ -16,7 +17,8 @@ def chart(
     curves: Mapping[str, Mapping[int, float]], x_label: str, y_label: str, width: int = 640, height: int = 400
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Values against numbers of steps, by name. Steps are spaced as log(1 + steps), so that 0 has its place;
-    values logarithmically. What is not finite or not positive is left out."""
+    values logarithmically. What is not finite or not positive is left out. Few points are marked, many are
+    a line."""
     image = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(image)
     left, right, top, bottom = 70, width - 20, 30, height - 45
@@ -37,12 +39,14 @@ def chart(
 
     decades = range(math.floor(low), math.ceil(high) + 1)
     ticks = [m * 10.0**e for e in decades for m in (1, 2, 5) if low <= math.log10(m * 10.0**e) <= high]
-    for v in ticks:
+    for v in ticks if len(ticks) > 1 else dict.fromkeys((min(values), max(values))):
         y = place(0, v)[1]
         draw.line((left, y, right, y), (225, 225, 225))
-        draw.text((left - 8, y), f"{v:g}", "black", anchor="rm")
+        draw.text((left - 8, y), f"{v:.4g}", "black", anchor="rm")
     last = -100.0
-    for k in steps:
+    few = len(steps) <= MARKED
+    rounds = [0, *(m * 10**e for e in range(10) for m in (1, 2, 5))]
+    for k in steps if few else [k for k in rounds if k <= steps[-1]]:
         x = place(k, values[0])[0]
         draw.line((x, top, x, bottom), (240, 240, 240))
         if x - last > 24:
@@ -56,7 +60,7 @@ def chart(
         points = [place(k, v) for k, v in curve.items()]
         if len(points) > 1:
             draw.line(points, colour, 2)
-        for x, y in points:
+        for x, y in points if few or len(points) == 1 else ():
             draw.ellipse((x - 3, y - 3, x + 3, y + 3), colour)
         draw.text((right - 8, top + 8 + 14 * n), name, colour, anchor="ra")
     return np.asarray(image)

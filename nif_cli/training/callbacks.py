@@ -26,6 +26,7 @@ from nif_cli.rendering.images import overview, surface_image
 from nif_cli.rendering.volume import RadianceField
 from nif_cli.training.csv_logger import CsvLogger
 from nif_cli.training.lightning import Training
+from nif_cli.training.train_log import note
 from nif_cli.untrusted import shown
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -179,7 +180,7 @@ class Progress(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.interval = 0.25 if sys.stderr.isatty() else 15.0
-        self._began = self._shown = time.monotonic()
+        self._began = self._shown = self._noted = time.monotonic()
         self._first = trainer.global_step
         if trainer.is_global_zero and sys.stderr.isatty():
             self.bar = tqdm(
@@ -198,6 +199,9 @@ class Progress(pl.Callback):
         self._shown = now
         assert isinstance(pl_module, Training)
         text = self._text(trainer, pl_module, now)
+        if self.bar is not None and now - self._noted > 15.0:
+            self._noted = now
+            note(f"{100 * pl_module.progress():3.0f} %  {text}")
         if self.bar is None:
             print(f"{100 * pl_module.progress():3.0f} %  {text}", file=sys.stderr, flush=True)
         else:

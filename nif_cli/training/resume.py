@@ -20,7 +20,9 @@ def resumed_config(run: Path, overrides: list[str], composed: DictConfig) -> Dic
     if not (run / "config.yaml").is_file():
         raise NifError(f"resume={run}: it has no config.yaml")
     plain = read_plain(run / "config.yaml")
-    if not isinstance(plain, dict) or any(isinstance(value, list) for value in plain.values()):
+    if not isinstance(plain, dict) or any(
+        isinstance(value, list) for key, value in plain.items() if key != "tag"
+    ):
         raise NifError(f"{run / 'config.yaml'}: not the configuration of a run")
     # a stranger's file may name the secrets of our environment
     cfg: Any = OmegaConf.create(without_interpolations(plain))
@@ -30,7 +32,7 @@ def resumed_config(run: Path, overrides: list[str], composed: DictConfig) -> Dic
         key = override.key_or_group
         if key == "resume":
             continue
-        if key in ("init_from", "output_dir"):
+        if key in ("init_from", "output_dir", "name"):
             raise NifError(
                 f"resume goes on with a run in its own folder; {key} is for a new one: give one of them"
             )
@@ -50,7 +52,7 @@ def resumed_config(run: Path, overrides: list[str], composed: DictConfig) -> Dic
         parent = OmegaConf.select(cfg, key.rpartition(".")[0]) if "." in key else None
         # its class is asked whether there is such a key
         known = isinstance(parent, DictConfig) and "_target_" in parent
-        OmegaConf.update(cfg, key, override.value(), force_add=override.is_add() or known)
+        OmegaConf.update(cfg, key, override.value(), force_add=override.is_add() or known or key == "tag")
         typed.add(key)
     data = cfg.get("data")
     if isinstance(data, DictConfig):

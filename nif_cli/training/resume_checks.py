@@ -24,6 +24,10 @@ def checkpoint_of(run: Path) -> tuple[Path | None, dict[str, Any]]:
         print(f"{run}: it was stopped before anything was saved, and begins again")
         return None, {}
     found = runs.read_checkpoint(path)
+    if found.get("pruned"):
+        raise NifError(
+            f"resume={run}: it was pruned to its weights and cannot go on; init_from={run} starts from them"
+        )
     if "optimizer_states" not in found:
         raise NifError(
             f"resume={run}: it was imported, without the state of its optimizer; use init_from={run}"

@@ -13,6 +13,8 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, read_write
 
+CURVES = 6  # jobs in the plot: as many as there are colours
+
 
 class SweepTable(Callback):
     """Claims the sweep's folder; at the end prints a row for each job, best first, and writes sweep.csv
@@ -103,6 +105,28 @@ class SweepTable(Callback):
         for row in cells:
             print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
         print(f"table: {folder / 'sweep.csv'}")
+        _plot(folder, rows, [k for k in varied if k in _settings(Path(rows[0]["run"]))])
+
+
+def _plot(folder: Path, rows: list[dict[str, Any]], varied: list[str]) -> None:
+    """sweep.png: the curves of the best jobs, named by the settings that vary."""
+    from nif_cli import runs
+    from nif_cli.run_comparison import picture
+    from nif_cli.run_folders import RunFolder, entries_of
+    from nif_cli.untrusted import one_line, shown
+
+    try:
+        jobs = [RunFolder(path, entries_of(path)) for path in (Path(r["run"]) for r in rows[:CURVES])]
+        names = [
+            f"{job.path.name}: {shown(' '.join(f'{k}={row.get(k)}' for k in varied), 60)}"
+            for job, row in zip(jobs, rows, strict=False)
+        ]
+        drawn = picture(jobs, names=names)
+        if drawn is not None:
+            runs.write(folder / "sweep.png", drawn)
+            print(f"curves: {folder / 'sweep.png'}")
+    except Exception as error:  # a picture too few is no reason to call the sweep failed
+        print(f"{folder / 'sweep.png'}: not made ({one_line(error)})")
 
 
 class Comparison(SweepTable):
