@@ -16,12 +16,11 @@ from hydra.errors import (
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from nif_cli.choices import PARTS
 from nif_cli.hints import did_you_mean
 from nif_cli.schemas import SCHEMAS
 from nif_cli.untrusted import shown
 from nif_cli.words import paste, quoted
-
-PARTS_OF_GROUPS = ("batches", "sampling", "rays")  # files of conf/data that others include: no choices
 
 
 def said(error: BaseException) -> str:
@@ -54,7 +53,7 @@ def explain(error: BaseException, overrides: Iterable[str] = ()) -> str | None:
         missing, options = error.missing_cfg_file, error.options
         if options is not None and isinstance(missing, str):
             group, _, name = missing.rpartition("/")
-            options = [o for o in options if o not in PARTS_OF_GROUPS]
+            options = [o for o in options if o not in PARTS]
             hint = did_you_mean(name, options)
             return f"no {group} '{name}'{hint}" + (
                 "" if "there are" in hint else f" (choices: {', '.join(options)})"

@@ -22,6 +22,7 @@ FLOORS = [
     ["encoders", "optim"],
     ["models"],
     [
+        "choices",
         "config",
         "schemas",
         "hints",
@@ -34,7 +35,7 @@ FLOORS = [
     ],
     ["training", "inference"],
     ["evaluation"],
-    ["cli", "completion", "terminal", "commands", "__main__"],
+    ["cli", "completion", "help", "terminal", "commands", "__main__"],
 ]
 FILES = sorted(ROOT.rglob("*.py"))
 
