@@ -130,13 +130,21 @@ def _complete(args: list[str]) -> int:
 
 
 def _run(command: str, args: list[str]) -> int:
-    if command == "import-deepsdf":  # what users call it is the name of a configuration group
-        args = ["folder=" + a.removeprefix("experiment=") if a.startswith("experiment=") else a for a in args]
-    if command == "evaluate":  # the run's own data with a key changed: Hydra sees no data there
-        args = [f"++{a}" if a.startswith("data.") else a for a in args]
     try:
+        from nif_cli.attempts import Usage, meant
         from nif_cli.words import as_typed
 
+        try:
+            args = meant(command, args)
+        except Usage as error:
+            _say(str(error))
+            return 2
+        if command == "import-deepsdf":  # what users call it is the name of a configuration group
+            args = [
+                "folder=" + a.removeprefix("experiment=") if a.startswith("experiment=") else a for a in args
+            ]
+        if command == "evaluate":  # the run's own data with a key changed: Hydra sees no data there
+            args = [f"++{a}" if a.startswith("data.") else a for a in args]
         return _hydra(command, as_typed(args))
     except Exception as error:
         return _tell(error, args)

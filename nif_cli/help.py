@@ -19,12 +19,13 @@ EXAMPLES = {
   nif train data=deepsdf data.root=prepared/deepsdf            then train on it""",
     "train": """\
   nif train                                                    a DeepSDF auto-decoder on built-in shapes
+  nif train bunny.obj                                          what is in a file or folder is recognised
   nif train model=sdf data.path=bunny.obj                      one shape, one network
   nif train model=deepsdf data=meshes data.path=chairs/        a folder of meshes, a code for each
   nif train model=metasdf data=voxels data.path=chairs.npz data.test=100
       weights that become any chair in a few steps
   nif train model=metasdf data=image data.path=photos/ data.test=20 field.first_omega=30   ... or any picture
-  nif train model=sdf field=fourier data.path=bunny.obj model.lr=5e-4 trainer.max_time=00:00:10:00
+  nif train model=sdf field=fourier data.path=bunny.obj model.lr=5e-4 trainer.max_time=10m
   nif train experiment=sdf_fast data.path=bunny.obj  one shape in a minute; sdf_sal data=points from a scan
   nif train model=image data.path=photo.jpg                    a picture; model=texture a coloured mesh
   nif train -m experiment=frequencies field=relu,siren,hash data.path=photo.jpg   fields side by side
@@ -34,7 +35,7 @@ EXAMPLES = {
   nif train model=occupancy encoder=image data=onet data.root=shapenet/    shapes from pictures
   nif train -m model=sdf field=mlp,siren data.path=bunny.obj
       a sweep; hydra/launcher=joblib runs it in parallel
-  nif train resume=latest trainer.max_time=00:00:10:00         go on where a run stopped
+  nif train resume=latest trainer.max_time=10m                 go on where a run stopped
   nif train init_from=outputs/sdf-meshes/... data.path=b.obj   start from another run's weights""",
     "extract": """\
   nif extract                                        meshes of the latest run

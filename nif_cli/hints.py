@@ -10,12 +10,24 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+CALLED = {  # what others call it
+    "points": ("samples", "batch_points"),
+    "batch_size": ("batch_points", "batch_rays", "batch_shapes"),
+    "learning_rate": ("lr",),
+    "epochs": ("max_steps",),
+    "steps": ("max_steps",),
+    "root": ("path",),
+    "path": ("root",),
+}
 PLAIN = (int, float, str, bool)
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """'; did you mean ...?', or the choices when none is close."""
     choices = [str(c) for c in choices]
+    meant = next((c for c in CALLED.get(word.rpartition(".")[2], ()) if c in choices), None)
+    if meant:
+        return f"; did you mean '{meant}'?"
     close = difflib.get_close_matches(word, choices, 1, 0.6)
     if close:
         return f"; did you mean '{close[0]}'?"

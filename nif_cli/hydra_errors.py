@@ -22,6 +22,15 @@ from nif_cli.schemas import SCHEMAS
 from nif_cli.untrusted import shown
 from nif_cli.words import paste, quoted
 
+EXTRAS = {"hydra/launcher": ("joblib",), "hydra/sweeper": ("optuna",)}  # of pyproject.toml
+
+
+def _distribution() -> str:
+    """What nif is called where it is installed from."""
+    from importlib import metadata
+
+    return next((n for n in metadata.packages_distributions().get("nif_cli", ()) if n != "nif"), "nif-cli")
+
 
 def said(error: BaseException) -> str:
     """OmegaConf's first line, without the name of our own exception in a resolver."""
@@ -53,6 +62,10 @@ def explain(error: BaseException, overrides: Iterable[str] = ()) -> str | None:
         missing, options = error.missing_cfg_file, error.options
         if options is not None and isinstance(missing, str):
             group, _, name = missing.rpartition("/")
+            if name in EXTRAS.get(group, ()):
+                return (
+                    f"{group}={name}: not installed; it is an extra: pip install '{_distribution()}[{name}]'"
+                )
             options = [o for o in options if o not in PARTS]
             hint = did_you_mean(name, options)
             return f"no {group} '{name}'{hint}" + (

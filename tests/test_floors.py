@@ -35,7 +35,7 @@ FLOORS = [
     ],
     ["training", "inference"],
     ["evaluation"],
-    ["cli", "completion", "help", "terminal", "commands", "__main__"],
+    ["attempts", "cli", "completion", "help", "terminal", "commands", "__main__"],
 ]
 FILES = sorted(ROOT.rglob("*.py"))
 
