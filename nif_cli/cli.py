@@ -110,14 +110,16 @@ def _complete(args: list[str]) -> int:
     line = os.environ.get("COMP_LINE", "")
     words = line.split()
     command = _command(words[1]) if len(words) > 1 else None
+    if words[1:2] == ["help"]:  # groups and keys
+        command = "train"
     if command is None or (len(words) == 2 and not line.endswith(" ")):
         start = words[1] if len(words) > 1 else ""
         print("\n".join(c for c in COMMANDS if c.startswith(start)))
         return 0
     word = completion.last_word(line)
-    files = completion.files(word)
-    if files is not None:
-        print("\n".join(files))
+    found = completion.answers(command, words[2:], word)
+    if found is not None:
+        print("\n".join(found))
         return 0
     stripped = line.replace(words[1], "", 1).replace("  ", " ", 1)
     point = int(os.environ.get("COMP_POINT", len(line))) - (len(line) - len(stripped))
