@@ -4,22 +4,34 @@ expands them, and each is quoted where it is put into the line: a file may be ca
 from __future__ import annotations
 
 import os
+import typing
+from collections.abc import Iterable
+from pathlib import Path
 
+from nif_cli import NifError, choices
 from nif_cli.words import KEY, holds_a_path
 
 MOST = 1000  # names that anybody looks through
+RECENT = 20  # runs
+OF_RUNS = ("run", "resume", "init_from")  # keys that name a run
 
 SCRIPTS = {
     "bash": r"""_nif() {
-    local cur=${COMP_WORDS[COMP_CWORD]} word
+    local word k
     COMPREPLY=()
     while IFS= read -r word; do
         COMPREPLY+=("$(printf %q "$word")")
     done < <(COMP_LINE="${COMP_LINE:0:COMP_POINT}" COMP_POINT="$COMP_POINT" nif -sc query=bash 2>/dev/null)
-    [[ ${COMPREPLY[0]} == *[=./] ]] && compopt -o nospace
+    if type compopt >/dev/null 2>&1; then
+        [[ ${COMPREPLY[0]} == *[=./] ]] && compopt -o nospace
+    else
+        for ((k = 0; k < ${#COMPREPLY[@]}; k++)); do
+            [[ ${COMPREPLY[k]} == *[=./] ]] || COMPREPLY[k]+=' '
+        done
+    fi
 }
 COMP_WORDBREAKS=${COMP_WORDBREAKS//=}
-complete -F _nif nif""",
+if type compopt >/dev/null 2>&1; then complete -F _nif nif; else complete -o nospace -F _nif nif; fi""",
     "zsh": r"""_nif() {
     local -a found
     local line="${BUFFER[1,CURSOR]}"
@@ -78,3 +90,73 @@ def files(word: str) -> list[str] | None:
     except OSError:
         return []
     return sorted(names)
+
+
+def recent_runs() -> list[str]:
+    """The runs under ./outputs, newest first."""
+    found = [p for pattern in ("*/*", "sweeps/*/*") for p in Path("outputs").glob(f"{pattern}/config.yaml")]
+    try:
+        found.sort(key=lambda p: p.stat().st_mtime_ns, reverse=True)
+    except OSError:
+        return []
+    return [str(p.parent) for p in found[:RECENT] if str(p.parent).isprintable()]
+
+
+def answers(command: str, before: Iterable[str], word: str) -> list[str] | None:
+    """What may stand for the beginning of a word: choices of a group, values of a key, runs, files, keys.
+    None where only Hydra could know."""
+    found = KEY.fullmatch(word)
+    if found is None:
+        return _keys(command, before, word)
+    key, value = found["key"], found["value"]
+    head = word[: len(word) - len(value)]
+    if key in OF_RUNS:
+        runs = [f"{head}{r}" for r in ("latest", *recent_runs()) if r.startswith(value)]
+        return list(dict.fromkeys([*runs, *(files(word) or [])]))
+    if (paths := files(word)) is not None:
+        return paths
+    where = choices.folders(before)
+    if command == "train" and key in choices.groups(where):
+        given, comma, last = value.rpartition(",")  # of a sweep the last
+        return [f"{head}{given}{comma}{n}" for n in choices.names(key, where) if n.startswith(last)]
+    known = values(command, key)
+    if known:
+        return [f"{head}{v}" for v in known if v.startswith(value)]
+    return None
+
+
+def values(command: str, key: str) -> list[str]:
+    """The values that a root key takes, where they can be listed."""
+    from nif_cli.schemas import SCHEMAS
+
+    if command not in SCHEMAS:
+        return []
+    hint = typing.get_type_hints(SCHEMAS[command]).get(key)
+    return [str(v) for v in _listed(hint)]
+
+
+def _listed(hint: object) -> list[object]:
+    if hint is bool:
+        return ["true", "false"]
+    if typing.get_origin(hint) is typing.Literal:
+        return list(typing.get_args(hint))
+    return list(dict.fromkeys(v for inner in typing.get_args(hint) for v in _listed(inner)))
+
+
+def _keys(command: str, before: Iterable[str], word: str) -> list[str] | None:
+    """Keys that begin so: level by level, as folders are; files, where a command takes them."""
+    sign = word[: len(word) - len(word.lstrip("+"))]
+    start = word[len(sign) :]
+    try:
+        composed = choices.compose(command, before)
+    except (NifError, OSError):
+        return None
+    names = [f"{g}=" for g in composed.groups]
+    for key in composed.rows:
+        if key.rpartition(".")[2] not in ("_target_", "_partial_"):
+            rest = key[len(start) :]
+            names.append(key[: len(start)] + (rest.partition(".")[0] + "." if "." in rest else f"{rest}="))
+    found = [sign + n for n in dict.fromkeys(names) if n.startswith(start)]
+    if start and not sign and "=" not in word:
+        found += [w.removeprefix("input=") for w in files(f"input={word}") or []]
+    return found or None

@@ -7,6 +7,8 @@ import functools
 import importlib
 import inspect
 import os
+import re
+import sys
 import typing
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -46,6 +48,11 @@ ALLOWED = (
         f"pytorch_lightning.{part}."
         for part in ("trainer", "callbacks", "loggers", "strategies", "profilers")
     ),
+)
+# nobody's own, and what a stranger would have run: not to be allowed by way of a hint
+OFTEN_ABUSED = (
+    *(f"{name}." for name in sorted(sys.stdlib_module_names)),
+    *("numpy.", "torch.", "joblib.", "hydra.", "nif_cli.", "pandas.", "pytorch_lightning.", "builtins."),
 )
 FOREIGN = "NIF_ALLOW"  # a user's own prefixes, from their own environment only
 
@@ -205,6 +212,10 @@ def locate(target: Any, where: str = "", allowed: tuple[str, ...] = ALLOWED) -> 
     refused = (
         f"{key}={target}: refused; only classes of {', '.join(p.rstrip('.') for p in prefixes)} may be built"
     )
+    if re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", target) and not f"{module_name}.".startswith(
+        OFTEN_ABUSED
+    ):
+        refused += f"; a class of your own by {FOREIGN}={target.split('.')[0]}. in front of nif"
     if not module_name or not f"{module_name}.".startswith(top) or "__" in module_name:
         raise NifError(refused)
     try:

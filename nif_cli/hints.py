@@ -10,12 +10,24 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+CALLED = {  # what others call it
+    "points": ("samples", "batch_points"),
+    "batch_size": ("batch_points", "batch_rays", "batch_shapes"),
+    "learning_rate": ("lr",),
+    "epochs": ("max_steps",),
+    "steps": ("max_steps",),
+    "root": ("path",),
+    "path": ("root",),
+}
 PLAIN = (int, float, str, bool)
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """'; did you mean ...?', or the choices when none is close."""
     choices = [str(c) for c in choices]
+    meant = next((c for c in CALLED.get(word.rpartition(".")[2], ()) if c in choices), None)
+    if meant:
+        return f"; did you mean '{meant}'?"
     close = difflib.get_close_matches(word, choices, 1, 0.6)
     if close:
         return f"; did you mean '{close[0]}'?"
@@ -158,6 +170,9 @@ def fits(value: Any, hint: Any) -> bool:
         return True
     if value is None and isinstance(hint, type) and hint in PLAIN:
         return False
+    answer = _plainly(value, hint)
+    if answer is not None:
+        return answer
     # Callables, modules and such are handed over at run time; what can stand in YAML is checked
     from beartype import BeartypeConf
     from beartype.door import is_bearable
@@ -172,6 +187,32 @@ def fits(value: Any, hint: Any) -> bool:
         )
     except (BeartypeException, TypeError):
         return True
+
+
+def _plainly(value: Any, hint: Any) -> bool | None:
+    """Whether a value fits a hint of plain types; None where that takes beartype, whose import is a good part
+    of a short command's time."""
+    hint = parts(hint)[0]
+    if hint is Any:
+        return True
+    if hint is float:  # 1 is a number where 1.0 is
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint in (str, bool, type(None), None):
+        return isinstance(value, type(None) if hint is None else hint)
+    if typing.get_origin(hint) is Literal:
+        return any(type(value) is type(a) and value == a for a in typing.get_args(hint))
+    several = alternatives(hint)
+    if typing.get_origin(hint) is list:
+        if not isinstance(value, list):
+            return False
+        answers = [_plainly(v, typing.get_args(hint)[0]) for v in value]
+        return False if False in answers else None if None in answers else True
+    if len(several) > 1:
+        answers = [_plainly(value, h) for h in several]
+        return True if True in answers else None if None in answers else False
+    return None
 
 
 def spell(hint: Any) -> str:

@@ -16,12 +16,20 @@ from hydra.errors import (
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from nif_cli.choices import PARTS
 from nif_cli.hints import did_you_mean
 from nif_cli.schemas import SCHEMAS
 from nif_cli.untrusted import shown
 from nif_cli.words import paste, quoted
 
-PARTS_OF_GROUPS = ("batches", "sampling", "rays")  # files of conf/data that others include: no choices
+EXTRAS = {"hydra/launcher": ("joblib",), "hydra/sweeper": ("optuna",)}  # of pyproject.toml
+
+
+def _distribution() -> str:
+    """What nif is called where it is installed from."""
+    from importlib import metadata
+
+    return next((n for n in metadata.packages_distributions().get("nif_cli", ()) if n != "nif"), "nif-cli")
 
 
 def said(error: BaseException) -> str:
@@ -54,7 +62,11 @@ def explain(error: BaseException, overrides: Iterable[str] = ()) -> str | None:
         missing, options = error.missing_cfg_file, error.options
         if options is not None and isinstance(missing, str):
             group, _, name = missing.rpartition("/")
-            options = [o for o in options if o not in PARTS_OF_GROUPS]
+            if name in EXTRAS.get(group, ()):
+                return (
+                    f"{group}={name}: not installed; it is an extra: pip install '{_distribution()}[{name}]'"
+                )
+            options = [o for o in options if o not in PARTS]
             hint = did_you_mean(name, options)
             return f"no {group} '{name}'{hint}" + (
                 "" if "there are" in hint else f" (choices: {', '.join(options)})"

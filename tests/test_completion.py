@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from nif_cli.completion import SCRIPTS, files, last_word
+from nif_cli.completion import SCRIPTS, answers, files, last_word, values
+from nif_cli.schemas import SCHEMAS
 from nif_cli.words import paste
 
 START = {
@@ -106,3 +107,67 @@ def test_the_last_word_is_what_the_shell_would_hand_over(name):
     assert last_word("nif train " + paste(f"data.path={name}")) == f"data.path={name}"
     assert last_word(f'nif train "data.path={name}') == f"data.path={name}" or set(name) & set('"\\')
     assert last_word("nif train x=1 ") == ""
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="no bash here")
+def test_bash_without_compopt(tmp_path):
+    """As that of macOS: a finished word gets its space, one that goes on does not."""
+    (tmp_path / "place").mkdir()
+    shim = tmp_path / "nif"
+    shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m nif_cli "$@"\n')
+    shim.chmod(0o755)
+    root = str(Path(__file__).parents[1])
+    environment = {
+        **os.environ,
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "PYTHONPATH": root,
+        "TERM": "dumb",
+    }
+    terminal = Terminal("bash", tmp_path / "place", environment)
+    try:
+        terminal.type("enable -n compopt; " + SET_UP["bash"] + "\n", "READY> ", 30)
+        seen = terminal.type("echo; nif ext\t", "extract ", 60)
+        seen += terminal.type("reso\t", "resolution=", 60)
+    finally:
+        terminal.close()
+    assert "extract " in seen
+    assert "resolution=" in seen
+    assert "resolution= " not in seen
+    assert "not found" not in seen
+
+
+def test_values(run):
+    assert answers("extract", [], "format=") == [f"format={f}" for f in ("ply", "obj", "glb", "stl", "off")]
+    assert "camera=spiral" in answers("render", [], "camera=s")
+    assert answers("extract", [], "largest=t") == ["largest=true"]
+    assert answers("train", [], "model=sd") == ["model=sdf"]
+    assert answers("train", ["-m"], "field=relu,sir") == ["field=relu,siren", "field=relu,siren_small"]
+    assert answers("train", ["model=nerf"], "field.fi") == ["field.finest="]
+    assert answers("train", [], "mod") == ["model=", "model."]
+    assert "init_from=latest" in answers("train", [], "init_from=")
+    assert values("evaluate", "protocol")
+    for command, schema in SCHEMAS.items():
+        for key in schema.__dataclass_fields__:
+            answers(command, [], f"{key}=")
+
+
+def test_recent_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for k, name in enumerate(("outputs/sdf-meshes/b", "outputs/sdf-meshes/a", "outputs/sweeps/s/0")):
+        Path(name).mkdir(parents=True)
+        (Path(name) / "config.yaml").touch()
+        os.utime(Path(name) / "config.yaml", (k, k))
+    shown = answers("extract", [], "run=")
+    assert shown[:4] == [
+        "run=latest",
+        "run=outputs/sweeps/s/0",
+        "run=outputs/sdf-meshes/a",
+        "run=outputs/sdf-meshes/b",
+    ]
+    assert answers("extract", [], "run=outputs/sdf-meshes/a")[0] == "run=outputs/sdf-meshes/a"
+
+
+def test_a_file_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("bunny.obj").touch()
+    assert answers("train", [], "bun") == ["bunny.obj"]

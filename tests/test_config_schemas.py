@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import typing
 from dataclasses import MISSING, fields
+from typing import Literal
 
 import pytest
 import yaml
+from beartype import BeartypeConf
+from beartype.door import is_bearable
 from omegaconf import OmegaConf
 
 from nif_cli import NifError, conf_folder
 from nif_cli.config import check
 from nif_cli.geometry.writing import WRITABLE
-from nif_cli.hints import fault, stored
+from nif_cli.hints import fault, fits, stored
 from nif_cli.inference.edits import SETS
 from nif_cli.metrics.protocols import PROTOCOLS
 from nif_cli.metrics.view_protocols import VIEW_PROTOCOLS
@@ -86,3 +89,13 @@ def test_what_is_stored_is_known_to_omegaconf() -> None:
     assert stored(hints["faces"]) == int | None
     assert stored(hints["resolution"]) is int
     assert stored(hints["run"]) is typing.Any
+
+
+@pytest.mark.parametrize(
+    "hint", [int, float, str, bool, None, int | None, Literal["a", 1], list[int], str | list[str]]
+)
+@pytest.mark.parametrize("value", [0, 1, 1.0, True, None, "a", "1", [], [1], ["a"], [1.5], [None], {}])
+def test_plain_hints_are_answered_as_beartype_does(value: object, hint: typing.Any) -> None:
+    """... but for true and false, which are no numbers."""
+    by_type = is_bearable(value, hint, conf=BeartypeConf(is_pep484_tower=True))
+    assert fits(value, hint) == (by_type and (value is not True or hint is bool))

@@ -22,6 +22,7 @@ FLOORS = [
     ["encoders", "optim"],
     ["models"],
     [
+        "choices",
         "config",
         "schemas",
         "hints",
@@ -39,7 +40,7 @@ FLOORS = [
     ],
     ["training", "inference"],
     ["evaluation"],
-    ["cli", "completion", "terminal", "commands", "library", "__main__"],
+    ["attempts", "cli", "completion", "help", "terminal", "commands", "library", "__main__"],
 ]
 FILES = sorted(ROOT.rglob("*.py"))
 

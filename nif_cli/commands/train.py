@@ -32,6 +32,7 @@ from nif_cli.schemas import Train
 from nif_cli.training import resume_checks
 from nif_cli.training.callbacks import Checkpoints
 from nif_cli.training.csv_logger import CsvLogger, write_summary
+from nif_cli.training.durations import spell_time
 from nif_cli.training.ending import ending
 from nif_cli.training.lightning import Loaded, Training
 from nif_cli.training.lightning_parts import told
@@ -88,6 +89,7 @@ def _run(cfg: DictConfig, hydra: Any, announce: bool) -> float:
     resumed = runs.find(cfg.resume, "resume") if cfg.resume else None
     if resumed:
         cfg = resumed_config(resumed, list(hydra.overrides.task), cfg)
+    spell_time(cfg)
     config = check(cfg, "train")
     sweeping = not announce
     if rank():

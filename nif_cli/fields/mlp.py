@@ -166,7 +166,7 @@ class MLP(Network):
         if skips and features + code_size >= width:
             raise ValueError(
                 f"skips: the input ({features} features + a code of {code_size}) leaves nothing of "
-                f"width={width}"
+                f"width={width}; give a width of at least {features + code_size + 1}, or skips=[]"
             )
         if init == "geometric" and (self.encoding is not None or code_size):
             raise ValueError(

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from nif_cli import NifError, conf_folder, runs
 from nif_cli.models.model import Model
-from nif_cli.training.trainer import check_time
+from nif_cli.training.durations import seconds_of
 from nif_cli.yaml_files import read_plain, without_interpolations
 
 
@@ -66,11 +66,10 @@ def why_finished(trainer: dict[str, Any], checkpoint: dict[str, Any]) -> str | N
     steps, limit = int(checkpoint["global_step"]), trainer.get("max_steps") or -1
     if 0 <= limit <= steps:
         return f"it has had its {steps:,} steps; give a larger trainer.max_steps"
-    check_time(trainer.get("max_time"))
-    if isinstance(trainer.get("max_time"), str):
-        days, hours, minutes, seconds = map(int, trainer["max_time"].split(":"))
+    limit = seconds_of(trainer.get("max_time"))
+    if limit is not None:
         had = float(checkpoint["callbacks"].get("Timer", {}).get("time_elapsed", {}).get("train", 0.0))
-        if had >= ((days * 24 + hours) * 60 + minutes) * 60 + seconds:
+        if had >= limit:
             return f"it has had its time; give a longer trainer.max_time than {trainer['max_time']}"
     return None
 

@@ -7,7 +7,6 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,9 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, Timer
 
 from nif_cli import NifError
-from nif_cli.config import blame, locate
+from nif_cli.config import locate
 from nif_cli.training.callbacks import Checkpoints
+from nif_cli.training.durations import clock, seconds_of
 from nif_cli.training.lightning_parts import check_devices, made
 
 LIGHTNING = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric")
@@ -52,7 +52,7 @@ def make_trainer(
         )
     if (node.get("max_steps") or -1) < 0 and not node.get("max_time"):
         raise NifError("trainer: give max_steps or max_time, or the training never ends")
-    check_time(node.get("max_time"))
+    seconds_of(node.get("max_time"))
     devices = node.get("devices", 1)
     trainer = made(
         node,
@@ -87,26 +87,9 @@ def keep_memory() -> None:
     mallopt(top_pad, 2**27)
 
 
-def check_time(text: Any) -> None:
-    if text is None:
-        return
-    with blame("trainer.max_time"):
-        try:
-            days, hours, minutes, seconds = (int(x) for x in str(text).split(":"))
-            two = all(len(part) == 2 for part in str(text).split(":")[1:])  # as Lightning wants it
-            if not two or timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds) <= timedelta(0):
-                raise ValueError
-        except ValueError:
-            raise ValueError(
-                f"'{text}': must be days:hours:minutes:seconds, as 00:00:10:00 for ten minutes"
-            ) from None
-
-
 def trainer_time(timer: Timer) -> str:
     assert timer._duration is not None
-    minutes, seconds = divmod(round(timer._duration), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours // 24:02d}:{hours % 24:02d}:{minutes:02d}:{seconds:02d}"
+    return clock(round(timer._duration))
 
 
 @contextmanager
