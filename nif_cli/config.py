@@ -54,6 +54,7 @@ OFTEN_ABUSED = (
     *(f"{name}." for name in sorted(sys.stdlib_module_names)),
     *("numpy.", "torch.", "joblib.", "hydra.", "nif_cli.", "pandas.", "pytorch_lightning.", "builtins."),
 )
+LARGEST_INTEGER = 2**64  # beyond it no library takes a whole number, nor at last a float
 FOREIGN = "NIF_ALLOW"  # a user's own prefixes, from their own environment only
 
 
@@ -149,6 +150,8 @@ def check_node(node: Any, path: str) -> None:
     if isinstance(node, list):
         for i, item in enumerate(node):
             check_node(item, f"{path}[{i}]")
+    if isinstance(node, int) and abs(node) >= LARGEST_INTEGER:
+        raise NifError(f"{path}={shown(repr(node))}: no number here is that large")
     if not isinstance(node, dict):
         return
     prefix = f"{path}." if path else ""

@@ -102,6 +102,9 @@ def explain(error: BaseException, overrides: Iterable[str] = ()) -> str | None:
             if last in choices:
                 return f"{key}: {text}"
             choices = [c for c in choices if not c.startswith("_") and c != "hydra"]
+            if key in ("logger._target_", "callbacks._target_"):  # these groups hold several parts by name
+                part = key.partition(".")[0]
+                return f"{key}: {part} holds several, each under a name: +{part}.<name>._target_=..."
             return f"no key '{key}'{did_you_mean(last, choices)}"
         return f"{key}: {text}" if key and key not in text else text
     if isinstance(error, ValueError) and str(error).startswith("Config group override"):

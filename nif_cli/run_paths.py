@@ -83,10 +83,9 @@ def located(config: dict[str, Any]) -> dict[str, Any]:
                 data[name] = choice
                 break
         else:
-            raise NifError(
-                f"{key}={data[name]}: no such file or folder (it was {absolute}); give {key}=<where it is "
-                "now>"
-            )
+            here = paths_of({"data": {name: data[name]}})[str(key)]["absolute"]
+            was = "" if here == absolute else f" (it was {absolute})"  # typed just now, it never was anywhere
+            raise NifError(f"{key}={data[name]}: no such file or folder{was}; give {key}=<where it is now>")
     return {**config, "data": data}
 
 

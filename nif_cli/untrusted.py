@@ -172,8 +172,8 @@ def _check_chunks(path: Path) -> None:
             if length > size - file.tell():
                 name = shown(head[4:].decode("latin-1"))
                 raise NifError(
-                    f"{path}: truncated: its {name} chunk promises {length:,} bytes, "
-                    f"{size - file.tell():,} are left"
+                    f"{path}: cannot be read as a picture: truncated: its {name} chunk promises "
+                    f"{length:,} bytes, {size - file.tell():,} are left"
                 )
             file.seek(length + 4, 1)
 

@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from nif_cli import NifError, conf_folder
-from nif_cli.config import build, check, did_you_mean, locate, register
+from nif_cli.config import build, check, check_node, did_you_mean, locate, register
 from nif_cli.runs import make_model
 from nif_cli.schemas import SCHEMAS
 
@@ -374,6 +374,19 @@ def test_what_a_constructor_declares_whole_is_whole(value):
     made = build({**node, "points": 30.0}, "encoder")
     assert isinstance(made.size, int)
     assert made.size == 30
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**40), [1, {"deep": 2**64}]])
+def test_no_whole_number_is_larger_than_a_library_takes(value):
+    with pytest.raises(NifError, match=r"^data\.x\S*=\S+: no number here is that large$"):
+        check_node({"x": value}, "data")
+    check_node({"x": [2**63, -(2**63)]}, "data")
+
+
+@pytest.mark.parametrize("spread", [[float("nan")], [0.1, float("inf")], [-1.0], [1e300], []])
+def test_deviations_are_numbers_of_a_shapes_size(spread):
+    with pytest.raises(NifError, match=r"^data: spread must be a list of standard deviations"):
+        build({"_target_": "nif_cli.data.shapes.toy.ToyShapes", "spread": spread}, "data")
 
 
 def test_suggestions_are_close_or_all():

@@ -4,6 +4,7 @@ folder."""
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 import yaml
@@ -12,7 +13,7 @@ import nif_cli.run_paths
 import nif_cli.runs
 from nif_cli import NifError
 from nif_cli.config import started
-from nif_cli.training.lightning_parts import kept_inside
+from nif_cli.training.lightning_parts import kept_inside, told
 
 
 def change(run: Path, **values: object) -> None:
@@ -107,6 +108,60 @@ def test_nothing_is_written_outside_the_run(nif, run, tmp_path, key, node):
     assert key.replace("__", ".") in message
     assert "leads out of the run" in message
     assert not list(tmp_path.rglob("out"))
+
+
+def test_nothing_is_sent_to_where_the_run_says(nif, run):
+    """An address in its loggers is the user's own only if they type it."""
+    node = {"_target_": "pytorch_lightning.loggers.MLFlowLogger", "tracking_uri": "http://10.0.0.1:5000"}
+    change(run, logger__far=node)
+    resume = ("train", f"resume={run}", "trainer.max_steps=14")
+    assert "logger.far.tracking_uri=http://10.0.0.1:5000: so says the run" in nif(*resume).error
+    typed = nif(*resume, "logger.far.tracking_uri=http://10.0.0.1:5000")
+    assert "so says the run" not in typed.error
+    assert nif(*resume, "logger=csv").code == 0
+
+
+def test_a_package_that_a_logger_lacks_is_named():
+    for error, name in (
+        (ModuleNotFoundError("The 'mlflow>=1.0.0' distribution was not found"), "mlflow"),
+        (ModuleNotFoundError("No module named 'wandb.sdk'"), "wandb"),
+        (ImportError("You want `x`. Run `pip install -U comet-ml` first"), "comet-ml"),
+    ):
+        said = f"^logger.x: a package is missing; pip install {name}$"
+        with pytest.raises(NifError, match=said), told("logger.x"):
+            raise error
+
+
+def test_parts_stand_under_a_name(nif, tiny):
+    for part in ("logger", "callbacks"):
+        said = nif("train", *tiny, f"{part}._target_=pytorch_lightning.loggers.MLFlowLogger").error
+        assert f"+{part}.<name>._target_=" in said
+
+
+def test_a_callback_of_ones_own_is_asked_at_the_last_look(nif, tiny, tmp_path, monkeypatch):
+    text = """
+        import pytorch_lightning as pl
+        class Look(pl.Callback):
+            def on_validation_end(self, trainer, module):
+                print("looked at step", trainer.global_step, float(trainer.callback_metrics["val/loss"]))
+    """
+    (tmp_path / "looks_of_mine.py").write_text(dedent(text))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("NIF_ALLOW", "looks_of_mine.")
+    done = nif("train", *tiny, "+callbacks.x._target_=looks_of_mine.Look", "output_dir=made")
+    assert done.code == 0, done.err
+    assert done.out.count("looked at step") == 1
+
+
+def test_data_that_never_was_where_it_is_said_to_be():
+    """Where a run's data lay is said; not of a path that was typed just now."""
+    data = {"path": "nowhere.obj"}
+    for before, said in ((None, False), ({"typed": "nowhere.obj", "absolute": "/gone/nowhere.obj"}, True)):
+        config = {"data": data, "paths": {"data.path": before} if before else {}}
+        config["paths"] = nif_cli.runs.paths_of(config)
+        with pytest.raises(NifError, match=r"^data.path=nowhere.obj: no such file or folder") as error:
+            nif_cli.runs.located(config)
+        assert ("it was /gone/nowhere.obj" in str(error.value)) == said == ("it was" in str(error.value))
 
 
 PARTS = {

@@ -119,7 +119,7 @@ def test_a_chunk_of_a_png_that_promises_more_than_the_file_has(tmp_path: Path) -
     data[place : place + 4] = (2**31 - 1).to_bytes(4, "big")
     path.write_bytes(data)
     with (
-        pytest.raises(NifError, match=r"a\.png: truncated: its IDAT chunk promises 2,147,483,647 bytes"),
+        pytest.raises(NifError, match=r"a\.png: .*truncated: its IDAT chunk promises 2,147,483,647 bytes"),
         opened_image(path),
     ):
         pass

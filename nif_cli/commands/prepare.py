@@ -72,8 +72,8 @@ def _prepare(config: Prepare, settings: Settings, workers: int, output: Path) ->
     )
     if len(done) < len(tasks):
         raise NifError(
-            f"{len(tasks) - len(done)} of {len(tasks)} shapes failed (named above and in report.json); the "
-            "others are ready"
+            f"{len(tasks) - len(done)} of {len(tasks)} shapes failed (named above and in report.json)"
+            + ("; the others are ready" if done else "")
         )
     if "deepsdf" in settings.formats:
         print("next:\n  nif train model=deepsdf data=deepsdf " + paste(f"data.root={output / 'deepsdf'}"))
@@ -230,5 +230,10 @@ def _table(lines: list[dict[str, Any]]) -> None:
         print(f"  {line['id']:<{width}}  {'; '.join(line['doubts'])}")
     if len(doubtful) > 20:
         print(f"  ... and {len(doubtful) - 20} more, in report.json")
-    if any("repaired" not in line for line in doubtful):
+    if any("repaired" not in line and not all(map(_mended, line["doubts"])) for line in doubtful):
         print("  repair=fill closes holes, repair=solid makes a closed solid of any mesh")
+
+
+def _mended(doubt: str) -> bool:
+    """Whether a doubt is of what reading the file has mended itself: repair= would add nothing."""
+    return doubt.endswith(": turned")

@@ -77,11 +77,15 @@ class _Gltf:
     def __init__(self, path: Path):
         self.path, self.chunk = path, None
         data = path.read_bytes()
+        if not data.strip():
+            raise NifError(f"{path}: not glTF: the file is empty")
         if data[:4] == b"glTF":
             data = self._glb(data)
         try:
             self.tree = json.loads(data.decode("utf-8-sig"))
         except ValueError as error:
+            if path.suffix.lower() == ".glb" and not data.lstrip().startswith(b"{"):
+                raise NifError(f"{path}: no GLB file: it does not begin with 'glTF'") from error
             raise NifError(f"{path}: its JSON is damaged ({one_line(error, 100)})") from error
         if not isinstance(self.tree, dict):
             raise NifError(f"{path}: not glTF: its JSON holds no object")

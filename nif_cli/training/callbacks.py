@@ -145,9 +145,13 @@ class Checkpoints(pl.Callback):
 
 
 def _ask_others(trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-    """What judges by a metric is asked at the closing look too: of a short run it is the only one. NifError
-    where there is no such metric; the run has been saved."""
+    """What judges by a metric, and what users have written, is asked at the closing look too: of a short run
+    it is the only one. NifError where there is no such metric; the run has been saved."""
     for other in trainer.callbacks:  # type: ignore[attr-defined]
+        if not type(other).__module__.startswith(("nif_cli.", "pytorch_lightning.")):
+            other.on_validation_start(trainer, pl_module)
+            other.on_validation_epoch_end(trainer, pl_module)
+            other.on_validation_end(trainer, pl_module)
         if isinstance(other, ModelCheckpoint | EarlyStopping) and other.monitor:
             if other.monitor not in trainer.callback_metrics and getattr(other, "strict", True):
                 known = ", ".join(sorted(trainer.callback_metrics))

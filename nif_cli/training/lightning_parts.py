@@ -23,6 +23,8 @@ LONGEST = 100  # bytes of a part of a path that a configuration names
 # What str.format makes of a field is a short number: a width may fill the memory, {step:c} is any character
 # of a path
 FIELD = r"\{(?:(?:epoch|step)(?::0?\d?d?)?|[A-Za-z_][\w/ -]*(?::0?\d?(?:\.\d)?[efg]?)?)\}"
+# the package that Lightning or Python names when it is not there
+PACKAGE = re.compile(r"(?:The '|[Nn]o module named '|pip install (?:-U )?['\"]?)([A-Za-z0-9][A-Za-z0-9_-]*)")
 FILENAME = re.compile(rf"(?:[^{{}}]|{FIELD})*")
 
 
@@ -82,7 +84,9 @@ def told(where: str) -> Iterator[None]:
     except MisconfigurationException as error:
         raise NifError(f"{where}: {one_line(error, 300)}") from error
     except ImportError as error:
-        raise NifError(f"{where}: a package is missing: {one_line(error, 200)}") from error
+        wanted = PACKAGE.search(str(error))
+        how = f"; pip install {wanted[1]}" if wanted else f": {one_line(error, 200)}"
+        raise NifError(f"{where}: a package is missing{how}") from error
     except RuntimeError as error:
         if "arly stopping" not in str(error):
             raise

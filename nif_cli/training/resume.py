@@ -11,6 +11,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from nif_cli import NifError, conf_folder, runs
 from nif_cli.models.model import Model
 from nif_cli.training.durations import seconds_of
+from nif_cli.training.reapply import leaves
+from nif_cli.untrusted import shown
 from nif_cli.yaml_files import read_plain, without_interpolations
 
 
@@ -40,6 +42,7 @@ def resumed_config(run: Path, overrides: list[str], composed: DictConfig) -> Dic
             OmegaConf.update(
                 cfg, key, OmegaConf.to_container(composed[key], resolve=True), merge=False, force_add=True
             )
+            typed.add(key)
             continue
         if (conf_folder() / key).is_dir() and key != "hydra":
             raise NifError(
@@ -57,8 +60,23 @@ def resumed_config(run: Path, overrides: list[str], composed: DictConfig) -> Dic
     data = cfg.get("data")
     if isinstance(data, DictConfig):
         runs.look_first({str(k): v for k, v in data.items() if f"data.{k}" not in typed})
+    _check_addresses(OmegaConf.to_container(cfg), typed)
     cfg.resume = cfg.output_dir = cfg.init_from = None
     return cfg
+
+
+def _check_addresses(config: Any, typed: set[str]) -> None:
+    """NifError for an address in the net that the run names and the user did not: it may be a stranger's,
+    and what is logged would be sent there."""
+    for part in ("logger", "callbacks", "trainer"):
+        for key, value in leaves(config.get(part), part):
+            for text in value if isinstance(value, list) else [value]:
+                elsewhere = isinstance(text, str) and "://" in text and not text.startswith("file:")
+                if elsewhere and not any(key == t or key.startswith(f"{t}.") for t in typed):
+                    raise NifError(
+                        f"{key}={shown(text)}: so says the run, and what it logs would be sent there; type "
+                        f"{key}=... if it is meant, or logger=csv"
+                    )
 
 
 def why_finished(trainer: dict[str, Any], checkpoint: dict[str, Any]) -> str | None:

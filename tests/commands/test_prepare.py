@@ -216,6 +216,26 @@ def test_bad_meshes_are_named_and_the_others_done(nif: Callable, inputs: Path, t
     assert len(deepsdf.read_split(tmp_path / "out" / "deepsdf")) == 2
 
 
+def test_what_was_turned_needs_no_repair(nif: Callable, tmp_path: Path) -> None:
+    """Faces that reading has turned are said; repair= is named where it would mend more. What failed leaves
+    the others ready, if there are any."""
+    (tmp_path / "in").mkdir()
+    ball = trimesh.creation.icosphere(2)
+    ball.invert()
+    ball.export(tmp_path / "in" / "turned.ply")
+    result = nif("prepare", "input=in", "output=turned", *FEW)
+    assert "inside out: turned" in result.out
+    assert "repair=" not in result.out
+    trimesh.Trimesh(ball.vertices, ball.faces[5:], process=False).export(tmp_path / "in" / "open.ply")
+    assert "repair=fill" in nif("prepare", "input=in", "output=open", *FEW).out
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "empty.glb").touch()
+    result = nif("prepare", "input=bad", "output=bad_out", *FEW)
+    assert "empty.glb: not glTF: the file is empty" in result.out
+    assert "1 of 1 shapes failed" in result.error
+    assert "others" not in result.error
+
+
 def test_open_meshes_are_doubtful_and_repaired(nif: Callable, tmp_path: Path) -> None:
     ball = trimesh.creation.icosphere(3)
     both = np.concatenate((ball.faces, ball.faces[:, ::-1]))

@@ -88,10 +88,12 @@ def blind(scene: Scene, across: int = 65) -> Report:
     """What there is to say of pixels to which a lens sends no direction, corners included; nothing where
     there are none. NifError for a lens that sends one to none."""
     notes = []
-    first = {view.camera: view.name for view in reversed((*scene.train, *scene.test))}
+    views = sorted((*scene.train, *scene.test), key=lambda view: view.name, reverse=True)
+    first = {view.camera: view.name for view in views}
     for camera, name in first.items():
         rows, columns = (
-            torch.linspace(0.5, n - 0.5, across, dtype=torch.float64) for n in (camera.height, camera.width)
+            torch.linspace(0.5, n - 0.5, min(n, across), dtype=torch.float64)
+            for n in (camera.height, camera.width)
         )
         pixels = torch.cartesian_prod(columns, rows)
         found = torch.isfinite(unproject(camera.parameters.expand(len(pixels), -1), pixels, camera.kind)).all(

@@ -28,6 +28,7 @@ from nif_cli.metrics.protocols import Truth
 from nif_cli.untrusted import read_npz
 
 CACHE_FORMAT = "3"  # part of every key: raise it when the sampling changes
+FARTHEST = 1e3  # standard deviation, in radii of the shape's ball
 
 
 class MeshData(ShapeData):
@@ -48,10 +49,10 @@ class MeshData(ShapeData):
         super().__init__(batch_points, batch_shapes, seed, **settings)
         if samples < 2:
             raise ValueError(f"samples={samples}: too few")
-        if surface_samples < 0 or not 0 <= uniform <= 1 or not spread or min(spread) < 0:
-            raise ValueError(
-                "surface_samples must be >= 0, uniform in [0, 1], spread a list of standard deviations"
-            )
+        if surface_samples < 0 or not 0 <= uniform <= 1:
+            raise ValueError("surface_samples must be >= 0, uniform in [0, 1]")
+        if not spread or not all(0 <= deviation <= FARTHEST for deviation in spread):  # NaN is never between
+            raise ValueError(f"spread must be a list of standard deviations, each between 0 and {FARTHEST:g}")
         self.samples, self.surface_samples = samples, surface_samples
         self.spread, self.uniform = tuple(spread), uniform
 
