@@ -112,7 +112,9 @@ def scene(kind: str) -> Callable[[Path], None]:
 def camera_path(path: Path) -> None:
     poses = [np.vstack((p, [0, 0, 0, 1])).ravel().tolist() for p in seeds._poses(3)]
     frames = [{"camera_to_world": pose, "fov": 50, "aspect": 2} for pose in poses]
-    path.write_text(json.dumps({"camera_path": frames, "render_height": 10, "render_width": 20, "seconds": 1}))
+    path.write_text(
+        json.dumps({"camera_path": frames, "render_height": 10, "render_width": 20, "seconds": 1})
+    )
 
 
 def experiment(path: Path) -> None:

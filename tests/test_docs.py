@@ -50,7 +50,7 @@ AT_MOST: dict[str, dict[str, float]] = {
         "encoder.size": 32,
         "encoder.views": 2,
         "model.code_size": 4,
-        "model.resolution": 16,
+        "model.resolution": 32,
         "model.samples": 1024,
         "model.first_samples": 1024,
         "model.steps": 48,
@@ -76,12 +76,12 @@ LEAVES = {  # what a command leaves, below the folder
 
 
 def blocks(text: str) -> list[str]:
-    """The lines of fenced and of indented blocks."""
-    lines, fence = [], False
+    """The lines of fenced and of indented blocks, less those marked as text: what a command prints."""
+    lines, fence = [], ""
     for line in text.splitlines():
-        if line.strip().startswith("```"):
-            fence = not fence
-        elif fence or line.startswith("    "):
+        if line.startswith("```"):
+            fence = "" if fence else line
+        elif fence not in ("", "```text") or (not fence and line.startswith("    ")):
             lines.append(line.strip().removeprefix("$ "))
     return lines
 
@@ -101,8 +101,9 @@ def flat(node: object, above: str = "") -> dict[str, object]:
     return {k: v for key, value in node.items() for k, v in flat(value, f"{above}.{key}".strip(".")).items()}
 
 
-def cut(nif: Callable[..., Result], command: list[str]) -> list[str]:
-    """The command with small budgets: what it gives is lowered where it stands, what is left is appended."""
+def cut(nif: Callable[..., Result], command: list[str], number: int) -> list[str]:
+    """The command, the page's number-th, with small budgets: what it gives is lowered where it stands, what is
+    left is appended."""
     name, words = command[0], command[1:]
     if name not in AT_MOST or any(w in ("--help", "--cfg") for w in words):
         return command
@@ -122,17 +123,18 @@ def cut(nif: Callable[..., Result], command: list[str]) -> list[str]:
         }[name]
         return [name, *lowered, *(f"{k}={most[k]:g}" for k in known if k not in given)]
     if "resume" in given:
-        return [name, *lowered, "trainer.max_steps=50"]
+        return [name, *lowered, f"trainer.max_steps={most['trainer.max_steps'] + 5 * (number + 1)}"]
     groups = [f"{k}={v}" for k, v in (("callbacks", "quiet"), ("logger", "csv")) if k not in given]
-    single = [re.sub(r"^(\w+=[\w.]+),.*", r"\1", w) for w in words if w != "-m" and "launcher" not in w]
+    single = [re.sub(r"^([\w.]+=[\w.-]+),.*", r"\1", w) for w in words if w != "-m" and "launcher" not in w]
     shown = nif(name, *single, "--cfg", "job")
     assert shown.code == 0, (command, shown.err)
     composed = flat(yaml.safe_load(shown.out))
     for key, value in composed.items():
         large = value is None or (isinstance(value, int | float) and value > most.get(key, 0))
-        if key in most and key not in given and large:
+        varied = "-m" in words and "field" in given and key.startswith(("field.", "encoding."))
+        if key in most and key not in given and large and not varied:
             groups.append(f"{key}={most[key]:g}")
-    if composed.get("field.skips"):
+    if composed.get("field.skips") and "-m" not in words:
         groups.append("field.skips=[]")
     return [name, *lowered, *groups]
 
@@ -144,10 +146,14 @@ def files(folder: Path) -> dict[str, int]:
 
 def go_through(page: Path, nif: Callable[..., Result], folder: Path, chosen: list[list[str]]) -> None:
     pages_inputs.make(folder, " ".join(" ".join(c) for c in chosen))
-    for command in chosen:
+    for number, command in enumerate(chosen):
         before = files(folder)
-        words = cut(nif, command)
+        words = cut(nif, command, number)
+        import time
+
+        t0 = time.time()
         result = nif(*words)
+        open("/tmp/docs_times", "a").write(f"{time.time() - t0:.1f} {page.name} {words}\n")
         told = f"{page.name}: nif {shlex.join(command)}\n  ran as nif {shlex.join(words)}\n"
         assert result.code == 0, told + result.out[-2000:] + result.err[-2000:]
         if command[0] in LEAVES and not {"--help", "--cfg"} & set(command):
