@@ -1,168 +1,221 @@
-"""`make gallery`: one small training and one image for each model and each experiment that fits two cores.
+"""One image for each experiment and model: `make gallery`, or `python docs/gallery.py sdf nerf` for some.
 
-`python docs/gallery.py [names] [--seconds 20]`; NIF_DATA=<folder> takes real meshes. Writes docs/images/gallery/
-and docs/gallery.md; what was not trained this time keeps its image, command and seconds.
-"""
+Trains for `SECONDS` on shapes made on the spot (on real ones where NIF_DATA names their folder), draws the
+result, and writes docs/gallery.md with each command and how long it took. Settings published for a GPU are
+made smaller, which the command shows."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shlex
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import trimesh
 from PIL import Image
 
 DOCS = Path(__file__).parent
 IMAGES = DOCS / "images" / "gallery"
-INDEX = IMAGES / "index.json"
-LARGEST = (640, 320)  # pixels
+RECORD = IMAGES / "seconds.json"
+RUNS = DOCS.parent / "outputs" / "gallery"
+SECONDS = int(os.environ.get("SECONDS_EACH", "40"))
+HEIGHT = 180
 
 
-@dataclass
-class Entry:
-    title: str
-    train: str
-    show: str = "render frames=2 size=200"
-    made: str = "renders"  # where the image is, below the run
+@dataclass(frozen=True)
+class Row:
+    """`made` are the settings on made data, `real` those on files below NIF_DATA, where there are any."""
+
+    choice: str
+    made: str = ""
+    real: str = ""
+    draw: str = "frames=1 size=240 instances=4"
+    extract: bool = False  # drawings are extracted
 
 
-SCENE = "render camera=test frames=3 channels=[rgb]"
-ENTRIES = {
-    "model-sdf": Entry("Distances of a mesh", "model=sdf data.path=spot.obj"),
-    "sdf-fast": Entry("A hash grid", "experiment=sdf_fast data.path=spot.obj"),
-    "sdf-siren": Entry("Points and normals, sines", "experiment=sdf_siren data.path=spot.obj"),
-    "sdf-igr": Entry("Points and normals, softplus", "experiment=sdf_igr data.path=spot.obj"),
-    "sdf-sal": Entry("Bare points", "experiment=sdf_sal data=points data.path=scan.xyz"),
-    "model-texture": Entry("With colours", "model=texture data.path=painted.ply"),
-    "model-deepsdf": Entry(
-        "A code for each shape", "model=deepsdf", "render instances=4 frames=1 size=200 elevation=20"
+ONE = "data=toy_shapes data.count=1 data.test=0"
+BUNNY = "data.path=meshes/stanford-bunny.obj"
+SPOT = "data.path=meshes/spot.obj"
+FEW = "data=toy_many data.count=40 data.test=4"
+NARROW = "field.width=64 data.batch_points=8192 data.batch_shapes=8"
+SHORT_NERF = "field.width=64 field.layers=4 field.skip=1 model.coarse=24 model.fine=24 data.batch_rays=256"
+FAST = "field.levels=8 field.finest=512 model.samples=16384 model.first_samples=16384"
+VIEWS = "data=toy_views"
+LEGO = "data=blender data.root=nerf/lego-400 data.downscale=2"
+VIEW = "camera=test frames=3 size=200"
+
+MODELS = {
+    "sdf": Row("model=sdf", ONE, SPOT),
+    "texture": Row("model=texture", "", ""),
+    "deepsdf": Row("model=deepsdf"),
+    "metasdf": Row("model=metasdf", "data.count=40 data.test=4"),
+    "occupancy": Row("model=occupancy", FEW),
+    "nerf": Row("model=nerf", draw=VIEW),
+    "image": Row("model=image", draw="size=240"),
+    "curve": Row("model=curve", draw="size=240"),
+}
+EXPERIMENTS = {
+    "sdf_fast": Row("experiment=sdf_fast", ONE, BUNNY),
+    "sdf_siren": Row("experiment=sdf_siren", ONE, BUNNY),
+    "sdf_igr": Row("experiment=sdf_igr", ONE, SPOT),
+    "sdf_sal": Row("experiment=sdf_sal", ONE, SPOT),
+    "frequencies": Row("-m experiment=frequencies field=relu,siren,hash,voxel", draw=""),
+    "deepsdf_small": Row("experiment=deepsdf_small"),
+    "deepsdf_paper": Row("experiment=deepsdf_paper", f"{NARROW} field.skips=[] field.layers=4"),
+    "metasdf_small": Row("experiment=metasdf_small", f"{FEW} field.layers=3 {NARROW} data.batch_shapes=4"),
+    "metasdf_chairs": Row("experiment=metasdf_chairs", f"{FEW}", "data.path=modelnet-chairs/voxels.npz"),
+    "metasdf_planes": Row("experiment=metasdf_planes", f"{FEW} field.layers=4 {NARROW} data.batch_shapes=4"),
+    "onet_points": Row("experiment=onet_points", f"{FEW} {NARROW} encoder.width=64 encoder.code_size=64"),
+    "onet_image": Row(
+        "experiment=onet_image", f"{FEW} {NARROW} encoder.size=64 encoder.width=16 encoder.views=2"
     ),
-    "deepsdf-small": Entry(
-        "More shapes", "experiment=deepsdf_small data=toy_shapes", "render instances=4 frames=1 size=200"
+    "onet_voxels": Row("experiment=onet_voxels", f"{FEW} {NARROW} encoder.width=16"),
+    "onet_points_small": Row("experiment=onet_points_small", FEW),
+    "convonet_planes": Row("experiment=convonet_planes", f"{FEW} data.batch_points=8192 data.batch_shapes=8"),
+    "convonet_grid": Row("experiment=convonet_grid", f"{FEW} data.batch_points=8192 data.batch_shapes=4"),
+    "convonet_planes_small": Row("experiment=convonet_planes_small", FEW),
+    "convonet_grid_small": Row("experiment=convonet_grid_small", FEW),
+    "nerf_codes": Row(
+        "experiment=nerf_codes", "data.size=64 data.views=20", draw="frames=1 size=200 instances=4"
     ),
-    "model-metasdf": Entry(
-        "A few gradient steps", "model=metasdf field=relu field.width=64 field.layers=4 model.inner_lr=0.1",
-        "render instances=4 frames=1 size=200",
+    "nerf_small": Row("experiment=nerf_small", draw=VIEW),
+    "nerf_lego": Row("experiment=nerf_lego", f"{VIEWS} {SHORT_NERF}", f"{LEGO} {SHORT_NERF}", VIEW),
+    "nerf_chair": Row(
+        "experiment=nerf_chair",
+        f"{VIEWS} {SHORT_NERF}",
+        f"data.root=nerf/chair-800 data.downscale=4 {SHORT_NERF}",
+        VIEW,
     ),
-    "model-occupancy": Entry(
-        "Occupancy from points", "model=occupancy encoder=pointcloud_planes data=toy_shapes",
-        "render instances=4 frames=1 size=200",
+    "ngp_small": Row("experiment=ngp_small", VIEWS, LEGO, VIEW),
+    "ngp_lego": Row("experiment=ngp_lego", f"{VIEWS} {FAST}", f"{LEGO} {FAST}", VIEW),
+    "ngp_chair": Row(
+        "experiment=ngp_chair",
+        f"{VIEWS} {FAST}",
+        f"data.root=nerf/chair-800 data.downscale=4 {FAST}",
+        VIEW,
     ),
-    "model-image": Entry("An image", "model=image data.path=photo.png", "render"),
-    "frequencies": Entry("Which field shows detail", "-m experiment=frequencies "
-                         "field=relu,positional,siren,hash data.path=photo.png", "", "contact.png"),
-    "model-curve": Entry("A drawing", "model=curve data.path=logo.svg", "render size=240"),
-    "model-nerf": Entry("A scene", "model=nerf data=toy_views", SCENE),
-    "nerf-small": Entry("Coarse and fine", "experiment=nerf_small data=toy_views", SCENE),
-    "ngp-small": Entry("Scene on a hash grid", "experiment=ngp_small data=toy_views", SCENE),
-    "nerf-codes": Entry("Shape and appearance apart", "experiment=nerf_codes", SCENE),
-}  # fmt: skip
+    "ngp_fox": Row(
+        "experiment=ngp_fox", f"{VIEWS} {FAST}", f"data.root=nerf/fox data.downscale=4 {FAST}", VIEW
+    ),
+    "ngp_fox_small": Row("experiment=ngp_fox_small", VIEWS, "data.root=nerf/fox data.downscale=4", VIEW),
+    "nerf_fox": Row(
+        "experiment=nerf_fox",
+        f"{VIEWS} {SHORT_NERF}",
+        f"data.root=nerf/fox data.downscale=4 {SHORT_NERF}",
+        VIEW,
+    ),
+    "nerf_fern": Row(
+        "experiment=nerf_fern",
+        f"{VIEWS} {SHORT_NERF}",
+        f"data.root=nerf/fern data.downscale=8 {SHORT_NERF}",
+        VIEW,
+    ),
+    "deepsdf_chairs": Row(
+        "experiment=deepsdf_chairs",
+        f"data=toy_shapes data.families=[chair] {NARROW} field.skips=[] field.layers=4",
+    ),
+    "deepsdf_planes": Row(
+        "experiment=deepsdf_planes",
+        f"data=toy_shapes data.families=[lamp] {NARROW} field.skips=[] field.layers=4",
+    ),
+    "metasdf_images": Row(
+        "experiment=metasdf_images",
+        "field.width=64 field.layers=3 data.batch_points=4096 trainer.max_steps=400",
+        draw="size=160",
+    ),
+}
 
 
-def inputs(folder: Path) -> None:
-    """A mesh (spot.obj of NIF_DATA, or a bent torus), points of it, its colours, an image and a drawing."""
-    given = Path(os.environ.get("NIF_DATA", "")) / "meshes" / "spot.obj"
-    if os.environ.get("NIF_DATA") and given.exists():
-        mesh = trimesh.load(given, force="mesh")
-        mesh = trimesh.Trimesh(mesh.vertices, mesh.faces)
-    else:
-        mesh = trimesh.creation.torus(0.7, 0.28, 64, 32)
-        mesh.vertices[:, 2] += 0.3 * np.sin(3 * mesh.vertices[:, 0])
-    mesh.export(folder / "spot.obj")
-    np.savetxt(folder / "scan.xyz", trimesh.sample.sample_surface(mesh, 20000, seed=0)[0])
-    place = (mesh.vertices - mesh.bounds[0]) / np.ptp(mesh.bounds, axis=0)
-    stripes = 0.5 + 0.5 * np.sin(18 * place[:, 1])
-    colours = np.column_stack((stripes, place[:, 0], 1 - stripes))
-    mesh.visual = trimesh.visual.ColorVisuals(mesh, vertex_colors=np.uint8(255 * colours))
-    mesh.export(folder / "painted.ply")
-    Image.open(DOCS / "images" / "overview.png").convert("RGB").crop((0, 0, 440, 440)).save(
-        folder / "photo.png"
-    )
-    (folder / "logo.svg").write_text(
-        '<svg xmlns="http://www.w3.org/2000/svg" width="100" height="100" fill-rule="evenodd"><path '
-        'd="M50 5 C90 5 95 50 80 75 S30 100 15 70 S15 5 50 5 Z M50 30 C35 30 30 45 40 60 S70 65 68 48 S60 30 '
-        '50 30 Z"/></svg>'
-    )
+def words(row: Row, data: Path | None) -> tuple[list[str], list[str]]:
+    """The settings of a row, and the same as the page shows them: files by their name."""
+    chosen = row.real if data is not None and row.real else row.made
+    given = shlex.split(f"{row.choice} {chosen} trainer.max_time=00:00:00:{SECONDS}")
+    run, shown = [], []
+    for word in given:
+        key, _, value = word.partition("=")
+        real = key in ("data.path", "data.root") and data is not None and (data / value).exists()
+        run.append(f"{key}={data / value}" if real and data else word)
+        shown.append(f"{key}={Path(value).name}" if real else word)
+    return run, shown
 
 
-def nif(folder: Path, words: list[str]) -> float:
-    began = time.perf_counter()
+def nif(*arguments: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "nif_cli", *words], cwd=folder, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "nif_cli", *arguments], capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise RuntimeError(f"nif {shlex.join(words)}\n{done.stdout[-600:]}\n{done.stderr[-600:]}")
-    return time.perf_counter() - began
+        raise RuntimeError(f"nif {shlex.join(arguments)}: {done.stderr.strip()}")
 
 
-def make(name: str, entry: Entry, folder: Path, seconds: int) -> dict[str, str | float]:
-    """Trains, draws, keeps the image small; the commands and the seconds of both."""
-    run = f"outputs/{name}"
-    where = f"hydra.sweep.dir={run}" if "-m" in entry.train.split() else f"output_dir={run}"
-    limit = f"trainer.max_time=00:00:{seconds // 60:02d}:{seconds % 60:02d}"
-    trained = nif(folder, ["train", *shlex.split(entry.train), where, limit, "callbacks=quiet"])
-    drawn = nif(folder, [*shlex.split(entry.show), f"run={run}"]) if entry.show else 0.0
-    found = folder / run / entry.made
-    files = [found] if found.is_file() else sorted(found.rglob("*.png"))[:4]
-    images = [Image.open(file).convert("RGB") for file in files]
-    sheet = Image.new("RGB", (sum(i.width for i in images), max(i.height for i in images)), "white")
-    for k, image in enumerate(images):
-        sheet.paste(image, (sum(i.width for i in images[:k]), 0))
-    sheet.thumbnail(LARGEST)
-    sheet.quantize(128).save(IMAGES / f"{name}.png", optimize=True)
-    commands = [f"nif train {entry.train} {limit}"] + ([f"nif {entry.show}"] if entry.show else [])
-    return {"title": entry.title, "commands": "\n".join(commands), "train": trained, "show": drawn}
+def make(name: str, row: Row, data: Path | None) -> dict[str, object]:
+    given, shown = words(row, data)
+    folder = RUNS / f"{name}-{time.strftime('%H%M%S')}"
+    sweep, at = "-m" in given, time.monotonic()
+    nif("train", *given, f"hydra.sweep.dir={folder}" if sweep else f"output_dir={folder}")
+    seconds = time.monotonic() - at
+    draw = shlex.split(row.draw)
+    if not sweep:
+        nif("render", f"run={folder}", *draw)
+    found = [folder / "contact.png"] if sweep else sorted((folder / "renders").rglob("*.png"))
+    save(found[:4], IMAGES / f"{name}.png")
+    lines = [shlex.join(["nif", "train", *shown])] + ([] if sweep else [shlex.join(["nif", "render", *draw])])
+    return {"lines": lines, "seconds": round(seconds)}
 
 
-def page(index: dict[str, dict]) -> str:
+def save(files: list[Path], path: Path) -> None:
+    """Up to four images side by side, of one height, in 128 colours."""
+    parts = [Image.open(f).convert("RGB") for f in files]
+    height = HEIGHT if len(parts) > 1 or parts[0].width < 4 * parts[0].height else parts[0].height
     parts = [
-        "# Gallery",
-        "",
-        "One image for each model and for the experiments that fit two cores, made by `make gallery` with the "
-        "commands shown; seconds are of two shared cores, starting included. Trainings this short show what a "
-        "method does, not how good it gets: [how good, how fast](evaluating.md#how-good-how-fast-nif-is).",
-        "",
+        p.resize((max(1, round(p.width * height / p.height)), height), Image.Resampling.LANCZOS)
+        for p in parts
     ]
-    for name in ENTRIES:
-        if name in index:
-            one = index[name]
-            took = f"{one['train']:.0f} s" + (f" and {one['show']:.0f} s" if one["show"] else "")
-            parts += [f"## {one['title']}", "", f"![{one['title']}](images/gallery/{name}.png)", ""]
-            parts += ["```text", one["commands"], "```", "", f"*{took}.*", ""]
-    return "\n".join(parts).rstrip() + "\n"
+    sheet = Image.new("RGB", (sum(p.width for p in parts), height), "white")
+    left = 0
+    for part in parts:
+        sheet.paste(part, (left, 0))
+        left += part.width
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.quantize(128).save(path, optimize=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("names", nargs="*", metavar="name")
-    parser.add_argument("--seconds", type=int, default=20)
-    words = parser.parse_args()
-    IMAGES.mkdir(parents=True, exist_ok=True)
-    index = json.loads(INDEX.read_text()) if INDEX.exists() else {}
-    failed = False
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        inputs(folder)
-        for name in words.names or ENTRIES:
-            try:
-                index[name] = make(name, ENTRIES[name], folder, words.seconds)
-                print(f"{name}: {index[name]['train']:.0f} s", flush=True)
-            except RuntimeError as error:
-                print(f"{name}: {error}", file=sys.stderr, flush=True)
-                failed = True
-            INDEX.write_text(json.dumps(index, indent=1) + "\n")
-            (DOCS / "gallery.md").write_text(page(index))
+def write_page(record: dict[str, dict]) -> None:
+    parts = [
+        "# Gallery\n\nOne image for each model and experiment, made by `make gallery` (`docs/gallery.py`): what so"
+        "\nmany seconds give, preparing data included, on a busy machine of two CPU cores. Settings published"
+        "\nfor a GPU are made smaller, which the command shows; minutes or hours give better ones.\n"
+    ]
+    for title, rows in (("Models", MODELS), ("Experiments", EXPERIMENTS)):
+        parts.append(f"## {title}\n")
+        for name in rows:
+            if name in record:
+                code = "\n".join(f"    {line}" for line in record[name]["lines"])
+                head = (
+                    f"### {name}\n\n![{name}](images/gallery/{name}.png)\n\n{record[name]['seconds']} s:\n\n"
+                )
+                parts.append(f"{head}{code}\n")
+    (DOCS / "gallery.md").write_text("\n".join(parts))
+
+
+def main(names: list[str]) -> None:
+    data = Path(os.environ["NIF_DATA"]).resolve() if os.environ.get("NIF_DATA") else None
+    record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    rows, failed = MODELS | EXPERIMENTS, False
+    for name in names or list(rows):
+        try:
+            record[name] = make(name, rows[name], data)
+        except (RuntimeError, IndexError) as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            failed = True
+            continue
+        print(f"{name}: {record[name]['seconds']} s", flush=True)
+        RECORD.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+        write_page(record)
     sys.exit(failed)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,4 +1,4 @@
-"""The reference of every key, made from conf/ whenever the site is built: comments in the YAML are the text."""
+"""The reference of every key, made from conf/ whenever the site is built: its comments are the text."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 def index() -> str:
     rows = [f"| [`{name}=`]({name}.md) | {text} |" for name, text in GROUPS.items()]
-    head = "Made from the files in `conf/`. A group is chosen by name (`field=siren`), a key is set by its path\n"
+    head = "Made from the files in `conf/`. A group is chosen by name (`field=siren`), a key is set by path\n"
     head += "(`field.width=64`). `nif train --cfg job` prints the whole of what the words given choose.\n"
     table = ["| group | |", "|---|---|", *rows]
     return "\n".join(
@@ -72,7 +72,7 @@ def group(name: str) -> str:
 
 
 def read(path: Path) -> tuple[str, list[tuple[str, str, str]], list[str]]:
-    """The comment above a YAML file, its keys (path, default, comment), and the choices that it begins with."""
+    """The comment above a YAML file, its keys (path, default, comment), and the choices it begins with."""
     comment, keys, parents, above = [], [], [], []
     inside = ""
     for line in path.read_text().splitlines():
