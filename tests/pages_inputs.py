@@ -46,7 +46,7 @@ def shapenet(path: Path) -> None:
 
 
 def cloud(path: Path) -> None:
-    points, faces = trimesh.sample.sample_surface(trimesh.creation.icosphere(2, 1.0), 400, seed=0)
+    points, _ = trimesh.sample.sample_surface(trimesh.creation.icosphere(2, 1.0), 400, seed=0)
     normals = points / np.linalg.norm(points, axis=1, keepdims=True)
     if path.suffix == ".xyz":
         np.savetxt(path, points)
@@ -65,7 +65,7 @@ def waves(width: int, height: int, phase: float) -> np.ndarray:
 def photo(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     wide = path.stem == "photo"  # of which a part is drawn, by its own pixels
-    Image.fromarray(waves(960, 880, 0.0) if wide else waves(24, 18, 0.4 * len(path.stem))).save(path)
+    Image.fromarray(waves(400, 320, 0.0) if wide else waves(24, 18, 0.4 * len(path.stem))).save(path)
 
 
 def photos(path: Path) -> None:
@@ -93,7 +93,7 @@ def voxels(path: Path) -> None:
 
 
 def scene(kind: str) -> Callable[[Path], None]:
-    """Nine views of a coloured ball before a transparent ground, as one of the formats of scenes holds them."""
+    """Nine views of a coloured ball before a transparent ground, as a format of scenes holds them."""
 
     def write(path: Path) -> None:
         whole = path.parent / f".{path.name}"

@@ -102,8 +102,8 @@ def flat(node: object, above: str = "") -> dict[str, object]:
 
 
 def cut(nif: Callable[..., Result], command: list[str], number: int) -> list[str]:
-    """The command, the page's number-th, with small budgets: what it gives is lowered where it stands, what is
-    left is appended."""
+    """The command, the page's number-th, with small budgets: what it gives is lowered where it stands, the
+    rest is appended."""
     name, words = command[0], command[1:]
     if name not in AT_MOST or any(w in ("--help", "--cfg") for w in words):
         return command
