@@ -36,9 +36,9 @@ class Row:
     extract: bool = False  # drawings are extracted
 
 
-ONE = "data=toy_shapes data.count=1 data.test=0"
-BUNNY = "data.path=meshes/stanford-bunny.obj"
-SPOT = "data.path=meshes/spot.obj"
+ONE = "data=toy_shapes data.count=1 data.test=0 data.samples=100000"
+BUNNY = "data.path=meshes/stanford-bunny.obj data.samples=100000"
+SPOT = "data.path=meshes/spot.obj data.samples=100000"
 FEW = "data=toy_many data.count=40 data.test=4"
 NARROW = "field.width=64 data.batch_points=8192 data.batch_shapes=8"
 SHORT_NERF = "field.width=64 field.layers=4 field.skip=1 model.coarse=24 model.fine=24 data.batch_rays=256"
@@ -184,8 +184,8 @@ def save(files: list[Path], path: Path) -> None:
 
 def write_page(record: dict[str, dict]) -> None:
     parts = [
-        "# Gallery\n\nOne image for each model and experiment, made by `make gallery` (`docs/gallery.py`): what so"
-        "\nmany seconds give, preparing data included, on a busy machine of two CPU cores. Settings published"
+        "# Gallery\n\nOne image for each model and experiment, made by `make gallery` (`docs/gallery.py`): what"
+        "\nso many seconds give, preparing data included, on a busy machine of two CPU cores. Settings published"
         "\nfor a GPU are made smaller, which the command shows; minutes or hours give better ones.\n"
     ]
     for title, rows in (("Models", MODELS), ("Experiments", EXPERIMENTS)):
