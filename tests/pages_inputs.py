@@ -121,6 +121,7 @@ def experiment(path: Path) -> None:
     """The published layout, with a decoder that knows two balls."""
     seeds._experiment(path.parent)
     shutil.move(path.parent / "experiment", path)
+    shutil.move(path / "data", path.parent.parent / "data")
     file = path / "ModelParameters" / "latest.pth"
     saved = torch.load(file, weights_only=True)
     last = max(k for k in saved["model_state_dict"] if k.endswith("bias"))
