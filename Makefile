@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO := outputs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast fuzz lint format bench clean
+.PHONY: help install demo test test-fast fuzz lint format bench docs gallery clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -47,6 +47,13 @@ format: $(BIN)/nif ## format the code
 
 bench: $(BIN)/nif ## run the benchmarks (NIF_DATA=<folder>); results in tests/benchmarks/results
 	for file in tests/benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+docs: $(BIN)/nif ## build the pages in docs/ as a site, strictly, into outputs/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "site: outputs/site/index.html"
+
+gallery: $(BIN)/nif ## train and draw one small thing for each experiment and model (NIF_DATA=<folder>: real ones)
+	$(BIN)/python docs/gallery.py
 
 clean: ## remove .venv and caches (runs in outputs/ stay)
 	rm -rf $(VENV) .pytest_cache .ruff_cache dist build
