@@ -39,7 +39,7 @@ fuzz: $(BIN)/nif ## read hostile files of every kind (make fuzz n=10000); failin
 lint: $(BIN)/nif ## ruff and pyright
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/basedpyright
 
 format: $(BIN)/nif ## format the code
 	$(BIN)/ruff check --fix .
