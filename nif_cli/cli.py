@@ -11,7 +11,7 @@ import sys
 from contextlib import redirect_stdout, suppress
 
 from nif_cli import NifError, __version__, conf_folder
-from nif_cli.terminal import lost, printable, printing
+from nif_cli.terminal import Waiting, lost, printable, printing
 
 COMMANDS = {
     "prepare": "sample meshes into a dataset that other tools read too",
@@ -178,6 +178,17 @@ def _say(message: str) -> None:
 
 
 def _hydra(command: str, args: list[str]) -> int:
+    told = any(
+        a.startswith("-") and a != "-m" for a in args
+    )  # what is asked for may be to be read by a program
+    waiting = Waiting("" if told else f"nif {command}: starting ...")
+    try:
+        return _composed(command, args, waiting)
+    finally:
+        waiting.done()
+
+
+def _composed(command: str, args: list[str], waiting: Waiting) -> int:
     import importlib
 
     import hydra
@@ -206,6 +217,7 @@ def _hydra(command: str, args: list[str]) -> int:
                 if not gc.get_freeze_count():
                     gc.freeze()
                 gc.enable()
+                waiting.done()
                 return module.main(cfg)
         except Exception as error:  # told here, or Hydra would put a line of its own in front
             sys.exit(_tell(error, args))
