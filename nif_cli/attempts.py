@@ -18,7 +18,8 @@ HYDRA = (
     *("help", "hydra-help", "version", "cfg", "resolve", "package", "run", "multirun", "shell-completion"),
     *("config-path", "config-name", "config-dir", "info", "experimental-rerun"),
 )
-TAKING = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--info", "-i")  # the next word is theirs
+TAKING = ("cfg", "package", "config-path", "config-name", "config-dir", "info", "experimental-rerun")
+SHORT = ("-c", "-p", "-cp", "-cn", "-cd", "-i")  # the same, short: the next word is theirs
 TAKES = {  # the key of a word without one
     "train": "data.path",
     "prepare": "input",
@@ -51,7 +52,7 @@ def meant(command: str, args: list[str]) -> list[str]:
     bare = [
         k
         for k, word in enumerate(args)
-        if "=" not in word and not word.startswith(("-", "+")) and not (k and args[k - 1] in TAKING)
+        if "=" not in word and not word.startswith(("-", "+")) and not (k and _takes(args[k - 1]))
     ]
     paths = [args[k] for k in bare if _is_path(command, args[k])]
     rest = [word for k, word in enumerate(args) if k not in bare or word not in paths]
@@ -67,6 +68,12 @@ def meant(command: str, args: list[str]) -> list[str]:
     if any(w.startswith(f"{key}=") for w in rest):
         raise NifError(f"{shown(paths[0], 300)}: {key}= is given too; write one of them")
     return [f"{key}={_value(paths)}", *rest]
+
+
+def _takes(word: str) -> bool:
+    """Whether a flag of Hydra's, maybe cut short, takes the next word."""
+    name = word[2:] if word.startswith("--") else ""
+    return word in SHORT or any(name and flag.startswith(name) for flag in TAKING)
 
 
 def _value(paths: list[str]) -> str:

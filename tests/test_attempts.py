@@ -218,6 +218,7 @@ def test_hydras_own_flags_stay():
         ["--config-dir=x"],
         ["-cd", "x"],
         ["~data"],
+        ["--exp", "x.pickle"],
     ):
         assert meant("train", words) == words
     with pytest.raises(Usage):
