@@ -11,7 +11,7 @@ from pathlib import Path
 from nif_cli import NifError, choices
 from nif_cli.choices import WORD
 from nif_cli.hints import did_you_mean
-from nif_cli.untrusted import shown
+from nif_cli.untrusted import one_line, shown
 from nif_cli.words import paste
 
 HYDRA = (
@@ -143,7 +143,10 @@ def _recognised(path: str, words: list[str], given: dict[str, str]) -> list[str]
     model = None
     if "model" in given or "experiment" in given:
         model = choices.compose("train", words).groups["model"]
-    readings = recognise(Path(path).expanduser())
+    try:
+        readings = recognise(Path(path).expanduser())
+    except OSError as error:
+        raise NifError(f"{shown(path, 300)}: cannot be read: {error.strerror or one_line(error)}") from error
     fitting = [r for r in readings if r.model == model or model in dict(r.others)]
     readings = fitting or readings
     if len(readings) > 1:

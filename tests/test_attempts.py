@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -181,6 +182,10 @@ def test_what_is_no_data(tmp_path, run):
     }
     for name, said in cases.items():
         with pytest.raises(NifError, match=said):
+            meant("train", [str(tmp_path / name)])
+    for name in ("x.npz", "x.npy", "x.json", "x.ply"):  # damaged: named, whatever comes of it later
+        (tmp_path / name).write_bytes(b"PK\x03\x04 \xff")
+        with suppress(NifError):
             meant("train", [str(tmp_path / name)])
     with pytest.raises(NifError, match="resume="):
         meant("train", [str(run)])
