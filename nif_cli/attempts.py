@@ -182,6 +182,12 @@ def _no_options(command: str, args: list[str]) -> None:
             and os.path.lexists(os.path.expanduser(value))
         ):
             raise Usage(f"nif has no --{shown(name)}; write {paste('nif', 'train', value)}")
+        under = name.replace("-", "_")
+        owners = [c for c in TAKES if under in choices.read(choices.conf_folder() / f"{c}.yaml").rows]
+        if key is None and owners:
+            raise Usage(
+                f"nif has no --{shown(name)}; {under}={shown(value, 100)} is written, for nif {', '.join(owners)}"
+            )
         if key is None:
             known = [*_keys(command), *HYDRA]
             raise Usage(f"nif has no --{shown(name)}; a word is key=value{did_you_mean(name, known)}")
