@@ -186,7 +186,8 @@ def _no_options(command: str, args: list[str]) -> None:
         owners = [c for c in TAKES if under in choices.read(choices.conf_folder() / f"{c}.yaml").rows]
         if key is None and owners:
             raise Usage(
-                f"nif has no --{shown(name)}; {under}={shown(value, 100)} is written, for nif {', '.join(owners)}"
+                f"nif has no --{shown(name)}; {under}={shown(value, 100)} is written, for nif "
+                f"{', '.join(owners)}"
             )
         if key is None:
             known = [*_keys(command), *HYDRA]

@@ -203,7 +203,7 @@ OPTIONS = {
     ("train", "--epochs", "9"): "write trainer.max_steps=9",
     ("train", "--output-dir", "x"): "write output_dir=x",
     ("train", "--bogus"): "key=value",
-    ("train", "--resolution", "64"): "resolution=64 is written, for nif extract",
+    ("train", "--resolution", "64"): "resolution=64 is written, for nif reconstruct, extract",
     ("train", "siren"): "write field=siren",
 }
 
