@@ -11,14 +11,15 @@ from pathlib import Path
 from nif_cli import NifError, choices
 from nif_cli.choices import WORD
 from nif_cli.hints import did_you_mean
-from nif_cli.untrusted import shown
+from nif_cli.untrusted import one_line, shown
 from nif_cli.words import paste
 
 HYDRA = (
     *("help", "hydra-help", "version", "cfg", "resolve", "package", "run", "multirun", "shell-completion"),
     *("config-path", "config-name", "config-dir", "info", "experimental-rerun"),
 )
-TAKING = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--info", "-i")  # the next word is theirs
+TAKING = ("cfg", "package", "config-path", "config-name", "config-dir", "info", "experimental-rerun")
+SHORT = ("-c", "-p", "-cp", "-cn", "-cd", "-i")  # the same, short: the next word is theirs
 TAKES = {  # the key of a word without one
     "train": "data.path",
     "prepare": "input",
@@ -51,7 +52,7 @@ def meant(command: str, args: list[str]) -> list[str]:
     bare = [
         k
         for k, word in enumerate(args)
-        if "=" not in word and not word.startswith(("-", "+")) and not (k and args[k - 1] in TAKING)
+        if "=" not in word and not word.startswith(("-", "+")) and not (k and _takes(args[k - 1]))
     ]
     paths = [args[k] for k in bare if _is_path(command, args[k])]
     rest = [word for k, word in enumerate(args) if k not in bare or word not in paths]
@@ -67,6 +68,12 @@ def meant(command: str, args: list[str]) -> list[str]:
     if any(w.startswith(f"{key}=") for w in rest):
         raise NifError(f"{shown(paths[0], 300)}: {key}= is given too; write one of them")
     return [f"{key}={_value(paths)}", *rest]
+
+
+def _takes(word: str) -> bool:
+    """Whether a flag of Hydra's, maybe cut short, takes the next word."""
+    name = word[2:] if word.startswith("--") else ""
+    return word in SHORT or any(name and flag.startswith(name) for flag in TAKING)
 
 
 def _value(paths: list[str]) -> str:
@@ -136,7 +143,10 @@ def _recognised(path: str, words: list[str], given: dict[str, str]) -> list[str]
     model = None
     if "model" in given or "experiment" in given:
         model = choices.compose("train", words).groups["model"]
-    readings = recognise(Path(path).expanduser())
+    try:
+        readings = recognise(Path(path).expanduser())
+    except OSError as error:
+        raise NifError(f"{shown(path, 300)}: cannot be read: {error.strerror or one_line(error)}") from error
     fitting = [r for r in readings if r.model == model or model in dict(r.others)]
     readings = fitting or readings
     if len(readings) > 1:
@@ -172,6 +182,13 @@ def _no_options(command: str, args: list[str]) -> None:
             and os.path.lexists(os.path.expanduser(value))
         ):
             raise Usage(f"nif has no --{shown(name)}; write {paste('nif', 'train', value)}")
+        under = name.replace("-", "_")
+        owners = [c for c in TAKES if under in choices.read(choices.conf_folder() / f"{c}.yaml").rows]
+        if key is None and owners:
+            raise Usage(
+                f"nif has no --{shown(name)}; {under}={shown(value, 100)} is written, for nif "
+                f"{', '.join(owners)}"
+            )
         if key is None:
             known = [*_keys(command), *HYDRA]
             raise Usage(f"nif has no --{shown(name)}; a word is key=value{did_you_mean(name, known)}")

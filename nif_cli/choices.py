@@ -158,7 +158,7 @@ def compose(command: str, words: Iterable[str]) -> Composed:
     where = folders(words)
     page = read(where[0] / f"{command}.yaml")
     known = groups(where)
-    typed = [(m["key"], m["value"]) for w in words if (m := WORD.fullmatch(w))]
+    typed = [(m["key"], m["value"]) for w in words if w != "data=auto" and (m := WORD.fullmatch(w))]
     default = {g: c for g, c in map(_entry, page.defaults) if g and g != "hydra"}
     default |= {k: None for k, _ in typed if k in known and k not in default and command == "train"}
     chosen: dict[str, str | None] = {}

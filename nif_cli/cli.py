@@ -13,7 +13,7 @@ from contextlib import redirect_stdout, suppress
 from pathlib import Path
 
 from nif_cli import NifError, __version__, conf_folder
-from nif_cli.terminal import lost, printable, printing
+from nif_cli.terminal import Waiting, lost, printable, printing
 
 COMMANDS = {
     "prepare": "sample meshes into a dataset that other tools read too",
@@ -232,8 +232,21 @@ def _say(message: str) -> None:
         print(f"nif: {printable(message)}", file=sys.stderr, flush=True)
 
 
-def _hydra(command: str, args: list[str], failed: Callable[[Exception, list[str]], int] = _tell) -> int:
+Failed = Callable[[Exception, list[str]], int]
+
+
+def _hydra(command: str, args: list[str], failed: Failed = _tell) -> int:
     """Run a command; `failed` tells an error and gives the exit code."""
+    # what is asked for by a flag may be to be read by a program
+    told = any(a.startswith("-") and a != "-m" for a in args)
+    waiting = Waiting("" if told else f"nif {command}: starting ...")
+    try:
+        return _composed(command, args, failed, waiting)
+    finally:
+        waiting.done()
+
+
+def _composed(command: str, args: list[str], failed: Failed, waiting: Waiting) -> int:
     import importlib
 
     import hydra
@@ -262,6 +275,7 @@ def _hydra(command: str, args: list[str], failed: Callable[[Exception, list[str]
                 if not gc.get_freeze_count():
                     gc.freeze()
                 gc.enable()
+                waiting.done()
                 return module.main(cfg)
         except Exception as error:  # told here, or Hydra would put a line of its own in front
             sys.exit(failed(error, args))

@@ -118,7 +118,8 @@ def answers(command: str, before: Iterable[str], word: str) -> list[str] | None:
     where = choices.folders(before)
     if command == "train" and key in choices.groups(where):
         given, comma, last = value.rpartition(",")  # of a sweep the last
-        return [f"{head}{given}{comma}{n}" for n in choices.names(key, where) if n.startswith(last)]
+        names = [*(["auto"] if key == "data" and not comma else []), *choices.names(key, where)]
+        return [f"{head}{given}{comma}{n}" for n in names if n.startswith(last)]
     known = values(command, key)
     if known:
         return [f"{head}{v}" for v in known if v.startswith(value)]

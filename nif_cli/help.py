@@ -138,6 +138,9 @@ def of_words(words: list[str], commands: Iterable[str]) -> str:
         group, name = (found["key"], found["value"]) if found else (word.rstrip("="), None)
         if group in groups and name:
             for one in name.split(","):
+                if (group, one) == ("data", "auto"):
+                    text += ["", "data=auto", f"  {AUTO}"]
+                    continue
                 choices.page_of(group, one, where)  # there is one, or a line says so
                 rows = choices.compose("train", [*words, f"{group}={one}"]).rows
                 text += _section(f"{group}={one}", group, rows, where)
@@ -153,10 +156,15 @@ def of_words(words: list[str], commands: Iterable[str]) -> str:
     return "\n".join(text).strip("\n")
 
 
+AUTO = "whatever lies at data.path: the reader is picked, and said (as nif train <file or folder> does)"
+
+
 def _choices(group: str, chosen: str | None, where: list[choices.Path]) -> list[str]:
     names = choices.names(group, where)
     width = max(map(len, names), default=0) + 2
     lines = [f"{group}=<one of these>  (nif help {group}={chosen or names[0]} shows its keys)"]
+    if group == "data":
+        lines.append(f" {' auto':<{width}} {AUTO}")
     for name in names:
         about = choices.page_of(group, name, where).sentence
         shown = f"[{name}]" if name == chosen else f" {name}"

@@ -201,6 +201,7 @@ class Evaluate(NewShapes):
     protocol: Measure | list[Measure] | None = None
     data: dict[str, Any] | None = None
     split: str | None = None
+    views: Choice = None
     mesh: str | None = None
     reference: str | None = None
     scan: str | None = None

@@ -82,3 +82,17 @@ def lost(stream: Any) -> str | None:
     if error is None or error.errno == errno.EPIPE:
         return None
     return f"standard output: cannot be written: {error.strerror}"
+
+
+class Waiting:
+    """A line on the terminal that says what is waited for, until it is done; nothing where nobody looks."""
+
+    def __init__(self, text: str):
+        self.shown = bool(text) and sys.stderr is not None and sys.stderr.isatty()
+        if self.shown:
+            print(f"\r{text}", end="", file=sys.stderr, flush=True)
+
+    def done(self) -> None:
+        if self.shown:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+        self.shown = False

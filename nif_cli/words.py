@@ -35,6 +35,7 @@ IN_DATA = ("path", "root", "split", "observations", "images")
 NAMES = (
     "instances",
     "data.instances",
+    "views",
 )
 
 KEY = re.compile(r"(?P<sign>\+{0,2})(?P<key>[A-Za-z_][\w.]*)=(?P<value>.*)", re.DOTALL)

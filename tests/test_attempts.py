@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +183,10 @@ def test_what_is_no_data(tmp_path, run):
     for name, said in cases.items():
         with pytest.raises(NifError, match=said):
             meant("train", [str(tmp_path / name)])
+    for name in ("x.npz", "x.npy", "x.json", "x.ply"):  # damaged: named, whatever comes of it later
+        (tmp_path / name).write_bytes(b"PK\x03\x04 \xff")
+        with suppress(NifError):
+            meant("train", [str(tmp_path / name)])
     with pytest.raises(NifError, match="resume="):
         meant("train", [str(run)])
     with pytest.raises(NifError, match="data=auto looks"):
@@ -198,6 +203,7 @@ OPTIONS = {
     ("train", "--epochs", "9"): "write trainer.max_steps=9",
     ("train", "--output-dir", "x"): "write output_dir=x",
     ("train", "--bogus"): "key=value",
+    ("train", "--resolution", "64"): "resolution=64 is written, for nif reconstruct, extract",
     ("train", "siren"): "write field=siren",
 }
 
@@ -218,6 +224,7 @@ def test_hydras_own_flags_stay():
         ["--config-dir=x"],
         ["-cd", "x"],
         ["~data"],
+        ["--exp", "x.pickle"],
     ):
         assert meant("train", words) == words
     with pytest.raises(Usage):

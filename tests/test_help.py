@@ -83,6 +83,9 @@ def test_help_follows_the_words(nif):
     assert "[ngp]" in nif("help", "model=nerf", "field").out
     assert nif("help", "train", "field=siren").out == nif("train", "field=siren", "--help").out
     assert "nif extract" in nif("help", "resolution").out
+    assert "auto" in nif("help", "data").out
+    assert "[relu]" in nif("train", "--help", "data=auto", "field=relu").out
+    assert "data.path" in nif("help", "data=auto", "field=relu").out
 
 
 def test_help_of_what_there_is_not(nif):

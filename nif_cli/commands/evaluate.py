@@ -34,6 +34,8 @@ def main(cfg: DictConfig) -> None:
         raise NifError(
             f"protocol={of_views[0]}: it compares pictures; for meshes there are {', '.join(PROTOCOLS)}"
         )
+    if config.views is not None and (config.mesh or config.reference):
+        raise NifError("views: of a scene; meshes have none")
     if config.mesh or config.reference:
         compare_meshes(config, protocols)
         return
@@ -63,8 +65,11 @@ def evaluate_run(config: Evaluate, run: Path, model: Model, device: torch.device
                 f"protocol={next(iter(protocols))}: for shapes; this run is of views: "
                 f"{', '.join(VIEW_PROTOCOLS)}"
             )
+        print("reading its views", flush=True)
         evaluate_views(replace(config, protocol=of_views or None), run, model, data_of(model, config.data))
         return
+    if config.views is not None:
+        raise NifError(f"views: of a scene; this run is of {model.learns.holds} (instances= chooses)")
     if of_views:
         raise NifError(
             f"protocol={of_views[0]}: for views; this run is of {model.learns.holds}: {', '.join(PROTOCOLS)}"

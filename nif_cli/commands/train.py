@@ -144,6 +144,8 @@ def _train(config: Train, folder: Path, resumed: Path | None, about: Provenance,
             start_from(model, runs.find(config.init_from, "init_from"))
         began = time.monotonic()
         model.space = data.space
+        source = next((config.data[k] for k in ("path", "root") if config.data.get(k)), type(data).__name__)
+        print(f"preparing the data: {source}", flush=True)
         model.attach_data(data)
         if isinstance(
             data, Views

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ from nif_cli.data.scenes.poses import normalised
 from nif_cli.data.scenes.scene import Scene, View
 from nif_cli.evaluation.report import write_report
 from nif_cli.files import safe_name, write
+from nif_cli.hints import did_you_mean
 from nif_cli.metrics.image import IMAGE_METRICS, compare_images
 from nif_cli.metrics.view_protocols import VIEW_PROTOCOLS, ViewProtocol
 from nif_cli.models.model import Model
@@ -28,6 +30,7 @@ from nif_cli.rendering.image_files import displayed, png_bytes, sheet
 from nif_cli.rendering.volume import RadianceField
 from nif_cli.schemas import Evaluate
 
+TELL = 15.0  # seconds between two lines of progress, where no bar is seen
 UNITS = {name: f"{metric.unit}, mean over views" for name, metric in IMAGE_METRICS.items()}
 
 
@@ -42,6 +45,10 @@ def evaluate_views(config: Evaluate, run: Path, model: Model, data: Data) -> Non
     split = config.split or "test"
     if split not in ("train", "test"):
         raise NifError(f"split={split}: a scene has train and test views")
+    for known, read in pairs:  # before anything takes time
+        views = chosen_views(read, split, config.views)
+        size = views[0].camera
+        print(f"{known.id}: {len(views)} {split} views of {size.width} x {size.height} pixels", flush=True)
     names = list(dict.fromkeys(config.protocol or [known.protocol for known, _ in pairs]))
     folder = runs.output_path(config.output, run / "evaluation").with_suffix("")
     report: dict[str, Any] = {}
@@ -55,7 +62,8 @@ def evaluate_views(config: Evaluate, run: Path, model: Model, data: Data) -> Non
                 if known.background
                 else known
             )
-            scenes[known.id] = _scene(model, shown, read, split, folder, device)
+            views = chosen_views(read, split, config.views)
+            scenes[known.id] = _scene(model, shown, read, views, folder, device)
         report[name] = _summary(name, protocol, scenes)
         _print(report[name])
     about = {"run": str(run), "checkpoint": config.checkpoint, "split": split, "pictures": str(folder)}
@@ -77,21 +85,50 @@ def _pairs(model: Model, scenes: list[Scene]) -> list[tuple[Scene, Scene]]:
     return pairs
 
 
-def _scene(
-    model: Model, known: Scene, read: Scene, split: str, folder: Path, device: torch.device
-) -> dict[str, dict[str, float | list[int]]]:
-    """PSNR and SSIM of each view; the pictures are written beside their truth."""
-    views = getattr(read, split)
+def chosen_views(read: Scene, split: str, spec: int | str | list[Any] | None) -> list[View]:
+    """The views of a split that `views=` names, in their order: names (the last part will do), globs, or a
+    count (so many, evenly spread); None is all."""
+    views = list(getattr(read, split))
     if not views:
         raise NifError(
             f"{read.id}: it has no {split} views"
             + ("; split=train has the others" if split == "test" else "")
         )
+    names = [v.name for v in views]
+    if spec is None or spec == "all":
+        return views
+    if isinstance(spec, int) or (isinstance(spec, str) and spec.isdigit() and spec not in names):
+        if int(spec) < 1:
+            raise NifError(f"views={spec}: at least 1")
+        few = np.linspace(0, len(views) - 1, min(int(spec), len(views))).round().astype(int)
+        return [views[k] for k in few]
+    chosen: set[str] = set()
+    for pattern in map(str, spec if isinstance(spec, list) else [spec]):
+        found = [n for n in names if pattern in (n, n.rpartition("/")[2])] or [
+            n for n in names if fnmatchcase(n, pattern) or fnmatchcase(n.rpartition("/")[2], pattern)
+        ]
+        if not found:
+            raise NifError(
+                f"views: no '{pattern}' among the {split} views{did_you_mean(pattern, names[:20])}"
+            )
+        chosen.update(found)
+    if not chosen:
+        raise NifError("views=[]: give names, globs or a count")
+    return [v for v in views if v.name in chosen]
+
+
+def _scene(
+    model: Model, known: Scene, read: Scene, views: list[View], folder: Path, device: torch.device
+) -> dict[str, dict[str, float | list[int]]]:
+    """PSNR and SSIM of each view; the pictures are written beside their truth."""
     field, found, pictures = cast("RadianceField", model.field(known.id)), {}, []
     place = folder / safe_name(known.id)
-    for view in tqdm(
-        views, desc=known.id, unit=" view", leave=False, disable=not sys.stderr.isatty(), delay=1
-    ):
+    told = time.monotonic()
+    watched = sys.stderr.isatty()
+    for k, view in enumerate(tqdm(views, desc=known.id, unit=" view", leave=False, disable=not watched)):
+        if not watched and time.monotonic() > told + TELL:
+            told = time.monotonic()
+            print(f"{known.id}: {k} of {len(views)} views", flush=True)
         truth, valid = true_image(view, known.background)
         moved = replace(view, pose=_moved(view, read, known))
         made = displayed(known.photograph(field, moved, device).color)
