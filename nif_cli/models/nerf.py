@@ -20,9 +20,9 @@ from nif_cli.models.model import Instance, Model
 from nif_cli.models.ray_samplers import HierarchicalSampler, OccupancySampler, ray_sampler
 from nif_cli.models.scene_field import BoundRadiance, Codes, Hierarchical, Marching, compile_march
 from nif_cli.rendering.occupancy_grid import OccupancyGrid
-from nif_cli.rendering.ray_samples import Samples, intervals
+from nif_cli.rendering.ray_samples import Samples
 from nif_cli.rendering.rays import Rays
-from nif_cli.rendering.volume import RenderedRays, composite, render_rays
+from nif_cli.rendering.volume import RenderedRays, render_rays
 
 LOOKS = 2**17  # cells that are looked at together, at most: cascades have millions
 TRAINED_TO = 1e-3  # the transmittance at which rays end while training
@@ -105,8 +105,7 @@ class Nerf(Model):
         if len(scenes) > 1 and not any(self.code_sizes.values()):
             raise NifError(
                 f"data: {len(scenes)} scenes in one network: give model.shape_code= and "
-                "model.appearance_code= (16, say), "
-                "or train them one by one"
+                "model.appearance_code= (16, say), or train them one by one"
             )
         self.instances = {s.id: Instance(s.id, s.transform, scene=s) for s in scenes}
         self._make(scenes)
@@ -128,8 +127,7 @@ class Nerf(Model):
         if self.device.type == "cpu":
             compile_march(self.network, self._marching(0.0), self.codes(torch.zeros(2, dtype=torch.long)))
 
-    def allocate(self, ids: list[str]) -> None:
-        pass  # with the scenes, in restore_instances
+    def allocate(self, ids: list[str]) -> None: ...  # with the scenes, in restore_instances
 
     def restore_instances(self, saved: list[dict]) -> None:
         super().restore_instances(saved)
@@ -200,12 +198,9 @@ class Nerf(Model):
 
     @cached_property
     def generator(self) -> torch.Generator:
-        device = self.device
-        return (
-            torch.cuda.default_generators[device.index or 0]
-            if device.type == "cuda"
-            else torch.default_generator
-        )
+        if self.device.type == "cuda":
+            return torch.cuda.default_generators[self.device.index or 0]
+        return torch.default_generator
 
     def loss(self, batch: RayBatch) -> dict[str, Tensor]:
         rays = Rays(batch.origins, batch.directions, batch.views)
@@ -213,18 +208,17 @@ class Nerf(Model):
         alpha = batch.colors[:, 3:]
         truth = batch.colors[:, :3] * alpha + behind * (1 - alpha)
         if self.coarse_network is not None:
-            first, last = self._coarse_and_fine(rays, batch)
-            return {
-                "coarse": self._error(first, truth, behind, batch),
-                "fine": self._error(last, truth, behind, batch),
-            }
+            codes, generator = self.codes(batch.scene), self.generator if self.training else None
+            sampling = self._hierarchical(codes[0])
+            seen = sampling.render(self.network, rays, batch.near, batch.far, codes, generator)
+            first, last = (self._error(x, truth, behind, batch) for x in seen)
+            return {"coarse": first, "fine": last}
         light, taken = self._through(rays, batch, self._marching(self.progress() if self.training else 1.0))
         if self.training:
             assert self.grid is not None
             if not taken:  # nothing is left to learn from: everything is open again
                 self.grid.occupied = self.grid.allowed.clone()
-                # a loss that depends on nothing: zero, through none of the numbers that are learned, and of
-                # no table
+                # a loss that depends on nothing: zero, by no number of a weight, and of no table
                 table = self.network.grid.table  # type: ignore[union-attr]
                 weight = next(p for p in self.network.parameters() if p is not table)
                 light.color = light.color + weight[:0].sum()
@@ -236,27 +230,8 @@ class Nerf(Model):
             return self.network(points, directions, *self.codes(batch.scene[samples.ray]))
 
         generator = self.generator if self.training else None
-        return render_rays(
-            radiance, marching.march(rays, batch.near, batch.far, generator), rays, 16, TRAINED_TO
-        )
-
-    def _coarse_and_fine(self, rays: Rays, batch: RayBatch) -> tuple[RenderedRays, RenderedRays]:
-        """What the coarse network sees, and the fine one."""
-        assert self.coarse_network is not None
-        codes = self.codes(batch.scene)
-        generator = self.generator if self.training else None
-        sampling = self._hierarchical(codes[0])
-
-        def look(network: RadianceNetwork, t: Tensor) -> tuple[RenderedRays, Tensor]:
-            samples = intervals(t, rays)
-            here = (None if c is None else c[samples.ray] for c in codes)
-            density, rgb = network(*samples.points(rays), *here)
-            return composite(density, rgb, samples, len(rays))
-
-        t = sampling.first(batch.near, batch.far, generator)
-        first, weights = look(self.coarse_network, t)
-        last, _ = look(self.network, sampling.second(t, weights, generator))
-        return first, last
+        march = marching.march(rays, batch.near, batch.far, generator)
+        return render_rays(radiance, march, rays, 16, TRAINED_TO)
 
     def _behind(self, batch: RayBatch) -> Tensor:
         """The background of each ray: a random one while training where the data wants it, or where pictures
@@ -272,11 +247,9 @@ class Nerf(Model):
 
     def _error(self, light: RenderedRays, truth: Tensor, behind: Tensor, batch: RayBatch) -> Tensor:
         made = light.over(behind)
-        each = (
-            torch.nn.functional.huber_loss(made, truth, reduction="none", delta=self.huber)
-            if self.huber
-            else (made - truth) ** 2
-        )
+        each = (made - truth) ** 2
+        if self.huber:
+            each = torch.nn.functional.huber_loss(made, truth, reduction="none", delta=self.huber)
         each = each[batch.valid] if not batch.valid.all() else each
         return each.mean() if each.numel() else each.sum()  # nothing to learn from is no error
 
@@ -288,21 +261,17 @@ class Nerf(Model):
             )
         return terms
 
-    def begin(self) -> None:
-        self._budget()
-
     def before_step(self) -> None:
         if self.grid is not None and self.step and self.step % self._by_grid.update == 0:
             self._look()
 
-    def after_step(self) -> None:
-        self._budget()
-
-    def _budget(self) -> None:
+    def begin(self) -> None:
         """How many rays the next batch has: as many as take this step's samples."""
         if self.grid is not None:
             samples = self._by_grid.wanted(self.progress())
             self.next_rays = int(min(max(samples / float(self.per_ray), 64), 4 * samples))
+
+    after_step = begin
 
     @torch.no_grad()
     def _look(self) -> None:
