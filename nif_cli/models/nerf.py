@@ -17,28 +17,24 @@ from nif_cli.data.scenes.scene import RayBatch, Scene
 from nif_cli.data.scenes.visual_hull import visual_hull
 from nif_cli.fields.network import RadianceNetwork
 from nif_cli.models.model import Instance, Model
+from nif_cli.models.ray_samplers import HierarchicalSampler, OccupancySampler, ray_sampler
 from nif_cli.models.scene_field import BoundRadiance, Codes, Hierarchical, Marching, compile_march
 from nif_cli.rendering.occupancy_grid import OccupancyGrid
-from nif_cli.rendering.ray_samples import Samples, intervals
+from nif_cli.rendering.ray_samples import Samples
 from nif_cli.rendering.rays import Rays
-from nif_cli.rendering.volume import RenderedRays, composite, render_rays
+from nif_cli.rendering.volume import RenderedRays, render_rays
 
 LOOKS = 2**17  # cells that are looked at together, at most: cascades have millions
 TRAINED_TO = 1e-3  # the transmittance at which rays end while training
 
 
 class Nerf(Model):
-    """Squared error (or Huber's, where `huber` is positive) of rendered colours. Rays are sampled by a coarse
-    network (field=nerf: `coarse` stratified samples, `fine` from their weights, one loss for each network),
-    or by a grid of occupied cells (field=ngp).
+    """Squared error (or Huber's, where `huber` is positive) of rendered colours. Rays are sampled as the
+    network asks for: by a coarse one (field=nerf: one loss for each network), or by a grid of occupied cells
+    (field=ngp); the settings are those of `ray_samplers`, null for their defaults.
 
-    With a grid: a step takes as many rays as need about `samples` samples, at first `first_samples`, and
-    steps of 1/`steps` of the scene's cube, at first 1/`first_steps`, `growth` of the training long. Every
-    `update` steps the grid looks at the densities, of half the cells in the first tenth of the training,
-    later of a tenth. In unbounded scenes steps grow, by `cone` times the distance. Transparent pictures carve
-    the scene's `hull` before training.
-
-    Scenes that share shapes or appearances get `shape_code` and `appearance_code` numbers each; 0: none.
+    The grid looks at half of its cells in the first tenth of the training, later at a tenth. Scenes that
+    share shapes or appearances get `shape_code` and `appearance_code` numbers each; 0: none.
     """
 
     learns = Views
@@ -52,22 +48,27 @@ class Nerf(Model):
         *,
         lr: float | None = None,
         huber: float = 0.0,
-        coarse: int = 64,
-        fine: int = 128,
-        resolution: int = 128,
-        threshold: float = 0.01,
-        samples: int = 32768,
-        first_samples: int = 8192,
-        steps: int = 320,
-        first_steps: int = 128,
-        growth: float = 0.4,
-        update: int = 16,
-        cone: float = 1 / 256,
-        hull: bool = True,
+        coarse: int | None = None,
+        fine: int | None = None,
+        resolution: int | None = None,
+        threshold: float | None = None,
+        samples: int | None = None,
+        first_samples: int | None = None,
+        steps: int | None = None,
+        first_steps: int | None = None,
+        growth: float | None = None,
+        update: int | None = None,
+        cone: float | None = None,
+        hull: bool | None = None,
         shape_code: int = 0,
         appearance_code: int = 0,
         code_lr: float = 1e-3,
     ):
+        settings: dict[str, Any] = dict(
+            coarse=coarse, fine=fine, resolution=resolution, threshold=threshold, samples=samples,
+            first_samples=first_samples, steps=steps, first_steps=first_steps, growth=growth,
+            update=update, cone=cone, hull=hull,
+        )  # fmt: skip
         sizes = {"shape_code": shape_code, "appearance_code": appearance_code}
         try:
             network = field(**sizes)
@@ -77,42 +78,18 @@ class Nerf(Model):
             ) from error
         super().__init__(network.rate if lr is None else lr, optimizer, scheduler)
         self.network = network
-        numbers = {
-            "coarse": coarse,
-            "fine": fine,
-            "samples": samples,
-            "first_samples": first_samples,
-            "update": update,
-        }
-        for name, value in numbers.items():
-            least = 3 if name == "coarse" else 1
-            if value < least:
-                raise ValueError(f"{name}={value}: at least {least}")
-        if min(steps, first_steps) < 8 or not 0 <= growth <= 1 or cone < 0 or huber < 0:
+        if min(shape_code, appearance_code) < 0 or not code_lr > 0 or huber < 0:
             raise ValueError(
-                f"steps={steps}, first_steps={first_steps}, growth={growth}, cone={cone}, huber={huber}: "
-                "steps at least 8, growth a fraction, cone and huber not negative"
+                f"shape_code={shape_code}, appearance_code={appearance_code}, code_lr={code_lr}, "
+                f"huber={huber}: not negative"
             )
-        if min(shape_code, appearance_code) < 0 or not code_lr > 0:
-            raise ValueError(
-                f"shape_code={shape_code}, appearance_code={appearance_code}, code_lr={code_lr}: not negative"
-            )
-        self.hierarchical = self.network.hierarchical
+        self.hierarchical, self.huber = network.hierarchical, huber
+        self.sampler = ray_sampler(self.hierarchical, settings)
         self.coarse_network = field(**sizes) if self.hierarchical else None
-        self.huber, self.coarse, self.fine = huber, coarse, fine
-        self.resolution, self.threshold, self.hull = resolution, threshold, hull
-        self.samples, self.first_samples, self.steps, self.first_steps = (
-            samples,
-            first_samples,
-            steps,
-            first_steps,
-        )
-        self.growth, self.update, self.cone = growth, update, cone
         self.code_sizes, self.code_lr = sizes, code_lr
-        if not self.hierarchical:
-            OccupancyGrid(resolution, threshold=threshold)  # refuses what cannot be, before any data is read
         self.grid: OccupancyGrid | None = None
-        self.next_rays = first_samples // 32  # of the next batch
+        by_grid = isinstance(self.sampler, OccupancySampler)
+        self.next_rays = self.sampler.first_samples // 32 if by_grid else 0  # of the next batch
         self.codes = Codes([], 0, 0)
         self.per_ray: Tensor
         self.register_buffer("per_ray", torch.tensor(32.0))  # samples that a ray takes, lately
@@ -128,8 +105,7 @@ class Nerf(Model):
         if len(scenes) > 1 and not any(self.code_sizes.values()):
             raise NifError(
                 f"data: {len(scenes)} scenes in one network: give model.shape_code= and "
-                "model.appearance_code= (16, say), "
-                "or train them one by one"
+                "model.appearance_code= (16, say), or train them one by one"
             )
         self.instances = {s.id: Instance(s.id, s.transform, scene=s) for s in scenes}
         self._make(scenes)
@@ -139,7 +115,7 @@ class Nerf(Model):
         inside = torch.zeros_like(self.grid.allowed, dtype=torch.bool)
         for scene in scenes:
             here = self.grid.within(scene.bounds)
-            if self.hull and scene.background is not None and scene.ndc is None:
+            if self._by_grid.hull and scene.background is not None and scene.ndc is None:
                 here &= visual_hull(self.grid, scene.train)
             inside |= here
         if not inside.any():
@@ -151,8 +127,7 @@ class Nerf(Model):
         if self.device.type == "cpu":
             compile_march(self.network, self._marching(0.0), self.codes(torch.zeros(2, dtype=torch.long)))
 
-    def allocate(self, ids: list[str]) -> None:
-        pass  # with the scenes, in restore_instances
+    def allocate(self, ids: list[str]) -> None: ...  # with the scenes, in restore_instances
 
     def restore_instances(self, saved: list[dict]) -> None:
         super().restore_instances(saved)
@@ -172,7 +147,7 @@ class Nerf(Model):
         self.even = cascades == 1 or any(s.ndc is not None for s in scenes)
         if not self.hierarchical:
             try:
-                self.grid = OccupancyGrid(self.resolution, cascades, self.threshold)
+                self.grid = self._by_grid.grid(cascades)
             except ValueError as error:  # by this scene's cascades
                 raise NifError(f"model: {error}") from error
             if self.grid.extent > 1:
@@ -191,17 +166,22 @@ class Nerf(Model):
                 )
             code = self.codes.of(kind, torch.tensor([known.index(other or id)], device=self.device))
             codes.append(None if code is None else code[0].detach())
-        coarse = self.coarse_network
-        sampling = (
-            self._marching(1.0) if coarse is None else Hierarchical(coarse, codes[0], self.coarse, self.fine)
-        )
+        sampling = self._marching(1.0) if self.coarse_network is None else self._hierarchical(codes[0])
         return BoundRadiance(self.network, sampling, scene, codes[0], codes[1])
+
+    @property
+    def _by_grid(self) -> OccupancySampler:
+        assert isinstance(self.sampler, OccupancySampler)
+        return self.sampler
 
     def _marching(self, progress: float) -> Marching:
         assert self.grid is not None
-        grown = min(1.0, progress / max(self.growth, 1e-6))
-        steps = self.first_steps * (self.steps / self.first_steps) ** grown
-        return Marching(self.grid, 2 / steps, 0.0 if self.even else self.cone)
+        return self._by_grid.marching(self.grid, progress, self.even)
+
+    def _hierarchical(self, shape: Tensor | None) -> Hierarchical:
+        assert self.coarse_network is not None
+        assert isinstance(self.sampler, HierarchicalSampler)
+        return Hierarchical(self.coarse_network, shape, self.sampler.coarse, self.sampler.fine)
 
     # training
 
@@ -218,12 +198,9 @@ class Nerf(Model):
 
     @cached_property
     def generator(self) -> torch.Generator:
-        device = self.device
-        return (
-            torch.cuda.default_generators[device.index or 0]
-            if device.type == "cuda"
-            else torch.default_generator
-        )
+        if self.device.type == "cuda":
+            return torch.cuda.default_generators[self.device.index or 0]
+        return torch.default_generator
 
     def loss(self, batch: RayBatch) -> dict[str, Tensor]:
         rays = Rays(batch.origins, batch.directions, batch.views)
@@ -231,18 +208,17 @@ class Nerf(Model):
         alpha = batch.colors[:, 3:]
         truth = batch.colors[:, :3] * alpha + behind * (1 - alpha)
         if self.coarse_network is not None:
-            first, last = self._hierarchical(rays, batch)
-            return {
-                "coarse": self._error(first, truth, behind, batch),
-                "fine": self._error(last, truth, behind, batch),
-            }
+            codes, generator = self.codes(batch.scene), self.generator if self.training else None
+            sampling = self._hierarchical(codes[0])
+            seen = sampling.render(self.network, rays, batch.near, batch.far, codes, generator)
+            first, last = (self._error(x, truth, behind, batch) for x in seen)
+            return {"coarse": first, "fine": last}
         light, taken = self._through(rays, batch, self._marching(self.progress() if self.training else 1.0))
         if self.training:
             assert self.grid is not None
             if not taken:  # nothing is left to learn from: everything is open again
                 self.grid.occupied = self.grid.allowed.clone()
-                # a loss that depends on nothing: zero, through none of the numbers that are learned, and of
-                # no table
+                # a loss that depends on nothing: zero, by no number of a weight, and of no table
                 table = self.network.grid.table  # type: ignore[union-attr]
                 weight = next(p for p in self.network.parameters() if p is not table)
                 light.color = light.color + weight[:0].sum()
@@ -254,27 +230,8 @@ class Nerf(Model):
             return self.network(points, directions, *self.codes(batch.scene[samples.ray]))
 
         generator = self.generator if self.training else None
-        return render_rays(
-            radiance, marching.march(rays, batch.near, batch.far, generator), rays, 16, TRAINED_TO
-        )
-
-    def _hierarchical(self, rays: Rays, batch: RayBatch) -> tuple[RenderedRays, RenderedRays]:
-        """What the coarse network sees, and the fine one."""
-        assert self.coarse_network is not None
-        codes = self.codes(batch.scene)
-        generator = self.generator if self.training else None
-        sampling = Hierarchical(self.coarse_network, codes[0], self.coarse, self.fine)
-
-        def look(network: RadianceNetwork, t: Tensor) -> tuple[RenderedRays, Tensor]:
-            samples = intervals(t, rays)
-            here = (None if c is None else c[samples.ray] for c in codes)
-            density, rgb = network(*samples.points(rays), *here)
-            return composite(density, rgb, samples, len(rays))
-
-        t = sampling.first(batch.near, batch.far, generator)
-        first, weights = look(self.coarse_network, t)
-        last, _ = look(self.network, sampling.second(t, weights, generator))
-        return first, last
+        march = marching.march(rays, batch.near, batch.far, generator)
+        return render_rays(radiance, march, rays, 16, TRAINED_TO)
 
     def _behind(self, batch: RayBatch) -> Tensor:
         """The background of each ray: a random one while training where the data wants it, or where pictures
@@ -290,11 +247,9 @@ class Nerf(Model):
 
     def _error(self, light: RenderedRays, truth: Tensor, behind: Tensor, batch: RayBatch) -> Tensor:
         made = light.over(behind)
-        each = (
-            torch.nn.functional.huber_loss(made, truth, reduction="none", delta=self.huber)
-            if self.huber
-            else (made - truth) ** 2
-        )
+        each = (made - truth) ** 2
+        if self.huber:
+            each = torch.nn.functional.huber_loss(made, truth, reduction="none", delta=self.huber)
         each = each[batch.valid] if not batch.valid.all() else each
         return each.mean() if each.numel() else each.sum()  # nothing to learn from is no error
 
@@ -306,28 +261,23 @@ class Nerf(Model):
             )
         return terms
 
-    def begin(self) -> None:
-        self._budget()
-
     def before_step(self) -> None:
-        if self.grid is not None and self.step and self.step % self.update == 0:
+        if self.grid is not None and self.step and self.step % self._by_grid.update == 0:
             self._look()
 
-    def after_step(self) -> None:
-        self._budget()
-
-    def _budget(self) -> None:
+    def begin(self) -> None:
         """How many rays the next batch has: as many as take this step's samples."""
         if self.grid is not None:
-            grown = min(1.0, self.progress() / max(self.growth, 1e-6))
-            samples = self.first_samples * (self.samples / self.first_samples) ** grown
+            samples = self._by_grid.wanted(self.progress())
             self.next_rays = int(min(max(samples / float(self.per_ray), 64), 4 * samples))
+
+    after_step = begin
 
     @torch.no_grad()
     def _look(self) -> None:
         """Update the grid; where there are several shapes, by each in turn."""
         assert self.grid is not None
-        code = self.codes.turn("shape", self.step // self.update)
+        code = self.codes.turn("shape", self.step // self._by_grid.update)
 
         def density(points: Tensor) -> Tensor:
             return self.network.density(points, None if code is None else code.expand(len(points), -1))  # type: ignore

@@ -16,7 +16,7 @@ from nif_cli.optim.adam import Adam
 from nif_cli.rendering.occupancy_grid import GridMarch, OccupancyGrid
 from nif_cli.rendering.ray_samples import Samples, dense, importance, intervals, stratified
 from nif_cli.rendering.rays import Rays
-from nif_cli.rendering.volume import March, Once, composite, render_rays
+from nif_cli.rendering.volume import March, Once, RenderedRays, composite, render_rays
 
 
 class Codes(nn.Module):
@@ -98,6 +98,29 @@ class Hierarchical:
         _, weights = composite(density, torch.zeros_like(points), samples, len(rays))
         return Once(intervals(self.second(t, weights, generator), rays))
 
+    def render(
+        self,
+        network: nn.Module,
+        rays: Rays,
+        near: Tensor,
+        far: Tensor,
+        codes: Sequence[Tensor | None],
+        generator: torch.Generator | None = None,
+    ) -> tuple[RenderedRays, RenderedRays]:
+        """What the coarse network sees, and what `network` does at the places that its weights lead to;
+        `codes` are those of the rays."""
+
+        def look(network: nn.Module, t: Tensor) -> tuple[RenderedRays, Tensor]:
+            samples = intervals(t, rays)
+            here = (None if c is None else c[samples.ray] for c in codes)
+            density, rgb = network(*samples.points(rays), *here)
+            return composite(density, rgb, samples, len(rays))
+
+        t = self.first(near, far, generator)
+        first, weights = look(self.network, t)
+        last, _ = look(network, self.second(t, weights, generator))
+        return first, last
+
 
 @dataclass
 class BoundRadiance:
@@ -139,17 +162,25 @@ class BoundRadiance:
         seen = -flat if directions is None else directions.reshape(-1, 3)
         return self.radiance(flat, torch.nn.functional.normalize(seen, dim=-1))[1].view(points.shape)
 
-    @cached_property
+    @property
     def level(self) -> float:
         """The density of the surface: what is found at the mean depth of rays of the training cameras that
         lose more than half of their light, the median over them."""
+        return self._level
+
+    @cached_property
+    def _level(self) -> float:
         _, found = self._stopped
         return float(found.median()) if len(found) else 1.0
 
-    @cached_property
+    @property
     def bounds(self) -> Float[Tensor, "2 3"]:
         """The box of what is occupied, within that of the scene; in NDC, which go on to infinity, up to
         where the farthest twentieth of the surface begins."""
+        return self._bounds
+
+    @cached_property
+    def _bounds(self) -> Float[Tensor, "2 3"]:
         low, high = self.scene.bounds
         if isinstance(self.sampling, Marching):
             a, b = self.sampling.grid.bounds().to(low)

@@ -14,6 +14,7 @@ from nif_cli.data.scenes.toy import ToyViews
 from nif_cli.fields.nerf import NerfNetwork as PublishedNetwork
 from nif_cli.fields.ngp import NgpNetwork
 from nif_cli.models.nerf import Nerf
+from nif_cli.models.ray_samplers import HierarchicalSampler, OccupancySampler
 from nif_cli.optim.adam import Adam
 from nif_cli.rendering.volume import RadianceField, volume_render
 
@@ -31,7 +32,8 @@ def adam(groups):
 
 def model(field=NGP, **options) -> Nerf:
     torch.manual_seed(0)
-    return Nerf(field, adam, **{"resolution": 32, "first_steps": 64, "steps": 64, **options})
+    small = {"resolution": 32, "first_steps": 64, "steps": 64} if field is NGP else {}
+    return Nerf(field, adam, **{**small, **options})
 
 
 def train(made: Nerf, data: ToyViews, steps: int, rays: int = 512) -> list[float]:
@@ -215,6 +217,22 @@ def test_fields_without_directions_are_refused():
 def test_models_that_cannot_be(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         model(**wrong)
+
+
+def test_a_key_of_the_other_sampler_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"coarse=8: field=ngp .* resolution, threshold"):
+        model(coarse=8)
+    with pytest.raises(ValueError, match=r"cone=0.5: field=nerf .* its keys are coarse, fine"):
+        model(PUBLISHED, cone=0.5)
+
+
+def test_configurations_that_name_every_key_of_both_load():
+    """Old runs: nothing looked at the other's."""
+    grid = dict(resolution=64, threshold=0.1, samples=99, first_samples=9, steps=20, first_steps=10)
+    old = dict(grid, growth=0.5, update=3, cone=0.01, hull=False, coarse=8, fine=4)
+    assert model(PUBLISHED, **old).sampler == HierarchicalSampler(8, 4)
+    assert model(**old).sampler == OccupancySampler(64, 0.1, 99, 9, 20, 10, 0.5, 3, 0.01, False)
+    assert model(coarse=64, fine=128).sampler == OccupancySampler(32, first_steps=64, steps=64)
 
 
 TINY = [
