@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+import multiprocessing
 import os
 import signal
 import sys
@@ -55,6 +56,7 @@ MISFITS = (
     AttributeError,
     RuntimeError,
 )
+ENDED = (128 + signal.SIGTERM, 128 + getattr(signal, "SIGHUP", 1))
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENAMETOOLONG)
 
 
@@ -74,6 +76,11 @@ def main(cfg: DictConfig) -> float:
     try:
         with ending():
             return _run(cfg, hydra, announce=False)
+    except SystemExit as stop:
+        if stop.code in ENDED and multiprocessing.current_process().name != "MainProcess":
+            sys.stdout.flush()
+            os._exit(stop.code)  # joblib would take it for a result, and begin the next job here
+        raise
     except Exception as error:  # the other jobs of the sweep go on; the table at its end counts it
         if os.environ.get("NIF_DEBUG") == "1":
             raise

@@ -13,17 +13,18 @@ from nif_cli.data.images.datamodule import ImageData
 from nif_cli.evaluation.report import write_report
 from nif_cli.evaluation.shapes import all_done
 from nif_cli.inference.images import adapted, measured
+from nif_cli.metrics.image import IMAGE_METRICS
 from nif_cli.models.metasdf import MetaSdf
 from nif_cli.schemas import Evaluate
 
-UNITS = {"psnr": "dB, all pixels at the picture's own size", "ssim": "of 1"}
+UNITS = {name: f"{metric.unit}, at the picture's own size" for name, metric in IMAGE_METRICS.items()}
 
 
 def evaluate_images(
     config: Evaluate, model: MetaSdf, run: Path, data: ImageData, device: torch.device
 ) -> None:
-    """PSNR and SSIM of the pictures of a split, each adapted to some of its pixels; by default of those the
-    run knows."""
+    """Every metric of images, of the pictures of a split, each adapted to some of its pixels; by default of
+    those the run knows."""
     began, failed = time.monotonic(), []
     files = chosen_files(config, model, data)
     figures, reports = {}, {}

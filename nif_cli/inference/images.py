@@ -17,7 +17,7 @@ from nif_cli.data.shapes.samples import PointSamples
 from nif_cli.field import Field, Signal
 from nif_cli.files import available_memory
 from nif_cli.inference.shapes import infer
-from nif_cli.metrics.image import psnr, ssim
+from nif_cli.metrics.image import compare_images
 from nif_cli.models.metasdf import MetaSdf
 from nif_cli.models.model import Inferred
 from nif_cli.rendering.images import image_values
@@ -67,7 +67,4 @@ def measured(signal: Field | Signal, pixels: Pixels, device: torch.device) -> tu
     assert isinstance(signal, Signal)
     made = image_values(signal, lies(pixels), (0, 0, width, height), (width, height), device).clamp(0, 1)
     truth = torch.from_numpy(np.array(pixels)).float() / float(np.iinfo(pixels.dtype).max)
-    found = {"psnr": psnr(made, truth)}
-    if min(height, width) >= 11 and width * height <= 2**24:
-        found["ssim"] = ssim(made, truth)
-    return made, found
+    return made, compare_images(made, truth)

@@ -61,17 +61,18 @@ def ssim(
 
 @dataclass(frozen=True)
 class ImageMetric:
-    """`of(a, b, where)` for pictures [H, W, C] whose sides have at least `least` pixels, over the pixels
-    `where` only if given."""
+    """`of(a, b, where)` for pictures [H, W, C] whose sides have at least `least` pixels, of at most `most`
+    pixels in all (beyond, it would take gigabytes), over the pixels `where` only if given."""
 
     of: Callable[[Tensor, Tensor, Tensor | None], float]
     unit: str
     least: int = 1
+    most: float = math.inf
 
 
 IMAGE_METRICS = {
     "psnr": ImageMetric(lambda a, b, where: psnr(a, b) if where is None else psnr(a[where], b[where]), "dB"),
-    "ssim": ImageMetric(ssim, "of 1", 11),
+    "ssim": ImageMetric(ssim, "of 1", 11, 2**24),
 }
 
 
@@ -79,5 +80,9 @@ def compare_images(
     a: Float[Tensor, "H W C"], b: Float[Tensor, "H W C"], where: Bool[Tensor, "H W"] | None = None
 ) -> dict[str, float]:
     """Every metric that pictures of this size have, by name."""
-    fits = {name: m for name, m in IMAGE_METRICS.items() if min(a.shape[:2]) >= m.least}
-    return {name: metric.of(a, b, where) for name, metric in fits.items()}
+    height, width = a.shape[:2]
+    return {
+        name: metric.of(a, b, where)
+        for name, metric in IMAGE_METRICS.items()
+        if min(height, width) >= metric.least and height * width <= metric.most
+    }

@@ -13,7 +13,7 @@ from nif_cli import NifError
 from nif_cli.data.images.datamodule import ImageData, PixelBatch
 from nif_cli.field import BoundSignal
 from nif_cli.fields.network import Network
-from nif_cli.metrics.image import psnr, ssim
+from nif_cli.metrics.image import IMAGE_METRICS, compare_images
 from nif_cli.models.model import Instance, Model
 from nif_cli.rendering.images import image_values
 
@@ -23,7 +23,9 @@ class Image(Model):
     `channels` (grey 1, RGB 3, RGBA 4) are filled in by nif train, from the picture."""
 
     learns = ImageData
-    units: ClassVar = {"psnr": "dB", "psnr held-out": "dB", "ssim": "of 1", "ssim held-out": "of 1"}
+    units: ClassVar = {
+        f"{name}{part}": metric.unit for name, metric in IMAGE_METRICS.items() for part in ("", " held-out")
+    }
 
     def __init__(
         self,
@@ -87,7 +89,5 @@ class Image(Model):
         )
         held = torch.from_numpy(data.held())
         parts = {"": ~held, " held-out": held} if data.hold_out else {"": torch.ones_like(held)}
-        found = {f"psnr{name}": psnr(made[part], truth[part]) for name, part in parts.items()}
-        if min(height, width) >= 11:
-            found |= {f"ssim{name}": ssim(made, truth, part) for name, part in parts.items()}
-        return found
+        found = {name: compare_images(made, truth, part) for name, part in parts.items()}
+        return {f"{m}{name}": found[name][m] for m in found[""] for name in found}

@@ -27,7 +27,9 @@ class SweepTable(Callback):
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         from nif_cli import NifError
         from nif_cli.files import Claim
+        from nif_cli.training.ending import end_jobs_too
 
+        end_jobs_too()
         typed = any(str(o).startswith("hydra.sweep.dir=") for o in config.hydra.overrides.hydra)
         base = Path(str(config.hydra.sweep.dir))
         folder, n = base, 1

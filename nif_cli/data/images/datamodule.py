@@ -3,7 +3,6 @@ drawn there."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,20 +96,19 @@ class ImageData(Data):
     def many(self) -> bool:
         return self.path is not None and self.path.is_dir()
 
-    def files(self) -> dict[str, Path]:
-        """Of a folder, those of the split."""
+    def files(self, split: str | None = None) -> dict[str, Path]:
+        """Of a folder, those of `split`; by default of its own."""
         assert self.path is not None
+        split = split or self.split
         found = list(image_files(self.path).items())
         train = len(found) - self.test
-        if self.split != "all" and train < 1:
+        if split != "all" and train < 1:
             raise NifError(
                 f"data.test={self.test}: {self.path} has {len(found)} pictures, so none is left to train on"
             )
-        if self.split == "test" and not self.test:
+        if split == "test" and not self.test:
             raise NifError(f"data.split=test: no picture of {self.path} is held out; give data.test=<count>")
-        return dict(
-            found if self.split == "all" else found[train:] if self.split == "test" else found[:train]
-        )
+        return dict(found if split == "all" else found[train:] if split == "test" else found[:train])
 
     def pictures(self) -> list[KeptImage]:
         """Those of a folder; read once."""
@@ -127,9 +125,7 @@ class ImageData(Data):
         """At most `count` of the held-out ones."""
         if not self.test or self.split != "train":
             return []
-        other = copy.copy(self)
-        other.split = "test"
-        few = dict(list(other.files().items())[:count])
+        few = dict(list(self.files("test").items())[:count])
         return read_images(few, self.memory, self.seed, self.channels)[0]
 
     def pixels(self) -> Pixels:

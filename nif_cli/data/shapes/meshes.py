@@ -61,7 +61,10 @@ class MeshData(ShapeData):
         """(instance id, how its mesh is read: merged by position, in its own units), each id once."""
 
     def sources(self) -> list[Source]:
-        return [(id, partial(self._sample, id, read)) for id, read in self.meshes()]
+        return self.sampled(self.meshes())
+
+    def sampled(self, meshes: list[tuple[str, Callable[[], trimesh.Trimesh]]]) -> list[Source]:
+        return [(id, partial(self._sample, id, read)) for id, read in meshes]
 
     def truth(self, id: str) -> Truth:
         return Truth(dict(self.meshes())[id]())
@@ -139,16 +142,20 @@ class Folder(MeshData):
     def everything(self) -> list[tuple[str, Callable[[], trimesh.Trimesh]]]:
         """All shapes of the file or folder, whatever the split."""
 
-    def meshes(self) -> list[tuple[str, Callable[[], trimesh.Trimesh]]]:
-        found = self.everything()
+    def test_sources(self) -> list[Source]:
+        return self.sampled(self.meshes("test")) if self.test and self.split != "test" else []
+
+    def meshes(self, split: str | None = None) -> list[tuple[str, Callable[[], trimesh.Trimesh]]]:
+        """Those of `split`; by default of the data's own."""
+        found, split = self.everything(), split or self.split
         train = len(found) - self.test
-        if self.split != "all" and train < 1:
+        if split != "all" and train < 1:
             raise NifError(
                 f"data.test={self.test}: {self.path} has {len(found)} shapes, so none is left to train on"
             )
-        if self.split == "test" and not self.test:
+        if split == "test" and not self.test:
             raise NifError(f"data.split=test: no shape of {self.path} is held out; give data.test=<count>")
-        return found if self.split == "all" else found[train:] if self.split == "test" else found[:train]
+        return found if split == "all" else found[train:] if split == "test" else found[:train]
 
 
 class Meshes(Folder):

@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 
+from nif_cli import NifError
 from nif_cli.data.shapes.datamodule import ShapeData, Source
 from nif_cli.data.shapes.formats import deepsdf
 from nif_cli.data.shapes.formats.onet import OnetTree
@@ -49,7 +50,16 @@ class OnetData(ShapeData):
         self.tree.entries(self.classes, split)  # what is missing is told at once
 
     def sources(self) -> list[Source]:
-        return [(e.id, partial(self.tree.read, e)) for e in self.tree.entries(self.classes, self.split)]
+        return self._of(self.split)
+
+    def test_sources(self) -> list[Source]:
+        try:
+            return self._of("test") if self.split != "test" else []
+        except NifError:  # no such split
+            return []
+
+    def _of(self, split: str | None) -> list[Source]:
+        return [(e.id, partial(self.tree.read, e)) for e in self.tree.entries(self.classes, split)]
 
     def truth(self, id: str) -> Truth:
         """pointcloud.npz and points.npz; the longest side of the shape is 1 in its cube."""

@@ -11,6 +11,7 @@ import numpy as np
 import trimesh
 from trimesh.creation import box, cylinder, revolve
 
+from nif_cli.data.shapes.datamodule import Source
 from nif_cli.data.shapes.meshes import MeshData
 from nif_cli.geometry.mesh import clean
 
@@ -138,9 +139,13 @@ class ToyShapes(MeshData):
         self.count, self.test = count, test
         self.families, self.split = tuple(families), split
 
-    def meshes(self) -> list[tuple[str, Callable[[], trimesh.Trimesh]]]:
-        # apart, always
-        word, first, count = ("", 0, self.count) if self.split == "train" else ("test_", 2**31, self.test)
+    def test_sources(self) -> list[Source]:
+        return self.sampled(self.meshes("test")) if self.split != "test" else []
+
+    def meshes(self, split: str | None = None) -> list[tuple[str, Callable[[], trimesh.Trimesh]]]:
+        """Those of `split`; by default of the data's own. The splits are apart, always."""
+        train = (split or self.split) == "train"
+        word, first, count = ("", 0, self.count) if train else ("test_", 2**31, self.test)
         found = []
         for i in range(count):
             family, n = self.families[i % len(self.families)], i // len(self.families)

@@ -53,3 +53,13 @@ def test_train_and_test_are_disjoint_whatever_the_count():
 
 def test_ids_are_class_and_number():
     assert list(sources(count=5)) == ["chair/0000", "table/0000", "lamp/0000", "chair/0001", "table/0001"]
+
+
+def test_shapes_to_be_shown_are_those_of_the_test_split():
+    """Sampled alike, whichever split asks; of the split 'test' itself there are none beside it."""
+    few = {"samples": 50, "surface_samples": 20, "test": 2}
+    shown, held = ToyShapes(count=3, **few).test_shapes(8), ToyShapes(count=3, split="test", **few).prepare()
+    assert [s.id for s in shown] == [s.id for s in held]
+    assert all(np.array_equal(a.points, b.points) for a, b in zip(shown, held, strict=True))
+    assert len(ToyShapes(count=3, **few).test_shapes(1)) == 1
+    assert ToyShapes(count=3, split="test", **few).test_shapes(8) == []
