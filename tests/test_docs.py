@@ -22,6 +22,7 @@ GALLERY = ROOT / "docs" / "gallery.md"  # fifty trainings: all of them slow
 AT_MOST: dict[str, dict[str, float]] = {
     "train": {
         "trainer.max_steps": 40,
+        "data.count": 12,
         "data.samples": 1500,
         "data.surface_samples": 400,
         "data.batch_points": 256,
