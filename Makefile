@@ -50,7 +50,7 @@ bench: $(BIN)/nif ## run the benchmarks (NIF_DATA=<folder>); results in tests/be
 
 docs: $(BIN)/nif ## build the pages in docs/ as a site, strictly, into outputs/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
-	@echo "site: outputs/site/index.html"
+	@echo "site: outputs/site/index.html; with search: $(BIN)/python -m http.server -d outputs/site"
 
 gallery: $(BIN)/nif ## train and draw one small thing for each experiment and model (NIF_DATA=<folder>: real ones)
 	$(BIN)/python docs/gallery.py

@@ -62,7 +62,7 @@ EXPERIMENTS = {
     "sdf_siren": Row("experiment=sdf_siren", ONE, BUNNY),
     "sdf_igr": Row("experiment=sdf_igr", ONE, SPOT),
     "sdf_sal": Row("experiment=sdf_sal", ONE, SPOT),
-    "frequencies": Row("-m experiment=frequencies field=relu,siren,hash,voxel", draw=""),
+    "frequencies": Row("-m experiment=frequencies field=relu,positional,siren,voxel", draw=""),
     "deepsdf_small": Row("experiment=deepsdf_small"),
     "deepsdf_paper": Row("experiment=deepsdf_paper", f"{NARROW} field.skips=[] field.layers=4"),
     "metasdf_small": Row("experiment=metasdf_small", f"{FEW} field.layers=3 {NARROW} data.batch_shapes=4"),
@@ -168,7 +168,7 @@ def make(name: str, row: Row, data: Path | None) -> dict[str, object]:
 def save(files: list[Path], path: Path) -> None:
     """Up to four images side by side, of one height, in 128 colours."""
     parts = [Image.open(f).convert("RGB") for f in files]
-    height = HEIGHT if len(parts) > 1 or parts[0].width < 4 * parts[0].height else parts[0].height
+    height = HEIGHT if len(parts) > 1 else min(parts[0].height, 400)
     parts = [
         p.resize((max(1, round(p.width * height / p.height)), height), Image.Resampling.LANCZOS)
         for p in parts
@@ -184,9 +184,9 @@ def save(files: list[Path], path: Path) -> None:
 
 def write_page(record: dict[str, dict]) -> None:
     parts = [
-        "# Gallery\n\nOne image for each model and experiment, made by `make gallery` (`docs/gallery.py`): what"
-        "\nso many seconds give, preparing data included, on a busy machine of two CPU cores. Settings published"
-        "\nfor a GPU are made smaller, which the command shows; minutes or hours give better ones.\n"
+        "# Gallery\n\nOne image for each model and experiment, made by `make gallery`: what"
+        "\nso many seconds give, preparing data included, on two busy CPU cores. Settings published for a"
+        "\nGPU are made smaller, which the command shows; minutes or hours give better ones.\n"
     ]
     for title, rows in (("Models", MODELS), ("Experiments", EXPERIMENTS)):
         parts.append(f"## {title}\n")

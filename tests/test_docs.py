@@ -16,12 +16,13 @@ from conftest import Result
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-SLOW = ("joblib", "trainer.devices=2", "spline,voxel", "experiment=nerf_codes", "shape=lamp_02")
+SLOW = ("joblib", "trainer.devices=2", "spline,voxel", "nerf_codes", "shape=lamp_02", "curve=")
 GALLERY = ROOT / "docs" / "gallery.md"  # fifty trainings: all of them slow
 
 AT_MOST: dict[str, dict[str, float]] = {
     "train": {
         "trainer.max_steps": 40,
+        "data.count": 12,
         "data.samples": 1500,
         "data.surface_samples": 400,
         "data.batch_points": 256,
@@ -69,7 +70,7 @@ LEAVES = {  # what a command leaves, below the folder
     "train": r"checkpoints/last\.ckpt|sweep\.csv",
     "extract": r"meshes/.*\.(ply|glb|obj|svg)",
     "render": r"renders/.*\.(png|gif|mp4|npy)",
-    "evaluate": r"evaluation.*\.json",
+    "evaluate": r"(evaluation|adaptation|curve).*\.json",
     "reconstruct": r"reconstructions/",
     "prepare": r"report\.json",
     "import-deepsdf": r"checkpoints/",
