@@ -94,7 +94,7 @@ def adam(rng: np.random.Generator) -> None:
             wanted[at] -= 1e-2 * (mean[at] / (1 - 0.9**3)) / (np.sqrt(square[at] / (1 - 0.99**3)) + EPS)
             gradient[at] = 0
             table, rows = unaligned(table), unaligned(rows)
-            grid_kernels.adam(table, rows, touched, 1e-2, BETAS, EPS, 3, 0.1)
+            grid_kernels.adam_rows(table, rows, touched, 1e-2, BETAS, EPS, 3, 0.1)
             close(table, wanted.astype(np.float32), f"Adam of {count} rows, {kind}")
             close(
                 rows,

@@ -54,7 +54,7 @@ def clear(rows: np.ndarray, touched: np.ndarray) -> None:
     _clear(rows, touched, threads())
 
 
-def adam(
+def adam_rows(
     table: np.ndarray,
     rows: np.ndarray,
     touched: np.ndarray,

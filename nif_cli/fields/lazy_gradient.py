@@ -28,8 +28,8 @@ class _EncodeLazy(torch.autograd.Function):
 
 class LazyGradient:
     """The gradient of a large table of which a step touches few rows: it is kept from step to step, and zero
-    but in the rows that `touched` marks. `rows` has it beside the two moments of Adam (grid_kernels.adam),
-    which moves the touched rows only.
+    but in the rows that `touched` marks. `rows` has it beside the two moments of Adam, which moves the
+    touched rows only (grid_kernels.adam_rows).
 
     Autograd's own gradient of such a table would be added to rows that nothing marks, and never be emptied:
     it raises.

@@ -88,8 +88,7 @@ class Nerf(Model):
         self.coarse_network = field(**sizes) if self.hierarchical else None
         self.code_sizes, self.code_lr = sizes, code_lr
         self.grid: OccupancyGrid | None = None
-        by_grid = isinstance(self.sampler, OccupancySampler)
-        self.next_rays = self.sampler.first_samples // 32 if by_grid else 0  # of the next batch
+        self.next_rays = 0 if self.hierarchical else self._by_grid.first_samples // 32  # of the next batch
         self.codes = Codes([], 0, 0)
         self.per_ray: Tensor
         self.register_buffer("per_ray", torch.tensor(32.0))  # samples that a ray takes, lately

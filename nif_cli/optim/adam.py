@@ -74,7 +74,7 @@ class Adam(torch.optim.Adam):
                 state[name] = own
         state["step"] += 1
         how = group["lr"], group["betas"], group["eps"], int(state["step"]), group["weight_decay"]
-        grid_kernels.adam(p.detach().numpy(), lazy.rows.numpy(), lazy.touched.numpy(), *how)
+        grid_kernels.adam_rows(p.detach().numpy(), lazy.rows.numpy(), lazy.touched.numpy(), *how)
 
     def _step_rows(self, group: dict, p: Tensor, grad: Tensor) -> None:
         row, g = grad.indices()[0], grad.values()

@@ -106,8 +106,10 @@ def composite_reference(
     """`composite` in plain torch."""
     ray = samples.ray
     first = torch.searchsorted(ray, torch.arange(rays, device=ray.device)).clamp(max=max(0, len(ray) - 1))
-    weigh = _weights_of_alpha if isinstance(density, Alpha) else _weights_of_density
-    weights, transmittance = weigh(density, samples, first)
+    if isinstance(density, Alpha):
+        weights, transmittance = _weights_of_alpha(density, samples, first)
+    else:
+        weights, transmittance = _weights_of_density(density, samples, first)
     zero = torch.zeros((), dtype=weights.dtype, device=ray.device)
     color = zero.expand(rays, 3).index_add(0, ray, weights[:, None] * rgb)
     depth = zero.expand(rays).index_add(0, ray, weights * samples.t)
