@@ -10,7 +10,8 @@ import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext, redirect_stderr, redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as made_by
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -53,7 +54,7 @@ class Shape:
     """From the user's units to normalised space."""
     device: torch.device
     run: Run
-    report: dict[str, Any] = field(default_factory=dict)
+    report: dict[str, Any] = made_by(default_factory=dict)
     """What inferring it took (loss, steps, seconds, ...), where it was inferred."""
 
     def value(self, points: Points) -> Points:

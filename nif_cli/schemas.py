@@ -99,21 +99,14 @@ class Prepare:
 
 
 @dataclass
-class OfRun:
-    """What every command that works on a finished run has."""
+class OfShapes:
+    """What is made of the shapes of a finished run, or of several (then `run` is a list)."""
 
-    run: str | None = None
+    run: str | list[str] | None = None
     checkpoint: Which = "last"
     instances: Choice = None
     output: str | None = None
     device: str = "auto"
-
-
-@dataclass
-class OfShapes(OfRun):
-    """What is made of the shapes of one run, or of several (then `run` is a list)."""
-
-    run: str | list[str] | None = None
     interpolate: Annotated[int, AtLeast(2, "the two shapes themselves")] | None = None
     sample: Count | None = None
     seed: int = 0

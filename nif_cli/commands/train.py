@@ -79,7 +79,7 @@ def main(cfg: DictConfig) -> float:
     except SystemExit as stop:
         if stop.code in ENDED and multiprocessing.current_process().name != "MainProcess":
             sys.stdout.flush()
-            os._exit(stop.code)  # joblib would take it for a result, and begin the next job here
+            os._exit(int(stop.code or 0))  # joblib would take it for a result, and begin the next job here
         raise
     except Exception as error:  # the other jobs of the sweep go on; the table at its end counts it
         if os.environ.get("NIF_DEBUG") == "1":
