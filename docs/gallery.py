@@ -184,7 +184,7 @@ def save(files: list[Path], path: Path) -> None:
 
 def write_page(record: dict[str, dict]) -> None:
     parts = [
-        "# Gallery\n\nOne image for each model and experiment, made by `make gallery`: what"
+        "# Gallery\n\nModels and experiments, drawn by `make gallery`, those still missing too: what"
         "\nso many seconds give, preparing data included, on two busy CPU cores. Settings published for a"
         "\nGPU are made smaller, which the command shows; minutes or hours give better ones.\n"
     ]
