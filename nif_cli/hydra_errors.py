@@ -59,31 +59,14 @@ def explain(error: BaseException, overrides: Iterable[str] = ()) -> str | None:
     """One line for what Hydra or OmegaConf found wrong with an override or a file; None for any other
     error."""
     if isinstance(error, MissingConfigException):
-        missing, options = error.missing_cfg_file, error.options
-        if options is not None and isinstance(missing, str):
-            group, _, name = missing.rpartition("/")
-            if name in EXTRAS.get(group, ()):
-                return (
-                    f"{group}={name}: not installed; it is an extra: pip install '{_distribution()}[{name}]'"
-                )
-            options = [o for o in options if o not in PARTS]
-            hint = did_you_mean(name, options)
-            return f"no {group} '{name}'{hint}" + (
-                "" if "there are" in hint else f" (choices: {', '.join(options)})"
-            )
-        return str(error).splitlines()[0]
+        return _missing(error)
     if isinstance(error, OverrideParseException):
         return _unread(str(error.override))
     if isinstance(error, ConfigCompositionException) and str(error).startswith(
         ("Ambiguous value", "Sweep parameters")
     ):
-        word = (
-            str(error)
-            .splitlines()[0]
-            .partition("'")[2]
-            .removesuffix("' requires --multirun")
-            .removesuffix("'")
-        )
+        word = str(error).splitlines()[0].partition("'")[2]
+        word = word.removesuffix("' requires --multirun").removesuffix("'")
         key = word.partition("=")[0]
         return (
             f"{shown(word, 300)}: a sweep is asked for by -m; a list is {key}=[a,b], text with commas "
@@ -93,20 +76,7 @@ def explain(error: BaseException, overrides: Iterable[str] = ()) -> str | None:
     while isinstance(cause, ConfigCompositionException) and cause.__cause__ is not None:
         cause = cause.__cause__
     if isinstance(cause, OmegaConfBaseException):
-        key = cause.full_key or str(cause.key or "")
-        parent = cause.parent_node
-        text = said(cause)
-        if "not in struct" in text or "not in '" in text or "not found" in text.lower():
-            choices = [str(k) for k in parent] if isinstance(parent, DictConfig) else []
-            last = key.rpartition(".")[2]
-            if last in choices:
-                return f"{key}: {text}"
-            choices = [c for c in choices if not c.startswith("_") and c != "hydra"]
-            if key in ("logger._target_", "callbacks._target_"):  # these groups hold several parts by name
-                part = key.partition(".")[0]
-                return f"{key}: {part} holds several, each under a name: +{part}.<name>._target_=..."
-            return f"no key '{key}'{did_you_mean(last, choices)}"
-        return f"{key}: {text}" if key and key not in text else text
+        return _of_key(cause)
     if isinstance(error, ValueError) and str(error).startswith("Config group override"):
         # Hydra does not say which
         wrong = [o for o in overrides if re.fullmatch(r"\w*=(null|~|true|false|[\d.]+)?", o)]
@@ -116,17 +86,50 @@ def explain(error: BaseException, overrides: Iterable[str] = ()) -> str | None:
         )
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         return f"{error.problem_mark.name}: line {error.problem_mark.line + 1}: not YAML ({error.problem})"
-    if isinstance(error, HydraException) and not isinstance(error, ConfigCompositionException):
-        return str(error).splitlines()[0]
     if isinstance(error, ConfigCompositionException):
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        where = re.match(r"In '(.+?)':", lines[0])  # a file whose contents do not fit
-        if not where or len(lines) < 2:
-            return lines[0]
-        key = next((line.partition(": ")[2] for line in lines if line.startswith("full_key: ")), "")
-        schema = next((line.partition("=")[2] for line in lines if line.startswith("object_type=")), "")
-        if re.match(r"Key '.*' (is )?not in", lines[1]):
-            known = [f.name for s in SCHEMAS.values() if s.__name__ == schema for f in fields(s)]
-            return f"{where[1]}.yaml: no key '{key}'{did_you_mean(key, known)}"
-        return f"{where[1]}.yaml: {key + ': ' if key else ''}{lines[1]}"
-    return None
+        return _of_file(error)
+    return str(error).splitlines()[0] if isinstance(error, HydraException) else None
+
+
+def _missing(error: MissingConfigException) -> str:
+    """A choice of a group that is not there, or a package that would bring it."""
+    missing, options = error.missing_cfg_file, error.options
+    if options is None or not isinstance(missing, str):
+        return str(error).splitlines()[0]
+    group, _, name = missing.rpartition("/")
+    if name in EXTRAS.get(group, ()):
+        return f"{group}={name}: not installed; it is an extra: pip install '{_distribution()}[{name}]'"
+    options = [o for o in options if o not in PARTS]
+    hint = did_you_mean(name, options)
+    return f"no {group} '{name}'{hint}" + ("" if "there are" in hint else f" (choices: {', '.join(options)})")
+
+
+def _of_key(error: OmegaConfBaseException) -> str:
+    """A key that is not there, or a value that does not fit it."""
+    key = error.full_key or str(error.key or "")
+    parent, text = error.parent_node, said(error)
+    if "not in struct" not in text and "not in '" not in text and "not found" not in text.lower():
+        return f"{key}: {text}" if key and key not in text else text
+    choices = [str(k) for k in parent] if isinstance(parent, DictConfig) else []
+    last = key.rpartition(".")[2]
+    if last in choices:
+        return f"{key}: {text}"
+    if key in ("logger._target_", "callbacks._target_"):  # these groups hold several parts by name
+        part = key.partition(".")[0]
+        return f"{key}: {part} holds several, each under a name: +{part}.<name>._target_=..."
+    choices = [c for c in choices if not c.startswith("_") and c != "hydra"]
+    return f"no key '{key}'{did_you_mean(last, choices)}"
+
+
+def _of_file(error: ConfigCompositionException) -> str:
+    """A file whose contents do not fit."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    where = re.match(r"In '(.+?)':", lines[0])
+    if not where or len(lines) < 2:
+        return lines[0]
+    key = next((line.partition(": ")[2] for line in lines if line.startswith("full_key: ")), "")
+    schema = next((line.partition("=")[2] for line in lines if line.startswith("object_type=")), "")
+    if re.match(r"Key '.*' (is )?not in", lines[1]):
+        known = [f.name for s in SCHEMAS.values() if s.__name__ == schema for f in fields(s)]
+        return f"{where[1]}.yaml: no key '{key}'{did_you_mean(key, known)}"
+    return f"{where[1]}.yaml: {key + ': ' if key else ''}{lines[1]}"

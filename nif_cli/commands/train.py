@@ -18,20 +18,18 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from pytorch_lightning.callbacks import Timer
 
 from nif_cli import NifError, runs
+from nif_cli.commands.train_printing import conclude, introduce
 from nif_cli.config import build, check
 from nif_cli.data.datamodule import Data
 from nif_cli.data.scenes.datamodule import Views
 from nif_cli.data.shapes.datamodule import ShapeData
-from nif_cli.field import Field
 from nif_cli.files import Claim, disk_says, write
 from nif_cli.hydra_errors import explain
 from nif_cli.models.model import Model
 from nif_cli.schemas import Train
 from nif_cli.training import resume_checks
-from nif_cli.training.callbacks import Checkpoints
 from nif_cli.training.csv_logger import CsvLogger, write_summary
 from nif_cli.training.durations import spell_time
 from nif_cli.training.ending import ending
@@ -41,9 +39,8 @@ from nif_cli.training.new_folder import claimed
 from nif_cli.training.provenance import Provenance
 from nif_cli.training.resume import resumed_config, start_from, why_finished
 from nif_cli.training.train_log import logged
-from nif_cli.training.trainer import keep_memory, make_trainer, quiet, trainer_time
+from nif_cli.training.trainer import keep_memory, make_trainer, quiet
 from nif_cli.untrusted import one_line, reading
-from nif_cli.words import paste
 
 FOLDER = "NIF_RUN_FOLDER"
 folders: list[Path] = []  # of the trainings of this process, the latest last
@@ -127,87 +124,44 @@ def _train(config: Train, folder: Path, resumed: Path | None, about: Provenance,
         torch.set_float32_matmul_precision("high")
     with quiet():
         pl.seed_everything(config.seed, workers=False, verbose=False)
-        checkpoint, before = None, {}
-        if resumed:
-            checkpoint, before = resume_checks.checkpoint_of(resumed)
+        checkpoint, before = resume_checks.checkpoint_of(resumed) if resumed else (None, {})
         if resumed and checkpoint:
             resume_checks.check_settings(resumed, before["nif"]["config"], vars(config))
         config.paths = runs.paths_of(vars(config))
-        narrow = {"allowed": runs.READ_ALLOWED} if resumed else {}  # a run may be a stranger's
-        data = build(runs.located(vars(config))["data"] if resumed else config.data, "data", **narrow)
-        if config.model.get("channels", 0) is None and hasattr(data, "channels"):
-            config.model["channels"] = data.channels
-        described = dict(vars(config))  # what the run keeps
-        model = runs.make_model(described if checkpoint is None else _without_weights(described))
-        model.config = described
-        if not isinstance(data, Data):
-            raise NifError(f"data._target_={config.data.get('_target_')}: not data of nif")
-        if not isinstance(data, model.learns):
-            raise NifError(
-                f"model={type(model).__name__.lower()} learns from {model.learns.holds}, this data holds "
-                f"{data.holds}: choose another model= or data="
-            )
-        if config.init_from:
-            start_from(model, runs.find(config.init_from, "init_from"))
-        began = time.monotonic()
-        model.space = data.space
-        source = next((config.data[k] for k in ("path", "root") if config.data.get(k)), type(data).__name__)
-        print(f"preparing the data: {source}", flush=True)
-        model.attach_data(data)
-        if isinstance(
-            data, Views
-        ):  # now, before there is a run: a picture may be damaged, and no clock should count reading
-            data.make_pool(torch.device("cuda", device.index or 0) if device.type == "cuda" else device)
-        made = time.monotonic() - began
-        if device.type == "cpu":
-            keep_memory()  # not before: what reading the data took goes back
+        data, model = _data_and_model(config, resumed, checkpoint)
+        seconds = _attached(config, data, model, device)
         if resumed and checkpoint:
             with reading(checkpoint, "a training to go on with"):
                 resume_checks.check_instances(resumed, model, before["nif"]["instances"])
                 resume_checks.check_fit(resumed, model, before)
-            finished = why_finished(config.trainer, before)
-            if finished:
+            if finished := why_finished(config.trainer, before):
                 print(f"{resumed}: nothing left to do, {finished}")
                 return float("nan")
         trainer, keeper = make_trainer(config.trainer, config.callbacks, config.logger, folder, device)
         replaced = folder / "config.yaml"
         replaced = replaced.read_bytes() if checkpoint and replaced.is_file() else None
         if not rank():
-            runs.write_config(folder, described)
-            about.begin(described, device)
+            runs.write_config(folder, model.config)
+            about.begin(model.config, device)
             os.environ[FOLDER] = str(folder.resolve())  # for processes that Lightning starts
-        _introduce(model, data, folder, device, made)
+        introduce(model, data, folder, device, seconds)
         for logger in trainer.loggers if resumed else ():
             if isinstance(logger, CsvLogger):
-                logger.forget_after(
-                    int(before.get("global_step", 0)), before.get("rows") if checkpoint else 0
-                )
+                step = int(before.get("global_step", 0))
+                logger.forget_after(step, before.get("rows") if checkpoint else 0)
         del before
         training = Training(model, int((config.logger or {}).get("every", 50)))
         try:
             with told("trainer"):
                 trainer.fit(training, datamodule=Loaded(data), ckpt_path=checkpoint, weights_only=True)
         except BaseException as error:
-            if (
-                replaced is not None and not keeper.saved and not rank()
-            ):  # nothing has been trained under these settings
-                write(folder / "config.yaml", replaced)
+            if replaced is not None and not keeper.saved and not rank():
+                write(folder / "config.yaml", replaced)  # nothing has been trained under these settings
                 about.undo()
-            if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
-                raise KeyboardInterrupt from error  # Lightning would end with 1
-            if checkpoint and not training.restored and isinstance(error, MISFITS):
-                raise NifError(
-                    f"{checkpoint}: its training state is damaged ({one_line(error)}); init_from={resumed} "
-                    "takes its weights"
-                ) from error
-            if isinstance(error, torch.cuda.OutOfMemoryError):
-                key = "batch_rays" if isinstance(data, Views) else "batch_points"
-                raise NifError(
-                    f"out of memory on {device}: lower data.{key} (it is {getattr(data, key)})"
-                ) from error
-            if isinstance(error, OSError) and error.errno in DISK:
-                raise NifError(f"{folder}: cannot be written to: {disk_says(error)}") from error
-            raise
+            said = _as_told(error, training, data, folder, resumed, checkpoint, device)
+            if said is error:
+                raise
+            raise said from error
     value = float(trainer.callback_metrics.get("val/loss", float("nan")))
     if not math.isfinite(value):
         raise NifError(
@@ -216,7 +170,7 @@ def _train(config: Train, folder: Path, resumed: Path | None, about: Provenance,
         )
     if not rank():
         os.environ.pop(FOLDER, None)  # the next job of a sweep has its own
-        _conclude(trainer, training, data, folder, keeper, value, about, announce)
+        conclude(trainer, training, data, folder, keeper, value, about, announce)
         if keeper.stopped_by:  # whoever waits is told; a sweep ends here
             sys.stdout.flush()
             sys.exit(128 + signal.Signals[keeper.stopped_by])
@@ -227,79 +181,71 @@ def _train(config: Train, folder: Path, resumed: Path | None, about: Provenance,
     return value
 
 
+def _data_and_model(config: Train, resumed: Path | None, checkpoint: Path | None) -> tuple[Data, Model]:
+    """Both as they are configured, before anything is read; NifError where they do not go together."""
+    narrow = {"allowed": runs.READ_ALLOWED} if resumed else {}  # a run may be a stranger's
+    data = build(runs.located(vars(config))["data"] if resumed else config.data, "data", **narrow)
+    if config.model.get("channels", 0) is None and hasattr(data, "channels"):
+        config.model["channels"] = data.channels
+    described = dict(vars(config))  # what the run keeps
+    model = runs.make_model(described if checkpoint is None else _without_weights(described))
+    model.config = described
+    if not isinstance(data, Data):
+        raise NifError(f"data._target_={config.data.get('_target_')}: not data of nif")
+    if not isinstance(data, model.learns):
+        raise NifError(
+            f"model={type(model).__name__.lower()} learns from {model.learns.holds}, this data holds "
+            f"{data.holds}: choose another model= or data="
+        )
+    if config.init_from:
+        start_from(model, runs.find(config.init_from, "init_from"))
+    return data, model
+
+
+def _attached(config: Train, data: Data, model: Model, device: torch.device) -> float:
+    """The data read and met by the model; how many seconds that took."""
+    began = time.monotonic()
+    model.space = data.space
+    source = next((config.data[k] for k in ("path", "root") if config.data.get(k)), type(data).__name__)
+    print(f"preparing the data: {source}", flush=True)
+    model.attach_data(data)
+    if isinstance(data, Views):
+        # now, before there is a run: an image may be damaged, and no clock should count reading
+        data.make_pool(torch.device("cuda", device.index or 0) if device.type == "cuda" else device)
+    seconds = time.monotonic() - began
+    if device.type == "cpu":
+        keep_memory()  # not before: what reading the data took goes back
+    return seconds
+
+
+def _as_told(
+    error: BaseException,
+    training: Training,
+    data: Data,
+    folder: Path,
+    resumed: Path | None,
+    checkpoint: Path | None,
+    device: torch.device,
+) -> BaseException:
+    """What ended a training, as the user is told it."""
+    if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
+        return KeyboardInterrupt()  # Lightning would end with 1
+    if checkpoint and not training.restored and isinstance(error, MISFITS):
+        return NifError(
+            f"{checkpoint}: its training state is damaged ({one_line(error)}); init_from={resumed} takes "
+            "its weights"
+        )
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        key = "batch_rays" if isinstance(data, Views) else "batch_points"
+        return NifError(f"out of memory on {device}: lower data.{key} (it is {getattr(data, key)})")
+    if isinstance(error, OSError) and error.errno in DISK:
+        return NifError(f"{folder}: cannot be written to: {disk_says(error)}")
+    return error
+
+
 def _without_weights(config: dict[str, Any]) -> dict[str, Any]:
     """The encoder without the file that it started from: a run that goes on has weights of its own."""
     encoder = config.get("encoder")
     return (
         {**config, "encoder": {**encoder, "weights": None}} if encoder and encoder.get("weights") else config
     )
-
-
-def _introduce(model: Model, data: Data, folder: Path, device: torch.device, seconds: float) -> None:
-    shapes = data.prepare()
-    doubtful = [shape for shape in shapes if shape.report.doubts]
-    for shape in shapes if len(shapes) <= 3 else doubtful[:10]:
-        print(f"{shape.id}: {shape.report}")
-    if len(doubtful) > 10 and len(shapes) > 3:
-        print(f"... and {len(doubtful) - 10} more with something to say")
-    weights = sum(p.numel() for p in model.parameters())
-    where = (
-        f"{torch.cuda.get_device_name(device)}"
-        if device.type == "cuda"
-        else f"cpu, {torch.get_num_threads()} threads"
-    )
-    print(f"{data.summary()} ({seconds:.1f} s); {type(model).__name__} with {weights:,} parameters; {where}")
-    print(f"run: {folder}", flush=True)
-
-
-def _conclude(
-    trainer: pl.Trainer,
-    training: Training,
-    data: Data,
-    folder: Path,
-    keeper: Checkpoints,
-    value: float,
-    about: Provenance,
-    announce: bool,
-) -> None:
-    timer = next((c for c in trainer.callbacks if isinstance(c, Timer)), None)  # type: ignore[attr-defined]
-    model = training.model
-    seconds = model.seconds  # those before a resume included
-    loss = float(training.last["loss"]) if training.last else float("nan")
-    model.eval()
-    figures = model.final_metrics(data)
-    summary = {
-        "overrides": about.overrides,
-        "steps": trainer.global_step,
-        "seconds": round(seconds, 1),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "bytes": sum(p.nbytes for p in model.parameters()),
-        "train/loss": loss,
-        "val/loss": value,
-        "val/loss best": keeper.best,
-        **figures,
-    }
-    write_summary(folder, summary)
-    about.end(f"stopped by {keeper.stopped_by}" if keeper.stopped_by else "done")
-    speed = trainer.global_step / max(seconds, 1e-9)
-    print(
-        f"{trainer.global_step:,} steps in {seconds:.0f} s ({speed:.1f}/s), loss {loss:.5f}, held-out loss "
-        f"{value:.5f}"
-    )
-    if figures:
-        print(", ".join(f"{name} {figure:.4g}" for name, figure in figures.items()))
-    if keeper.stopped_by:
-        print(
-            f"stopped by {keeper.stopped_by} and saved; go on with\n  nif train {paste(f'resume={folder}')}"
-        )
-    elif announce:
-        if (
-            timer is not None
-            and trainer.global_step < trainer.max_steps
-            and timer.time_remaining() is not None
-        ):
-            more = f"nif train {paste(f'resume={folder}')} trainer.max_time=..."
-            print(f"stopped at trainer.max_time={trainer_time(timer)}; more: {more}")
-        surface = isinstance(model.field(next(iter(model.instances))), Field)
-        run = paste(f"run={folder}")
-        print("next:" + f"\n  nif extract {run}" * surface + f"\n  nif render {run}")
