@@ -37,6 +37,27 @@ from nif_cli.models.model import Inferred, Model
 ENOUGH = 2**30  # bytes of a micro-batch's graph
 
 
+def _subject(
+    objective: Literal["l1", "clamped_l1", "two_headed"],
+    inner: Literal["same", "squared"],
+    clamp: float,
+    context: Literal["dense", "surface", "partial"],
+    query: str,
+    offset: float,
+    channels: int | None,
+) -> ShapeTasks | ImageTasks:
+    """What is adapted to. ValueError for what does not go together."""
+    if query == "rest" and context != "dense":
+        raise ValueError(f"query=rest: of dense contexts only, not with context={context}")
+    if channels is None:
+        return ShapeTasks(objective, inner, clamp, context, offset)
+    if context == "surface" or objective == "two_headed":
+        raise ValueError(
+            f"context={context}, objective={objective}: pictures have neither surfaces nor two heads"
+        )
+    return ImageTasks(channels, context)
+
+
 class MetaSdf(Model):
     """theta_0 (the network's own weights) is learned so that `steps` gradient steps on what is seen of a
     shape (the context) make its field; the loss is that of all points (the query) after these steps.
@@ -101,26 +122,12 @@ class MetaSdf(Model):
             )
         if micro_batch is not None and micro_batch < 1:
             raise ValueError(f"micro_batch={micro_batch}: at least 1")
-        if query == "rest" and context != "dense":
-            raise ValueError(f"query=rest: of dense contexts only, not with context={context}")
         self.query = query
-        if channels is None:
-            self.subject = ShapeTasks(objective, inner, clamp, context, offset)
-        elif context == "surface" or objective == "two_headed":
-            raise ValueError(
-                f"context={context}, objective={objective}: pictures have neither surfaces nor two heads"
-            )
-        else:
-            self.subject = ImageTasks(channels, context)
+        self.subject = _subject(objective, inner, clamp, context, query, offset, channels)
         self.learns, self.observes = self.subject.learns, self.subject.observes
         self.network = field(dim=self.subject.dim, out=self.subject.out, code_size=0).eval()
-        self.algorithm, self.steps, self.inner_lr, self.step_lr, self.clamp = (
-            algorithm,
-            steps,
-            inner_lr,
-            step_lr,
-            clamp,
-        )
+        self.algorithm, self.steps, self.clamp = algorithm, steps, clamp
+        self.inner_lr, self.step_lr = inner_lr, step_lr
         self.micro_batch, self.memory, self.checkpoint, self.clip = micro_batch, memory, checkpoint, clip
         if memory is not None:
             memory_limit(memory)

@@ -9,17 +9,20 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from nif_cli import NifError
 from nif_cli.data.report import Report, doubt
 from nif_cli.data.scenes.datamodule import Views, each
 from nif_cli.data.scenes.formats.colmap_model import MODELS as MODELS
-from nif_cli.data.scenes.formats.colmap_model import header, lines_of, read_binary, read_text
+from nif_cli.data.scenes.formats.colmap_model import Posed, header, lines_of, read_binary, read_text
 from nif_cli.data.scenes.formats.naming import found, label, parts_of, whereabouts
 from nif_cli.data.scenes.formats.photos import mask, view
 from nif_cli.data.scenes.formats.transforms import describe
 from nif_cli.data.scenes.poses import around_cameras, cube, farthest, held_out_views, mean_up, normalised
-from nif_cli.data.scenes.scene import Background, Scene
+from nif_cli.data.scenes.scene import Background, Scene, View
+from nif_cli.rendering.cameras import Camera
 from nif_cli.untrusted import shown
 
 
@@ -74,43 +77,10 @@ class ColmapViews(Views):
         poses = np.stack([p.pose for p in posed])
         transform = around_cameras(poses)
         moved = [normalised(pose, transform) for pose in poses]
-        views, pictures = [], []
-        for picture, pose in zip(posed, moved, strict=True):
-            path = found(picture.name, root / self.images)
-            if path is None:
-                continue
-            if picture.camera not in cameras:
-                named = shown(picture.name)
-                raise NifError(
-                    f"{model}: {named} is of camera {picture.camera}, which is not among the cameras"
-                )
-            masks = _mask(root, picture.name, path)
-            hides = None if masks is None else functools.partial(mask, masks, counts=True)
-            views.append(
-                view(label(picture.name), path, pose, cameras[picture.camera], self.downscale, hides)
-            )
-            pictures.append((picture.name, path))
-        if not views:
-            first = root / self.images / shown(posed[0].name, 300)
-            raise NifError(
-                f"{model}: none of its {len(posed)} pictures exists (the first: {first}); give "
-                "data.images=<folder>"
-            )
+        views, pictures = self._views(root, model, posed, moved, cameras)
         train, test = held_out_views(views, self.hold_out)
         seen = torch.from_numpy(transform.to_normalised(points)).float()
-        half, near = self.aabb_scale, self.near
-        if len(seen):
-            reach = (
-                float(seen.abs().amax(1).quantile(0.99))
-                if len(seen) < 2**24
-                else float(seen[:: 2**4].abs().max())
-            )
-            half = half or float(2.0 ** np.clip(np.ceil(np.log2(max(reach, 1e-3))), 0, 4))
-            distances = torch.cat([(seen[:: max(1, len(seen) // 2000)] - p[:, 3]).norm(dim=1) for p in moved])
-            near = near or max(
-                0.02, 0.5 * float(distances.quantile(0.001) if len(distances) < 2**24 else distances.min())
-            )
-        half, near = half or 4.0, near or 0.1
+        half, near = self._box(seen, moved)
         beyond = float((seen.abs().amax(1) > half).float().mean()) if len(seen) else 0.0
         lost = len(posed) - len(views)
         notes = doubt(f", {lost} of {len(posed)} without a picture") if lost else Report()
@@ -134,6 +104,52 @@ class ColmapViews(Views):
             report=(describe(views) + notes)
             + f"; box +-{half:g} ({side:.3g} of COLMAP's units), near {near:.2g}",
         )
+
+    def _views(
+        self,
+        root: Path,
+        model: Path,
+        posed: list[Posed],
+        moved: list[Float[Tensor, "3 4"]],
+        cameras: dict[int, Camera],
+    ) -> tuple[list[View], list[tuple[str, Path]]]:
+        """The views whose pictures exist, and the pictures, by the model's names."""
+        views, pictures = [], []
+        for picture, pose in zip(posed, moved, strict=True):
+            path = found(picture.name, root / self.images)
+            if path is None:
+                continue
+            if picture.camera not in cameras:
+                named = shown(picture.name)
+                raise NifError(
+                    f"{model}: {named} is of camera {picture.camera}, which is not among the cameras"
+                )
+            masks = _mask(root, picture.name, path)
+            hides = None if masks is None else functools.partial(mask, masks, counts=True)
+            camera = cameras[picture.camera]
+            views.append(view(label(picture.name), path, pose, camera, self.downscale, hides))
+            pictures.append((picture.name, path))
+        if not views:
+            first = root / self.images / shown(posed[0].name, 300)
+            raise NifError(
+                f"{model}: none of its {len(posed)} pictures exists (the first: {first}); give "
+                "data.images=<folder>"
+            )
+        return views, pictures
+
+    def _box(self, seen: Float[Tensor, "P 3"], moved: list[Float[Tensor, "3 4"]]) -> tuple[float, float]:
+        """Half the side of the box and how near rays begin: as given, or by the sparse points (in normalised
+        space)."""
+        half, near = self.aabb_scale, self.near
+        if len(seen):
+            few = len(seen) < 2**24  # as many as torch finds quantiles of
+            far = float(seen.abs().amax(1).quantile(0.99)) if few else float(seen[:: 2**4].abs().max())
+            half = half or float(2.0 ** np.clip(np.ceil(np.log2(max(far, 1e-3))), 0, 4))
+            some = seen[:: max(1, len(seen) // 2000)]
+            distances = torch.cat([(some - pose[:, 3]).norm(dim=1) for pose in moved])
+            least = distances.quantile(0.001) if len(distances) < 2**24 else distances.min()
+            near = near or max(0.02, 0.5 * float(least))
+        return half or 4.0, near or 0.1
 
 
 def _files(folder: Path) -> str | None:

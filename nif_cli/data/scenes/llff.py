@@ -78,13 +78,10 @@ class LlffViews(Views):
             float((poses[:, :, 2] @ mean_pose(poses)[:, 2]).min()) > 0.7 if self.ndc is None else self.ndc
         )
         transform = Transform((0.0, 0.0, 0.0), 1 / (BD_FACTOR * least)) if forward else around_cameras(poses)
-        views = []
-        for file, pose, (height, width, focal) in zip(files, poses, sizes.tolist(), strict=True):
-            try:
-                camera = Camera(round(width), round(height), focal, focal, width / 2, height / 2)
-            except (ValueError, OverflowError) as error:
-                raise NifError(f"{path}: {error}") from error
-            views.append(view(file.stem, file, normalised(pose, transform), camera, averaged))
+        views = [
+            view(file.stem, file, normalised(pose, transform), camera, averaged)
+            for file, pose, camera in zip(files, poses, _cameras(path, sizes), strict=True)
+        ]
         ndc, box = None, None
         if forward:
             ndc, box, sideways = _seen(views)
@@ -125,6 +122,17 @@ class LlffViews(Views):
             protocol="llff",
             report=describe(views) + said + f"; {how}, {least:.3g} to {most:.3g} away",
         )
+
+
+def _cameras(path: Path, sizes: Float[np.ndarray, "V 3"]) -> list[Camera]:
+    """By height, width and focal length (pixels) of each view."""
+    try:
+        return [
+            Camera(round(width), round(height), focal, focal, width / 2, height / 2)
+            for height, width, focal in sizes.tolist()
+        ]
+    except (ValueError, OverflowError) as error:
+        raise NifError(f"{path}: {error}") from error
 
 
 def _bounds(bounds: Float[np.ndarray, "V 2"], names: list[str]) -> tuple[float, float, Report]:

@@ -51,22 +51,7 @@ def read_experiment(folder: Path, epoch: str = "latest", data: str | None = None
         raise NifError(f"experiment={folder}: {what}")
     specs = read_json(path, "specs of a DeepSDF experiment")
     network, dims, skips, size = _network(specs, path)
-    if specs.get("NetworkArch", "deep_sdf_decoder") != "deep_sdf_decoder":
-        raise NifError(f"{path}: NetworkArch is {shown(specs['NetworkArch'])}; deep_sdf_decoder is read")
-    for key, unread in (("xyz_in_all", True), ("use_tanh", True)):
-        if network.get(key) == unread:
-            raise NifError(f"{path}: NetworkSpecs.{key} is {str(unread).lower()}, which is not read")
-    if not dims or len(set(dims)) > 1 or not all(0 < k < len(dims) for k in skips):
-        raise NifError(
-            f"{path}: dims {shown(dims)}, latent_in {shown(skips)}: layers of one width, with skips "
-            "inside, are read"
-        )
-    normed = set(_wholes(network.get("norm_layers"), f"{path}: NetworkSpecs.norm_layers"))
-    if normed and not network.get("weight_norm"):
-        raise NifError(
-            f"{path}: it has layer normalisation (norm_layers without weight_norm), which is not read"
-        )
-
+    normed = _check_architecture(specs, network, dims, skips, path)
     state = _load(folder / "ModelParameters" / f"{epoch}.pth", folder, epoch)
     theirs = state.get("model_state_dict") if isinstance(state, dict) else None
     if not isinstance(theirs, dict):
@@ -109,6 +94,28 @@ def read_experiment(folder: Path, epoch: str = "latest", data: str | None = None
         data=root,
         notes=notes,
     )
+
+
+def _check_architecture(
+    specs: dict[str, Any], network: dict[str, Any], dims: list[int], skips: list[int], path: Path
+) -> set[int]:
+    """The layers that are normalised. NifError for a network that is not read."""
+    if specs.get("NetworkArch", "deep_sdf_decoder") != "deep_sdf_decoder":
+        raise NifError(f"{path}: NetworkArch is {shown(specs['NetworkArch'])}; deep_sdf_decoder is read")
+    for key, unread in (("xyz_in_all", True), ("use_tanh", True)):
+        if network.get(key) == unread:
+            raise NifError(f"{path}: NetworkSpecs.{key} is {str(unread).lower()}, which is not read")
+    if not dims or len(set(dims)) > 1 or not all(0 < k < len(dims) for k in skips):
+        raise NifError(
+            f"{path}: dims {shown(dims)}, latent_in {shown(skips)}: layers of one width, with skips "
+            "inside, are read"
+        )
+    normed = set(_wholes(network.get("norm_layers"), f"{path}: NetworkSpecs.norm_layers"))
+    if normed and not network.get("weight_norm"):
+        raise NifError(
+            f"{path}: it has layer normalisation (norm_layers without weight_norm), which is not read"
+        )
+    return normed
 
 
 def _network(specs: dict[str, Any], path: Path) -> tuple[dict[str, Any], list[int], list[int], int]:
