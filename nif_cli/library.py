@@ -6,9 +6,8 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from dataclasses import field as made_by
@@ -37,7 +36,7 @@ from nif_cli.models.model import Model
 from nif_cli.rendering.camera_paths import turntable
 from nif_cli.rendering.image_files import RgbImage, displayed
 from nif_cli.rendering.images import image_size, image_values, plane_image, surface_image
-from nif_cli.words import quoted
+from nif_cli.words import as_words
 
 Points = TypeVar("Points", np.ndarray, Tensor)
 
@@ -275,7 +274,7 @@ def train(overrides: Mapping[str, Any] | Iterable[str] = (), /, *, quiet: bool =
     """Train as `nif train` does, and open the run: `train(["model=sdf", "data.path=bunny.obj"])`, or
     `train({"model": "sdf", "data.path": "bunny.obj", "trainer": {"max_steps": 100}})`, or by keywords.
     `quiet` prints nothing. NifError says what is wrong; Ctrl-C saves first, then is a KeyboardInterrupt."""
-    words = [*(_words(overrides) if isinstance(overrides, Mapping) else overrides), *_words(keys)]
+    words = [*(as_words(overrides) if isinstance(overrides, Mapping) else overrides), *as_words(keys)]
     if any(word in ("-m", "--multirun") for word in words):
         raise NifError("train: one run at a time; a sweep is started from the shell (nif train -m)")
     with open(os.devnull, "w") as nowhere:
@@ -283,24 +282,3 @@ def train(overrides: Mapping[str, Any] | Iterable[str] = (), /, *, quiet: bool =
         with out, err:
             folder = run_command("train", list(words))
     return load(folder)
-
-
-def _words(keys: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """The keys as words of the command line."""
-    found = []
-    for key, value in keys.items():
-        if isinstance(value, Mapping):
-            found += _words(value, f"{prefix}{key}.")
-        else:
-            found.append(f"{prefix}{key}={_word(value)}")
-    return found
-
-
-def _word(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return f"[{','.join(map(_word, value))}]"
-    text = str(value)
-    plain = isinstance(value, int | float) or re.fullmatch(r"[\w./+-]+", text)
-    return text if plain else quoted(text)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from nif_cli import NifError
 
@@ -197,3 +198,24 @@ def _escape(character: str) -> str:
         if character in "'\\"
         else "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))
     )
+
+
+def as_words(keys: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The keys as words of the command line."""
+    found = []
+    for key, value in keys.items():
+        if isinstance(value, Mapping):
+            found += as_words(value, f"{prefix}{key}.")
+        else:
+            found.append(f"{prefix}{key}={_value(value)}")
+    return found
+
+
+def _value(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return f"[{','.join(map(_value, value))}]"
+    text = str(value)
+    plain = isinstance(value, int | float) or re.fullmatch(r"[\w./+-]+", text)
+    return text if plain else quoted(text)

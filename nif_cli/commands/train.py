@@ -138,8 +138,8 @@ def _train(config: Train, folder: Path, resumed: Path | None, about: Provenance,
                 print(f"{resumed}: nothing left to do, {finished}")
                 return float("nan")
         trainer, keeper = make_trainer(config.trainer, config.callbacks, config.logger, folder, device)
-        replaced = folder / "config.yaml"
-        replaced = replaced.read_bytes() if checkpoint and replaced.is_file() else None
+        old = folder / "config.yaml"
+        replaced = old.read_bytes() if checkpoint and old.is_file() else None
         if not rank():
             runs.write_config(folder, model.config)
             about.begin(model.config, device)
@@ -156,12 +156,10 @@ def _train(config: Train, folder: Path, resumed: Path | None, about: Provenance,
                 trainer.fit(training, datamodule=Loaded(data), ckpt_path=checkpoint, weights_only=True)
         except BaseException as error:
             if replaced is not None and not keeper.saved and not rank():
-                write(folder / "config.yaml", replaced)  # nothing has been trained under these settings
+                write(old, replaced)  # nothing has been trained under these settings
                 about.undo()
-            said = _as_told(error, training, data, folder, resumed, checkpoint, device)
-            if said is error:
-                raise
-            raise said from error
+            _tell_what_ended(error, training, data, folder, resumed, checkpoint, device)
+            raise
     value = float(trainer.callback_metrics.get("val/loss", float("nan")))
     if not math.isfinite(value):
         raise NifError(
@@ -218,7 +216,7 @@ def _attached(config: Train, data: Data, model: Model, device: torch.device) -> 
     return seconds
 
 
-def _as_told(
+def _tell_what_ended(
     error: BaseException,
     training: Training,
     data: Data,
@@ -226,21 +224,20 @@ def _as_told(
     resumed: Path | None,
     checkpoint: Path | None,
     device: torch.device,
-) -> BaseException:
-    """What ended a training, as the user is told it."""
+) -> None:
+    """Raises what the user can mend of what ended a training; nothing where that is an error of ours."""
     if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
-        return KeyboardInterrupt()  # Lightning would end with 1
+        raise KeyboardInterrupt from error  # Lightning would end with 1
     if checkpoint and not training.restored and isinstance(error, MISFITS):
-        return NifError(
+        raise NifError(
             f"{checkpoint}: its training state is damaged ({one_line(error)}); init_from={resumed} takes "
             "its weights"
-        )
+        ) from error
     if isinstance(error, torch.cuda.OutOfMemoryError):
         key = "batch_rays" if isinstance(data, Views) else "batch_points"
-        return NifError(f"out of memory on {device}: lower data.{key} (it is {getattr(data, key)})")
+        raise NifError(f"out of memory on {device}: lower data.{key} (it is {getattr(data, key)})") from error
     if isinstance(error, OSError) and error.errno in DISK:
-        return NifError(f"{folder}: cannot be written to: {disk_says(error)}")
-    return error
+        raise NifError(f"{folder}: cannot be written to: {disk_says(error)}") from error
 
 
 def _without_weights(config: dict[str, Any]) -> dict[str, Any]:
