@@ -109,6 +109,22 @@ def scene(kind: str) -> Callable[[Path], None]:
     return write
 
 
+def chair(path: Path) -> None:
+    """Views of a painted chair as Blender's scenes hold them: of what they show, a mesh can be made."""
+    from nif_cli.data.scenes.toy import FOV, ToyViews
+
+    (seen,) = ToyViews(views=8, test=2, size=24).read()
+    for split, views in (("train", seen.train), ("test", seen.test)):
+        (path / split).mkdir(parents=True)
+        frames = []
+        for k, view in enumerate(views):
+            Image.fromarray(view.pixels.numpy()).save(path / split / f"r_{k}.png")
+            pose = np.vstack((view.pose.numpy(), [0, 0, 0, 1])).tolist()
+            frames.append({"file_path": f"./{split}/r_{k}", "transform_matrix": pose})
+        about = {"camera_angle_x": float(np.radians(FOV)), "frames": frames}
+        (path / f"transforms_{split}.json").write_text(json.dumps(about))
+
+
 def camera_path(path: Path) -> None:
     poses = [np.vstack((p, [0, 0, 0, 1])).ravel().tolist() for p in seeds._poses(3)]
     frames = [{"camera_to_world": pose, "fov": 50, "aspect": 2} for pose in poses]
@@ -151,7 +167,7 @@ INPUTS: dict[str, Callable[[Path], None]] = {
     "fox": scene("transforms"),
     "garden": scene("colmap"),
     "fern": scene("llff"),
-    "lego": scene("blender"),
+    "lego": chair,
     "camera_path.json": camera_path,
     "my_conf": own_groups,
     "DeepSDF/examples/chairs": experiment,
