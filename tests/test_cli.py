@@ -134,7 +134,7 @@ class TestExitCodes:
         def broken(*_, **__):
             raise ZeroDivisionError("oh")
 
-        monkeypatch.setattr("nif_cli.commands.extract.extract_mesh", broken)
+        monkeypatch.setattr("nif_cli.inference.meshes.extract_mesh", broken)
         done = nif("extract")
         assert done.code == 1
         assert "internal error" in done.err

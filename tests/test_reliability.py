@@ -322,7 +322,7 @@ class TestFolders:
             def now(cls, tz=None):
                 return cls(2026, 1, 1)
 
-        monkeypatch.setattr("nif_cli.commands.train.datetime", Still)
+        monkeypatch.setattr("nif_cli.training.new_folder.datetime", Still)
         for _ in range(3):
             assert nif("train", *tiny, "data.count=2", "trainer.max_steps=2").code == 0
         assert len(list(Path("outputs").rglob("last.ckpt"))) == 3

@@ -113,9 +113,8 @@ class Provenance:
 
 
 def _command() -> str:
-    """The command line, to be pasted."""
-    first = Path(sys.argv[0]).name
-    return shlex.join(["nif" if first in ("nif", "__main__.py") else first, *sys.argv[1:]])[:10_000]
+    """The command line, to be pasted; whoever started the training, from Python too."""
+    return shlex.join(["nif", *sys.argv[1:]])[:10_000]
 
 
 def machine(device: torch.device) -> dict[str, str]:

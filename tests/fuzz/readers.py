@@ -59,10 +59,10 @@ def resume(root: Path) -> None:
 
 
 def metrics(root: Path) -> None:
-    from nif_cli import runs
+    from nif_cli import run_search
     from nif_cli.training.csv_logger import CsvLogger
 
-    runs._without_ways_out(root, "resume")  # as every command that opens a run does first
+    run_search._without_ways_out(root, "resume")  # as every command that opens a run does first
     logger = CsvLogger(str(root))
     logger.forget_after(3)
     logger.log_metrics({"train/loss": 0.5, "train/new": 1.0}, 4)
