@@ -27,10 +27,10 @@ demo: $(BIN)/nif ## train on built-in shapes, extract meshes, render pictures (a
 	@echo; echo "meshes:   $(DEMO)/meshes"; echo "pictures: $(DEMO)/renders"; echo "curves:   $(BIN)/tensorboard --logdir outputs"
 
 test: $(BIN)/nif ## run the tests (NIF_DATA=<folder> adds those on real data)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 test-fast: $(BIN)/nif ## run the tests without the slow ones
-	$(BIN)/python -m pytest -m 'not slow and not gpu'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not slow and not gpu'
 
 n ?= 1000
 fuzz: $(BIN)/nif ## read hostile files of every kind (make fuzz n=10000); failing ones go to outputs/fuzz
