@@ -15,6 +15,7 @@ $(BIN)/nif: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	@git rev-parse --git-dir >/dev/null 2>&1 && $(BIN)/pre-commit install >/dev/null 2>&1 || true
 	@touch $@
 
 install: $(BIN)/nif ## make .venv and install nif with its development tools
