@@ -62,7 +62,7 @@ EXPERIMENTS = {
     "sdf_siren": Row("experiment=sdf_siren", ONE, BUNNY),
     "sdf_igr": Row("experiment=sdf_igr", ONE, SPOT),
     "sdf_sal": Row("experiment=sdf_sal", ONE, SPOT),
-    "frequencies": Row("-m experiment=frequencies field=relu,positional,siren,voxel", draw=""),
+    "frequencies": Row("-m experiment=frequencies field=relu,positional,siren,hash,voxel", draw=""),
     "deepsdf_small": Row("experiment=deepsdf_small"),
     "deepsdf_paper": Row("experiment=deepsdf_paper", f"{NARROW} field.skips=[] field.layers=4"),
     "metasdf_small": Row("experiment=metasdf_small", f"{FEW} field.layers=3 {NARROW} data.batch_shapes=4"),
