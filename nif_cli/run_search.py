@@ -39,6 +39,9 @@ def find(run: str | None, key: str = "run") -> Path:
         path = _meant(run, key)
     elif path.is_dir() and not opened(path) and (jobs := jobs_of(path)):
         path = _best_job(path, jobs, key)
+    elif path.is_dir() and not any((path / part).exists() for part in ("config.yaml", "checkpoints")):
+        # a folder of the data may have the run's name
+        path = next((r.path for r in all_runs() if r.name == run), path)
     return _checked(path, run, key)
 
 
@@ -156,7 +159,7 @@ def chosen(words: list[str], filters: dict[str, str]) -> list[RunFolder]:
     """The runs that words (none: all under ./outputs) and filters leave, newest first. NifError for a word
     that means none."""
     found: dict[Path, RunFolder] = {}
-    known = all_runs() if not words or any(not Path(w).expanduser().is_dir() for w in words) else []
+    known = all_runs()
     for word in words:
         path = Path(word).expanduser()
         if word == "latest":
@@ -164,7 +167,8 @@ def chosen(words: list[str], filters: dict[str, str]) -> list[RunFolder]:
         elif word == "best":
             some = [r for r in known if r.path == _best_of_latest("run")]
         else:
-            some = all_runs(path) if path.is_dir() else matching(word, known)
+            some = all_runs(path) if path.is_dir() else []
+            some = some or matching(word, known)  # a folder of the data may have the run's name
         if not some:
             raise NifError(f"{word}: no run, no folder with runs, and no run of this name under ./{OUTPUTS}")
         found |= {run.path: run for run in some}

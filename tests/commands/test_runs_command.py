@@ -223,6 +223,14 @@ class TestFind:
 
 
 class TestTraining:
+    def test_a_folder_of_the_data_may_have_the_name_of_a_run(self, nif, tiny, sphere_file):
+        assert nif("train", *tiny, "model=sdf", f"data.path={sphere_file}", "name=chairs").code == 0
+        Path("chairs").mkdir()
+        assert "outputs/chairs" in nif("runs", "chairs").out
+        assert nif("runs", "show", "chairs").code == 0
+        extracted = nif("extract", "run=chairs", "resolution=16", "device=cpu")
+        assert extracted.code == 0, extracted.err
+
     def test_what_a_run_says_of_itself(self, nif, tiny, sphere_file):
         words = [*tiny, "model=sdf", f"data.path={sphere_file}", "name=bunny", "tag=paper"]
         done = nif("train", *words)
