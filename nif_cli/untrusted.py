@@ -101,7 +101,8 @@ def number(value: Any, where: str, low: float = -LARGEST, high: float = LARGEST)
     except OverflowError:
         found = math.inf
     if not low <= found <= high:  # NaN is never between
-        raise NifError(f"{where} is {shown(repr(value))}; it must be a number between {low:g} and {high:g}")
+        span = "" if low == -math.inf else f" between {low:g} and {high:g}"
+        raise NifError(f"{where} is {shown(repr(value))}; it must be a number{span}")
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from nif_cli import NifError, runs
 from nif_cli.models.model import Model
 from nif_cli.training.reapply import changed, reapply
-from nif_cli.untrusted import whole
+from nif_cli.untrusted import shown, whole
 
 KEPT = ("field", "encoding", "encoder")  # what the weights mean
 TUNED = ("dropout", "table_rate", "smoothness", "noise", "weights")  # ... but for how they are learned
@@ -38,9 +38,19 @@ def checkpoint_of(run: Path) -> tuple[Path | None, dict[str, Any]]:
                 f"{path}: damaged: its {key} is no {kind.__name__}; init_from={run} takes its weights"
             )
     whole(found.get("global_step"), f"{path}: global_step", 0, 2**62)
+    _check_progress(found.get("loops", {}), f"{path}: loops")
     if path == best:
         print(f"{run}: no last.ckpt; it goes on from best.ckpt, step {int(found['global_step']):,}")
     return path, found
+
+
+def _check_progress(node: Any, where: str) -> None:
+    """NifError for a count of the trainer that is none: with NaN steps a training never ends."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            _check_progress(value, f"{where}.{shown(key)}")
+    elif not isinstance(node, bool):
+        whole(node, where, 0, 2**62)
 
 
 def check_settings(run: Path, old: dict[str, Any], new: dict[str, Any]) -> None:

@@ -183,3 +183,16 @@ def test_a_real_process(tiny, number, cache):
     assert "resume=stopped" in out
     assert "Traceback" not in err
     assert state("stopped")["global_step"] > 0
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), "nan", -3, 2.5, [1]])
+def test_a_count_of_the_trainer_that_is_none_is_refused(nif, tiny, wrong):
+    """With NaN steps a training would never end."""
+    assert nif("train", *tiny, "output_dir=run").code == 0
+    path = Path("run/checkpoints/last.ckpt")
+    checkpoint = torch.load(path, weights_only=True)
+    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.automatic_optimization.optim_progress"]
+    progress["optimizer"]["step"]["total"]["completed"] = wrong
+    torch.save(checkpoint, path)
+    error = nif("train", "resume=run", "trainer.max_steps=14").error
+    assert "step.total.completed" in error
