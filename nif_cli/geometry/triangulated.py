@@ -12,6 +12,7 @@ from nif_cli import NifError
 from nif_cli.geometry.ply import KINDS, index_list, read_tables
 from nif_cli.geometry.polygons import Polygons, triangles
 from nif_cli.geometry.reading import read_polygons, statements
+from nif_cli.untrusted import shown
 
 Corners = np.ndarray  # [T, 3] of triangles: places in the row of all faces' corners
 
@@ -83,13 +84,14 @@ def _absolute(path: Path, number: int, word: bytes, counts: dict[bytes, int]) ->
     try:
         parts = [int(part) if part else None for part in word.split(b"/")]
     except ValueError as error:
-        raise NifError(f"{path}: line {number}: '{word[:40].decode('latin-1')}' is no corner") from error
+        text = shown(word.decode("latin-1"), 40)
+        raise NifError(f"{path}: line {number}: '{text}' is no corner") from error
     found = []
     for index, (key, what) in zip(parts, ((b"v", "vertex"), *_OTHER), strict=False):
         if index is not None and index < 0:
             index += counts[key] + 1
         if index is not None and index < 1:
-            raise NifError(f"{path}: line {number}: a face names {what} {word.decode('latin-1')}")
+            raise NifError(f"{path}: line {number}: a face names {what} {shown(word.decode('latin-1'))}")
         found.append(b"" if index is None else b"%d" % index)
     return b"/".join(found)
 
