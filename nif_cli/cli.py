@@ -155,31 +155,33 @@ def _complete(args: list[str]) -> int:
 
 
 def _run(command: str, args: list[str]) -> int:
-    try:
-        from nif_cli.attempts import Usage, meant
-        from nif_cli.words import as_typed
+    from nif_cli.attempts import Usage
 
-        try:
-            args = meant(command, args)
-        except Usage as error:
-            _say(str(error))
-            return 2
-        if command == "import-deepsdf":  # what users call it is the name of a configuration group
-            args = [
-                "folder=" + a.removeprefix("experiment=") if a.startswith("experiment=") else a for a in args
-            ]
-        if command == "evaluate":  # the run's own data with a key changed: Hydra sees no data there
-            args = [f"++{a}" if a.startswith("data.") else a for a in args]
-        return _hydra(command, as_typed(args))
+    try:
+        return _hydra(command, _written(command, args))
+    except Usage as error:
+        _say(str(error))
+        return 2
     except Exception as error:
         return _tell(error, args)
+
+
+def _written(command: str, args: list[str]) -> list[str]:
+    """The words for Hydra."""
+    from nif_cli.attempts import meant
+    from nif_cli.words import as_typed
+
+    args = meant(command, args)
+    if command == "import-deepsdf":  # what users call it is the name of a configuration group
+        args = ["folder=" + a.removeprefix("experiment=") if a.startswith("experiment=") else a for a in args]
+    if command == "evaluate":  # the run's own data with a key changed: Hydra sees no data there
+        args = [f"++{a}" if a.startswith("data.") else a for a in args]
+    return as_typed(args)
 
 
 def run_command(command: str, args: list[str]) -> Path:
     """For Python: a training by the words of the command line; its folder. What is wrong is raised, not
     told."""
-    from nif_cli.words import as_typed
-
     errors: list[Exception] = []
 
     def failed(error: Exception, _: list[str]) -> int:
@@ -187,11 +189,13 @@ def run_command(command: str, args: list[str]) -> Path:
         return 1
 
     try:
-        _hydra(command, as_typed(args), failed)
+        _hydra(command, _written(command, args), failed)
     except SystemExit as stop:
         if errors:
             raise _mendable(errors[0], args) from errors[0]
-        raise KeyboardInterrupt from stop  # it was stopped by a signal, and has saved
+        if isinstance(stop.code, int) and stop.code > 128:  # a signal has stopped it, and it has saved
+            raise KeyboardInterrupt from stop
+        raise NifError(f"{' '.join(args)[:300]}: not words of nif {command}") from stop
     except Exception as error:
         raise _mendable(error, args) from error
     from nif_cli.commands.train import folders
@@ -272,9 +276,10 @@ def _composed(command: str, args: list[str], failed: Failed, waiting: Waiting) -
         try:
             with printing():
                 module = importlib.import_module(f"nif_cli.commands.{command.replace('-', '_')}")
-                if not gc.get_freeze_count():
-                    gc.freeze()
-                gc.enable()
+                if not gc.isenabled():  # by main; in a process of somebody else's nothing is touched
+                    if not gc.get_freeze_count():
+                        gc.freeze()
+                    gc.enable()
                 waiting.done()
                 return module.main(cfg)
         except Exception as error:  # told here, or Hydra would put a line of its own in front

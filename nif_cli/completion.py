@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import typing
 from collections.abc import Iterable
-from pathlib import Path
 
 from nif_cli import NifError, choices
 from nif_cli.words import KEY, holds_a_path
@@ -94,12 +93,10 @@ def files(word: str) -> list[str] | None:
 
 def recent_runs() -> list[str]:
     """The runs under ./outputs, newest first."""
-    found = [p for pattern in ("*/*", "sweeps/*/*") for p in Path("outputs").glob(f"{pattern}/config.yaml")]
-    try:
-        found.sort(key=lambda p: p.stat().st_mtime_ns, reverse=True)
-    except OSError:
-        return []
-    return [str(p.parent) for p in found[:RECENT] if str(p.parent).isprintable()]
+    from nif_cli.run_folders import all_runs
+
+    found = (str(run.path) for run in all_runs())
+    return [path for path in found if path.isprintable()][:RECENT]
 
 
 def answers(command: str, before: Iterable[str], word: str) -> list[str] | None:

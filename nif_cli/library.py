@@ -24,18 +24,20 @@ from nif_cli.cli import run_command
 from nif_cli.commands.evaluate import evaluate_run
 from nif_cli.commands.render_views import views_of
 from nif_cli.config import typed
-from nif_cli.data.shapes.samples import Known, Scan
-from nif_cli.data.shapes.user_files import Input, input_files, read_inputs
+from nif_cli.data.images.datamodule import ImageData
+from nif_cli.data.images.folder import lies
 from nif_cli.field import Field, Signal
 from nif_cli.field import evaluate as values_of
-from nif_cli.geometry.mesh import clean
 from nif_cli.geometry.transform import Transform
+from nif_cli.inference.images import adapted
 from nif_cli.inference.meshes import made_mesh
-from nif_cli.inference.shapes import check_kind, infer, like_what, seen_of
+from nif_cli.inference.shapes import check_kind, given_as, infer, like_what, seen_of
+from nif_cli.models.metasdf import MetaSdf
 from nif_cli.models.model import Model
 from nif_cli.rendering.camera_paths import turntable
 from nif_cli.rendering.image_files import RgbImage, displayed
 from nif_cli.rendering.images import image_size, image_values, plane_image, surface_image
+from nif_cli.schemas import Reconstruct
 from nif_cli.words import as_words
 
 Points = TypeVar("Points", np.ndarray, Tensor)
@@ -70,10 +72,9 @@ class Shape:
 
         if isinstance(points, Tensor):
             return value(self._normalised(points))
-        x = torch.from_numpy(self.transform.to_normalised(points)).float().to(self.device)
-        with torch.no_grad():
-            found = values_of(surface, x.reshape(-1, x.shape[-1])) - level
-        return (found * unit).cpu().numpy().reshape(x.shape[:-1])
+        x = self._normalised(torch.from_numpy(np.array(points, np.float64)))
+        found = (values_of(surface, x.reshape(-1, x.shape[-1])) - level) * unit
+        return found.cpu().numpy().reshape(x.shape[:-1])
 
     def gradient(self, points: Points) -> Points:
         """The derivative of `value` by the points [..., 3]: it points inwards, and of a signed distance has
@@ -97,10 +98,13 @@ class Shape:
         """The surface, by `resolution` grid points along a side, in the user's units; the other keys of
         nif extract (level, bounds, largest, faces, refine, normals, frame, method) too. NifError where there
         is no surface."""
+        surface = self._surface()
+        if surface.bounds.shape[1] == 2:
+            raise NifError(f"{self.id}: lies in the plane and has no mesh; nif extract writes its curves")
         config = typed({**keys, "resolution": resolution}, "extract")
         known = self.run.model.instances.get(self.id)
         scene = None if known is None else known.scene
-        mesh, _ = made_mesh(self.id, self._surface(), self.transform, config, self.device, scene)
+        mesh, _ = made_mesh(self.id, surface, self.transform, config, self.device, scene)
         if not len(mesh.faces):
             raise NifError(f"{self.id}: no surface at this level: train longer, or another level=")
         return mesh
@@ -141,9 +145,11 @@ class Shape:
         return 1 / self.transform.scale if surface.truncation > 0 else 1.0
 
     def _normalised(self, points: Tensor) -> Tensor:
-        offset = torch.tensor(self.transform.offset, dtype=torch.float64, device=points.device)
-        x = (points.double() + offset[: points.shape[-1]]) * self.transform.scale
-        return x.float().to(self.device)
+        dim = self.field.bounds.shape[1]
+        if points.dim() < 1 or points.shape[-1] != dim:
+            raise NifError(f"{self.id}: points {list(points.shape)}; must be [..., {dim}]")
+        offset = torch.tensor(self.transform.offset[:dim], dtype=torch.float64, device=points.device)
+        return ((points.double() + offset) * self.transform.scale).float().to(self.device)
 
 
 @dataclass
@@ -207,9 +213,13 @@ class Run:
         """A new shape from what is seen of it: a mesh, points [N, 3] or points with outward unit normals
         [N, 6], or a file that nif reconstruct reads. The keys are those of nif reconstruct (observe, points,
         noise, keep, steps, restarts, seed, normalise, turn_normals)."""
-        given = self._given(what)
-        config = typed({**keys, "input": given.name}, "reconstruct")
+        config = typed(
+            {**keys, "input": str(what) if isinstance(what, str | Path) else "given"}, "reconstruct"
+        )
         check_kind(self.model, config)
+        if isinstance(self.model, MetaSdf) and self.model.learns is ImageData:
+            return self._adapted(self.model, what, config)
+        given = given_as(what)
         if config.turn_normals:
             given.turn()
         like = like_what(config.normalise, self.model)
@@ -217,25 +227,16 @@ class Run:
         (made,) = infer(self.model, [seen], config)
         return Shape(given.name, made.field, transform, self.device, self, made.report)
 
-    @staticmethod
-    def _given(what: trimesh.Trimesh | np.ndarray | str | Path) -> Input:
-        if isinstance(what, trimesh.Trimesh):
-            return Input("mesh", clean(what.copy(), "infer"))
-        if isinstance(what, str | Path):
-            files = input_files(what)
-            if len(files) != 1 or len(found := read_inputs(files[0], files[0].stem)) != 1:
-                raise NifError(f"{what}: several shapes; infer takes one, nif reconstruct takes many")
-            return found[0][1]()
-        points = np.asarray(what, np.float64)
-        if points.ndim != 2 or points.shape[1] not in (3, 6) or not np.isfinite(points).all():
-            raise NifError(
-                f"infer: an array {list(points.shape)}: must be points [N, 3], or points with unit normals "
-                "[N, 6], all finite"
-            )
-        normals = points[:, 3:] if points.shape[1] == 6 else None
-        if normals is not None and not np.allclose(np.linalg.norm(normals, axis=1), 1, atol=0.02):
-            raise NifError("infer: columns 4 to 6 are no normals (their lengths are not 1)")
-        return Input("points", seen=Known(scan=Scan(points[:, :3], normals)))
+    def _adapted(self, model: MetaSdf, what: Any, config: Reconstruct) -> Shape:
+        """An image, from some of its pixels."""
+        if not isinstance(what, str | Path):
+            raise NifError("infer: this run learns images; give the file of one")
+        path, failed = Path(what).expanduser(), list[NifError]()
+        found = list(adapted(config, model, {path.stem: path}, failed))
+        if failed:
+            raise failed[0]
+        ((id, _, pixels, made),) = found
+        return Shape(id, made.field, lies(pixels), self.device, self, made.report)
 
     def render(self, id: str, **keys: Any) -> list[RgbImage]:
         """uint8 images [H, W, 3] of a shape from a circle of cameras, or of a scene from the cameras that the

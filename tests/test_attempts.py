@@ -277,3 +277,14 @@ def test_the_suffixes_are_those_that_are_read():
     assert set(recognise.MESHES) == set(mesh.READABLE)
     assert set(voxels.READABLE) == {*recognise.GRIDS, *recognise.ARRAYS}
     assert set(pixels.READABLE) | set(SUFFIXES) <= {*recognise.PICTURES, ".npy"}
+
+
+def test_what_is_recognised_is_what_is_read():
+    from nif_cli.data import recognise
+    from nif_cli.data.images.formats import pixels
+    from nif_cli.data.shapes.formats import voxels
+    from nif_cli.geometry import mesh
+
+    assert set(recognise.MESHES) == set(mesh.READABLE)
+    assert {*recognise.PICTURES, ".npy"} == set(pixels.READABLE)
+    assert {*recognise.GRIDS, *recognise.ARRAYS} == set(voxels.READABLE)

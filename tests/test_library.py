@@ -12,6 +12,7 @@ import pytest
 import torch
 import trimesh
 from conftest import TINY, TINY_MLP
+from PIL import Image
 
 import nif_cli
 from nif_cli import NifError
@@ -132,6 +133,12 @@ def test_what_is_wrong_is_a_niferror(run, tmp_path):
         lambda: nif_cli.train({"model": "sdff"}, quiet=True),
         lambda: nif_cli.train({"model": "sdf", "data.path": "nowhere.obj"}, quiet=True),
         lambda: nif_cli.train(["-m", "seed=1,2"], quiet=True),
+        lambda: nif_cli.train(["--lr", "3"], quiet=True),
+        lambda: nif_cli.train(["--info", "nothing"], quiet=True),
+        lambda: nif_cli.train(["nowhere.obj"], quiet=True),
+        lambda: run.value("ball", np.zeros((5, 2))),
+        lambda: run.gradient("ball", torch.zeros(5, 4)),
+        lambda: run.value("ball", np.array(3.0)),
         lambda: nif_cli.train(quiet=True, **{"model.lrr": 3}),
     ):
         with pytest.raises(NifError):
@@ -168,3 +175,47 @@ def test_shapes_with_codes(nif, tmp_path):
     cloud = trimesh.sample.sample_surface(box, 300, seed=0)[0]
     if "points" in run.model.observes:
         assert run.infer(cloud, **{**seen, "observe": "points"}).value(points).shape == (50,)
+
+
+def test_words_are_those_of_a_shell(folder, tmp_path):
+    run = nif_cli.train([str(folder / "ball.ply"), *TINY, *TINY_MLP, "output_dir=by_name"], quiet=True)
+    assert (type(run.model).__name__, run.ids) == ("Sdf", ["ball"])
+
+
+def test_images(nif, tmp_path):
+    """A learned image, and one that is inferred from its pixels."""
+    Path("many").mkdir()
+    for k in range(3):
+        pixels = np.random.default_rng(k).integers(0, 255, (12, 20, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(f"many/{k}.png")
+    few = ["trainer.max_time=null", "trainer.max_steps=3", "callbacks=quiet", "logger=csv", "device=cpu"]
+    small = ["field=siren_small", "field.width=12", "field.layers=2"]
+    one = nif_cli.train(["model=image", "data.path=many/0.png", *few, "output_dir=one"], quiet=True)
+    assert one.image(one.ids[0]).shape == (12, 20, 3)
+    assert one.image(one.ids[0], size=40).shape == (24, 40, 3)
+    batch = ["data.batch_points=64", "data.batch_pictures=2", "model.steps=2"]
+    meta = ["model=metasdf", "data=image", "data.path=many", "data.test=1", *batch]
+    run = nif_cli.train([*meta, *small, *few, "output_dir=many_run"], quiet=True)
+    made = run.infer("many/2.png", points=50)
+    assert made.image().shape == (12, 20, 3)
+    for wrong in (
+        lambda: run.infer(np.zeros((5, 3))),
+        lambda: run.infer("many/9.png"),
+        lambda: made.mesh(),
+        lambda: made.value(np.zeros((5, 2))),
+    ):
+        with pytest.raises(NifError):
+            wrong()
+
+
+def test_curves_lie_in_the_plane(nif, tmp_path):
+    Path("square.svg").write_text(
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 100"><path d="M20 20H80V80H20Z"/></svg>'
+    )
+    few = ["trainer.max_time=null", "trainer.max_steps=300", "callbacks=quiet", "device=cpu"]
+    run = nif_cli.train(["model=curve", "data.path=square.svg", *few, "output_dir=curve"], quiet=True)
+    assert run[run.ids[0]].inside(np.array([[50.0, 50.0], [5.0, 5.0]])).tolist() == [True, False]
+    assert run.gradient(run.ids[0], np.array([[50.0, 21.0]])).shape == (1, 2)
+    assert run.image(run.ids[0], size=20).shape == (20, 20, 3)
+    with pytest.raises(NifError, match="plane"):
+        run.mesh(run.ids[0])

@@ -13,7 +13,7 @@ from nif_cli import NifError
 from nif_cli.untrusted import npz_headers, read_npy, regular
 
 MESHES = (".ply", ".obj", ".stl", ".off", ".glb", ".gltf")
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 CURVES = (".svg", ".svgz")
 CLOUDS = (".xyz",)
 GRIDS = (".binvox",)

@@ -14,9 +14,9 @@ from tqdm import tqdm
 from nif_cli import NifError
 from nif_cli.data.shapes.conditioning import load_look
 from nif_cli.data.shapes.observations import keep_half, observe_mesh, show, thin
-from nif_cli.data.shapes.samples import ImageFiles, Known, Observation
-from nif_cli.data.shapes.user_files import Input, normalise
-from nif_cli.geometry.mesh import load_mesh
+from nif_cli.data.shapes.samples import ImageFiles, Known, Observation, Scan
+from nif_cli.data.shapes.user_files import Input, input_files, normalise, read_inputs
+from nif_cli.geometry.mesh import clean, load_mesh
 from nif_cli.geometry.transform import SPACES, Transform
 from nif_cli.models.model import Inferred, Model
 from nif_cli.schemas import NewShapes
@@ -59,6 +59,27 @@ def shown(
         if len(kinds) == 1
         else NifError(f"this shape shows none of what the model infers from ({', '.join(kinds)})")
     )
+
+
+def given_as(what: trimesh.Trimesh | np.ndarray | str | Path) -> Input:
+    """A shape as Python hands it over: a mesh, points [N, 3], points and unit normals [N, 6], or one file."""
+    if isinstance(what, trimesh.Trimesh):
+        return Input("mesh", clean(what.copy(), "infer"))
+    if isinstance(what, str | Path):
+        files = input_files(what)
+        if len(files) != 1 or len(found := read_inputs(files[0], files[0].stem)) != 1:
+            raise NifError(f"{what}: several shapes; infer takes one, nif reconstruct takes many")
+        return found[0][1]()
+    points = np.asarray(what, np.float64)
+    if points.ndim != 2 or points.shape[1] not in (3, 6) or not np.isfinite(points).all():
+        raise NifError(
+            f"infer: an array {list(points.shape)}: must be points [N, 3], or points with unit normals "
+            "[N, 6], all finite"
+        )
+    normals = points[:, 3:] if points.shape[1] == 6 else None
+    if normals is not None and not np.allclose(np.linalg.norm(normals, axis=1), 1, atol=0.02):
+        raise NifError("infer: columns 4 to 6 are no normals (their lengths are not 1)")
+    return Input("points", seen=Known(scan=Scan(points[:, :3], normals)))
 
 
 def seen_of(

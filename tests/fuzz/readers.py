@@ -68,6 +68,21 @@ def metrics(root: Path) -> None:
     logger.log_metrics({"train/loss": 0.5, "train/new": 1.0}, 4)
 
 
+def runs_listed(root: Path) -> None:
+    """As nif runs reads them."""
+    from nif_cli.run_comparison import differences, metrics, picture
+    from nif_cli.run_folders import opened
+
+    command("runs", str(root), "model.lr=1e-3", "tag=a", "state=done")
+    command("runs", str(root))
+    command("runs", "show", str(root))
+    run = opened(root)
+    assert run is not None, "silent: a run that is no run any more"
+    differences([run, run])
+    metrics([run])
+    picture([run])
+
+
 def camera_path(root: Path) -> None:
     from nif_cli.data.scenes.scene import Scene
     from nif_cli.geometry.transform import Transform
@@ -225,6 +240,7 @@ READERS: dict[str, Callable[[Path], None]] = {
     "checkpoint": checkpoint,
     "resume": resume,
     "metrics": metrics,
+    "runs": runs_listed,
     "camera_path": camera_path,
     "experiment": experiment,
     "deepsdf": deepsdf,

@@ -68,6 +68,7 @@ def _runs(folder: Path) -> list[Seed]:
         Seed("metrics", run, "metrics.csv"),
         Seed("resume", run, "checkpoints/last.ckpt"),
         Seed("resume", run, "metrics.csv"),
+        *(Seed("runs", run, f) for f in ("run.json", "summary.json", "metrics.csv", "config.yaml")),
     ]
     for name, overrides in made.items():
         _checkpoint(folder / name, overrides)
