@@ -185,7 +185,7 @@ def save(files: list[Path], path: Path) -> None:
 def write_page(record: dict[str, dict]) -> None:
     parts = [
         "# Gallery\n\nModels and experiments, drawn by `make gallery`, those still missing too: what"
-        "\nso many seconds give, preparing data included, on two busy CPU cores. Settings published for a"
+        "\nso many seconds give, preparing data included, on two CPU cores. Settings published for a"
         "\nGPU are made smaller, which the command shows; minutes or hours give better ones.\n"
     ]
     for title, rows in (("Models", MODELS), ("Experiments", EXPERIMENTS)):

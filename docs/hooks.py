@@ -9,7 +9,9 @@ from typing import Any
 
 from mkdocs.structure.files import File, Files
 
-CONF = Path(__file__).parent.parent / "conf"
+from nif_cli import choices, conf_folder
+
+CONF = conf_folder()
 GROUPS = {
     "model": "What is learned, and by which loss.",
     "field": "The network that is the field.",
@@ -23,8 +25,7 @@ GROUPS = {
     "callbacks": "What happens beside the training.",
     "logger": "Where curves go.",
 }
-KEY = re.compile(r"^( *)([\w-]+):(?: (.*?))?(?: +# (.*))?$")
-INTERNAL = ("defaults", "hydra")
+INTERNAL = ("hydra",)
 
 
 def on_config(config: Any) -> Any:
@@ -73,30 +74,15 @@ def group(name: str) -> str:
 
 def read(path: Path) -> tuple[str, list[tuple[str, str, str]], list[str]]:
     """The comment above a YAML file, its keys (path, default, comment), and the choices it begins with."""
-    comment, keys, parents, above = [], [], [], []
-    inside = ""
-    for line in path.read_text().splitlines():
-        if line.startswith("#"):
-            if not keys and not inside:
-                comment.append(line.lstrip("# "))
-            continue
-        if re.match(r"^ *- ", line) and inside == "defaults":
-            what = line.split("- ", 1)[1].split(" #")[0]
-            if what != "_self_" and "_schema" not in what:
-                parents.append(re.sub(r"override /?(\w+)(?:@\S+)?: ", r"\1=", what).replace(": ", "="))
-            continue
-        if not (found := KEY.match(line)):
-            continue
-        indent, key, value, remark = found.groups()
-        above = [*above[: len(indent) // 2], key]
-        inside = above[0]
-        if inside in INTERNAL or key in ("_target_", "_partial_"):
-            continue
-        if value is None and not remark and not line.rstrip().endswith("null"):
-            continue  # the head of what is below
-        keys.append((".".join(above), value or "", remark or ""))
-    text = " ".join(comment).removeprefix("@package _global_ ")
-    return html.escape(text, quote=False), keys, parents
+    page = choices.read(path)
+    keys = [
+        (key, row.value, row.comment)
+        for key, row in page.rows.items()
+        if key.split(".")[0] not in INTERNAL and key.rpartition(".")[2] not in ("_target_", "_partial_")
+    ]
+    begins = [entry for entry in page.defaults if entry != "_self_" and "_schema" not in entry]
+    parents = [re.sub(r"override /?(\w+)(?:@\S+)?: ", r"\1=", b).replace(": ", "=") for b in begins]
+    return html.escape(page.about, quote=False), keys, parents
 
 
 def table(keys: list[tuple[str, str, str]], prefix: str = "") -> list[str]:
