@@ -15,7 +15,7 @@ import nif_cli
 
 ROOT = Path(nif_cli.__file__).parent
 FLOORS = [
-    ["__init__", "compiled", "field", "files", "moved", "torch_files", "untrusted"],
+    ["__init__", "compiled", "field", "files", "moved", "progress", "torch_files", "untrusted"],
     ["geometry"],
     ["rendering", "metrics", "losses"],
     ["fields", "data"],

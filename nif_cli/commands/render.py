@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from omegaconf import DictConfig
-from tqdm import tqdm
 
 from nif_cli import NifError, runs
 from nif_cli.commands.render_views import FRAMES, channels_of, render_views
@@ -21,6 +19,7 @@ from nif_cli.field import Field, Signal
 from nif_cli.files import available_memory
 from nif_cli.geometry.transform import Transform
 from nif_cli.inference.open_run import OpenRun, open_run, pair_name
+from nif_cli.progress import watched
 from nif_cli.rendering.camera_paths import turntable
 from nif_cli.rendering.empty_space import EmptySpace
 from nif_cli.rendering.image_files import displayed, gif_bytes, png_bytes, scaled, sheet, write_mp4
@@ -66,10 +65,9 @@ def main(cfg: DictConfig) -> None:
         if 100 * size**2 > available_memory():
             raise NifError(f"size={size}: pictures of {size} x {size} pixels do not fit in memory")
         empty = EmptySpace(field, device=run.device)
-        bar = tqdm(poses, desc=id, unit=" view", leave=False, disable=not sys.stderr.isatty(), delay=1)
         made: dict[str, list[Any]] = {channel: [] for channel in channels}
         seen = False
-        for k, pose in enumerate(bar):
+        for k, pose in enumerate(watched(list(poses), id, "view")):
             view = surface_view(field, pose, size, run.device, config.antialias, empty, config.shadows)
             seen |= bool(view.opacity.any())
             first_views += [displayed(view.rgb)] if k == 0 else []
@@ -153,29 +151,16 @@ def _interpolation(run: OpenRun, folder: Path, poses: torch.Tensor, config: Rend
     began, steps = time.monotonic(), config.interpolate
     assert steps is not None
     views = turntable(steps, config.elevation, config.up) if len(poses) > 1 else poses.expand(steps, -1, -1)
-    bar = tqdm(
-        total=steps,
-        desc="interpolation",
-        unit=" shape",
-        leave=False,
-        disable=not sys.stderr.isatty(),
-        delay=1,
-    )
     frames = []
-    with bar:
-        for (_, field, _), pose in zip(run.fields(), views, strict=True):
-            assert isinstance(field, Field)
-            frames.append(
-                surface_image(
-                    field,
-                    pose,
-                    config.size or 256,
-                    run.device,
-                    config.antialias,
-                    shadows=config.shadows,
-                )
+    shapes = run.fields()
+    for pose in watched(list(views), "interpolation", "shape"):
+        _, field, _ = next(shapes)
+        assert isinstance(field, Field)
+        frames.append(
+            surface_image(
+                field, pose, config.size or 256, run.device, config.antialias, shadows=config.shadows
             )
-            bar.update()
+        )
     first, second = run.instances
     kind = config.compose or "interpolation"
     path = folder / kind / f"{runs.safe_name(pair_name(first, second))}.{config.format}"

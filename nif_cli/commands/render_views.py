@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from nif_cli import NifError, runs
 from nif_cli.config import blame, did_you_mean
@@ -19,6 +17,7 @@ from nif_cli.data.scenes.formats.camera_paths import read_camera_path
 from nif_cli.data.scenes.poses import normalised
 from nif_cli.data.scenes.scene import Scene, View
 from nif_cli.inference.open_run import OpenRun
+from nif_cli.progress import watched
 from nif_cli.rendering.camera_paths import focus, mean_pose, one_sided, orbit, spiral
 from nif_cli.rendering.cameras import Camera
 from nif_cli.rendering.image_files import amid, gif_bytes, png_bytes, scaled, sheet, write_mp4
@@ -47,7 +46,7 @@ def render_views(run: OpenRun, folder: Path) -> None:
         name = runs.safe_name(f"{shape or id}--{appearance or id}".replace("/", "_") if mixed else id)
         camera, views, near, seconds_long = views_of(scene, config)
         frames: list[Photograph] = []
-        for view in tqdm(views, desc=id, unit=" view", leave=False, disable=not sys.stderr.isatty(), delay=1):
+        for view in watched(views, id, "view"):
             frames.append(scene.photograph(field, view, run.device, near=near, normals="normal" in channels))
         seconds = time.monotonic() - began
         sizes = list(dict.fromkeys((v.camera.width, v.camera.height) for v in views))

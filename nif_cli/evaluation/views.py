@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -13,7 +12,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from tqdm import tqdm
 
 from nif_cli import NifError, runs
 from nif_cli.data.datamodule import Data
@@ -26,11 +24,11 @@ from nif_cli.hints import did_you_mean
 from nif_cli.metrics.image import IMAGE_METRICS, compare_images
 from nif_cli.metrics.view_protocols import VIEW_PROTOCOLS, ViewProtocol
 from nif_cli.models.model import Model
+from nif_cli.progress import watched
 from nif_cli.rendering.image_files import displayed, png_bytes, sheet
 from nif_cli.rendering.volume import RadianceField
 from nif_cli.schemas import Evaluate
 
-TELL = 15.0  # seconds between two lines of progress, where no bar is seen
 UNITS = {name: f"{metric.unit}, mean over views" for name, metric in IMAGE_METRICS.items()}
 
 
@@ -123,12 +121,7 @@ def _scene(
     """PSNR and SSIM of each view; the pictures are written beside their truth."""
     field, found, pictures = cast("RadianceField", model.field(known.id)), {}, []
     place = folder / safe_name(known.id)
-    told = time.monotonic()
-    watched = sys.stderr.isatty()
-    for k, view in enumerate(tqdm(views, desc=known.id, unit=" view", leave=False, disable=not watched)):
-        if not watched and time.monotonic() > told + TELL:
-            told = time.monotonic()
-            print(f"{known.id}: {k} of {len(views)} views", flush=True)
+    for view in watched(views, known.id, "view"):
         truth, valid = true_image(view, known.background)
         moved = replace(view, pose=_moved(view, read, known))
         made = displayed(known.photograph(field, moved, device).color)
