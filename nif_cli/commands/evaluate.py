@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from nif_cli import NifError, runs
 from nif_cli.config import check
 from nif_cli.data.images.datamodule import ImageData
+from nif_cli.data.memory import keep_memory
 from nif_cli.data.scenes.datamodule import Views
 from nif_cli.data.shapes.datamodule import ShapeData
 from nif_cli.evaluation import images
@@ -44,6 +45,8 @@ def main(cfg: DictConfig) -> None:
     model = runs.load(run, config.checkpoint, device)
     if config.run is None:
         print(f"run: {run}")
+    if device.type == "cpu" and issubclass(model.learns, Views):
+        keep_memory()
     evaluate_run(config, run, model, device)
 
 

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from nif_cli import NifError, runs
 from nif_cli.commands.render_views import FRAMES, channels_of, render_views
 from nif_cli.config import blame, check
+from nif_cli.data.memory import keep_memory
 from nif_cli.field import Field, Signal
 from nif_cli.files import available_memory
 from nif_cli.geometry.transform import Transform
@@ -37,6 +38,8 @@ def main(cfg: DictConfig) -> None:
     run = open_run(config)
     folder = runs.output_path(config.output, run.path / "renders")
     if any(i.scene is not None for i in run.model.instances.values()):
+        if run.device.type == "cpu":
+            keep_memory()
         render_views(run, folder)
         return
     if config.camera not in (None, "turntable"):

@@ -23,6 +23,7 @@ from nif_cli import NifError, runs
 from nif_cli.commands.train_printing import conclude, introduce
 from nif_cli.config import build, check
 from nif_cli.data.datamodule import Data
+from nif_cli.data.memory import keep_memory
 from nif_cli.data.scenes.datamodule import Views
 from nif_cli.data.shapes.datamodule import ShapeData
 from nif_cli.files import Claim, disk_says, write
@@ -39,7 +40,7 @@ from nif_cli.training.new_folder import claimed
 from nif_cli.training.provenance import Provenance
 from nif_cli.training.resume import resumed_config, start_from, why_finished
 from nif_cli.training.train_log import logged
-from nif_cli.training.trainer import keep_memory, make_trainer, quiet
+from nif_cli.training.trainer import make_trainer, quiet
 from nif_cli.untrusted import one_line, reading
 
 FOLDER = "NIF_RUN_FOLDER"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import warnings
 from collections.abc import Iterator
@@ -72,19 +71,6 @@ def make_trainer(
         use_distributed_sampler=False,
     )
     return trainer, keeper
-
-
-def keep_memory() -> None:
-    """Ask glibc to keep freed memory. By default it gives every large tensor back to the kernel and faults it
-    in anew at the next step: a third of the time of a wide network's step on a CPU."""
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):  # not glibc: nothing to ask
-        return
-    mmap_max, trim_threshold, top_pad = -4, -1, -2  # malloc.h
-    mallopt(mmap_max, 0)
-    mallopt(trim_threshold, 2**31 - 1)
-    mallopt(top_pad, 2**27)
 
 
 def trainer_time(timer: Timer) -> str:

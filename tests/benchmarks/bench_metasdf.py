@@ -37,6 +37,7 @@ from torch.func import functional_call
 
 from nif_cli import runs
 from nif_cli.config import build
+from nif_cli.data.memory import keep_memory
 from nif_cli.data.shapes.pool import ShapeBatch
 from nif_cli.fields.mlp import MLP
 from nif_cli.losses import clamped_error
@@ -45,7 +46,6 @@ from nif_cli.models.metasdf import MetaSdf
 from nif_cli.optim.adam import Adam
 from nif_cli.rendering.charts import chart
 from nif_cli.rendering.image_files import png_bytes
-from nif_cli.training.trainer import keep_memory
 
 SHAPES, STEPS = 32, 3
 SETTINGS = {"2,048 points, 5 x 256": (2048, 5, 256), "256 points, 4 x 64": (256, 4, 64)}

@@ -30,10 +30,11 @@ import torch
 from machine import record
 from torch import Tensor
 
+from nif_cli.data.memory import keep_memory
 from nif_cli.fields.mlp import MLP, Linear
 from nif_cli.losses import clamped_l1
 from nif_cli.optim.adam import Adam
-from nif_cli.training.trainer import keep_memory, quiet
+from nif_cli.training.trainer import quiet
 
 
 def seconds(work: Callable[[], object]) -> float:
