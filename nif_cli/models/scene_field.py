@@ -165,12 +165,15 @@ class BoundRadiance:
     @property
     def level(self) -> float:
         """The density of the surface: what is found at the mean depth of rays of the training cameras that
-        lose more than half of their light, the median over them."""
+        lose more than half of their light, the median over them; where that is nothing (a scene that is still
+        fog, in which mean depths lie between what is dense), over those that lie in something."""
         return self._level
 
     @cached_property
     def _level(self) -> float:
         _, found = self._stopped
+        if len(found) and float(found.median()) <= 0:
+            found = found[found > 0]
         return float(found.median()) if len(found) else 1.0
 
     @property

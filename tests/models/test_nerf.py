@@ -96,6 +96,17 @@ def test_density_is_zero_where_no_ray_looks(learned):
     assert (low < high).all()
 
 
+@pytest.mark.parametrize(
+    ("densities", "level"), [([1.0, 2.0, 6.0], 2), ([0.0, 0, 0, 0, 3, 5, 9], 5), ([0.0, 0, 0], 1), ([], 1)]
+)
+def test_a_surface_is_never_where_there_is_nothing(learned, densities, level):
+    """A level of 0 would be the border of all that is not empty."""
+    made, data, _ = learned
+    field = made.field(data.scenes[0].id)
+    field.__dict__["_stopped"] = (torch.zeros(len(densities), 3), torch.tensor(densities))
+    assert field.level == level
+
+
 def test_the_published_network_learns_too():
     data = toy(views=8)
     made = model(PUBLISHED, coarse=16, fine=16, lr=3e-3)
