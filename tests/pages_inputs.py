@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -109,20 +110,23 @@ def scene(kind: str) -> Callable[[Path], None]:
     return write
 
 
-def chair(path: Path) -> None:
-    """Views of a painted chair as Blender's scenes hold them: of what they show, a mesh can be made."""
+def chair(path: Path, splits: tuple[str, ...] = ("train", "test")) -> None:
+    """Views of a painted chair as Blender's scenes hold them, or one list of `images` as transforms.json: of
+    what they show, a mesh can be made."""
     from nif_cli.data.scenes.toy import FOV, ToyViews
 
     (seen,) = ToyViews(views=8, test=2, size=24).read()
-    for split, views in (("train", seen.train), ("test", seen.test)):
+    for split in splits:
+        suffix = ".png" if split == "images" else ""
         (path / split).mkdir(parents=True)
         frames = []
-        for k, view in enumerate(views):
+        for k, view in enumerate(seen.train if split != "test" else seen.test):
             Image.fromarray(view.pixels.numpy()).save(path / split / f"r_{k}.png")
             pose = np.vstack((view.pose.numpy(), [0, 0, 0, 1])).tolist()
-            frames.append({"file_path": f"./{split}/r_{k}", "transform_matrix": pose})
+            frames.append({"file_path": f"./{split}/r_{k}{suffix}", "transform_matrix": pose})
         about = {"camera_angle_x": float(np.radians(FOV)), "frames": frames}
-        (path / f"transforms_{split}.json").write_text(json.dumps(about))
+        name = "transforms" if split == "images" else f"transforms_{split}"
+        (path / f"{name}.json").write_text(json.dumps(about))
 
 
 def camera_path(path: Path) -> None:
@@ -164,7 +168,7 @@ INPUTS: dict[str, Callable[[Path], None]] = {
     "chair.png": cut_out,
     "logo.svg": drawing,
     "chairs.npz": voxels,
-    "fox": scene("transforms"),
+    "fox": partial(chair, splits=("images",)),
     "garden": scene("colmap"),
     "fern": scene("llff"),
     "lego": chair,

@@ -192,12 +192,13 @@ def test_slow_commands_of_a_page(page: Path, nif: Callable[..., Result], tmp_pat
 
 
 @pytest.mark.parametrize("page", named([p for p in PAGES if re.search("`nif [a-z-]+ ", p.read_text())]))
-def test_commands_within_a_sentence_have_keys_that_exist(page: Path, nif: Callable[..., Result]):
+def test_commands_within_a_sentence_have_keys_that_exist(page: Path, nif: Callable[..., Result], tmp_path):
+    pages_inputs.make(tmp_path, page.read_text())
     for span in re.findall(r"`nif ([^`]+)`", page.read_text().replace("\n", " ")):
         words = shlex.split(span)
         if len(words) < 2 or words[0] == "runs" or {"-m", "--help", "--cfg"} & set(words) or "<" in span:
             continue
-        result = nif(*words, "--cfg", "job")
+        result = nif(*words) if words[0] == "help" else nif(*words, "--cfg", "job")
         assert result.code == 0, f"{page.name}: nif {span}\n{result.err}"
 
 
