@@ -20,12 +20,12 @@ $(BIN)/nif: pyproject.toml
 
 install: $(BIN)/nif ## make .venv and install nif with its development tools
 
-demo: $(BIN)/nif ## train on built-in shapes, extract meshes, render pictures (about three minutes on two cores)
+demo: $(BIN)/nif ## train on built-in shapes, extract meshes, render images (about three minutes on two cores)
 	@rm -rf $(DEMO)
 	$(BIN)/nif train output_dir=$(DEMO)
 	$(BIN)/nif extract run=$(DEMO) instances=6
 	$(BIN)/nif render run=$(DEMO) instances=6 frames=2
-	@echo; echo "meshes:   $(DEMO)/meshes"; echo "pictures: $(DEMO)/renders"; echo "curves:   $(BIN)/tensorboard --logdir outputs"
+	@echo; echo "meshes:   $(DEMO)/meshes"; echo "images: $(DEMO)/renders"; echo "curves:   $(BIN)/tensorboard --logdir outputs"
 
 test: $(BIN)/nif ## run the tests (NIF_DATA=<folder> adds those on real data)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2

@@ -43,7 +43,7 @@ class Field(Protocol):
 
 @runtime_checkable
 class Signal(Protocol):
-    """Colours in normalised space: a picture (D = 2), a texture (D = 3). A Field may be a Signal too."""
+    """Colours in normalised space: an image (D = 2), a texture (D = 3). A Field may be a Signal too."""
 
     @property
     def bounds(self) -> Tensor:

@@ -24,15 +24,15 @@ EXAMPLES = {
   nif train model=deepsdf data=meshes data.path=chairs/        a folder of meshes, a code for each
   nif train model=metasdf data=voxels data.path=chairs.npz data.test=100
       weights that become any chair in a few steps
-  nif train model=metasdf data=image data.path=photos/ data.test=20 field.first_omega=30   ... or any picture
+  nif train model=metasdf data=image data.path=photos/ data.test=20 field.first_omega=30   ... or any image
   nif train model=sdf field=fourier data.path=bunny.obj model.lr=5e-4 trainer.max_time=10m
   nif train experiment=sdf_fast data.path=bunny.obj  one shape in a minute; sdf_sal data=points from a scan
-  nif train model=image data.path=photo.jpg                    a picture; model=texture a coloured mesh
+  nif train model=image data.path=photo.jpg                    an image; model=texture a coloured mesh
   nif train -m experiment=frequencies field=relu,siren,hash data.path=photo.jpg   fields side by side
   nif train model=nerf data=transforms data.root=fox/ data.downscale=2
       a scene from photographs; also blender, llff, colmap
   nif train model=occupancy data=meshes data.path=chairs/ data.test=20     shapes from point clouds
-  nif train model=occupancy encoder=image data=onet data.root=shapenet/    shapes from pictures
+  nif train model=occupancy encoder=image data=onet data.root=shapenet/    shapes from images
   nif train -m model=sdf field=mlp,siren data.path=bunny.obj
       a sweep; hydra/launcher=joblib runs it in parallel
   nif train resume=latest trainer.max_time=10m                 go on where a run stopped
@@ -53,7 +53,7 @@ EXAMPLES = {
     "render": """\
   nif render                                         one sheet of views for each shape of the latest run
   nif render format=mp4 frames=72 size=512
-  nif render size=2000 crop=[100,100,200,150]        a part of a picture (model=image), magnified
+  nif render size=2000 crop=[100,100,200,150]        a part of an image (model=image), magnified
   nif render instances=1 up=z elevation=30
   nif render 'channels=[rgb,normal,depth]'           a file each; format=npy for their values
   nif render run=[outputs/a,outputs/b] compose=morph interpolate=48 frames=1 format=mp4
@@ -68,7 +68,7 @@ EXAMPLES = {
   nif reconstruct input=chair.obj steps=10 save=run
       a run of model=metasdf: the adapted network, to be refined
   nif reconstruct input=photo.jpg points=20000 steps=10
-      a run of model=metasdf data=image: a picture from its pixels""",
+      a run of model=metasdf data=image: an image from its pixels""",
     "evaluate": """\
   nif evaluate                                       the shapes that the latest run knows, against their truth
   nif evaluate protocol=[deepsdf,convonet] split=test instances=16
@@ -87,7 +87,7 @@ EXAMPLES = {
 def overview(commands: Mapping[str, str]) -> str:
     lines = "\n".join(f"  {name:<14} {what}" for name, what in commands.items())
     return (
-        f"nif {__version__}: neural implicit fields, from data to meshes and pictures.\n\n"
+        f"nif {__version__}: neural implicit fields, from data to meshes and images.\n\n"
         f"usage: nif <command> [key=value ...]\n\n{lines}\n\n"
         "nif <command> --help shows its keys, nif help data the choices of a group, nif help data=meshes the "
         "keys of one.\n"

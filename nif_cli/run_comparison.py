@@ -17,7 +17,7 @@ from nif_cli.untrusted import shown
 # of settings: where a run lies and what watches it says nothing of how it learns
 APART = ("output_dir", "resume", "init_from", "name", "tag", "paths", "callbacks", "logger", "device")
 CURVES = ("val/loss", "train/loss")
-MOST_POINTS = 400  # of a curve in the picture
+MOST_POINTS = 400  # of a curve in the image
 LONGEST = 2**24  # bytes of a metrics.csv that is drawn
 
 
@@ -57,9 +57,7 @@ def metrics(found: list[RunFolder]) -> list[tuple[str, ...]]:
     return rows
 
 
-def picture(
-    found: list[RunFolder], metric: str | None = None, names: list[str] | None = None
-) -> bytes | None:
+def chart(found: list[RunFolder], metric: str | None = None, names: list[str] | None = None) -> bytes | None:
     """The curves of `metric` (None: of the held-out loss and of the training's) as a PNG; None where there
     are none. `names`: what the runs are called in it. NifError for a metric that no run has noted."""
     import numpy as np

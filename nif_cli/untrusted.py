@@ -22,10 +22,10 @@ from nif_cli.files import available_memory
 
 LONGEST_NAME = 1000  # characters: longer than any path that a system takes
 LARGEST = 1e12  # of lengths, focal lengths and the like: beyond it float32 has nothing left
-PICTURES = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+IMAGES = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 """Pillow's formats that are opened: none that starts a program (EPS does) or plays a film. JPEG's opens MPO
 too."""
-# pixels a byte of file that a larger picture may unpack to: photographs have ten, a PNG of one colour 340
+# pixels a byte of file that a larger image may unpack to: photographs have ten, a PNG of one colour 340
 PACKED = 300
 FREE_PIXELS = 2**26  # up to here nobody minds
 ARRAYS_PACKED = 100  # bytes that a byte of an npz may unpack to, beyond what nobody minds
@@ -146,15 +146,15 @@ def numbers(
 
 @contextmanager
 def opened_image(path: Path) -> Iterator[Image.Image]:
-    """The picture as Pillow opens it (header only), with its pixels counted before they are unpacked.
-    NifError for what is no picture of an allowed format, a bomb, or one too large for the memory."""
-    regular(path, "picture")
+    """The image as Pillow opens it (header only), with its pixels counted before they are unpacked.
+    NifError for what is no image of an allowed format, a bomb, or one too large for the memory."""
+    regular(path, "image")
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
-        with reading(path, "a picture"), warnings.catch_warnings():
+        with reading(path, "an image"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's limits are not ours
             _check_chunks(path)
-            with Image.open(path, formats=PICTURES) as image:
+            with Image.open(path, formats=IMAGES) as image:
                 check_pixels(path, image.width, image.height)
                 yield image
     finally:
@@ -173,14 +173,14 @@ def _check_chunks(path: Path) -> None:
             if length > size - file.tell():
                 name = shown(head[4:].decode("latin-1"))
                 raise NifError(
-                    f"{path}: cannot be read as a picture: truncated: its {name} chunk promises "
+                    f"{path}: cannot be read as an image: truncated: its {name} chunk promises "
                     f"{length:,} bytes, {size - file.tell():,} are left"
                 )
             file.seek(length + 4, 1)
 
 
 def check_pixels(path: Path, width: int, height: int) -> None:
-    """NifError if a picture of this size is a bomb, or does not fit in memory."""
+    """NifError if an image of this size is a bomb, or does not fit in memory."""
     size = path.stat().st_size
     if width * height > max(FREE_PIXELS, PACKED * size):
         raise NifError(f"{path}: refused: {size:,} bytes would unpack to {width:,} x {height:,} pixels")

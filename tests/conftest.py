@@ -127,7 +127,7 @@ def sphere_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def paint() -> Callable[..., None]:
-    """`paint(path, width, height, phase, mode="RGB")`: a picture of smooth waves of colour."""
+    """`paint(path, width, height, phase, mode="RGB")`: an image of smooth waves of colour."""
 
     def run(path: Path, width: int, height: int, phase: float, mode: str = "RGB") -> None:
         y, x = np.mgrid[:height, :width] / max(width, height)
@@ -150,7 +150,7 @@ def paint() -> Callable[..., None]:
 
 @pytest.fixture
 def folder(paint: Callable[..., None], tmp_path: Path) -> Path:
-    """Five pictures of different sizes and formats, two of them one level down."""
+    """Five images of different sizes and formats, two of them one level down."""
     for k, (name, width, height) in enumerate(
         [("a.png", 20, 14), ("b.jpg", 16, 16), ("c.png", 9, 21), ("sub/d.png", 12, 12), ("sub/e.png", 24, 10)]
     ):

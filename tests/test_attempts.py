@@ -31,7 +31,7 @@ def a_cloud(path: Path) -> None:
     trimesh.PointCloud(BALL.vertices).export(path)
 
 
-def a_picture(path: Path) -> None:
+def a_image(path: Path) -> None:
     Image.new("RGB", (8, 8)).save(path)
 
 
@@ -49,7 +49,7 @@ def made(kind: str, here: Path) -> Path:
         np.savez(path, points=BALL.vertices, normals=BALL.vertices)
     elif kind == "cloud.npy":
         np.save(path, BALL.vertices)
-    elif kind == "picture.npy":
+    elif kind == "image.npy":
         np.save(path, np.zeros((8, 9, 3), np.uint8))
     elif kind == "grid.npy":
         np.save(path, np.zeros((8, 9, 10), bool))
@@ -60,7 +60,7 @@ def made(kind: str, here: Path) -> Path:
     elif kind == "grid.binvox":
         path.write_bytes(b"#binvox 1\n")
     elif suffix in ("png", "jpg", "tif"):
-        a_picture(path)
+        a_image(path)
     elif suffix == "svg":
         path.write_text("<svg/>")
     elif suffix == "svgz":
@@ -92,7 +92,7 @@ def _folder(kind: str, path: Path) -> None:
         if file.suffix in (".obj", ".ply", ".stl"):
             a_mesh(file)
         elif file.suffix in (".png", ".jpg"):
-            a_picture(file)
+            a_image(file)
         elif file.suffix == ".json":
             file.write_text(json.dumps({"frames": []}))
         else:
@@ -108,7 +108,7 @@ GRIDS = ["model=deepsdf", "data=voxels", "data.path="]
 KINDS = {
     **dict.fromkeys(("a.ply", "a.obj", "a.stl", "a.off", "a.glb"), MESH),
     **dict.fromkeys(("cloud.ply", "cloud.xyz", "cloud.npz", "cloud.npy"), CLOUD),
-    **dict.fromkeys(("a.png", "a b (1).jpg", "a.tif", "picture.npy"), IMAGE),
+    **dict.fromkeys(("a.png", "a b (1).jpg", "a.tif", "image.npy"), IMAGE),
     **dict.fromkeys(("a.svg", "a.svgz"), CURVE),
     **dict.fromkeys(("grid.npy", "grid.npz", "grid.binvox"), GRID),
     **dict.fromkeys(("grids.npz", "voxels"), GRIDS),
@@ -156,7 +156,7 @@ def test_a_model_chooses_how_its_file_is_read(tmp_path):
 def test_what_is_ambiguous_is_a_question_with_the_answers(tmp_path):
     (tmp_path / "photos").mkdir()
     for name in ("a.png", "b.png"):
-        a_picture(tmp_path / "photos" / name)
+        a_image(tmp_path / "photos" / name)
     path = tmp_path / "photos"
     with pytest.raises(NifError, match="which is meant") as asked:
         meant("train", [str(path)])
@@ -276,7 +276,7 @@ def test_times_as_people_write_them(nif, tiny, typed, written):
 def test_the_suffixes_are_those_that_are_read():
     assert set(recognise.MESHES) == set(mesh.READABLE)
     assert set(voxels.READABLE) == {*recognise.GRIDS, *recognise.ARRAYS}
-    assert set(pixels.READABLE) | set(SUFFIXES) <= {*recognise.PICTURES, ".npy"}
+    assert set(pixels.READABLE) | set(SUFFIXES) <= {*recognise.IMAGES, ".npy"}
 
 
 def test_what_is_recognised_is_what_is_read():
@@ -286,5 +286,5 @@ def test_what_is_recognised_is_what_is_read():
     from nif_cli.geometry import mesh
 
     assert set(recognise.MESHES) == set(mesh.READABLE)
-    assert {*recognise.PICTURES, ".npy"} == set(pixels.READABLE)
+    assert {*recognise.IMAGES, ".npy"} == set(pixels.READABLE)
     assert {*recognise.GRIDS, *recognise.ARRAYS} == set(voxels.READABLE)

@@ -1,4 +1,4 @@
-"""The command line: help, exit codes, and each model from training to pictures."""
+"""The command line: help, exit codes, and each model from training to images."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ class TestExitCodes:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_train_extract_render(nif, tiny, sphere_file, model, tmp_path):
-    """From data to a run folder, meshes and pictures, each command finding what the last one made."""
+    """From data to a run folder, meshes and images, each command finding what the last one made."""
     data = [] if model == "deepsdf" else [f"data.path={sphere_file}"]
     trained = nif("train", *tiny, *MODELS[model], *data, "trainer.max_steps=20", "model.lr=0.01")
     assert trained.code == 0, trained.err
@@ -170,12 +170,12 @@ def test_train_extract_render(nif, tiny, sphere_file, model, tmp_path):
         assert load_mesh(path).volume > 0
     drawn = nif("render", "frames=2", "size=24")
     assert drawn.code == 0, drawn.err
-    pictures = [
+    images = [
         run / "renders" / f"{id}.png"
         for id in (["chair/0000", "table/0000"] if model == "deepsdf" else ["ball"])
     ]
-    assert all(p.is_file() for p in pictures)
-    assert Image.open(pictures[0]).size == (48, 24)
+    assert all(p.is_file() for p in images)
+    assert Image.open(images[0]).size == (48, 24)
     assert not [p for p in run.rglob("*") if p.name.startswith(".")]  # no temporary files
 
 

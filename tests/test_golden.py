@@ -1,4 +1,4 @@
-"""Runs of earlier versions give today the fields, meshes, pictures and numbers that they gave then."""
+"""Runs of earlier versions give today the fields, meshes, images and numbers that they gave then."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nif_cli.config import build, check_node, locate
 from nif_cli.moved import KEYS, MOVED
 
 GOLDEN = sorted(path.parent.name for path in HERE.glob("*/expected.json"))
-# tolerances, relative to the number, or to the largest of a field's values or of a picture's: machines differ
+# tolerances, relative to the number, or to the largest of a field's values or of an image's: machines differ
 # in the last bits, a mesh by a vertex where its field touches a grid point, and a metric of samples by the
 # few that a border divides
 NEAR = {

@@ -628,7 +628,7 @@ def test_what_a_disk_says_names_the_file(tmp_path):
         write(tmp_path / "a" / "b", "x")
 
 
-def test_a_picture_of_nothing(ball):
+def test_an_image_of_nothing(ball):
     """A field whose surface is nowhere: white, nowhere hit, whatever the number of rays a pixel."""
     from nif_cli.rendering.camera_paths import turntable
     from nif_cli.rendering.surface_view import surface_view

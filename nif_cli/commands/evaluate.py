@@ -33,7 +33,7 @@ def main(cfg: DictConfig) -> None:
     protocols, of_views = asked_for(config)
     if of_views and (config.mesh or config.reference):
         raise NifError(
-            f"protocol={of_views[0]}: it compares pictures; for meshes there are {', '.join(PROTOCOLS)}"
+            f"protocol={of_views[0]}: it compares images; for meshes there are {', '.join(PROTOCOLS)}"
         )
     if config.views is not None and (config.mesh or config.reference):
         raise NifError("views: of a scene; meshes have none")
@@ -83,7 +83,7 @@ def evaluate_run(config: Evaluate, run: Path, model: Model, device: torch.device
 def _by_data(
     config: Evaluate, run: Path, model: Model, protocols: dict[str, Protocol], device: torch.device
 ) -> None:
-    """What is measured of a run of shapes, of many pictures, or of one signal."""
+    """What is measured of a run of shapes, of many images, or of one signal."""
     data = data_of(model, config.data, config.split)
     if isinstance(data, ImageData) and isinstance(model, MetaSdf):
         if config.curve is None:

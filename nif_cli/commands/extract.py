@@ -32,7 +32,7 @@ def main(cfg: DictConfig) -> None:
         total += 1
         if not isinstance(field, Field):
             raise NifError(
-                f"{id}: a picture, which has no surface; nif render {paste(f'run={run.path}')} gives it back"
+                f"{id}: an image, which has no surface; nif render {paste(f'run={run.path}')} gives it back"
             )
         if field.bounds.shape[1] == 2:
             _curves(run, id, field, transform, folder, config)

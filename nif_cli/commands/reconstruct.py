@@ -1,4 +1,4 @@
-"""nif reconstruct: meshes of new shapes (or new pictures) from what a user has of them."""
+"""nif reconstruct: meshes of new shapes (or new images) from what a user has of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""nif reconstruct, of pictures: whole ones from some of their pixels."""
+"""nif reconstruct, of images: whole ones from some of their pixels."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from nif_cli.words import paste
 
 
 def reconstruct_images(config: Reconstruct, model: MetaSdf, run: Path, device: torch.device) -> None:
-    """Pictures from some of their own pixels: <name>.png at the picture's size, <name>.json (the loss after
+    """Images from some of their own pixels: <name>.png at the image's size, <name>.json (the loss after
     each step, PSNR), <name>.npz (the weights)."""
     files: dict[str, Path] = {}
     for entry in config.input if isinstance(config.input, list) else [config.input]:
         more = image_files(Path(str(entry)).expanduser())
         if files.keys() & more.keys():
             raise NifError(
-                f"input={entry}: two pictures are called '{next(iter(files.keys() & more.keys()))}'; one "
+                f"input={entry}: two images are called '{next(iter(files.keys() & more.keys()))}'; one "
                 "at a time"
             )
         files |= more

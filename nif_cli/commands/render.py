@@ -1,4 +1,4 @@
-"""nif render: pictures of the surfaces of a run, and views of its scenes."""
+"""nif render: images of the surfaces of a run, and views of its scenes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def main(cfg: DictConfig) -> None:
     for id, field, transform in run.fields():
         began = time.monotonic()
         if not isinstance(field, Field):
-            _picture(run, id, field, transform, folder, config)
+            _image(run, id, field, transform, folder, config)
             continue
         if field.bounds.shape[1] == 2:
             path = folder / f"{runs.safe_name(id)}.png"
@@ -64,9 +64,9 @@ def main(cfg: DictConfig) -> None:
             print(f"{path}  {size} x {size} pixels, {time.monotonic() - began:.1f} s")
             continue
         if config.crop is not None:
-            raise NifError(f"crop: is for pictures, and {id} is a shape")
+            raise NifError(f"crop: is for images, and {id} is a shape")
         if 100 * size**2 > available_memory():
-            raise NifError(f"size={size}: pictures of {size} x {size} pixels do not fit in memory")
+            raise NifError(f"size={size}: images of {size} x {size} pixels do not fit in memory")
         empty = EmptySpace(field, device=run.device)
         made: dict[str, list[Any]] = {channel: [] for channel in channels}
         seen = False
@@ -114,15 +114,13 @@ def _write(path: Path, frames: Sequence[Any]) -> None:
         runs.write(path, gif_bytes(frames) if path.suffix == ".gif" else png_bytes(sheet(frames)))
 
 
-def _picture(
-    run: OpenRun, id: str, signal: Signal, transform: Transform, folder: Path, config: Render
-) -> None:
-    """A run's picture, or the part of it that crop= names, with size= pixels along its longest side (or its
+def _image(run: OpenRun, id: str, signal: Signal, transform: Transform, folder: Path, config: Render) -> None:
+    """A run's image, or the part of it that crop= names, with size= pixels along its longest side (or its
     own)."""
     began, format, crop = time.monotonic(), config.format, config.crop
     width, height = image_size(transform)
     if format not in ("png", "npy"):
-        raise NifError(f"format={format}: {id} is a picture: png, or npy for its values as they are")
+        raise NifError(f"format={format}: {id} is an image: png, or npy for its values as they are")
     crop = [0, 0, width, height] if crop is None else crop
     if (
         not isinstance(crop, list)
@@ -130,10 +128,10 @@ def _picture(
         or not all(isinstance(n, int | float) for n in crop)
         or min(crop[2:]) <= 0
     ):
-        raise NifError(f"crop={crop}: must be [x, y, width, height] in pixels of the picture")
+        raise NifError(f"crop={crop}: must be [x, y, width, height] in pixels of the image")
     x, y, across, down = crop
     if x < 0 or y < 0 or x + across > width or y + down > height:
-        raise NifError(f"crop={crop}: it leaves the picture, which is {width} x {height} pixels")
+        raise NifError(f"crop={crop}: it leaves the image, which is {width} x {height} pixels")
     size = scaled(across, down, config.size or max(1, round(max(across, down))))
     if 16 * size[0] * size[1] > available_memory():
         raise NifError(f"size={config.size}: {size[0]} x {size[1]} pixels do not fit in memory; give a crop=")

@@ -34,7 +34,7 @@ def render_views(run: OpenRun, folder: Path) -> None:
     channels = channels_of(config.channels)
     for key in ("interpolate", "sample", "crop"):
         if getattr(config, key) is not None:
-            raise NifError(f"{key}: is for shapes and pictures; this run is of scenes learned from views")
+            raise NifError(f"{key}: is for shapes and images; this run is of scenes learned from views")
     shape, appearance = (_known(run, getattr(config, key), key) for key in ("shape", "appearance"))
     mixed = shape is not None or appearance is not None
     for id in run.instances[:1] if mixed else run.instances:
@@ -60,7 +60,7 @@ def render_views(run: OpenRun, folder: Path) -> None:
                 for view, frame in zip(views, frames, strict=True):
                     runs.write(
                         paths[0] / f"{runs.safe_name(view.name)}{suffix}.png",
-                        png_bytes(frame.picture(channel)),
+                        png_bytes(frame.image(channel)),
                     )
             else:
                 parts = _by_size(folder / f"{name}{suffix}.{config.format}", frames, config.format)
@@ -72,7 +72,7 @@ def render_views(run: OpenRun, folder: Path) -> None:
 
 
 def _by_size(path: Path, frames: list[Photograph], format: str) -> list[tuple[Path, list[Photograph]]]:
-    """Values of pictures of different sizes go to a file for each size; pictures go together."""
+    """Values of images of different sizes go to a file for each size; images go together."""
     sizes = list(dict.fromkeys(f.depth.shape for f in frames))
     if format != "npy" or len(sizes) == 1:
         return [(path, frames)]
@@ -95,15 +95,15 @@ def write_frames(
         return
     ranges = [f.range() for f in frames if torch.isfinite(f.depth).any()] or [(0.0, 1.0)]
     limits = min(low for low, _ in ranges), max(high for _, high in ranges)
-    pictures = [f.picture(channel, limits) for f in frames]
+    images = [f.image(channel, limits) for f in frames]
     if format == "png":
-        runs.write(path, png_bytes(sheet(pictures)))
+        runs.write(path, png_bytes(sheet(images)))
         return
-    pictures = amid(pictures)
+    images = amid(images)
     if format == "mp4":
-        runs.write(path, lambda temporary: write_mp4(temporary, pictures, rate or 24))
+        runs.write(path, lambda temporary: write_mp4(temporary, images, rate or 24))
     else:
-        runs.write(path, gif_bytes(pictures, rate or 15))
+        runs.write(path, gif_bytes(images, rate or 15))
 
 
 def channels_of(asked: str | Sequence[str]) -> list[str]:
@@ -182,7 +182,7 @@ def _path(scene: Scene, config: Render, lens: Camera) -> tuple[list[View], float
     for note in found.notes:
         print(f"{path}: {note}")
     poses = [normalised(pose, scene.transform) for pose in found.poses]
-    # it may go where no picture was taken
+    # it may go where no image was taken
     near = scene.near if scene.ndc is not None else min(scene.near, 0.05)
     views = [View(f"{k:03d}", p, c) for k, (p, c) in enumerate(zip(poses, found.cameras, strict=True))]
     return views, near, found.seconds

@@ -15,7 +15,7 @@ The runs under ./outputs (or in the folders that are named), newest first.
 what:
   list         the default: run, model, data, when, for how long, steps, result, size, state
   show         where a run comes from: command, versions, machine, data, commit; its settings and metrics
-  compare      of two runs or more: the settings that differ, the metrics, and their curves as a picture
+  compare      of two runs or more: the settings that differ, the metrics, and their curves as an image
   best         the best finished run of each model and data; metric=psnr, "metric=val/loss", ...
   rm           remove runs; asks first
   prune        keep the weights only: a third of the size, but no run to be resumed; asks first
@@ -26,7 +26,7 @@ keys:
   model= data= name= tag= state=      only those (globs; a,b: either); so does every setting, as model.lr=1e-3
   n=30         how many are listed; n=all
   metric=null  of best and compare; by default the held-out loss
-  output=null  of compare: its picture, by default ./compare.png
+  output=null  of compare: its image, by default ./compare.png
   yes=false    of rm and prune: do not ask
 
 examples:

@@ -18,7 +18,7 @@ pass
 @dataclass(frozen=True)
 class ConditioningSpec:
     """What a model is shown of each shape while it trains: `size` points of its surface, displaced by normal
-    `noise` (in units of normalised space); or one of `views` pictures of size x size pixels; or size^3 voxels
+    `noise` (in units of normalised space); or one of `views` images of size x size pixels; or size^3 voxels
     of the cube that holds the normalised space."""
 
     kind: Literal["points", "image", "voxels"]

@@ -13,12 +13,12 @@ from nif_cli import NifError
 from nif_cli.untrusted import npz_headers, read_npy, regular
 
 MESHES = (".ply", ".obj", ".stl", ".off", ".glb", ".gltf")
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 CURVES = (".svg", ".svgz")
 CLOUDS = (".xyz",)
 GRIDS = (".binvox",)
 ARRAYS = (".npy", ".npz")
-SUFFIXES = (*MESHES, *PICTURES, *CURVES, *CLOUDS, *GRIDS, *ARRAYS, ".json")
+SUFFIXES = (*MESHES, *IMAGES, *CURVES, *CLOUDS, *GRIDS, *ARRAYS, ".json")
 MOST = 20_000  # entries of a folder that are looked at
 CLOUD_KEYS = ("points", "xyz", "positions", "coords", "pts")
 
@@ -57,8 +57,8 @@ def _file(path: Path) -> Reading:
         return Reading("a mesh", "sdf", "meshes", path, others=(("texture", "textured"),))
     if kind == "cloud":
         return Reading("a point cloud", "sdf", "points", path, experiment="sdf_sal")
-    if kind == "picture":
-        return Reading("a picture", "image", "image", path, others=(("curve", "curve"),))
+    if kind == "image":
+        return Reading("an image", "image", "image", path, others=(("curve", "curve"),))
     if kind == "curve":
         return Reading("curves", "curve", "curve", path)
     if kind == "grid":
@@ -70,7 +70,7 @@ def _file(path: Path) -> Reading:
             return Reading("a scene of NeRF", "nerf", "blender", path.parent, "data.root")
         return Reading("photographs with cameras", "nerf", "transforms", path, "data.root")
     raise NifError(
-        f"{path}: not recognised as data (there are meshes, point clouds, voxels, pictures, SVG, "
+        f"{path}: not recognised as data (there are meshes, point clouds, voxels, images, SVG, "
         "transforms.json); nif help data shows what is read"
     )
 
@@ -79,7 +79,7 @@ def _kind(path: Path) -> str | None:
     suffix = path.suffix.lower()
     if suffix == ".ply":
         return "mesh" if _ply_has_faces(path) else "cloud"
-    for kind, suffixes in (("mesh", MESHES), ("picture", PICTURES), ("curve", CURVES), ("cloud", CLOUDS)):
+    for kind, suffixes in (("mesh", MESHES), ("image", IMAGES), ("curve", CURVES), ("cloud", CLOUDS)):
         if suffix in suffixes:
             return kind
     if suffix in GRIDS:
@@ -107,9 +107,9 @@ def _ply_has_faces(path: Path) -> bool:
 
 def _of_array(shape: tuple[int, ...]) -> str | None:
     if len(shape) == 2:
-        return "cloud" if shape[1] in (3, 6) else "picture"
+        return "cloud" if shape[1] in (3, 6) else "image"
     if len(shape) == 3:
-        return "picture" if shape[2] in (1, 2, 3, 4) else "grid"
+        return "image" if shape[2] in (1, 2, 3, 4) else "grid"
     return "grids" if len(shape) == 4 else None
 
 
@@ -200,7 +200,7 @@ def _files(path: Path) -> list[Reading]:
         if kind := of_suffix[suffix]:
             kinds.setdefault(kind, []).append(file)
     if "mesh" in kinds:
-        kinds.pop("picture", None)  # its textures
+        kinds.pop("image", None)  # its textures
     readings = []
     for kind, files in kinds.items():
         readings += _many(path, kind, files) if len(files) > 1 or kind == "grids" else [_file(files[0])]
@@ -219,9 +219,9 @@ def _many(path: Path, kind: str, files: list[Path]) -> list[Reading]:
         return [Reading(f"{count} meshes", "deepsdf", "meshes", path, others=(("texture", "textured"),))]
     if kind in ("grid", "grids"):
         return [Reading(f"{count} file{'s' * (len(files) > 1)} of voxels", "deepsdf", "voxels", path)]
-    if kind == "picture":
+    if kind == "image":
         return [
-            Reading(f"{count} pictures, a network that becomes any of them", "metasdf", "image", path),
+            Reading(f"{count} images, a network that becomes any of them", "metasdf", "image", path),
             Reading("the first of them", "image", "image", files[0], others=(("curve", "curve"),)),
         ]
     if kind == "cloud":

@@ -12,7 +12,7 @@ Kind = Literal["points", "samples", "image", "voxels"]
 class Encoder(nn.Module):
     """What is seen of S shapes -> their codes: [S, Z], or where `local` feature planes [S, 3, Z, R, R] or a
     grid [S, Z, R, R, R]. Its input: points [S, P, 3]; samples and whether they are inside, [S, P, 3] and [S,
-    P]; pictures [S, 3, H, W] of sRGB bytes; or occupied voxels [S, R, R, R]."""
+    P]; images [S, 3, H, W] of sRGB bytes; or occupied voxels [S, R, R, R]."""
 
     kind: Kind
     """Which of these it takes."""
@@ -23,7 +23,7 @@ class Encoder(nn.Module):
     noise: float = 0.0
     """Standard deviation of what is added to a cloud while it learns, in units of normalised space."""
     views: int = 1
-    """Pictures of each shape that it learns from."""
+    """Images of each shape that it learns from."""
     local: bool = False
     variational: bool = False
     """It gives means and logarithms of variances, [S, 2 Z]: codes are random variables."""

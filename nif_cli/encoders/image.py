@@ -1,4 +1,4 @@
-"""Pictures -> codes: ResNet-18 (He et al. 2016), from scratch or from a weight file of the user's own."""
+"""Images -> codes: ResNet-18 (He et al. 2016), from scratch or from a weight file of the user's own."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class BasicBlock(nn.Module):
 
 
 class ResNet18(Encoder):
-    """pictures [S, 3, H, W], sRGB bytes -> code [S, Z]. `size`: pixels along a side while it trains
+    """images [S, 3, H, W], sRGB bytes -> code [S, Z]. `size`: pixels along a side while it trains
     (published: 224); `width`: of the first layers (64). `weights`: a state dict with the usual names (conv1,
-    layer1.0.conv1, ...), for width 64; nothing is ever downloaded. `views`: how many pictures of each shape
+    layer1.0.conv1, ...), for width 64; nothing is ever downloaded. `views`: how many images of each shape
     it learns from."""
 
     kind = "image"
@@ -78,9 +78,9 @@ class ResNet18(Encoder):
         ):  # a run that is read brings its own
             self._start_from(Path(weights).expanduser())
 
-    def forward(self, pictures: UInt8[Tensor, "S 3 H W"]) -> Tensor:
-        mean, std = (torch.tensor(v, device=pictures.device).view(3, 1, 1) for v in (MEAN, STD))
-        x = ((pictures.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+    def forward(self, images: UInt8[Tensor, "S 3 H W"]) -> Tensor:
+        mean, std = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in (MEAN, STD))
+        x = ((images.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         for level in range(1, 5):
             x = getattr(self, f"layer{level}")(x)

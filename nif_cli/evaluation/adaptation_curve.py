@@ -61,7 +61,7 @@ def steps_of(config: Evaluate, model: Model) -> list[int]:
 @dataclass
 class Subject:
     """What is compared: instances with what is seen of them, of those the points that everything is measured
-    at, one other to be pretrained on, a second measure, and a picture of an instance (by its row and
+    at, one other to be pretrained on, a second measure, and an image of an instance (by its row and
     weights)."""
 
     ids: list[str]
@@ -121,7 +121,7 @@ def compare_images(
     others: dict[str, Path],
     device: torch.device,
 ) -> None:
-    """Error and PSNR of pictures, at pixels that they did not adapt to (or to few of them); see
+    """Error and PSNR of images, at pixels that they did not adapt to (or to few of them); see
     `_compare`. Those that cannot be read are left out and named."""
 
     def read(file: Path) -> Pixels:
@@ -142,12 +142,12 @@ def compare_images(
         )
         transforms.append(lies(pixels))
     if not ids:
-        raise NifError(f"none of the {len(left_out)} pictures could be read; the reasons stand above")
+        raise NifError(f"none of the {len(left_out)} images could be read; the reasons stand above")
     rest = {id: file for id, file in others.items() if id not in left_out}
     readable = ((id, or_left_out(id, partial(read, file), [], len(rest))) for id, file in rest.items())
     one, its = next(((id, pixels) for id, pixels in readable if pixels is not None), (None, None))
     if one is None or its is None:
-        raise NifError("curve: no picture of the run's training can be read, to start Adam from one")
+        raise NifError("curve: no image of the run's training can be read, to start Adam from one")
     query = model.task_of(asked)
 
     def fidelity(weights: Weights) -> float:
@@ -159,12 +159,12 @@ def compare_images(
         model.task_of(seen),
         query,
         model.task_of([observed(config, one, its, 0)]),
-        f"mean squared error of colours; {len(ids)} pictures",
+        f"mean squared error of colours; {len(ids)} images",
         ("psnr", fidelity),
         lambda row, weights: overview(model.bind(weights), transforms[row], 160, device),  # type: ignore[arg-type]
     )
     _compare(config, model, run, steps, subject, device)
-    all_done(left_out, len(files), "picture")
+    all_done(left_out, len(files), "image")
 
 
 def _compare(
@@ -219,7 +219,7 @@ def _compare(
 
 
 def _word(model: MetaSdf) -> str:
-    return "shape" if model.subject.dim == 3 else "picture"
+    return "shape" if model.subject.dim == 3 else "image"
 
 
 def _signed(model: MetaSdf, shapes: list[ShapeSamples]) -> Task:

@@ -12,7 +12,7 @@ from nif_cli.schemas import Evaluate
 
 
 def evaluate_figures(config: Evaluate, run: Path, model: Model, data: Data) -> None:
-    """What a model that is no shape says of itself: of a picture PSNR and SSIM, on trained and on held-out
+    """What a model that is no shape says of itself: of an image PSNR and SSIM, on trained and on held-out
     pixels."""
     began, id = time.monotonic(), next(iter(model.instances))
     data.prepare()

@@ -1,4 +1,4 @@
-"""How close a run that adapts to pictures comes to those of a split."""
+"""How close a run that adapts to images comes to those of a split."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from nif_cli.metrics.image import IMAGE_METRICS
 from nif_cli.models.metasdf import MetaSdf
 from nif_cli.schemas import Evaluate
 
-UNITS = {name: f"{metric.unit}, at the picture's own size" for name, metric in IMAGE_METRICS.items()}
+UNITS = {name: f"{metric.unit}, at the image's own size" for name, metric in IMAGE_METRICS.items()}
 
 
 def evaluate_images(
     config: Evaluate, model: MetaSdf, run: Path, data: ImageData, device: torch.device
 ) -> None:
-    """Every metric of images, of the pictures of a split, each adapted to some of its pixels; by default of
+    """Every metric of images, of the images of a split, each adapted to some of its pixels; by default of
     those the run knows."""
     began, failed = time.monotonic(), []
     files = chosen_files(config, model, data)
@@ -56,7 +56,7 @@ def evaluate_images(
     }
     path = write_report(report, config.output, run, began)
     part = report["protocol"][data.kind]
-    print(f"\n{data.kind}: {len(figures)} picture{'s' * (len(figures) != 1)}")
+    print(f"\n{data.kind}: {len(figures)} image{'s' * (len(figures) != 1)}")
     for name, found in values.items():
         worst = part["worst"][name]
         figure = (
@@ -66,19 +66,19 @@ def evaluate_images(
     for error in failed:
         print(f"  left out: {error}")
     print(f"\n{path}")
-    all_done([str(error) for error in failed], len(files), "picture")
+    all_done([str(error) for error in failed], len(files), "image")
 
 
 def chosen_files(config: Evaluate, model: MetaSdf, data: ImageData) -> dict[str, Path]:
-    """The files to evaluate: of the run's own data, if no split is named, the pictures that it knows."""
+    """The files to evaluate: of the run's own data, if no split is named, the images that it knows."""
     if not data.many:
-        raise NifError(f"data.path={data.path}: must be a folder of pictures")
+        raise NifError(f"data.path={data.path}: must be a folder of images")
     files = data.files()
     if config.split is None and not isinstance(config.data, dict):
         data.split = "all"
         files = {id: file for id, file in data.files().items() if id in model.instances}
         if not files:
-            raise NifError(f"no picture of the run is in {data.path}: give split=test, or data.path=")
+            raise NifError(f"no image of the run is in {data.path}: give split=test, or data.path=")
     if config.instances is not None:
         files = {id: files[id] for id in runs.select(list(files), config.instances)}
     return files

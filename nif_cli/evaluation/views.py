@@ -1,4 +1,4 @@
-"""nif evaluate, of radiance fields: held-out pictures against what the run sees from their cameras."""
+"""nif evaluate, of radiance fields: held-out images against what the run sees from their cameras."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ UNITS = {name: f"{metric.unit}, mean over views" for name, metric in IMAGE_METRI
 
 
 def evaluate_views(config: Evaluate, run: Path, model: Model, data: Data) -> None:
-    """PSNR and SSIM of the views of a split; the report is written, and each picture beside its truth."""
+    """PSNR and SSIM of the views of a split; the report is written, and each image beside its truth."""
     assert isinstance(data, Views)
     device, began = runs.device_for(config.device), time.monotonic()
     pairs = _pairs(model, data.prepare())
@@ -64,9 +64,9 @@ def evaluate_views(config: Evaluate, run: Path, model: Model, data: Data) -> Non
             scenes[known.id] = _scene(model, shown, read, views, folder, device)
         report[name] = _summary(name, protocol, scenes)
         _print(report[name])
-    about = {"run": str(run), "checkpoint": config.checkpoint, "split": split, "pictures": str(folder)}
+    about = {"run": str(run), "checkpoint": config.checkpoint, "split": split, "images": str(folder)}
     path = write_report({"protocol": report, **about}, config.output, run, began)
-    print(f"\npictures beside the truth: {folder}\n{path}")
+    print(f"\nimages beside the truth: {folder}\n{path}")
 
 
 def _pairs(model: Model, scenes: list[Scene]) -> list[tuple[Scene, Scene]]:
@@ -118,8 +118,8 @@ def chosen_views(read: Scene, split: str, spec: int | str | list[Any] | None) ->
 def _scene(
     model: Model, known: Scene, read: Scene, views: list[View], folder: Path, device: torch.device
 ) -> dict[str, dict[str, float | list[int]]]:
-    """PSNR and SSIM of each view; the pictures are written beside their truth."""
-    field, found, pictures = cast("RadianceField", model.field(known.id)), {}, []
+    """PSNR and SSIM of each view; the images are written beside their truth."""
+    field, found, images = cast("RadianceField", model.field(known.id)), {}, []
     place = folder / safe_name(known.id)
     for view in watched(views, known.id, "view"):
         truth, valid = true_image(view, known.background)
@@ -127,22 +127,22 @@ def _scene(
         made = displayed(known.photograph(field, moved, device).color)
         write(place / f"{safe_name(view.name)}.png", png_bytes(made))
         write(place / f"{safe_name(view.name)}_truth.png", png_bytes(truth))
-        pictures += [made, truth]
+        images += [made, truth]
         a, b = (torch.from_numpy(x).float() / 255 for x in (made, truth))
         metrics: dict[str, Any] = {**compare_images(a, b, valid)}
         found[view.name] = metrics | {"size": [view.camera.width, view.camera.height]}
-    if len({p.shape for p in pictures}) == 1:
+    if len({p.shape for p in images}) == 1:
         few = [
             2 * i + j
             for i in np.linspace(0, len(views) - 1, min(6, len(views))).round().astype(int)
             for j in (0, 1)
         ]
-        write(place / "overview.png", png_bytes(sheet([pictures[i] for i in few], 4 if len(few) > 2 else 2)))
+        write(place / "overview.png", png_bytes(sheet([images[i] for i in few], 4 if len(few) > 2 else 2)))
     return found
 
 
 def true_image(view: View, background: str | None) -> tuple[np.ndarray, Bool[Tensor, "H W"] | None]:
-    """The picture on the background, as bytes [H, W, 3], and which pixels count."""
+    """The image on the background, as bytes [H, W, 3], and which pixels count."""
     pixels = view.pixels.float() / 255
     color: Float[Tensor, "H W 3"] = pixels[..., :3]
     if pixels.shape[2] == 4:

@@ -15,7 +15,7 @@ class Positional(Encoding):
     """sin and cos of x * 2^k * base for k = 0..frequencies-1, with x itself in front (NeRF, Mildenhall et al.
     2020, eq. 4).
 
-    `base` 1 is NeRF's code, pi its paper; `frequencies` null is 4 in space, 8 for pictures, which are finer.
+    `base` 1 is NeRF's code, pi its paper; `frequencies` null is 4 in space, 8 for images, which are finer.
     Features: D * (2 * frequencies + include_input).
     """
 
@@ -41,7 +41,7 @@ class Fourier(Encoding):
     2020, eq. 5).
 
     Their scale is for coordinates in [0, 1]; shapes here span [-1, 1], so the same blur is half their number
-    (6, not 12). null is 1.5 in space, which a small network learns fast, and 8 for pictures, which are finer.
+    (6, not 12). null is 1.5 in space, which a small network learns fast, and 8 for images, which are finer.
     """
 
     directions: Tensor

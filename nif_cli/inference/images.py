@@ -1,4 +1,4 @@
-"""New pictures from some of their pixels, by a run that has learned weights for them."""
+"""New images from some of their pixels, by a run that has learned weights for them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Made = tuple[str, Path, Pixels, Inferred]
 def adapted(
     config: NewShapes, model: MetaSdf, files: dict[str, Path], failed: list[NifError]
 ) -> Iterator[Made]:
-    """Every picture with what it took to adapt to `points` of its pixels, `together` at a time; those that
+    """Every image with what it took to adapt to `points` of its pixels, `together` at a time; those that
     cannot be read, or are of another kind than the run's, go to `failed`."""
     names = list(files)
     for start in range(0, len(names), config.together):
@@ -62,7 +62,7 @@ def observed(config: NewShapes, id: str, pixels: Pixels, number: int) -> PointSa
 
 
 def measured(signal: Field | Signal, pixels: Pixels, device: torch.device) -> tuple[Tensor, dict[str, float]]:
-    """The picture [H, W, C] that the signal makes, at its own size, and how close it is."""
+    """The image [H, W, C] that the signal makes, at its own size, and how close it is."""
     height, width, _ = pixels.shape
     assert isinstance(signal, Signal)
     made = image_values(signal, lies(pixels), (0, 0, width, height), (width, height), device).clamp(0, 1)

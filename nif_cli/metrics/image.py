@@ -1,4 +1,4 @@
-"""How close two pictures are: PSNR and SSIM as the field reports them. Pictures have values in [0, 1]."""
+"""How close two images are: PSNR and SSIM as the field reports them. Images have values in [0, 1]."""
 
 from __future__ import annotations
 
@@ -24,12 +24,11 @@ def decibels(error: float) -> float:
 def ssim_map(
     a: Float[Tensor, "H W C"], b: Float[Tensor, "H W C"], size: int = 11, sigma: float = 1.5
 ) -> Float[Tensor, "h w C"]:
-    """Structural similarity at each place where a `size` x `size` Gaussian window lies inside the pictures
+    """Structural similarity at each place where a `size` x `size` Gaussian window lies inside the images
     (Wang et al. 2004, eq. 13, K1 = 0.01, K2 = 0.03, the window's plain moments)."""
     if a.shape != b.shape or min(a.shape[:2]) < size:
         raise ValueError(
-            f"pictures of {list(a.shape)} and {list(b.shape)}: both the same, and at least {size} pixels a "
-            "side"
+            f"images of {list(a.shape)} and {list(b.shape)}: both the same, and at least {size} pixels a side"
         )
     offset = torch.arange(size, dtype=torch.float64, device=a.device) - (size - 1) / 2
     window = torch.exp(-0.5 * (offset / sigma).square())
@@ -61,7 +60,7 @@ def ssim(
 
 @dataclass(frozen=True)
 class ImageMetric:
-    """`of(a, b, where)` for pictures [H, W, C] whose sides have at least `least` pixels, of at most `most`
+    """`of(a, b, where)` for images [H, W, C] whose sides have at least `least` pixels, of at most `most`
     pixels in all (beyond, it would take gigabytes), over the pixels `where` only if given."""
 
     of: Callable[[Tensor, Tensor, Tensor | None], float]
@@ -79,7 +78,7 @@ IMAGE_METRICS = {
 def compare_images(
     a: Float[Tensor, "H W C"], b: Float[Tensor, "H W C"], where: Bool[Tensor, "H W"] | None = None
 ) -> dict[str, float]:
-    """Every metric that pictures of this size have, by name."""
+    """Every metric that images of this size have, by name."""
     height, width = a.shape[:2]
     return {
         name: metric.of(a, b, where)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ViewProtocol:
-    """Pictures are compared as 8-bit PNGs (mean over views of each one's PSNR; SSIM by an 11 x 11 Gaussian
+    """Images are compared as 8-bit PNGs (mean over views of each one's PSNR; SSIM by an 11 x 11 Gaussian
     window, sigma 1.5, valid padding); `background` is what transparent ones lie on, None: what the run was
     trained with. `published` is what the published numbers were measured on, beside which other sizes are
     named."""
@@ -19,8 +19,8 @@ class ViewProtocol:
 
 VIEW_PROTOCOLS = {
     "blender": ViewProtocol("200 test views of 800 x 800 pixels, white background", ((800, 800),), "white"),
-    "llff": ViewProtocol("every 8th picture, 1008 x 756 pixels (images_4)", ((1008, 756),)),
+    "llff": ViewProtocol("every 8th image, 1008 x 756 pixels (images_4)", ((1008, 756),)),
     "mip360": ViewProtocol(
-        "every 8th picture in the order of names, a quarter of the size outdoors, half indoors"
+        "every 8th image in the order of names, a quarter of the size outdoors, half indoors"
     ),
 }

@@ -1,4 +1,4 @@
-"""A picture in a network: places to colours."""
+"""An image in a network: places to colours."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nif_cli.rendering.images import image_values
 
 class Image(Model):
     """A network of two coordinates whose values, 0.5 + 0.5 y, are colours in [0, 1]; least squares.
-    `channels` (grey 1, RGB 3, RGBA 4) are filled in by nif train, from the picture."""
+    `channels` (grey 1, RGB 3, RGBA 4) are filled in by nif train, from the image."""
 
     learns = ImageData
     units: ClassVar = {
@@ -39,7 +39,7 @@ class Image(Model):
         super().__init__(lr, optimizer, scheduler)
         if channels not in (None, 1, 3, 4):
             raise ValueError(
-                f"channels={channels}: 1 (grey), 3 (RGB) or 4 (RGBA), or null for those of the picture"
+                f"channels={channels}: 1 (grey), 3 (RGB) or 4 (RGBA), or null for those of the image"
             )
         self.channels = channels or 3
         self.network = field(dim=2, out=self.channels, code_size=0)
@@ -47,26 +47,26 @@ class Image(Model):
     def attach_data(self, data: ImageData) -> None:
         if data.many:
             raise NifError(
-                f"{data.path}: a folder; model=image learns one picture, model=metasdf a folder of them"
+                f"{data.path}: a folder; model=image learns one image, model=metasdf a folder of them"
             )
-        (picture,) = data.prepare()
+        (image,) = data.prepare()
         if self.channels != data.channels:
-            raise NifError(f"model.channels={self.channels}: the picture has {data.channels}; leave it out")
+            raise NifError(f"model.channels={self.channels}: the image has {data.channels}; leave it out")
 
         def samples() -> tuple[np.ndarray, np.ndarray]:
             pixels = data.pixels()
             y, x = np.nonzero(~data.held())
-            centred = np.stack((x + 0.5, y + 0.5), -1) + np.asarray(picture.transform.offset[:2])
-            return centred * picture.transform.scale, pixels[y, x] / (0.5 * np.iinfo(pixels.dtype).max) - 1
+            centred = np.stack((x + 0.5, y + 0.5), -1) + np.asarray(image.transform.offset[:2])
+            return centred * image.transform.scale, pixels[y, x] / (0.5 * np.iinfo(pixels.dtype).max) - 1
 
         self.network.fill(samples)
-        self.instances = {picture.id: Instance(picture.id, picture.transform)}
+        self.instances = {image.id: Instance(image.id, image.transform)}
 
     def allocate(self, ids: list[str]) -> None:
         pass
 
     def field(self, id: str) -> BoundSignal:
-        """The picture, over its rectangle in [-1, 1]^2."""
+        """The image, over its rectangle in [-1, 1]^2."""
         x, y, _ = self.instances[id].transform.offset
         half = torch.tensor([-x, -y]) * self.instances[id].transform.scale
         return BoundSignal(self.network, torch.stack((-half, half)))
@@ -76,7 +76,7 @@ class Image(Model):
         return {"mse": (predicted - batch.color).square().mean()}
 
     def final_metrics(self, data: ImageData) -> dict[str, float]:
-        """PSNR and SSIM of the whole picture at its own size, or apart on the pixels that were trained on and
+        """PSNR and SSIM of the whole image at its own size, or apart on the pixels that were trained on and
         those held out."""
         (id,) = self.instances
         pixels = data.pixels()

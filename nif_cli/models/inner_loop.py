@@ -29,7 +29,7 @@ Loss = Callable[[Weights], Tensor]  # weights -> [S]
 
 @dataclass
 class Task:
-    """What is known of S shapes: the values of their fields at N points (of pictures C channels)."""
+    """What is known of S shapes: the values of their fields at N points (of images C channels)."""
 
     points: Float[Tensor, "S N D"]
     target: Float[Tensor, "S N *C"]

@@ -67,7 +67,7 @@ def bounds_of(seen: Observation, clamp: float, rng: np.random.Generator) -> Boun
     if isinstance(seen, DepthView):
         say(seen.free, -inf, 0.0)
     if not points or not sum(map(len, points)):
-        raise NifError("nothing is seen of the shape: give samples, a scan or a depth picture")
+        raise NifError("nothing is seen of the shape: give samples, a scan or a depth image")
     where, least, most = (torch.from_numpy(np.concatenate(a).astype(np.float32)) for a in (points, low, high))
     if not torch.isfinite(where).all() or torch.isnan(least).any() or torch.isnan(most).any():
         raise NifError("the observation holds NaN or infinite values")

@@ -1,4 +1,4 @@
-"""What weights are learned for that adapt to it: the signed distances of shapes, the colours of pictures."""
+"""What weights are learned for that adapt to it: the signed distances of shapes, the colours of images."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class ImageTasks:
     plane)."""
 
     dim, learns, observes = 2, ImageData, ("image",)
-    kept = 8192  # a picture has more to it than a shape
+    kept = 8192  # an image has more to it than a shape
 
     def __init__(self, channels: int, context: str):
         if channels not in (1, 3, 4):
@@ -116,16 +116,15 @@ class ImageTasks:
     def instances(self, data: ImageData) -> list[Instance]:
         if not data.many:
             raise NifError(
-                "model=metasdf learns from many pictures: give data.path=<folder>; model=image learns a "
+                "model=metasdf learns from many images: give data.path=<folder>; model=image learns a "
                 "single one"
             )
-        pictures = data.pictures()
+        images = data.images()
         if self.out != data.channels:
-            raise NifError(f"model.channels={self.out}: the pictures have {data.channels}; leave it out")
+            raise NifError(f"model.channels={self.out}: the images have {data.channels}; leave it out")
         rng = np.random.default_rng(0)
         return [
-            Instance(p.id, p.transform, p.observed(self.kept, rng))
-            for p in data.test_pictures(8) or pictures[:8]
+            Instance(p.id, p.transform, p.observed(self.kept, rng)) for p in data.test_images(8) or images[:8]
         ]
 
     def tasks(self, batch: ImagesBatch) -> tuple[Task, Task]:
@@ -150,15 +149,13 @@ class ImageTasks:
             or seen.points.shape != (len(seen.colors), 2)
             or not len(seen.colors)
         ):
-            raise NifError("nothing is seen of it: this run adapts to the pixels of a picture")
+            raise NifError("nothing is seen of it: this run adapts to the pixels of an image")
         if seen.colors.shape[1] != self.out:
-            raise NifError(
-                f"it has {seen.colors.shape[1]} channels, the pictures of this run have {self.out}"
-            )
+            raise NifError(f"it has {seen.colors.shape[1]} channels, the images of this run have {self.out}")
         return seen.points, seen.colors
 
     def bind(self, network: nn.Module, weights: Weights, bounds: Tensor) -> BoundSignal:
-        """Over all of [-1, 1]^2, or those of a picture."""
+        """Over all of [-1, 1]^2, or those of an image."""
         return BoundSignal(network, torch.tensor([[-1.0, -1.0], [1.0, 1.0]]), weights)
 
 

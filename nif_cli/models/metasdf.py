@@ -1,4 +1,4 @@
-"""Learned initialisations: weights that become any shape, or any picture, in a few gradient steps (MetaSDF,
+"""Learned initialisations: weights that become any shape, or any image, in a few gradient steps (MetaSDF,
 Sitzmann et al. 2020; MAML, Finn et al. 2017; Reptile, Nichol et al. 2018; for coordinate networks Tancik et
 al. 2021)."""
 
@@ -53,7 +53,7 @@ def _subject(
         return ShapeTasks(objective, inner, clamp, context, offset)
     if context == "surface" or objective == "two_headed":
         raise ValueError(
-            f"context={context}, objective={objective}: pictures have neither surfaces nor two heads"
+            f"context={context}, objective={objective}: images have neither surfaces nor two heads"
         )
     return ImageTasks(channels, context)
 
@@ -75,7 +75,7 @@ class MetaSdf(Model):
     of the published 12,000, weights are learned otherwise that meet the context's own points and little
     between them.
 
-    With `channels` (filled in by nif train, from the data) it learns pictures, by the squared error of their
+    With `channels` (filled in by nif train, from the data) it learns images, by the squared error of their
     colours.
 
     `micro_batch` shapes at a time are adapted, by default as many as `memory` holds; `checkpoint` keeps one
@@ -288,7 +288,7 @@ class MetaSdf(Model):
     # ---- fields ----
 
     def final_metrics(self, data: Any) -> dict[str, float]:
-        """Of pictures the PSNR at one half of the pixels that the run has kept, once adapted to the other
+        """Of images the PSNR at one half of the pixels that the run has kept, once adapted to the other
         half."""
         if isinstance(self.subject, ShapeTasks):
             return {}

@@ -49,7 +49,7 @@ class Instance:
     id: str
     transform: Transform
     observation: Observation | None = None  # for models that make a field from what is seen of it
-    scene: Scene | None = None  # of a radiance field: its cameras and limits, without the pictures
+    scene: Scene | None = None  # of a radiance field: its cameras and limits, without the images
 
 
 @dataclass
@@ -97,7 +97,7 @@ class Model(nn.Module):
 
     @abstractmethod
     def field(self, id: str) -> Field | Signal:
-        """The field of a known instance (of a picture: the Signal)."""
+        """The field of a known instance (of an image: the Signal)."""
 
     def final_metrics(self, data: Any) -> dict[str, float]:
         """How good it is by its own data, once it is trained: what is cheap to know, for the summary. In

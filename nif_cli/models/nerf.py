@@ -1,4 +1,4 @@
-"""NeRF: scenes from pictures with cameras."""
+"""NeRF: scenes from images with cameras."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class Nerf(Model):
             inside |= here
         if not inside.any():
             raise NifError(
-                "the outlines in the pictures leave nothing in the scene's box: are its poses, and its "
+                "the outlines in the images leave nothing in the scene's box: are its poses, and its "
                 "alpha, right? model.hull=false trains without them"
             )
         self.grid.allow(inside)
@@ -233,7 +233,7 @@ class Nerf(Model):
         return render_rays(radiance, march, rays, 16, TRAINED_TO)
 
     def _behind(self, batch: RayBatch) -> Tensor:
-        """The background of each ray: a random one while training where the data wants it, or where pictures
+        """The background of each ray: a random one while training where the data wants it, or where images
         are opaque, so that nothing can hide in it."""
         if not self.training:
             return torch.ones(len(batch), 3, device=self.device)

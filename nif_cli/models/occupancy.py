@@ -38,7 +38,7 @@ LEAST = 16  # points of a cloud
 class Occupancy(Model):
     """The network's value is the logit of being inside; the surface is where the probability is `threshold`.
 
-    `encoder` turns what is seen (a point cloud, a picture, voxels) into the code that conditions the network;
+    `encoder` turns what is seen (a point cloud, an image, voxels) into the code that conditions the network;
     without one it learns a single shape. With the encoder of points and occupancies (encoder=vae) the code is
     a random variable, and shapes can be drawn: `kl` weighs its divergence from N(0, I). Loss: binary
     cross-entropy, averaged over the points or (`reduction: sum`, as published) summed over those of a shape.
@@ -79,7 +79,7 @@ class Occupancy(Model):
         self.mirror = "xyz".find(mirror)
         kind = None if encoder is None else encoder.kind
         if kind == "image" and mirror != "none":
-            raise ValueError(f"mirror={mirror}: a picture of the mirrored shape is not at hand; mirror=none")
+            raise ValueError(f"mirror={mirror}: an image of the mirrored shape is not at hand; mirror=none")
         self.observes = () if kind is None else (kind,)
         self.look: ConditioningSpec | None = None  # what it is shown of each shape
         if encoder is not None and encoder.kind != "samples":
@@ -155,11 +155,11 @@ class Occupancy(Model):
         assert self.encoder is not None
         size = self.encoder.size
         if not isinstance(seen, Images) or not len(seen.pixels):
-            raise NifError("this model makes shapes from pictures, and no picture is given")
+            raise NifError("this model makes shapes from images, and no image is given")
         pixels = seen.pixels[0]
         if pixels.shape != (size, size, 3):
             raise NifError(
-                f"a picture of {pixels.shape}: this model takes {size} x {size} pixels of three colours"
+                f"an image of {pixels.shape}: this model takes {size} x {size} pixels of three colours"
             )
         return [pixels.transpose(2, 0, 1)]
 
@@ -259,7 +259,7 @@ class Occupancy(Model):
 
     def _mirrored(self, points: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Half of the shapes of a batch, mirrored: furniture is furniture in a mirror too. Not for
-        pictures."""
+        images."""
         sign = torch.ones(len(points), 1, 3, device=points.device)
         flipped = torch.rand(len(points), device=points.device) < 0.5
         sign[flipped, 0, self.mirror] = -1

@@ -1,9 +1,9 @@
 """What a lens does to a ray: calibrated cameras with distortion, undone exactly.
 
-A camera's parameters are fx, fy, cx, cy (pixels; the corner of the picture is (0, 0), the first pixel's
+A camera's parameters are fx, fy, cx, cy (pixels; the corner of the image is (0, 0), the first pixel's
 centre (0.5, 0.5)), k1..k6, p1, p2 of OpenCV's model, or k1..k4 of its fisheye model (Kannala and Brandt
 2006). Other projections keep their numbers there too: k1 of the division model (Fitzgibbon 2001), k1 and k2
-are alpha and beta of the enhanced unified model (Khomutenko et al. 2016), a picture of the whole sphere has
+are alpha and beta of the enhanced unified model (Khomutenko et al. 2016), an image of the whole sphere has
 none.
 """
 
@@ -21,7 +21,7 @@ from nif_cli.rendering.rays import Rays
 
 PARAMETERS = 12
 NEWTON_STEPS = 8  # at most: convergence is quadratic, real lenses need three or four
-LONGEST_FOCAL = 1e5  # times the picture's longest side: beyond it float32 cannot tell the rays apart
+LONGEST_FOCAL = 1e5  # times the image's longest side: beyond it float32 cannot tell the rays apart
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Camera:
 
     def __post_init__(self) -> None:
         if not 1 <= self.width <= 2**16 or not 1 <= self.height <= 2**16:
-            raise ValueError(f"a picture of {self.width} x {self.height} pixels: 1 to 65536 a side")
+            raise ValueError(f"an image of {self.width} x {self.height} pixels: 1 to 65536 a side")
         numbers = astuple(self)[2:14]
         if not (self.fx > 0 and self.fy > 0) or not all(math.isfinite(v) for v in numbers):
             raise ValueError(
@@ -63,12 +63,12 @@ class Camera:
             <= longest * LONGEST_FOCAL
         ):
             raise ValueError(
-                f"a focal length of {self.fx:g}, {self.fy:g} pixels for a picture of {self.width} x "
+                f"a focal length of {self.fx:g}, {self.fy:g} pixels for an image of {self.width} x "
                 f"{self.height}"
             )
         if max(abs(self.cx - self.width / 2), abs(self.cy - self.height / 2)) > 100 * longest:
             raise ValueError(
-                f"a principal point at {self.cx:g}, {self.cy:g} for a picture of {self.width} x {self.height}"
+                f"a principal point at {self.cx:g}, {self.cy:g} for an image of {self.width} x {self.height}"
             )
         if max(map(abs, numbers[4:])) > 1e9:
             raise ValueError(f"a distortion of {max(numbers[4:], key=abs):g}")
@@ -90,7 +90,7 @@ class Camera:
         return torch.tensor(astuple(self)[2:14], dtype=torch.float64)
 
     def resized(self, width: int, height: int) -> Camera:
-        """The same lens before a picture of another size."""
+        """The same lens before an image of another size."""
         x, y = width / self.width, height / self.height
         return replace(
             self, width=width, height=height, fx=self.fx * x, fy=self.fy * y, cx=self.cx * x, cy=self.cy * y

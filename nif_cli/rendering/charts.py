@@ -1,4 +1,4 @@
-"""Curves as a picture, without a plotting library."""
+"""Curves as an image, without a plotting library."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def chart(
         ) / (high - low)
 
     decades = range(math.floor(low), math.ceil(high) + 1)
-    ticks = [m * 10.0**e for e in decades for m in (1, 2, 5) if low <= math.log10(m * 10.0**e) <= high]
+    marks = [float(f"{m}e{e}") for e in decades for m in (1, 2, 5)]  # inf beyond 1e308, 0 below 1e-324
+    ticks = [v for v in marks if 0 < v < math.inf and low <= math.log10(v) <= high]
     for v in ticks if len(ticks) > 1 else dict.fromkeys((min(values), max(values))):
         y = place(0, v)[1]
         draw.line((left, y, right, y), (225, 225, 225))

@@ -1,4 +1,4 @@
-"""Pictures as bytes: sheets of them, and png, gif and mp4 files."""
+"""Images as bytes: sheets of them, and png, gif and mp4 files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RgbImage = UInt8[np.ndarray, "H W 3"]
 
 
 def labelled(image: RgbImage, text: str) -> UInt8[np.ndarray, "H+20 W 3"]:
-    """The picture with a line of text below."""
+    """The image with a line of text below."""
     height, width = image.shape[:2]
     canvas = Image.new("RGB", (width, height + 20), "white")
     canvas.paste(Image.fromarray(image))
@@ -38,22 +38,22 @@ def displayed(values: Float[Tensor, "H W C"]) -> UInt8[np.ndarray, "H W C"]:
 
 
 def sheet(
-    pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]], columns: int | None = None
+    images: Sequence[UInt8[np.ndarray, "_ _ 3"]], columns: int | None = None
 ) -> UInt8[np.ndarray, "rows columns 3"]:
-    """Pictures side by side, row by row; smaller ones on white, in the middle of a place as large as the
+    """Images side by side, row by row; smaller ones on white, in the middle of a place as large as the
     largest."""
-    pictures = amid(pictures)
-    columns = columns or min(len(pictures), max(1, math.ceil(math.sqrt(2 * len(pictures)))))
-    rows = math.ceil(len(pictures) / columns)
-    blank = [np.full_like(pictures[0], 255)] * (rows * columns - len(pictures))
-    cells = [*pictures, *blank]
+    images = amid(images)
+    columns = columns or min(len(images), max(1, math.ceil(math.sqrt(2 * len(images)))))
+    rows = math.ceil(len(images) / columns)
+    blank = [np.full_like(images[0], 255)] * (rows * columns - len(images))
+    cells = [*images, *blank]
     return np.concatenate([np.concatenate(cells[r * columns : (r + 1) * columns], 1) for r in range(rows)], 0)
 
 
-def amid(pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[RgbImage]:
-    """Smaller pictures on white, in the middle of one as high and as wide as the largest."""
-    height, width = (max(p.shape[axis] for p in pictures) for axis in (0, 1))
-    return [_amid(p, height, width) for p in pictures]
+def amid(images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[RgbImage]:
+    """Smaller images on white, in the middle of one as high and as wide as the largest."""
+    height, width = (max(p.shape[axis] for p in images) for axis in (0, 1))
+    return [_amid(p, height, width) for p in images]
 
 
 def _amid(image: RgbImage, height: int, width: int) -> UInt8[np.ndarray, "height width 3"]:

@@ -38,7 +38,7 @@ def surface_image(
 def drawn(
     values: Float[Tensor, "H W *C"], channel: str, nearest: float = 0.0, farthest: float = 1.0
 ) -> RgbImage:
-    """A channel of a `surface_view` as a picture: a normal as 0.5 + 0.5 n, depth from white to dark and black
+    """A channel of a `surface_view` as an image: a normal as 0.5 + 0.5 n, depth from white to dark and black
     where it is inf."""
     if channel == "depth":
         values = 1 - 0.8 * (values - nearest) / max(farthest - nearest, 1e-12)
@@ -92,7 +92,7 @@ def image_values(
     device: torch.device | str = "cpu",
     chunk: int = 2**17,
 ) -> Float[Tensor, "H W C"]:
-    """The colours (on the CPU, not clamped) of a picture over `crop` (x, y, width, height, in the original's
+    """The colours (on the CPU, not clamped) of an image over `crop` (x, y, width, height, in the original's
     pixels) at the centres of `size` (width, height) pixels."""
     x, y, across, down = crop
     width, height = size
@@ -109,14 +109,14 @@ def image_values(
 
 
 def image_size(transform: Transform) -> tuple[int, int]:
-    """Width and height of the picture that this transform normalises."""
+    """Width and height of the image that this transform normalises."""
     return round(-2 * transform.offset[0]), round(-2 * transform.offset[1])
 
 
 def overview(
     signal: Signal, transform: Transform, longest: int, device: torch.device | str = "cpu"
 ) -> RgbImage:
-    """A picture at a glance: its `longest` side in pixels at most, RGB, on white."""
+    """An image at a glance: its `longest` side in pixels at most, RGB, on white."""
     width, height = image_size(transform)
     values = image_values(
         signal,

@@ -43,5 +43,5 @@ class Ndc:
 
 
 def _turned(points: Float[Tensor, "*batch 3"], rotation: Float[Tensor, "3 3"]) -> Float[Tensor, "*batch 3"]:
-    """Without a matmul, which on a GPU may have 10 bits: a pixel of a large picture needs more."""
+    """Without a matmul, which on a GPU may have 10 bits: a pixel of a large image needs more."""
     return (points[..., None, :] * rotation).sum(-1)

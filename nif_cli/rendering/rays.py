@@ -41,7 +41,7 @@ def pinhole_rays(pose: Float[Tensor, "3 4"], width: int, height: int, fov: float
 def rays_through(
     pose: Float[Tensor, "3 4"], at: Float[Tensor, "R 2"], width: int, height: int, fov: float = 40.0
 ) -> Rays:
-    """The rays through places of the picture, in pixels to the right and down from its top left corner."""
+    """The rays through places of the image, in pixels to the right and down from its top left corner."""
     focal = 0.5 * height / math.tan(math.radians(fov) / 2)
     u, v = at.unbind(-1)
     local = torch.stack([(u - width / 2) / focal, (height / 2 - v) / focal, -torch.ones_like(u)], -1)

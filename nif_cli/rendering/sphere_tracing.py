@@ -1,5 +1,5 @@
 """Where rays meet the surface of a field: sphere tracing of distances (Hart 1996), marching of other values;
-pictures of it."""
+images of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of radiance fields by calibrated cameras."""
+"""Images of radiance fields by calibrated cameras."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Photograph:
         assert found is not None
         return found.float().numpy()
 
-    def picture(self, channel: str, depths: tuple[float, float] | None = None) -> UInt8[np.ndarray, "H W 3"]:
+    def image(self, channel: str, depths: tuple[float, float] | None = None) -> UInt8[np.ndarray, "H W 3"]:
         """A channel to look at: depth from white (near) to black (far) between `depths`, normals as colours
         on white."""
         if channel == "rgb":

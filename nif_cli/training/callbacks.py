@@ -252,7 +252,7 @@ def _clock(seconds: float) -> str:
 
 
 class Preview(pl.Callback):
-    """The first `shapes` instances, every `every_minutes` and at the end: a picture for TensorBoard's Images
+    """The first `shapes` instances, every `every_minutes` and at the end: an image for TensorBoard's Images
     tab (also preview.png in the run folder) and coarse meshes for its Mesh tab."""
 
     def __init__(self, every_minutes: float = 1.0, resolution: int = 48, size: int = 128, shapes: int = 4):
@@ -283,23 +283,21 @@ class Preview(pl.Callback):
         model = training.model
         board = next((x.experiment for x in trainer.loggers if isinstance(x, TensorBoardLogger)), None)
         model.eval()
-        pictures = []
+        images = []
         pose = turntable(1)[0]
         for id in list(model.instances)[: self.shapes]:
             field = model.field(id)
             scene = model.instances[id].scene
             if scene is not None:
                 view = (scene.test or scene.train)[0].resized(self.size)
-                pictures.append(
-                    scene.photograph(cast("RadianceField", field), view, model.device).picture("rgb")
-                )
+                images.append(scene.photograph(cast("RadianceField", field), view, model.device).image("rgb"))
                 continue
             if not isinstance(field, Field):
-                pictures.append(overview(field, model.instances[id].transform, 256, model.device))
+                images.append(overview(field, model.instances[id].transform, 256, model.device))
                 continue
             if field.bounds.shape[1] == 3:
                 empty = EmptySpace(field, 40, model.device)
-                pictures.append(surface_image(field, pose, self.size, model.device, antialias=1, empty=empty))
+                images.append(surface_image(field, pose, self.size, model.device, antialias=1, empty=empty))
             if board is not None and field.bounds.shape[1] == 3:
                 try:
                     mesh = extract_mesh(field, self.resolution, device=model.device)
@@ -311,9 +309,9 @@ class Preview(pl.Callback):
                     board.add_mesh(f"mesh/{id}", vertices, faces=faces, global_step=trainer.global_step)
         model.train()
         # of scenes, each has its own proportions
-        pictures = [p for p in pictures if p.shape == pictures[0].shape]
-        if pictures:
-            image = sheet(pictures, min(len(pictures), 4))
+        images = [p for p in images if p.shape == images[0].shape]
+        if images:
+            image = sheet(images, min(len(images), 4))
             if board is not None:
                 board.add_image("surfaces", image, trainer.global_step, dataformats="HWC")
             runs.write(Path(trainer.default_root_dir) / "preview.png", png_bytes(image))

@@ -27,7 +27,7 @@ def check_savable(model: Model) -> None:
 
 
 def save_run(folder: Path, model: Model, made: Inferred, transform: Transform, source: Path) -> None:
-    """A run in `folder` whose network has the weights of `made` and whose data is the mesh or picture
+    """A run in `folder` whose network has the weights of `made` and whose data is the mesh or image
     `source`. NifError where there is a run already."""
     from nif_cli.training.lightning import Training
     from nif_cli.training.trainer import make_trainer, quiet

@@ -113,7 +113,7 @@ class SweepTable(Callback):
 def _plot(folder: Path, rows: list[dict[str, Any]], varied: list[str]) -> None:
     """sweep.png: the curves of the best jobs, named by the settings that vary."""
     from nif_cli import runs
-    from nif_cli.run_comparison import picture
+    from nif_cli.run_comparison import chart
     from nif_cli.run_folders import RunFolder, entries_of
     from nif_cli.untrusted import one_line, shown
 
@@ -123,11 +123,11 @@ def _plot(folder: Path, rows: list[dict[str, Any]], varied: list[str]) -> None:
             f"{job.path.name}: {shown(' '.join(f'{k}={row.get(k)}' for k in varied), 60)}"
             for job, row in zip(jobs, rows, strict=False)
         ]
-        drawn = picture(jobs, names=names)
+        drawn = chart(jobs, names=names)
         if drawn is not None:
             runs.write(folder / "sweep.png", drawn)
             print(f"curves: {folder / 'sweep.png'}")
-    except Exception as error:  # a picture too few is no reason to call the sweep failed
+    except Exception as error:  # an image too few is no reason to call the sweep failed
         print(f"{folder / 'sweep.png'}: not made ({one_line(error)})")
 
 
@@ -141,7 +141,7 @@ class Comparison(SweepTable):
 
         try:
             self._sheet(folder)
-        except Exception as error:  # a picture too few is no reason to keep the table back
+        except Exception as error:  # an image too few is no reason to keep the table back
             print(f"{folder / 'contact.png'}: not made ({one_line(error)})")
         super().on_multirun_end(config, **keywords)
 
@@ -185,8 +185,8 @@ class _Truth:
         self.size, self.pose = size, turntable(1)[0]
         self.data: Any = build(runs.located(model.config)["data"], "data")
         self.id = next(iter(model.instances))
-        self.is_picture = isinstance(self.data, ImageData)
-        self.mesh = None if self.is_picture else self.data.truth(self.id).mesh
+        self.is_image = isinstance(self.data, ImageData)
+        self.mesh = None if self.is_image else self.data.truth(self.id).mesh
 
     def shown(self) -> Any:
         import numpy as np
@@ -197,7 +197,7 @@ class _Truth:
         from nif_cli.rendering.image_files import labelled, scaled
         from nif_cli.rendering.images import mesh_image
 
-        if self.is_picture:
+        if self.is_image:
             pixels = self.data.pixels()
             width, height = scaled(pixels.shape[1], pixels.shape[0], min(self.size, max(pixels.shape[:2])))
             image = np.asarray((pixels >> (8 if pixels.dtype == np.uint16 else 0)).astype(np.uint8))
@@ -224,7 +224,7 @@ class _Truth:
 
         summary = json.loads((job / "summary.json").read_text())
         field, transform = model.field(self.id), model.instances[self.id].transform
-        if self.is_picture:
+        if self.is_image:
             psnr = summary.get("psnr held-out", summary.get("psnr", float("nan")))
             return labelled(overview(field, transform, self.size), f"{name}  {psnr:.1f} dB")
         text = name

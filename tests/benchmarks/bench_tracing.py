@@ -1,4 +1,4 @@
-"""Sphere tracing: evaluations of the network for each ray, seconds a picture, and how far hits are from the
+"""Sphere tracing: evaluations of the network for each ray, seconds an image, and how far hits are from the
 extracted surface.
 
     NIF_DATA=<folder> python tests/benchmarks/bench_tracing.py [run=<folder> ...] [views=2] [device=cuda]
@@ -6,7 +6,7 @@ extracted surface.
 Each run given, and a 4 x 256 network of armadillo, spot and rocker-arm (model=sdf, Fourier features, 90
 seconds each), seen by the cameras of a turntable at 512 x 512: evaluations (values along the rays and the
 gradients at hits) for each ray that enters the bounds, with and without the coarse grids that are made once a
-shape; seconds of tracing one ray a pixel, and of the whole picture with smooth edges, shadows and occlusion;
+shape; seconds of tracing one ray a pixel, and of the whole image with smooth edges, shadows and occlusion;
 |value - level| / |gradient| at hits; their distance to the mesh extracted at 512^3 (large networks: 256^3),
 its own error, about the square of a cell, included. The occupancy line reads the first network's sign alone,
 as ray_march does. `make bench` trains; run= without NIF_DATA does not.
@@ -69,7 +69,7 @@ def final_metrics(
     empty = EmptySpace(counting, device=device)
     grids, of_grids = counting.asked, time.perf_counter() - began
     entering = asked = 0
-    tracing, pictures, points = [], [], []
+    tracing, images, points = [], [], []
     for pose in turntable(views):
         rays = pinhole_rays(pose, SIZE, SIZE)
         rays = Rays(rays.origins.to(device), rays.directions.to(device))
@@ -82,7 +82,7 @@ def final_metrics(
         asked += counting.asked
         began = time.perf_counter()
         surface_view(counting, pose, SIZE, device, 2, empty, shadows=True)
-        pictures.append(time.perf_counter() - began)
+        images.append(time.perf_counter() - began)
     seen = torch.cat(points)
     result = {
         "rays that enter the bounds, a view": entering // views,
@@ -92,7 +92,7 @@ def final_metrics(
         "evaluations a ray, grids included": round((asked + views * grids) / entering, 2),
         "seconds: grids": round(of_grids, 2),
         "seconds: tracing a view, one ray a pixel": round(sum(tracing) / views, 2),
-        "seconds: picture with smooth edges and shadows": round(sum(pictures) / views, 2),
+        "seconds: image with smooth edges and shadows": round(sum(images) / views, 2),
     }
     value, slope = value_and_gradient(field, seen.to(device))
     off = (value - field.level).abs() / slope.norm(dim=-1)

@@ -129,7 +129,7 @@ def test_shape_and_appearance_from_different_instances(nif, scenes):
     assert "shape=chair: no such instance in this run" in nif("render", *keys, "shape=chair").error
 
 
-def test_evaluation_can_be_measured_again_from_the_pictures(nif, scenes):
+def test_evaluation_can_be_measured_again_from_the_images(nif, scenes):
     """Quantised to 8 bits: the PNGs beside the truth are what the numbers are of."""
     out = nif("evaluate", f"run={scenes}", "device=cpu")
     assert out.code == 0, out.err
@@ -178,8 +178,8 @@ def test_evaluation_on_training_views_of_some_scenes(nif, scenes):
         (["render", "camera=orbit"], "camera=orbit: there is turntable, spiral, test"),
         (["render", "channels=[rbg]"], "did you mean 'rgb'"),
         (["render", "frames=0"], "frames=0"),
-        (["render", "crop=[0,0,8,8]"], "crop: is for shapes and pictures"),
-        (["render", "size=131072"], "size: a picture of 131072 x 131072 pixels"),
+        (["render", "crop=[0,0,8,8]"], "crop: is for shapes and images"),
+        (["render", "size=131072"], "size: an image of 131072 x 131072 pixels"),
         (["render", "size=60000"], "60000 x 60000 pixels do not fit in memory"),
         (["render", "camera=spiral", "frames=0"], "frames=0"),
         (["render", "format=exr"], "format=exr"),
@@ -223,7 +223,7 @@ def photographs(tmp_path: Path) -> Path:
 def test_from_photographs_to_numbers(nif, photographs):
     out = nif("train", *TINY, "data=transforms", f"data.root={photographs}", "output_dir=run")
     assert out.code == 0, out.err
-    assert "9 pictures of 12 x 8 pixels (f 12, k1 undone); box +-2" in out.out
+    assert "9 images of 12 x 8 pixels (f 12, k1 undone); box +-2" in out.out
     assert "7 views to train on and 2 held out" in out.out
     moved = photographs.rename(photographs.with_name("elsewhere"))
     # a run needs nothing from outside
@@ -253,7 +253,7 @@ def test_wrong_data(nif, photographs, keys, says):
     assert says in nif("train", *TINY, *(k.format(root=photographs) for k in keys)).error
 
 
-def test_pictures_of_other_proportions(nif, photographs):
+def test_images_of_other_proportions(nif, photographs):
     Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(photographs / "images" / "3.png")
     file = json.loads((photographs / "transforms.json").read_text())
     (photographs / "transforms.json").write_text(json.dumps({**file, "w": 12, "h": 8}))
@@ -261,11 +261,11 @@ def test_pictures_of_other_proportions(nif, photographs):
     assert "3.png: 9 x 9 pixels, but its camera has 12 x 8" in said
 
 
-def test_a_damaged_picture_leaves_no_run_behind(nif, photographs):
+def test_a_damaged_image_leaves_no_run_behind(nif, photographs):
     path = photographs / "images" / "5.png"
     path.write_bytes(path.read_bytes()[:-30])
     said = nif("train", *TINY, "data=transforms", f"data.root={photographs}", "output_dir=run").error
-    assert "5.png: cannot be read as a picture" in said
+    assert "5.png: cannot be read as an image" in said
     assert not Path("run").exists()
 
 

@@ -11,9 +11,9 @@ from nif_cli.data.shapes.point_clouds import PointClouds
 
 
 def test_a_line_is_joined_as_text_is_and_keeps_its_doubts():
-    made = "10 pictures" + doubt(", 2 without a picture") + "; box 1" + doubt("; not all of it is in the box")
-    assert made.text == "10 pictures, 2 without a picture; box 1; not all of it is in the box"
-    assert made.doubts == ("2 without a picture", "not all of it is in the box")
+    made = "10 images" + doubt(", 2 without an image") + "; box 1" + doubt("; not all of it is in the box")
+    assert made.text == "10 images, 2 without an image; box 1; not all of it is in the box"
+    assert made.doubts == ("2 without an image", "not all of it is in the box")
     assert all(note in made.text for note in made.doubts)
     assert made + NOTHING == made == NOTHING + made
 

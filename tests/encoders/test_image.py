@@ -1,4 +1,4 @@
-"""The picture encoder: the published size, and weights from the user's own file, as data."""
+"""The image encoder: the published size, and weights from the user's own file, as data."""
 
 from pathlib import Path
 
@@ -41,8 +41,8 @@ def test_files_that_are_no_weights_are_refused(tmp_path: Path):
 
 
 def test_codes():
-    pictures = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
-    assert ResNet18(9, width=8).eval()(pictures).shape == (2, 9)
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    assert ResNet18(9, width=8).eval()(images).shape == (2, 9)
     encoder = VoxelNet(9, 16, 4)
     grid = torch.rand(2, 16, 16, 16) > 0.5
     assert encoder(grid).shape == (2, 9)

@@ -510,7 +510,7 @@ def spoil_bytes(data: bytes, rng: Rng) -> tuple[bytes, str]:
     return bytes(spoilt + spoilt), "twice"
 
 
-# ---- pictures and meshes whose headers promise too much
+# ---- images and meshes whose headers promise too much
 
 
 @functools.cache
@@ -535,7 +535,7 @@ def png_bomb(width: int, height: int) -> bytes:
     )
 
 
-def spoil_picture(data: bytes, rng: Rng) -> tuple[bytes, str]:
+def spoil_image(data: bytes, rng: Rng) -> tuple[bytes, str]:
     what = rng.integers(6)
     if what == 0:
         width, height = [(30_000, 30_000), (65_000, 16), (11_500, 11_500)][rng.integers(3)]
@@ -610,7 +610,7 @@ BY_SUFFIX: dict[str, Callable[[bytes, Rng], tuple[bytes, str]]] = {
     **dict.fromkeys((".ckpt", ".pth"), spoil_torch),
     **dict.fromkeys((".npz",), spoil_npz),
     **dict.fromkeys((".npy",), spoil_npy),
-    **dict.fromkeys((".png", ".jpg", ".tif", ".bmp", ".webp"), spoil_picture),
+    **dict.fromkeys((".png", ".jpg", ".tif", ".bmp", ".webp"), spoil_image),
     **dict.fromkeys((".obj", ".ply", ".off", ".stl", ".mtl", ".xyz", ".csv", ".txt", ".lst"), spoil_text),
     ".svg": spoil_svg,
     ".binvox": spoil_binvox,

@@ -70,7 +70,7 @@ def metrics(root: Path) -> None:
 
 def runs_listed(root: Path) -> None:
     """As nif runs reads them."""
-    from nif_cli.run_comparison import differences, metrics, picture
+    from nif_cli.run_comparison import chart, differences, metrics
     from nif_cli.run_folders import opened
 
     command("runs", str(root), "model.lr=1e-3", "tag=a", "state=done")
@@ -80,7 +80,7 @@ def runs_listed(root: Path) -> None:
     assert run is not None, "silent: a run that is no run any more"
     differences([run, run])
     metrics([run])
-    picture([run])
+    chart([run])
 
 
 def camera_path(root: Path) -> None:
@@ -182,7 +182,7 @@ def painted(root: Path) -> None:
     sample_colors(coloured_parts(root / "m.obj"), 20, np.random.default_rng(0))
 
 
-def picture(root: Path) -> None:
+def image(root: Path) -> None:
     from nif_cli.data.images.formats.pixels import read_image
     from nif_cli.data.shapes.conditioning import load_image
 
@@ -205,7 +205,7 @@ def _views(scenes) -> None:
     for scene in scenes:
         for view in (*scene.train[:4], *scene.test[:1]):
             assert torch.isfinite(view.pose).all(), "silent: not finite"
-            assert view.camera.width * view.camera.height < 10**8, "silent: a picture of many pixels"
+            assert view.camera.width * view.camera.height < 10**8, "silent: an image of many pixels"
             rays = scene.rays(view)
             told = "have no direction" in scene.report.text
             assert told or torch.isfinite(rays.directions).all(), "silent: not finite"
@@ -251,7 +251,7 @@ READERS: dict[str, Callable[[Path], None]] = {
     "cloud": cloud,
     "mesh": mesh,
     "painted": painted,
-    "picture": picture,
+    "image": image,
     "curve": curve,
     "transforms": transforms,
     "blender": blender,

@@ -29,7 +29,7 @@ class Seed:
 
 
 def make(folder: Path) -> list[Seed]:
-    makers = (_runs, _experiment, _deepsdf, _onet, _voxels, _clouds, _meshes, _pictures, _curves, _scenes)
+    makers = (_runs, _experiment, _deepsdf, _onet, _voxels, _clouds, _meshes, _images, _curves, _scenes)
     return [seed for maker in makers for seed in maker(folder)]
 
 
@@ -289,8 +289,8 @@ def _waves(width: int, height: int, channels: int = 3) -> np.ndarray:
     ).astype(np.uint8)
 
 
-def _pictures(folder: Path) -> list[Seed]:
-    root, seeds = folder / "pictures", []
+def _images(folder: Path) -> list[Seed]:
+    root, seeds = folder / "images", []
     for kind in ("png", "jpg", "tif", "bmp", "webp", "npy"):
         (root / kind).mkdir(parents=True)
         path = root / kind / f"p.{kind}"
@@ -298,7 +298,7 @@ def _pictures(folder: Path) -> list[Seed]:
             np.save(path, _waves(20, 17))
         else:
             Image.fromarray(_waves(20, 17)).save(path)
-        seeds.append(Seed("picture", root / kind, path.name))
+        seeds.append(Seed("image", root / kind, path.name))
     return seeds
 
 
@@ -313,9 +313,9 @@ def _curves(folder: Path) -> list[Seed]:
         root / "svg" / "c.svg",
         f'<svg xmlns="http://www.w3.org/2000/svg" width="20" height="20">{shapes}{group}</svg>',
     )
-    (root / "picture").mkdir()
-    Image.fromarray(np.where(_ball(20)[10], 0, 255).astype(np.uint8)).save(root / "picture" / "c.png")
-    return [Seed("curve", root / "svg", "c.svg"), Seed("curve", root / "picture", "c.png")]
+    (root / "image").mkdir()
+    Image.fromarray(np.where(_ball(20)[10], 0, 255).astype(np.uint8)).save(root / "image" / "c.png")
+    return [Seed("curve", root / "svg", "c.svg"), Seed("curve", root / "image", "c.png")]
 
 
 def _poses(count: int) -> np.ndarray:

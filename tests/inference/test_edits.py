@@ -138,7 +138,7 @@ def test_a_morph_and_all_of_its_way(nif, balls):
     assert (np.asarray(Image.open("film/morph/large--small.png"))[12, 12] < 250).any()
 
 
-def test_pictures_of_composed_shapes_show_all_of_them(nif, balls):
+def test_images_of_composed_shapes_show_all_of_them(nif, balls):
     """The camera steps back from what no longer fits."""
     done = nif(
         "render", f"run=[{balls['large']},{balls['small']}]", "compose=union", "place=[null,{move:[80,0,0]}]",

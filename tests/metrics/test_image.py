@@ -16,7 +16,7 @@ def test_psnr_of_a_constant_difference():
     assert psnr(a, a + 0.01) == pytest.approx(40, abs=1e-2)
 
 
-def test_ssim_of_constant_pictures_is_their_luminance_term():
+def test_ssim_of_constant_images_is_their_luminance_term():
     """Without variance only (2 mx my + C1) / (mx^2 + my^2 + C1) is left."""
     a, b = torch.full((16, 16, 1), 0.5), torch.full((16, 16, 1), 0.25)
     assert ssim(a, a) == pytest.approx(1)
@@ -53,7 +53,7 @@ def test_ssim_where():
     assert ssim(a, b, ~left) < 0.8
 
 
-def test_pictures_of_two_sizes_are_refused():
+def test_images_of_two_sizes_are_refused():
     with pytest.raises(ValueError, match="11 pixels"):
         ssim_map(torch.rand(10, 30, 3), torch.rand(10, 30, 3))
 

@@ -1,4 +1,4 @@
-"""Curves from the command line: SVG or picture in, SVG out, in the user's units."""
+"""Curves from the command line: SVG or image in, SVG out, in the user's units."""
 
 import numpy as np
 import pytest
@@ -42,9 +42,9 @@ def test_a_circle_goes_round(nif, tmp_path, kind):
     (curve,) = read_svg(tmp_path / "run/meshes/a.svg")
     assert np.linalg.norm(curve - [50, 20], axis=1) == pytest.approx(10, abs=0.15)
     assert nif("render", "run=run", "size=64").code == 0
-    picture = np.asarray(Image.open(tmp_path / "run/renders/a.png")).astype(int)
-    assert picture[32, 32, 2] > picture[32, 32, 0]  # blue inside
-    assert picture[2, 2, 2] < picture[2, 2, 0]
+    image = np.asarray(Image.open(tmp_path / "run/renders/a.png")).astype(int)
+    assert image[32, 32, 2] > image[32, 32, 0]  # blue inside
+    assert image[2, 2, 2] < image[2, 2, 0]
     assert nif("evaluate", "run=run").code == 0
 
 
@@ -78,6 +78,6 @@ def test_what_is_no_curve_is_named(nif, tmp_path, name, content, message):
     assert message in error
 
 
-def test_a_white_picture_has_no_curve(nif, tmp_path):
+def test_a_white_image_has_no_curve(nif, tmp_path):
     Image.new("L", (20, 20), 255).save(tmp_path / "white.png")
     assert "darker" in nif("train", "model=curve", "data.path=white.png", *QUICK).error

@@ -1,4 +1,4 @@
-"""Learned initialisations of pictures: a folder from the command line, new pictures, saved runs, curves, and
+"""Learned initialisations of images: a folder from the command line, new images, saved runs, curves, and
 what goes wrong."""
 
 import json
@@ -40,10 +40,10 @@ def make(algorithm: str = "metasdf", **options) -> MetaSdf:
     )
 
 
-def waves(pictures: int, points: int, dtype=torch.float32) -> ImagesBatch:
+def waves(images: int, points: int, dtype=torch.float32) -> ImagesBatch:
     """Smooth colours that differ by a phase."""
-    x = torch.rand(pictures, points, 2, dtype=dtype) * 2 - 1
-    phase = torch.linspace(0, 1.5, pictures, dtype=dtype)[:, None]
+    x = torch.rand(images, points, 2, dtype=dtype) * 2 - 1
+    phase = torch.linspace(0, 1.5, images, dtype=dtype)[:, None]
     colors = [torch.sin(2 * x[..., 0] + phase), torch.cos(x[..., 1] - phase), torch.sin(x.sum(-1) + phase)]
     return ImagesBatch(x, 0.5 + 0.4 * torch.stack(colors, -1))
 
@@ -123,7 +123,7 @@ def test_what_cannot_be_adapted_to_is_told():
 def test_the_commands_work_on_it(nif, paint, folder, tmp_path):
     result = nif(*TRAIN, "data.test=2")
     assert result.code == 0, result.err
-    assert "3 pictures" in result.out
+    assert "3 images" in result.out
     assert "psnr" in result.out
     assert "nif extract" not in result.out
     assert list(runs.load(tmp_path / "run").instances) == ["sub/d", "sub/e"]
@@ -156,7 +156,7 @@ def test_the_commands_work_on_it(nif, paint, folder, tmp_path):
         "psnr"
     ]
     assert after > before + 1
-    assert "two pictures are called 'a'" in nif("reconstruct", "run=run", "input=[moved/a.png,moved]").error
+    assert "two images are called 'a'" in nif("reconstruct", "run=run", "input=[moved/a.png,moved]").error
     assert "none.png" in nif("reconstruct", "run=run", "input=none.png").error
     assert (
         "there is a run already"
@@ -174,7 +174,7 @@ def test_evaluating(nif, paint, folder, tmp_path):
     assert nif(*TRAIN, "data.test=2").code == 0
     result = nif("evaluate", "run=run", "split=test", "points=100")
     assert result.code == 0, result.err
-    assert "image: 2 pictures" in result.out
+    assert "image: 2 images" in result.out
     part = json.loads((tmp_path / "run/evaluation.json").read_text())["protocol"]["image"]
     assert set(part["instances"]) == {"sub/d", "sub/e"}
     assert part["mean"]["psnr"] == pytest.approx(np.mean([f["psnr"] for f in part["instances"].values()]))
@@ -187,7 +187,7 @@ def test_evaluating(nif, paint, folder, tmp_path):
     assert result.code == 0, result.err
     assert "PSNR" in result.out
     curves = json.loads((tmp_path / "run/adaptation.json").read_text())["curves"]
-    assert set(curves) == {"learned", "random, Adam", "one picture, Adam"}
+    assert set(curves) == {"learned", "random, Adam", "one image, Adam"}
     assert all(list(c) == ["0", "1", "4"] for c in curves.values())
     assert all(np.isfinite(v["psnr"]) for c in curves.values() for v in c.values())
     assert (tmp_path / "run/adaptation_shapes.png").is_file()
@@ -196,13 +196,13 @@ def test_evaluating(nif, paint, folder, tmp_path):
     for more in ([], ["curve=[0,1]"]):
         result = nif("evaluate", "run=run", "split=test", "points=100", *more)
         assert result.code == 1
-        assert "1 of 2 pictures were left out" in result.error
+        assert "1 of 2 images were left out" in result.error
         assert "left out: " in result.out
     assert json.loads((tmp_path / "run/adaptation.json").read_text())["instances"] == ["sub/e"]
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA"])
-def test_channels_are_those_of_the_pictures(nif, paint, tmp_path, mode):
+def test_channels_are_those_of_the_images(nif, paint, tmp_path, mode):
     for k in range(3):
         paint(tmp_path / "folder" / f"{k}.png", 12, 10 + k, k, mode)
     assert nif(*TRAIN).code == 0
@@ -212,7 +212,7 @@ def test_channels_are_those_of_the_pictures(nif, paint, tmp_path, mode):
     assert "colour.png: it is RGB" in nif("reconstruct", "run=run", "input=colour.png").error
 
 
-def test_a_folder_with_one_damaged_picture_and_one_of_a_single_pixel(nif, paint, folder, tmp_path):
+def test_a_folder_with_one_damaged_image_and_one_of_a_single_pixel(nif, paint, folder, tmp_path):
     (folder / "bad.png").write_bytes((folder / "a.png").read_bytes()[:60])
     paint(folder / "pixel.png", 1, 1, 0.4)
     result = nif(*TRAIN)
@@ -228,7 +228,7 @@ def test_a_folder_with_one_damaged_picture_and_one_of_a_single_pixel(nif, paint,
 
 def test_what_does_not_fit_is_said(nif, paint, folder, tmp_path):
     (tmp_path / "empty").mkdir()
-    assert "empty: no picture" in nif(*TRAIN, "data.path=empty").error
+    assert "empty: no image" in nif(*TRAIN, "data.path=empty").error
     assert "none: no such file" in nif(*TRAIN, "data.path=none").error
     assert "data.path=<folder>" in nif(*TRAIN, "data.path=folder/a.png").error
     assert "data.path=<folder>" in nif(*TRAIN, "data.path=null").error
@@ -236,7 +236,7 @@ def test_what_does_not_fit_is_said(nif, paint, folder, tmp_path):
     assert "none is left" in nif(*TRAIN, "data.test=5").error
     assert "data.split=test" in nif(*TRAIN, "data.split=test").error
     assert "data.hold_out" in nif(*TRAIN, "data.hold_out=0.5").error
-    assert "one picture" in nif("train", "model=image", "data.path=folder/a.png", "data.test=2", *QUICK).error
+    assert "one image" in nif("train", "model=image", "data.path=folder/a.png", "data.test=2", *QUICK).error
     assert "model.channels=4" in nif(*TRAIN, "model.channels=4").error
     assert "two_headed" in nif(*TRAIN, "model.objective=two_headed").error
     paint(folder / "grey.png", 5, 5, 0, "L")

@@ -205,9 +205,9 @@ def test_a_run_from_the_shell(nif, tiny, encoder, sphere_file, tmp_path: Path):
     assert (tmp_path / "run/meshes/chair/test_0000.ply").is_file()
     if encoder == "image":
         given = tmp_path / "thing.png"
-        picture = Image.new("RGBA", (50, 40))
-        picture.paste((200, 20, 20, 255), (10, 10, 30, 30))
-        picture.save(given)
+        image = Image.new("RGBA", (50, 40))
+        image.paste((200, 20, 20, 255), (10, 10, 30, 30))
+        image.save(given)
     else:
         given = sphere_file
     made = nif("reconstruct", "run=run", f"input={given}", "resolution=12", "points=50")
@@ -258,7 +258,7 @@ def test_one_shape(nif, tiny, sphere_file):
         (["model=occupancy", "encoder=image", "encoder.weights=gone.pth"], ["gone.pth", "no such file"]),
         (["model=occupancy", "encoder.resolution=30"], ["resolution=30", "multiple of 4"]),
         (["model=occupancy", "model.threshold=2"], ["threshold=2"]),
-        (["model=occupancy", "encoder=image", "model.mirror=x"], ["mirror=x", "picture"]),
+        (["model=occupancy", "encoder=image", "model.mirror=x"], ["mirror=x", "image"]),
         (["model=occupancy", "encoder=pointclod"], ["no encoder 'pointclod'", "pointcloud"]),
     ],
 )

@@ -1,4 +1,4 @@
-"""Coloured surfaces from the command line: colours arrive in ply, in glb (linear) and in pictures."""
+"""Coloured surfaces from the command line: colours arrive in ply, in glb (linear) and in images."""
 
 import numpy as np
 import trimesh
@@ -43,8 +43,8 @@ def test_colours_come_back(nif, tmp_path):
         assert np.abs(colors[right] - [255, 0, 0]).mean() < 12
         assert np.abs(colors[mesh.vertices[:, 0] < 9.6] - [0, 0, 255]).mean() < 12
     assert nif("render", "run=run", "frames=1", "size=64").code == 0
-    picture = np.asarray(Image.open(tmp_path / "run/renders/ball.png")).astype(int)
-    shown = picture[(picture < 250).any(-1)]
+    image = np.asarray(Image.open(tmp_path / "run/renders/ball.png")).astype(int)
+    shown = image[(image < 250).any(-1)]
     assert shown[:, 1].mean() < 0.3 * max(shown[:, 0].mean(), shown[:, 2].mean())
 
 

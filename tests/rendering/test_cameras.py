@@ -88,7 +88,7 @@ def test_another_size_looks_the_same_way():
 
 @pytest.mark.parametrize("wrong", [{"fx": 0.0}, {"fy": float("nan")}, {"width": 0}, {"k1": math.inf}])
 def test_impossible_cameras_are_refused(wrong):
-    with pytest.raises(ValueError, match=r"picture|focal"):
+    with pytest.raises(ValueError, match=r"image|focal"):
         replace(PLAIN, **wrong)
 
 

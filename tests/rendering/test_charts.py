@@ -18,3 +18,8 @@ def test_what_has_no_logarithm_is_left_out():
     image = chart({"a": {0: float("nan"), 1: 0.0, 2: 0.5}, "b": {}}, "x", "y", 300, 200)
     assert (image != 255).any()
     assert chart({"a": {0: float("inf")}}, "x", "y", 30, 20).shape == (20, 30, 3)
+
+
+def test_the_largest_and_the_smallest_numbers_have_a_place():
+    image = chart({"a": {0: 1.7e308, 10**18: 5e-324}, "b": {3: 1e308}}, "x", "y", 300, 200)
+    assert (image == COLOURS[0]).all(-1).any()

@@ -1,4 +1,4 @@
-"""Pictures, sheets and files."""
+"""Images, sheets and files."""
 
 import io
 
@@ -12,7 +12,7 @@ from nif_cli.rendering.images import surface_image
 
 
 def test_a_ball_is_a_disc_of_the_right_size(ball):
-    """The ball's silhouette covers (r / sqrt(d^2 - r^2) / tan(20 deg))^2 pi / 4 of the picture."""
+    """The ball's silhouette covers (r / sqrt(d^2 - r^2) / tan(20 deg))^2 pi / 4 of the image."""
     pose = turntable(1)[0]
     image = surface_image(ball(0.6), pose, 64)
     assert image.shape == (64, 64, 3)
@@ -29,9 +29,9 @@ def test_a_ball_is_a_disc_of_the_right_size(ball):
 
 
 @pytest.mark.parametrize(("count", "columns"), [(1, None), (5, 3), (8, None)])
-def test_a_sheet_holds_every_picture(count, columns):
-    pictures = [np.full((4, 4, 3), 10 * k, np.uint8) for k in range(count)]
-    whole = sheet(pictures, columns)
+def test_a_sheet_holds_every_image(count, columns):
+    images = [np.full((4, 4, 3), 10 * k, np.uint8) for k in range(count)]
+    whole = sheet(images, columns)
     assert whole.shape[0] % 4 == whole.shape[1] % 4 == 0
     assert sorted(set(whole[::4, ::4, 0].ravel()) - {255}) == [10 * k for k in range(count)]
     if columns:

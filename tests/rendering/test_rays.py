@@ -19,7 +19,7 @@ def test_turntable_poses_are_right_handed_and_look_at_the_origin(up):
     axis = "xyz".index(up)
     height = position[:, axis] / position.norm(dim=-1)
     assert torch.allclose(height, torch.full((5,), math.sin(math.radians(30))), atol=1e-5)
-    assert (rotation[:, axis, 1] > 0).all()  # the picture's up is the world's
+    assert (rotation[:, axis, 1] > 0).all()  # the image's up is the world's
 
 
 def test_turntable_goes_round_in_equal_steps():

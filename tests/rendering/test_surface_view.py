@@ -30,7 +30,7 @@ def test_channels_of_a_ball(ball):
 
 
 def test_smooth_edges_are_those_of_many_rays(ball):
-    """Few rays more where the picture is uneven, against many everywhere."""
+    """Few rays more where the image is uneven, against many everywhere."""
     pose = turntable(1)[0]
     few, many = (
         surface_view(ball(0.6), pose, 24, antialias=3).rgb,

@@ -168,7 +168,7 @@ class Fog:
         return Once(dense((edges[:, 1:] + edges[:, :-1]) / 2, edges[:, 1:] - edges[:, :-1]))
 
 
-def test_pictures_of_fog():
+def test_images_of_fog():
     rays = Rays(torch.zeros(3, 3), torch.eye(3))
     near, far = torch.full((3,), 1.0), torch.full((3,), 2.0)
     image = volume_render(Fog(2.0), rays, near, far, "white", chunk=2)

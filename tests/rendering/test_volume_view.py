@@ -57,10 +57,10 @@ def test_a_ball_half_a_unit_before_its_centre():
     assert made.opacity[0, 0] == 0
     assert made.depth[0, 0] == torch.inf
     assert made.color[0, 0].tolist() == [1, 1, 1]
-    assert made.picture("depth").shape == (11, 15, 3)
-    assert made.picture("normal")[5, 7, 2] > 240
-    assert (made.picture("normal")[0, 0] == 255).all()
-    assert (made.picture("opacity")[0, 0] == 0).all()
+    assert made.image("depth").shape == (11, 15, 3)
+    assert made.image("normal")[5, 7, 2] > 240
+    assert (made.image("normal")[0, 0] == 255).all()
+    assert (made.image("opacity")[0, 0] == 0).all()
     assert made.values("depth").dtype == np.float32
 
 

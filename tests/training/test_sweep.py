@@ -18,7 +18,7 @@ def rows_of(folder: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_fields_are_compared_on_a_picture(nif):
+def test_fields_are_compared_on_an_image(nif):
     sweep = ["hydra.sweep.dir=sweep", "data.batch_points=200", "data.hold_out=0.25", "data.crop=[0,0,40,30]"]
     result = nif("train", "-m", *QUICK, "field=relu,voxel", *sweep)
     assert result.code == 0, result.err

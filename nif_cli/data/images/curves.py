@@ -1,4 +1,4 @@
-"""Closed curves in the plane to learn from: an SVG file, a black-and-white picture, or a star made on the
+"""Closed curves in the plane to learn from: an SVG file, a black-and-white image, or a star made on the
 spot."""
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Outline:
 
 class CurveData(Data):
     """`samples` points of known distance, half of them near the curves, half anywhere in [-1, 1]^2; 2 % are
-    held out. In a picture the dark is inside. Batch k is a function of (seed, k)."""
+    held out. In an image the dark is inside. Batch k is a function of (seed, k)."""
 
     holds = "a curve"
     kind = "curve"

@@ -1,4 +1,4 @@
-"""The data module of pictures: pixels live on the training device, all or some tiles of them, and batches are
+"""The data module of images: pixels live on the training device, all or some tiles of them, and batches are
 drawn there."""
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ class PixelBatch:
 
 
 class ImageData(Data):
-    """One picture, or (`path` is a folder) many; `crop` [x, y, width, height] is a part of one. Without
+    """One image, or (`path` is a folder) many; `crop` [x, y, width, height] is a part of one. Without
     `path` a test card made on the spot. Of many, the last `test` are held out: split=train is the others,
     split=test those, split=all everything; those that cannot be read are left out, and a batch has
     `batch_points` pixels of `batch_pictures` of them.
 
     Of every pixel the seed decides whether it is among the `hold_out` part that is never trained on. A
-    picture that takes more than `memory` (npy files only: others are unpacked whole) is trained on tile by
+    image that takes more than `memory` (npy files only: others are unpacked whole) is trained on tile by
     tile: some of them at a time, in an order shuffled by the seed. Batch k is a function of (seed, k).
     """
 
-    holds = "a picture"
+    holds = "an image"
     kind = "image"
 
     def __init__(
@@ -89,7 +89,7 @@ class ImageData(Data):
         self._pixels: Pixels | None = None
         self.pool: PixelPool | None = None
         self.test, self.split, self.batch_pictures = test, split, batch_pictures
-        self._pictures: list[KeptImage] = []
+        self._images: list[KeptImage] = []
         self.left_out: list[NifError] = []
 
     @property
@@ -104,24 +104,23 @@ class ImageData(Data):
         train = len(found) - self.test
         if split != "all" and train < 1:
             raise NifError(
-                f"data.test={self.test}: {self.path} has {len(found)} pictures, so none is left to train on"
+                f"data.test={self.test}: {self.path} has {len(found)} images, so none is left to train on"
             )
         if split == "test" and not self.test:
-            raise NifError(f"data.split=test: no picture of {self.path} is held out; give data.test=<count>")
+            raise NifError(f"data.split=test: no image of {self.path} is held out; give data.test=<count>")
         return dict(found if split == "all" else found[train:] if split == "test" else found[:train])
 
-    def pictures(self) -> list[KeptImage]:
+    def images(self) -> list[KeptImage]:
         """Those of a folder; read once."""
-        if not self._pictures:
+        if not self._images:
             if self.crop is not None or self.hold_out:
                 raise NifError(
-                    "data.crop and data.hold_out are for one picture; of a folder data.test pictures are "
-                    "held out"
+                    "data.crop and data.hold_out are for one image; of a folder data.test images are held out"
                 )
-            self._pictures, self.left_out = read_images(self.files(), self.memory, self.seed)
-        return self._pictures
+            self._images, self.left_out = read_images(self.files(), self.memory, self.seed)
+        return self._images
 
-    def test_pictures(self, count: int) -> list[KeptImage]:
+    def test_images(self, count: int) -> list[KeptImage]:
         """At most `count` of the held-out ones."""
         if not self.test or self.split != "train":
             return []
@@ -129,11 +128,11 @@ class ImageData(Data):
         return read_images(few, self.memory, self.seed, self.channels)[0]
 
     def pixels(self) -> Pixels:
-        """The picture, cropped; read once."""
+        """The image, cropped; read once."""
         if self._pixels is None:
             if self.test or self.split != "train":
                 raise NifError(
-                    f"data.test, data.split: {self.path or 'the colour card'} is one picture; they are for "
+                    f"data.test, data.split: {self.path or 'the colour card'} is one image; they are for "
                     "folders"
                 )
             whole = colour_card() if self.path is None else read_image(self.path)
@@ -142,7 +141,7 @@ class ImageData(Data):
                 if x + width > whole.shape[1] or y + height > whole.shape[0]:
                     size = f"{whole.shape[1]} x {whole.shape[0]}"
                     raise NifError(
-                        f"data.crop={list(self.crop)}: it leaves the picture, which is {size} pixels"
+                        f"data.crop={list(self.crop)}: it leaves the image, which is {size} pixels"
                     )
                 whole = whole[y : y + height, x : x + width]
             self._pixels = whole
@@ -150,11 +149,11 @@ class ImageData(Data):
 
     @property
     def channels(self) -> int:
-        return self.pictures()[0].colors.shape[1] if self.many else self.pixels().shape[2]
+        return self.images()[0].colors.shape[1] if self.many else self.pixels().shape[2]
 
     def prepare(self) -> Sequence[ImageInstance]:
         if self.many:
-            return self.pictures()
+            return self.images()
         held = f", {self.hold_out:.0%} of the pixels held out" if self.hold_out else ""
         id = self.path.stem if self.path else "colour_card"
         return [ImageInstance(id, lies(self.pixels()), Report(f"{about(self.pixels())}{held}"))]
@@ -162,13 +161,13 @@ class ImageData(Data):
     def summary(self) -> str:
         if self.many:
             total, some = (
-                sum(len(p.colors) for p in self.pictures()),
-                any(p.where is not None for p in self.pictures()),
+                sum(len(p.colors) for p in self.images()),
+                any(p.where is not None for p in self.images()),
             )
             left = f"; {len(self.left_out)} left out ({self.left_out[0]})" if self.left_out else ""
-            return f"{len(self.pictures())} pictures, {total:,} {'of their ' * some}pixels{left}"
+            return f"{len(self.images())} images, {total:,} {'of their ' * some}pixels{left}"
         height, width, _ = self.pixels().shape
-        return f"1 picture, {width * height:,} pixels"
+        return f"1 image, {width * height:,} pixels"
 
     def held(self) -> Bool[np.ndarray, "H W"]:
         """Which pixels are held out."""
@@ -184,16 +183,16 @@ class ImageData(Data):
         return (ImageBatches if self.many else PixelBatches)(self, device)
 
     def held_out_batches(self, device: torch.device) -> list[Any]:
-        """Held-out pixels, or some of all where none are; of a folder 2,048 pixels of each of 64 pictures at
+        """Held-out pixels, or some of all where none are; of a folder 2,048 pixels of each of 64 images at
         most."""
         if self.many:
             generator = torch.Generator(device).manual_seed(self.seed)
-            return [draw([p.to(device)], 2048, generator) for p in self.pictures()[:64]]
+            return [draw([p.to(device)], 2048, generator) for p in self.images()[:64]]
         return [self.make_pool(device).watched()]
 
 
 class PixelPool:
-    """The pixels of a picture on one device, as the integers they are."""
+    """The pixels of an image on one device, as the integers they are."""
 
     def __init__(self, data: ImageData, device: torch.device):
         self.data, self.device = data, device
@@ -213,7 +212,7 @@ class PixelPool:
         else:
             if data.hold_out:
                 raise NifError(
-                    "data.hold_out: a picture larger than data.memory is trained on as a whole; give "
+                    "data.hold_out: an image larger than data.memory is trained on as a whole; give "
                     "hold_out=0"
                 )
             rows, columns = -(-self.height // TILE), -(-self.width // TILE)
@@ -287,13 +286,13 @@ class ImageBatches(Batches[ImageData]):
     """Batches of a folder."""
 
     def __init__(self, data: ImageData, device: torch.device):
-        self.data, self.pictures = data, [p.to(device) for p in data.pictures()]
+        self.data, self.images = data, [p.to(device) for p in data.images()]
         self.generator, self.order = torch.Generator(device), torch.Generator()
 
     def batch(self, k: int) -> ImagesBatch:
-        size = min(self.data.batch_pictures, len(self.pictures))
-        rows = in_turn(len(self.pictures), size, k, self.data.seed, self.order).tolist()
+        size = min(self.data.batch_pictures, len(self.images))
+        rows = in_turn(len(self.images), size, k, self.data.seed, self.order).tolist()
         self.generator.manual_seed(self.data.seed * 7_368_787 + k + 1)
         return draw(
-            [self.pictures[row] for row in rows], max(2, self.data.batch_points // size), self.generator
+            [self.images[row] for row in rows], max(2, self.data.batch_points // size), self.generator
         )

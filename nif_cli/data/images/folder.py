@@ -1,4 +1,4 @@
-"""Pictures of a folder: where they lie, as many pixels of each as memory holds, and batches of several of
+"""Images of a folder: where they lie, as many pixels of each as memory holds, and batches of several of
 them."""
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ImageInstance:
 
 @dataclass
 class ImagesBatch:
-    """Places in [-1, 1]^2 of several pictures and the colours there, in [0, 1]."""
+    """Places in [-1, 1]^2 of several images and the colours there, in [0, 1]."""
 
     points: Float[Tensor, "S N 2"]
     color: Float[Tensor, "S N C"]
@@ -79,7 +79,7 @@ def lies(pixels: Pixels) -> Transform:
 
 
 def about(pixels: Pixels) -> str:
-    """A picture in words."""
+    """An image in words."""
     return (
         f"{pixels.shape[1]} x {pixels.shape[0]} pixels, {KINDS[pixels.shape[2]]}, "
         f"{8 * pixels.dtype.itemsize} bits"
@@ -96,7 +96,7 @@ def kept(id: str, pixels: Pixels, most: int, rng: np.random.Generator) -> KeptIm
 
 
 def image_files(path: Path) -> dict[str, Path]:
-    """The file that `path` names, or all pictures below it, by their path below the folder without the suffix
+    """The file that `path` names, or all images below it, by their path below the folder without the suffix
     (with it where two would be called the same). NifError where there is none."""
     if path.is_file():
         return {path.stem: path}
@@ -108,7 +108,7 @@ def image_files(path: Path) -> dict[str, Path]:
         if p.suffix.lower() in READABLE and p.is_file() and not p.name.startswith(".")
     )
     if not files:
-        raise NifError(f"{path}: no picture in this folder (looked for {', '.join(READABLE)})")
+        raise NifError(f"{path}: no image in this folder (looked for {', '.join(READABLE)})")
     names = [f.relative_to(path).with_suffix("").as_posix() for f in files]
     twice = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set()
     return {
@@ -119,12 +119,12 @@ def image_files(path: Path) -> dict[str, Path]:
 def read_images(
     files: Mapping[str, Path], memory: int, seed: int, channels: int | None = None
 ) -> tuple[list[KeptImage], list[NifError]]:
-    """Every picture, with the same share of `memory` bytes for each, and why those left out cannot be read.
+    """Every image, with the same share of `memory` bytes for each, and why those left out cannot be read.
     NifError where none can, or where they do not all have `channels` (by default those of the first)."""
     found: list[KeptImage] = []
     wrong: list[NifError] = []
     rng = np.random.default_rng([seed, 4])
-    for id, file in tqdm(files.items(), desc="pictures", leave=False, disable=None, delay=1):
+    for id, file in tqdm(files.items(), desc="images", leave=False, disable=None, delay=1):
         try:
             pixels = read_image(file)
         except NifError as error:
@@ -141,7 +141,7 @@ def read_images(
 
 
 def check_channels(file: Path, pixels: Pixels, channels: int) -> None:
-    """NifError unless the picture has this many."""
+    """NifError unless the image has this many."""
     if pixels.shape[2] != channels:
         raise NifError(
             f"{file}: it is {KINDS[pixels.shape[2]]} and the others are {KINDS[channels]}; all must be the "
@@ -149,11 +149,11 @@ def check_channels(file: Path, pixels: Pixels, channels: int) -> None:
         )
 
 
-def draw(pictures: Sequence[KeptImage], count: int, generator: torch.Generator) -> ImagesBatch:
+def draw(images: Sequence[KeptImage], count: int, generator: torch.Generator) -> ImagesBatch:
     """`count` pixels of each."""
     parts = []
-    for picture in pictures:
-        index = torch.randint(len(picture.colors), (count,), generator=generator, device=generator.device)
-        parts.append(picture.at(index))
+    for image in images:
+        index = torch.randint(len(image.colors), (count,), generator=generator, device=generator.device)
+        parts.append(image.at(index))
     points, colors = zip(*parts, strict=True)
     return ImagesBatch(torch.stack(points), torch.stack(colors))

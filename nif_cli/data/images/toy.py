@@ -1,4 +1,4 @@
-"""A picture made on the spot."""
+"""An image made on the spot."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from jaxtyping import UInt8
 
 
 def colour_card(size: int = 256) -> UInt8[np.ndarray, "H W 3"]:
-    """A picture made on the spot: a star of growing frequencies, a chequerboard, rings and smooth colour."""
+    """An image made on the spot: a star of growing frequencies, a chequerboard, rings and smooth colour."""
     y, x = (np.mgrid[:size, :size] + 0.5) / size * 2 - 1
     radius, angle = np.hypot(x, y), np.arctan2(y, x)
     card = np.stack([0.5 + 0.4 * x, 0.5 - 0.3 * y, 0.6 - 0.3 * x * y], -1)

@@ -1,4 +1,4 @@
-"""The synthetic scenes of NeRF: transforms_{train,val,test}.json, pictures with alpha (Mildenhall et al.
+"""The synthetic scenes of NeRF: transforms_{train,val,test}.json, images with alpha (Mildenhall et al.
 2020)."""
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class BlenderViews(Views):
         )
         test, lost, more = self._test(root, transform)
         lost += len(frames) - len(train)
-        without = doubt(f", {lost} frames without a picture") if lost else Report()
+        without = doubt(f", {lost} frames without an image") if lost else Report()
         names = {v.name for v in test}
         left = [v for v in train if v.name not in names]
         if not left:
@@ -110,7 +110,7 @@ class BlenderViews(Views):
         )
 
     def _test(self, root: Path, transform: Transform) -> tuple[list[View], int, str]:
-        """The test views, how many have no picture, and what there is to say of the others."""
+        """The test views, how many have no image, and what there is to say of the others."""
         path = root / f"transforms_{self.test_split}.json"
         if not path.is_file():
             return [], 0, f" (there is no {path.name})"

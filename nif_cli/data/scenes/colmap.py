@@ -27,12 +27,12 @@ from nif_cli.untrusted import shown
 
 
 class ColmapViews(Views):
-    """`root`: a folder with COLMAP's sparse/0 (or sparse) and the pictures in `images`, or the model's own
-    folder in it, or a list of them, a scene each. Of several models the one with most pictures is read.
+    """`root`: a folder with COLMAP's sparse/0 (or sparse) and the images in `images`, or the model's own
+    folder in it, or a list of them, a scene each. Of several models the one with most images is read.
 
     The point that all cameras look at is the centre, the farthest camera at distance 1; `aabb_scale` is the
     half side of the box, by default the power of two (at most 16) that holds 99 % of the sparse points. The
-    pictures of images_<downscale> are taken where there are any; masks lie in masks/<name>.png, black is
+    images of images_<downscale> are taken where there are any; masks lie in masks/<name>.png, black is
     ignored.
     """
 
@@ -73,20 +73,20 @@ class ColmapViews(Views):
             id, root = home.resolve().name if isinstance(self.root, str) else id, home
         cameras, posed, points = read_binary(model) if _files(model) == "bin" else read_text(model)
         if not posed:
-            raise NifError(f"{model}: it holds no pictures with poses")
+            raise NifError(f"{model}: it holds no images with poses")
         poses = np.stack([p.pose for p in posed])
         transform = around_cameras(poses)
         moved = [normalised(pose, transform) for pose in poses]
-        views, pictures = self._views(root, model, posed, moved, cameras)
+        views, images = self._views(root, model, posed, moved, cameras)
         train, test = held_out_views(views, self.hold_out)
         seen = torch.from_numpy(transform.to_normalised(points)).float()
         half, near = self._box(seen, moved)
         beyond = float((seen.abs().amax(1) > half).float().mean()) if len(seen) else 0.0
         lost = len(posed) - len(views)
-        notes = doubt(f", {lost} of {len(posed)} without a picture") if lost else Report()
-        notes += whereabouts(pictures, root, model)
+        notes = doubt(f", {lost} of {len(posed)} without an image") if lost else Report()
+        notes += whereabouts(images, root, model)
         if (root / "masks").is_dir() and not any(v.read_mask for v in views):
-            notes += doubt("; doubtful: no mask in masks is named as a picture (masks/<name>.png)")
+            notes += doubt("; doubtful: no mask in masks is named as an image (masks/<name>.png)")
         notes += others
         notes += f"; {len(points):,} points, {beyond:.1%} of them outside the box" if len(points) else ""
         bounds, side = cube(half), 2 * half / transform.scale
@@ -113,29 +113,29 @@ class ColmapViews(Views):
         moved: list[Float[Tensor, "3 4"]],
         cameras: dict[int, Camera],
     ) -> tuple[list[View], list[tuple[str, Path]]]:
-        """The views whose pictures exist, and the pictures, by the model's names."""
-        views, pictures = [], []
-        for picture, pose in zip(posed, moved, strict=True):
-            path = found(picture.name, root / self.images)
+        """The views whose images exist, and the images, by the model's names."""
+        views, images = [], []
+        for image, pose in zip(posed, moved, strict=True):
+            path = found(image.name, root / self.images)
             if path is None:
                 continue
-            if picture.camera not in cameras:
-                named = shown(picture.name)
+            if image.camera not in cameras:
+                named = shown(image.name)
                 raise NifError(
-                    f"{model}: {named} is of camera {picture.camera}, which is not among the cameras"
+                    f"{model}: {named} is of camera {image.camera}, which is not among the cameras"
                 )
-            masks = _mask(root, picture.name, path)
+            masks = _mask(root, image.name, path)
             hides = None if masks is None else functools.partial(mask, masks, counts=True)
-            camera = cameras[picture.camera]
-            views.append(view(label(picture.name), path, pose, camera, self.downscale, hides))
-            pictures.append((picture.name, path))
+            camera = cameras[image.camera]
+            views.append(view(label(image.name), path, pose, camera, self.downscale, hides))
+            images.append((image.name, path))
         if not views:
             first = root / self.images / shown(posed[0].name, 300)
             raise NifError(
-                f"{model}: none of its {len(posed)} pictures exists (the first: {first}); give "
+                f"{model}: none of its {len(posed)} images exists (the first: {first}); give "
                 "data.images=<folder>"
             )
-        return views, pictures
+        return views, images
 
     def _box(self, seen: Float[Tensor, "P 3"], moved: list[Float[Tensor, "3 4"]]) -> tuple[float, float]:
         """Half the side of the box and how near rays begin: as given, or by the sparse points (in normalised
@@ -161,7 +161,7 @@ def _files(folder: Path) -> str | None:
 
 
 def _model(root: Path) -> tuple[Path, str]:
-    """The folder of the sparse model with most pictures, and a word about the others."""
+    """The folder of the sparse model with most images, and a word about the others."""
     if _files(root):
         return root, ""
     folders = [root / "sparse", root / "colmap" / "sparse", root / "colmap"]
@@ -180,12 +180,12 @@ def _model(root: Path) -> tuple[Path, str]:
         if folder != chosen
     ]
     name = chosen.relative_to(root).as_posix()
-    others = f"; {name} has most pictures ({counts[chosen]}): {', '.join(rest[:5])} not read" if rest else ""
+    others = f"; {name} has most images ({counts[chosen]}): {', '.join(rest[:5])} not read" if rest else ""
     return chosen, others
 
 
 def _count(folder: Path) -> int:
-    """How many pictures a model says it has."""
+    """How many images a model says it has."""
     if _files(folder) == "bin":
         with (folder / "images.bin").open("rb") as file:
             start = file.read(8)
@@ -195,21 +195,21 @@ def _count(folder: Path) -> int:
 
 
 def _home(root: Path, model: Path, images: str) -> Path:
-    """The folder that the pictures' folder lies in: `root`, or above it where that is the model's own."""
+    """The folder that the images' folder lies in: `root`, or above it where that is the model's own."""
     if model != root:
         return root
     above = [root, *list(root.resolve().parents)[:3]]
     return next((folder for folder in above if (folder / images).is_dir()), root)
 
 
-def _mask(root: Path, name: str, picture: Path) -> Path | None:
+def _mask(root: Path, name: str, image: Path) -> Path | None:
     """masks/<name>.png, or <name> with another suffix."""
     folder = root / "masks"
     if not folder.is_dir():
         return None
-    inner = PurePosixPath(*[part for part in parts_of(name) if part != ".."] or ["picture"])
-    for wanted in (f"{inner}.png", str(inner.with_suffix(".png")), str(inner.with_suffix("")), picture.stem):
+    inner = PurePosixPath(*[part for part in parts_of(name) if part != ".."] or ["image"])
+    for wanted in (f"{inner}.png", str(inner.with_suffix(".png")), str(inner.with_suffix("")), image.stem):
         there = found(wanted, folder, (".png", ".jpg", ".jpeg"), elsewhere=False)
-        if there is not None and there.resolve() != picture.resolve():
+        if there is not None and there.resolve() != image.resolve():
             return there
     return None

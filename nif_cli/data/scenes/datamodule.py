@@ -1,4 +1,4 @@
-"""The data module of views: pictures with cameras. Pixels live on the training device as bytes, and rays are
+"""The data module of views: images with cameras. Pixels live on the training device as bytes, and rays are
 drawn there."""
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ TABLE = 2**22
 
 
 class Views(Data):
-    """Scenes, each seen by pictures with cameras; a subclass reads them. Batches of `batch_rays` rays (a
+    """Scenes, each seen by images with cameras; a subclass reads them. Batches of `batch_rays` rays (a
     model may change that between steps) are drawn from all pixels that count, of all scenes; batch k is a
     function of (seed, k).
 
-    `background` shows through transparent pictures: white, black, or random (a new colour for each ray while
-    training, white afterwards). Pictures that take more than `memory` are refused, with the `downscale` that
+    `background` shows through transparent images: white, black, or random (a new colour for each ray while
+    training, white afterwards). Images that take more than `memory` are refused, with the `downscale` that
     would fit.
     """
 
-    holds = "views (pictures with cameras)"
+    holds = "views (images with cameras)"
     kind = "views"
     keys = "data.near"
     """What moves or scales a scene's box, and its near and far, for messages."""
@@ -66,7 +66,7 @@ class Views(Data):
 
     @abstractmethod
     def read(self) -> list[Scene]:
-        """The scenes. Pictures are not read before they are needed, but their sizes are known."""
+        """The scenes. Images are not read before they are needed, but their sizes are known."""
 
     def prepare(self) -> list[Scene]:
         if not self.scenes:
@@ -82,7 +82,7 @@ class Views(Data):
                 fitting = next(n for n in range(2, 1000) if needed / n**2 <= self.memory)
                 count = sum(len(s.train) for s in scenes)
                 raise NifError(
-                    f"data: its {count} pictures take {needed / 2**30:.1f} GiB, more than data.memory "
+                    f"data: its {count} images take {needed / 2**30:.1f} GiB, more than data.memory "
                     f"({self.memory / 2**30:.1f} GiB): data.downscale={fitting} would fit"
                 )
             self.scenes = [_looked_at(scene, sighted(scene, self.keys, self.taken_for)) for scene in scenes]
@@ -129,7 +129,7 @@ def each(root: str | Sequence[str], file: str, read: Callable[[str, Path], Scene
 
 
 def _looked_at(scene: Scene, more: Report) -> Scene:
-    """The scene without a background where its pictures are opaque, with words in its report where its box
+    """The scene without a background where its images are opaque, with words in its report where its box
     cuts it off and of its masks."""
     scene = replace(scene, report=scene.report + _masked(scene) + more)
     if scene.train and not any(v.alpha and v.pixels.shape[2] == 4 for v in scene.train):
@@ -150,7 +150,7 @@ def _masked(scene: Scene) -> Report:
     said = Report(f"; {len(idle)} of {len(masks)} masks hide nothing (the first: {idle[0]})" if idle else "")
     if full:
         said += doubt(
-            f"; doubtful: {len(full)} of {len(masks)} masks hide all of their picture (the first: {full[0]})"
+            f"; doubtful: {len(full)} of {len(masks)} masks hide all of their image (the first: {full[0]})"
         )
     return said
 
@@ -183,7 +183,7 @@ class RayPool:
             if valid is not None:
                 masked, counts[start : start + size] = True, valid.reshape(-1)
         if not bool((self.colors[:, 3] > 0).any()):
-            raise NifError("data: all pictures are fully transparent: there is nothing to learn")
+            raise NifError("data: all images are fully transparent: there is nothing to learn")
         self.allowed = torch.nonzero(counts)[:, 0].to(device) if masked else None
         if self.allowed is not None and not len(self.allowed):
             raise NifError("data: the masks leave no pixel to train on")

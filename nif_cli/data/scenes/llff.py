@@ -34,7 +34,7 @@ FARTHEST = 64.0  # half the box, in distances of the farthest camera: beyond it 
 class LlffViews(Views):
     """`root`: a folder with poses_bounds.npy, or a list of them, a scene each.
 
-    `downscale`: the pictures of images_<downscale>, or those of images averaged; by default images_4, as
+    `downscale`: the images of images_<downscale>, or those of images averaged; by default images_4, as
     published, or what there is. `ndc`: normalised device coordinates, for cameras that look one way; by
     default where all are within 45 degrees of their mean. Without them the point that all look at is the
     centre and the farthest camera at distance 1. Bounds that are more than ODD times nearer or farther than
@@ -66,10 +66,10 @@ class LlffViews(Views):
         root = root.parent if root.is_file() else root
         path = root / "poses_bounds.npy"
         poses, sizes, bounds = read_poses_bounds(path)
-        files, averaged, said = _pictures(root, self.downscale)
+        files, averaged, said = _images(root, self.downscale)
         if len(files) != len(poses):
             raise NifError(
-                f"{path}: {len(poses)} poses, but {len(files)} pictures in {files[0].parent}; one is "
+                f"{path}: {len(poses)} poses, but {len(files)} images in {files[0].parent}; one is "
                 "needed for each"
             )
         least, most, odd = _bounds(bounds, [f.name for f in files])
@@ -150,15 +150,15 @@ def _bounds(bounds: Float[np.ndarray, "V 2"], names: list[str]) -> tuple[float, 
     return float(bounds[~odd["near"], 0].min()), float(bounds[~odd["far"], 1].max()), said
 
 
-def _pictures(root: Path, downscale: int | None) -> tuple[list[Path], int, str]:
-    """The pictures by name, how much smaller they are to be averaged, and a word about it."""
+def _images(root: Path, downscale: int | None) -> tuple[list[Path], int, str]:
+    """The images by name, how much smaller they are to be averaged, and a word about it."""
     folders = {
         int(m[1] or 1): p
         for p in root.iterdir()
         if (m := re.fullmatch(r"images(?:_(\d+))?", p.name)) and p.is_dir()
     }
     if not folders:
-        raise NifError(f"{root}: no pictures; they belong in a folder 'images' or 'images_4' here")
+        raise NifError(f"{root}: no images; they belong in a folder 'images' or 'images_4' here")
     averaged = 1
     if downscale is None:
         chosen = 4 if 4 in folders else min(folders)
@@ -174,7 +174,7 @@ def _pictures(root: Path, downscale: int | None) -> tuple[list[Path], int, str]:
     there = (p for p in folders[chosen].iterdir() if not p.name.startswith("."))
     files = sorted(p for p in there if p.suffix.lower() in SUFFIXES and p.is_file())
     if not files:
-        raise NifError(f"{folders[chosen]}: no pictures in this folder")
+        raise NifError(f"{folders[chosen]}: no images in this folder")
     return files, averaged, f" of {folders[chosen].name}" if chosen > 1 else ""
 
 

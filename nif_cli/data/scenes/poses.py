@@ -87,7 +87,7 @@ def held_out_views(views: list[View], every: int) -> tuple[list[View], list[View
 
 
 def cut(scene: Scene, share: float = 0.002, count: int = 1000) -> float | None:
-    """How much larger the box would have to be to hold all that is opaque in the training pictures; None
+    """How much larger the box would have to be to hold all that is opaque in the training images; None
     where it holds all but `share` of the opaque pixels, `count` looked at in each of about 16 views."""
     ratio, seen = [], 0
     low, high = scene.bounds

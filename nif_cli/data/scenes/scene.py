@@ -28,21 +28,21 @@ Background = Literal["white", "black", "random"]
 
 @dataclass(frozen=True)
 class View:
-    """One picture and its camera. `pose` is camera to world, in normalised space, OpenGL axes (x right, y up,
+    """One image and its camera. `pose` is camera to world, in normalised space, OpenGL axes (x right, y up,
     z back)."""
 
     name: str
     pose: Float[Tensor, "3 4"]
     camera: Camera
     read: Callable[[], np.ndarray] | None = None
-    """Gives uint8 [H, W, 3 or 4]; None in a run, which keeps no pictures."""
+    """Gives uint8 [H, W, 3 or 4]; None in a run, which keeps no images."""
     read_mask: Callable[[], np.ndarray] | None = None
     """Gives bool [H, W]: which pixels count. None: all."""
     alpha: bool = True
-    """Whether the picture may be transparent anywhere, as far as its header says."""
+    """Whether the image may be transparent anywhere, as far as its header says."""
 
     def resized(self, longest: int | None) -> View:
-        """The same camera with so many pixels along its longest side; None: as it is. Without the picture."""
+        """The same camera with so many pixels along its longest side; None: as it is. Without the image."""
         width, height = self.camera.width, self.camera.height
         camera = self.camera if longest is None else self.camera.resized(*scaled(width, height, longest))
         return View(self.name, self.pose, camera)
@@ -52,7 +52,7 @@ class View:
         """sRGB, and straight alpha where C = 4; read anew each time."""
         if self.read is None:
             raise NifError(
-                f"{self.name}: a run keeps the cameras of its views, not the pictures; give data.root="
+                f"{self.name}: a run keeps the cameras of its views, not the images; give data.root="
             )
         return torch.from_numpy(self.read())
 
@@ -69,7 +69,7 @@ class Scene:
     others of NDC itself.
 
     Scenes with the same `shape` have their geometry in common, those with the same `appearance` their
-    materials. `background` is what shows through where pictures are transparent; None where none is.
+    materials. `background` is what shows through where images are transparent; None where none is.
     """
 
     id: str
@@ -121,7 +121,7 @@ class Scene:
         )
 
     def state(self) -> dict[str, Any]:
-        """What a run keeps: all but the pictures; plain data and tensors."""
+        """What a run keeps: all but the images; plain data and tensors."""
         return {
             "bounds": self.bounds,
             "near": self.near,
@@ -216,7 +216,7 @@ class RayBatch:
     views: Float[Tensor, "R 3"]
     near: Float[Tensor, "R"]  # along the ray
     far: Float[Tensor, "R"]
-    colors: Float[Tensor, "R 4"]  # sRGB and straight alpha (1 where the pictures have none), in [0, 1]
+    colors: Float[Tensor, "R 4"]  # sRGB and straight alpha (1 where the images have none), in [0, 1]
     valid: Bool[Tensor, "R"]  # whether the colour counts
     scene: Int64[Tensor, "R"]  # which of the data's scenes
 

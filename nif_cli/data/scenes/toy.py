@@ -26,7 +26,7 @@ LIGHT = np.array([0.37, 0.84, 0.4])  # where it comes from
 
 class ToyViews(Views):
     """`shapes` toy shapes, each in `materials` materials: a scene for every pair of them but the last
-    `leave_out`. Each has `views` pictures to train on and `test` others, size x size pixels, with alpha."""
+    `leave_out`. Each has `views` images to train on and `test` others, size x size pixels, with alpha."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class ToyViews(Views):
             shape=name,
             appearance=MATERIALS[material],
             report=Report(
-                f"{self.views} + {self.test} pictures of {self.size} x {self.size} pixels, made on the spot"
+                f"{self.views} + {self.test} images of {self.size} x {self.size} pixels, made on the spot"
             ),
         )
 

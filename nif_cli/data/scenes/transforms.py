@@ -96,7 +96,7 @@ class TransformsViews(Views):
         views, said = read_frames(file, frames, path, moved, self.downscale)
         train, test, divided = split(file, path, frames, views, self.hold_out)
         lost = len(frames) - len(views)
-        without = doubt(f", {lost} of {len(frames)} frames without a picture") if lost else Report()
+        without = doubt(f", {lost} of {len(frames)} frames without an image") if lost else Report()
         bounds, side = cube(half), 2 * half / transform.scale
         return Scene(
             id,

@@ -1,4 +1,4 @@
-"""The visual hull: what the outlines of an object in transparent pictures leave of space (Laurentini
+"""The visual hull: what the outlines of an object in transparent images leave of space (Laurentini
 1994)."""
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def visual_hull(grid: OccupancyGrid, views: Sequence[View]) -> Bool[Tensor, "C G
     Views without alpha say nothing. First groups of COARSER^3 cells are looked at, then those in the groups
     that are left."""
     g, n, device = grid.resolution, COARSER, grid.density.device
-    # a picture of all around has no scale
+    # an image of all around has no scale
     flat = [view for view in views if view.alpha and view.camera.kind != "sphere"]
     outlines = [(view, pixels[..., 3] > 0) for view in flat if (pixels := view.pixels).shape[-1] == 4]
     groups = torch.arange(grid.cascades * (g // n) ** 3, device=device)

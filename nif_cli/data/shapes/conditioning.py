@@ -1,4 +1,4 @@
-"""Pictures and voxels of shapes: what encoders of pictures and voxels are shown, from meshes and from
+"""Images and voxels of shapes: what encoders of images and voxels are shown, from meshes and from
 files."""
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from nif_cli.rendering.images import mesh_image
 from nif_cli.untrusted import opened_image
 
 LONGEST = (
-    4096  # pixels along the longest side of what is padded to a square: longer pictures are averaged first
+    4096  # pixels along the longest side of what is padded to a square: longer images are averaged first
 )
-# of the camera, so that a shape fills a picture alike in every normalised space
+# of the camera, so that a shape fills an image alike in every normalised space
 DISTANCE = {
     "ball": 3.0,
     "cube": 1.6,
@@ -93,28 +93,28 @@ def grid_voxels(
 
 
 def load_image(path: Path, size: int, mask: Path | None = None) -> UInt8[np.ndarray, "H W 3"]:
-    """A picture file as size x size sRGB bytes: what its alpha channel or `mask` (white: object) leaves out
+    """An image file as size x size sRGB bytes: what its alpha channel or `mask` (white: object) leaves out
     becomes white, the shorter side is padded with the colour of the border, and it is resized. NifError when
     it shows no object."""
     with opened_image(path) as file:
-        picture = (
+        image = (
             file.convert("RGBA")
             if "A" in file.getbands() or "transparency" in file.info
             else file.convert("RGB")
         )
-    alpha = picture.getchannel("A") if picture.mode == "RGBA" else None
+    alpha = image.getchannel("A") if image.mode == "RGBA" else None
     if mask is not None:
         with opened_image(mask) as file:
             alpha = file.convert("L")
-    if min(picture.size) < 16:
+    if min(image.size) < 16:
         raise NifError(
-            f"{path}: a picture of {picture.width} x {picture.height} pixels; at least 16 x 16 are needed"
+            f"{path}: an image of {image.width} x {image.height} pixels; at least 16 x 16 are needed"
         )
-    rgb = picture.convert("RGB")
+    rgb = image.convert("RGB")
     if alpha is not None:
         if alpha.size != rgb.size:
             raise NifError(
-                f"{mask}: a mask of {alpha.width} x {alpha.height} for a picture of {rgb.width} x "
+                f"{mask}: a mask of {alpha.width} x {alpha.height} for an image of {rgb.width} x "
                 f"{rgb.height} pixels"
             )
         if np.asarray(alpha).max() < 128:

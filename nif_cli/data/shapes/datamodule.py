@@ -35,7 +35,7 @@ class ShapeData(Data):
 
     `instances` takes some of them: a count, ids or globs. Samples beyond `memory` ('400MiB'; by default half
     of what is free) stay on disk and are drawn part by part. `observations` names another tree (of occupancy
-    networks) to take point clouds and pictures from; they are aligned by both trees' transforms.
+    networks) to take point clouds and images from; they are aligned by both trees' transforms.
 
     What a batch holds is a function of (seed, number of the batch): a resumed run draws what the
     uninterrupted one would.
@@ -208,7 +208,7 @@ class ShapeData(Data):
         shapes = self.prepare()
         lacking = [s for s in shapes if not shows(s)]
         if lacking:
-            words = {"points": "points on the surface", "image": "pictures", "voxels": "a voxel grid"}[
+            words = {"points": "points on the surface", "image": "images", "voxels": "a voxel grid"}[
                 look.kind
             ]
             raise NifError(

@@ -97,7 +97,7 @@ class MeshData(ShapeData):
         return ShapeSamples(id, transform, report=report, known=seen, **arrays)  # type: ignore[arg-type]
 
     def _seen(self, mesh: trimesh.Trimesh, shape: bytes) -> Known | None:
-        """The pictures or voxels that a model wants to be shown of a mesh in the unit ball, made once and
+        """The images or voxels that a model wants to be shown of a mesh in the unit ball, made once and
         kept."""
         look = self.needs.conditioning
         if look is None or look.kind == "points":

@@ -2,7 +2,7 @@
 
 Kinds of observation (`observe=`): samples (points in space with their signed distance, or whether they are
 inside), oriented (a scan with normals), points (a bare scan), depth (one view of a depth camera), image (a
-picture), voxels (a grid).
+image), voxels (a grid).
 """
 
 from __future__ import annotations
@@ -96,11 +96,11 @@ def show(seen: Known, kind: str) -> Observation:
         return Scan(scan.points, scan.normals if kind == "oriented" else None)
     if kind == "depth":
         if seen.depth is None:
-            raise NifError("observe=depth: it takes a mesh or a depth picture; observe=points?")
+            raise NifError("observe=depth: it takes a mesh or a depth image; observe=points?")
         return seen.depth
     if kind == "image":
         if not isinstance(seen.images, Images):
-            raise NifError("observe=image: no picture of this shape is known; give a .png or .jpg, or a mesh")
+            raise NifError("observe=image: no image of this shape is known; give a .png or .jpg, or a mesh")
         return seen.images
     if kind == "voxels":
         if not isinstance(seen.voxels, VoxelGrid):
@@ -170,7 +170,7 @@ def depth_view(
 
 
 def seen_by_depth(points: np.ndarray, normals: np.ndarray | None, rays: Rays, depth: np.ndarray) -> DepthView:
-    """A depth picture as an observation. Free space: five points in front of each hit, and on the rays that
+    """A depth image as an observation. Free space: five points in front of each hit, and on the rays that
     hit nothing, within the unit ball that holds the shape."""
     origin, direction = rays.origins.double().numpy(), rays.directions.double().numpy()
     middle = -(origin * direction).sum(1)

@@ -24,7 +24,7 @@ from nif_cli.untrusted import read_npy
 class ShapeBatch:
     """Points of several shapes: `row` says which of the pool's shapes each one is. Data without distances has
     `occupied` instead. `seen` is what a model that looks at shapes is shown of each: points [S, P, 3],
-    pictures [S, 3, H, W] (bytes) or voxels [S, R, R, R]."""
+    images [S, 3, H, W] (bytes) or voxels [S, R, R, R]."""
 
     row: Int[Tensor, "S"]
     points: Float[Tensor, "S N 3"]
@@ -143,7 +143,7 @@ class ShapePool:
         lonely = length == 0
         self.begin = torch.where(lonely, starts.flip(1), starts).to(device)
         self.length = torch.where(lonely, length.flip(1), length).to(device)
-        self.pictures, self.voxels = _pictures_and_voxels(shapes, look, device)
+        self.images, self.voxels = _images_and_voxels(shapes, look, device)
         self.surface = self.surface_begin = self.surface_length = None
         if all(s.surface is not None and (s.normals is not None or look) and len(s.surface) for s in shapes):
             table, lengths = _surfaces(shapes, surface)
@@ -188,17 +188,17 @@ class ShapePool:
         return batch
 
     def seen(self, row: Int[Tensor, "S"], generator: torch.Generator) -> Tensor | None:
-        """What `look` shows of each shape of `row`: a fresh cloud, one of its pictures, its voxels."""
+        """What `look` shows of each shape of `row`: a fresh cloud, one of its images, its voxels."""
         if self.look is None:
             return None
         if self.voxels is not None:
             size = self.look.size
             bits = torch.arange(7, -1, -1, device=self.device, dtype=torch.uint8)
             return (self.voxels[row, :, None] >> bits & 1).bool().view(len(row), size, size, size)
-        if self.pictures is not None:
-            begin, length = self.pictures[1][row].unbind(1)
+        if self.images is not None:
+            begin, length = self.images[1][row].unbind(1)
             u = torch.rand(len(row), generator=generator, device=self.device)
-            return self.pictures[0][begin + (u * length).long()].permute(0, 3, 1, 2)
+            return self.images[0][begin + (u * length).long()].permute(0, 3, 1, 2)
         assert self.surface is not None
         assert self.surface_begin is not None
         assert self.surface_length is not None
@@ -254,10 +254,10 @@ def _surfaces(
     return table, lengths
 
 
-def _pictures_and_voxels(
+def _images_and_voxels(
     shapes: Sequence[ShapeSamples], look: ConditioningSpec | None, device: torch.device
 ) -> tuple[tuple[Tensor, Tensor] | None, Tensor | None]:
-    """All pictures [V, H, W, 3] with [S, 2]: where those of each shape begin and how many they are; and all
+    """All images [V, H, W, 3] with [S, 2]: where those of each shape begin and how many they are; and all
     voxel grids, their bits packed [S, R^3 / 8]."""
     if look is None or look.kind == "points":
         return None, None

@@ -1,4 +1,4 @@
-"""Meshes with colours: of their vertices or faces, or of a texture picture."""
+"""Meshes with colours: of their vertices or faces, or of a texture image."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from nif_cli.geometry.mesh import clean, load_mesh, mesh_files
 from nif_cli.geometry.repair import solid
 from nif_cli.geometry.sampling import sample_faces
 from nif_cli.geometry.triangulated import triangulated, utf8
-from nif_cli.untrusted import PICTURES as PICTURE_FORMATS
+from nif_cli.untrusted import IMAGES as PICTURE_FORMATS
 from nif_cli.untrusted import one_line, reading, regular, shown
 
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tga", ".tif", ".tiff")
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tga", ".tif", ".tiff")
 TEXELS = 2**26  # of a texture: as float32 they take 800 MiB
 FILE_BYTES = 2**30  # of a material file or a texture
 GREY = np.array([0.6, 0.6, 0.6])  # of what has no colour
@@ -90,7 +90,7 @@ def painted_ball() -> trimesh.Trimesh:
 
 
 class _Beside(FilePathResolver):
-    """Files below the mesh's folder, and pictures in the folders beside it (ShapeNet: models/ and images/),
+    """Files below the mesh's folder, and images in the folders beside it (ShapeNet: models/ and images/),
     no others. trimesh goes on without what is refused; `lost` says why, by name."""
 
     def __init__(self, path: Path):
@@ -103,25 +103,25 @@ class _Beside(FilePathResolver):
         try:
             folder = Path(self.parent).resolve()
             path = (folder / self.asked).resolve()
-            around = folder.parent if path.suffix.lower() in PICTURES else folder
+            around = folder.parent if path.suffix.lower() in IMAGES else folder
             if not path.is_relative_to(around):
                 raise NifError(f"{shown(name)}: leads out of the mesh's folder; put a copy beside it")
             if regular(path).stat().st_size > FILE_BYTES:
                 raise NifError(f"{path}: {path.stat().st_size:,} bytes; at most {FILE_BYTES:,}")
             data = path.read_bytes()
-            return utf8(data) if self.obj and path.suffix.lower() not in PICTURES else data
+            return utf8(data) if self.obj and path.suffix.lower() not in IMAGES else data
         except (NifError, OSError, ValueError, RuntimeError) as error:
             self.lost.setdefault(self.asked, one_line(error))
             raise
 
     @contextmanager
     def measuring(self) -> Iterator[None]:
-        """Within, the pictures that trimesh opens are of an allowed format (EPS would start a program), and
+        """Within, the images that trimesh opens are of an allowed format (EPS would start a program), and
         counted first."""
         opened, limit = Image.open, Image.MAX_IMAGE_PIXELS
 
         def measured(file: Any, mode: Literal["r"] = "r", formats: Any = None) -> Image.Image:
-            name, self.asked = self.asked, ""  # none: a picture within the file
+            name, self.asked = self.asked, ""  # none: an image within the file
             if name and name in self.images:  # many materials may share one
                 return self.images[name]
             try:
@@ -132,7 +132,7 @@ class _Beside(FilePathResolver):
                         f"{image.width:,} x {image.height:,} pixels; at most {TEXELS:,}, "
                         f"{16 * TEXELS:,} in all"
                     )
-                    raise NifError(f"{shown(name or 'a picture within')}: a texture of {size}")
+                    raise NifError(f"{shown(name or 'an image within')}: a texture of {size}")
                 if name:
                     self.images[name] = image
                 return image
@@ -140,7 +140,7 @@ class _Beside(FilePathResolver):
                 said = (
                     one_line(error)
                     if isinstance(error, NifError)
-                    else f"{shown(name)}: no picture of an allowed format"
+                    else f"{shown(name)}: no image of an allowed format"
                 )
                 self.lost.setdefault(name, said)
                 raise
@@ -245,7 +245,7 @@ def _texture(visual: Any) -> Float[np.ndarray, "H W 3"] | None:
 
 
 def _look_up(image: Any, uv: Float[np.ndarray, "N 2"]) -> Float[np.ndarray, "N 3"]:
-    """Bilinear; the picture repeats, v goes up from its lower edge."""
+    """Bilinear; the image repeats, v goes up from its lower edge."""
     height, width, _ = image.shape
     x, y = uv[:, 0] * width - 0.5, (1 - uv[:, 1]) * height - 0.5
     x0, y0 = np.floor(x), np.floor(y)

@@ -1,4 +1,4 @@
-"""Files of users as shapes to reconstruct: meshes, point clouds, samples, depth pictures, voxels."""
+"""Files of users as shapes to reconstruct: meshes, point clouds, samples, depth images, voxels."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ OUTWARDS = "its normals pointed outwards or undecidedly before turn_normals turn
 FARTHEST = 1e12  # depths and places of cameras: beyond it float32 has nothing left
 CLOUDS = (".xyz", ".npy", ".npz", ".ply")
 ALIASES = ("xyz", "positions", "coords", "pts")  # of points, in npz files of others
-PICTURES = (".png", ".jpg", ".jpeg")
-FILES = tuple(dict.fromkeys((*MESHES, *CLOUDS, *GRIDS, *PICTURES)))
+IMAGES = (".png", ".jpg", ".jpeg")
+FILES = tuple(dict.fromkeys((*MESHES, *CLOUDS, *GRIDS, *IMAGES)))
 
 
 @dataclass
@@ -76,7 +76,7 @@ class Input:
 
 @dataclass
 class DepthInput(Input):
-    """A depth picture, with its rays: origins, unit directions, depth along them (inf: nothing seen)."""
+    """A depth image, with its rays: origins, unit directions, depth along them (inf: nothing seen)."""
 
     rays: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
@@ -104,11 +104,11 @@ def input_files(path: str | Path) -> list[Path]:
 def read_inputs(path: Path, name: str) -> list[tuple[str, Callable[[], Input]]]:
     """The shapes of one file, each with how it is read; a stack of voxel grids holds several. NifError names
     a file that is none of: a mesh, a point cloud (ply, xyz, npy, npz), samples of DeepSDF or occupancy
-    networks, a depth picture (npz), voxels (binvox, npy, npz), a picture (png, jpg; its object by an alpha
+    networks, a depth image (npz), voxels (binvox, npy, npz), an image (png, jpg; its object by an alpha
     channel or a <name>_mask.png beside it)."""
     suffix = path.suffix.lower()
-    if suffix in PICTURES:
-        return [(name, lambda: Input(name, seen=Known(images=ImageFiles([regular(path, "picture")]))))]
+    if suffix in IMAGES:
+        return [(name, lambda: Input(name, seen=Known(images=ImageFiles([regular(path, "image")]))))]
     if regular(path).stat().st_size * 8 > available_memory():
         raise NifError(
             f"{path}: a file of {path.stat().st_size / 2**30:.1f} GiB does not fit in the memory of this "
@@ -225,10 +225,10 @@ def _cloud_npz(path: Path, name: str) -> Input:
 
 
 def _depth_npz(path: Path, name: str) -> Input:
-    """A depth picture: `depth` (along the ray) or `z_depth` [H, W] in the user's units, 0 or inf where
+    """A depth image: `depth` (along the ray) or `z_depth` [H, W] in the user's units, 0 or inf where
     nothing is seen; `pose` [3 or 4, 4], camera-to-world with OpenGL axes; `fov` (vertical, degrees) or `K`
     [3, 3]."""
-    arrays = read_npz(path, ("depth?", "z_depth?", "pose", "fov?", "K?"), "a depth picture")
+    arrays = read_npz(path, ("depth?", "z_depth?", "pose", "fov?", "K?"), "a depth image")
     which = "depth" if "depth" in arrays else "z_depth"
     depth = check_array(path, which, arrays[which], (None, None), finite=False).astype(np.float64)
     pose = check_array(path, "pose", arrays["pose"], (None, 4)).astype(np.float64)[:3]
@@ -269,7 +269,7 @@ def normalise(given: Input, space: str, transform: Transform | None = None) -> t
     as it is)."""
     if (
         given.seen is not None and given.seen.images is not None
-    ):  # a picture says nothing of where the shape lies
+    ):  # an image says nothing of where the shape lies
         return given, transform or Transform()
     if transform is None and given.space == space:
         return given, given.transform

@@ -13,7 +13,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def gradient(tmp_path):
-    """A picture 40 wide and 20 high whose red is x and whose green is y."""
+    """An image 40 wide and 20 high whose red is x and whose green is y."""
     y, x = np.mgrid[:20, :40]
     path = tmp_path / "gradient.npy"
     np.save(path, np.stack([x * 5, y * 10, x * 0], -1).astype(np.uint8))
@@ -23,13 +23,13 @@ def gradient(tmp_path):
 def test_the_longest_side_spans_minus_one_to_one(gradient):
     """Pixel centres at +0.5, x to the right, y down; the transform takes pixels there."""
     data = ImageData(gradient)
-    (picture,) = data.prepare()
+    (image,) = data.prepare()
     batch = PixelBatches(data, CPU).batch(0)
-    pixels = picture.transform.to_original(np.pad(batch.points.numpy(), ((0, 0), (0, 1))))
+    pixels = image.transform.to_original(np.pad(batch.points.numpy(), ((0, 0), (0, 1))))
     assert np.allclose(pixels[:, 0] - 0.5, batch.color[:, 0] * 255 / 5, atol=1e-3)
     assert np.allclose(pixels[:, 1] - 0.5, batch.color[:, 1] * 255 / 10, atol=1e-3)
     assert batch.points.abs().amax(0).tolist() == pytest.approx([1 - 1 / 40, 0.5 - 1 / 40])
-    assert picture.transform == Transform((-20.0, -10.0, 0.0), 2 / 40)
+    assert image.transform == Transform((-20.0, -10.0, 0.0), 2 / 40)
 
 
 def test_a_batch_is_a_function_of_the_seed_and_its_number(gradient):
@@ -53,7 +53,7 @@ def test_held_out_pixels_are_never_drawn_and_are_all_watched(gradient):
     assert len(drawn | watched) == 800
 
 
-def test_a_picture_larger_than_the_memory_comes_in_tiles(tmp_path):
+def test_an_image_larger_than_the_memory_comes_in_tiles(tmp_path):
     """Each turn has pixels of some tiles; after all turns everything has been seen, at its right place."""
     y, x = np.mgrid[: 3 * TILE, : 5 * TILE + 20]
     pixels = np.stack([x // 256, x % 256, y // 256 * 80 + y % 64], -1).astype(np.uint8)

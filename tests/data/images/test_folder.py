@@ -1,4 +1,4 @@
-"""Pictures of a folder: where they lie, which are held out, what is kept of them, what is in a batch."""
+"""Images of a folder: where they lie, which are held out, what is kept of them, what is in a batch."""
 
 import numpy as np
 import pytest
@@ -12,19 +12,19 @@ from nif_cli.data.images.folder import image_files
 CPU = torch.device("cpu")
 
 
-def test_each_picture_lies_as_a_single_one_does(folder):
+def test_each_image_lies_as_a_single_one_does(folder):
     data = ImageData(str(folder), batch_points=200, batch_pictures=3)
-    pictures = {p.id: p for p in data.prepare()}
-    assert list(pictures) == ["a", "b", "c", "sub/d", "sub/e"]
-    assert data.summary() == "5 pictures, 1,109 pixels"
+    images = {p.id: p for p in data.prepare()}
+    assert list(images) == ["a", "b", "c", "sub/d", "sub/e"]
+    assert data.summary() == "5 images, 1,109 pixels"
     (alone,) = ImageData(str(folder / "c.png")).prepare()
-    assert pictures["c"].transform == alone.transform
-    assert pictures["c"].report.text == alone.report.text
+    assert images["c"].transform == alone.transform
+    assert images["c"].report.text == alone.report.text
     truth = np.asarray(Files.open(folder / "c.png"))
-    seen = pictures["c"].observed(60, np.random.default_rng(0))
+    seen = images["c"].observed(60, np.random.default_rng(0))
     assert seen.points.shape == (60, 2)
     assert len(np.unique(seen.points, axis=0)) == 60
-    at = pictures["c"].transform.to_original(np.pad(seen.points, ((0, 0), (0, 1))))[:, :2]
+    at = images["c"].transform.to_original(np.pad(seen.points, ((0, 0), (0, 1))))[:, :2]
     x, y = np.floor(at).astype(int).T
     assert np.allclose(seen.colors * 255, truth[y, x], atol=1e-3)
 
@@ -47,14 +47,14 @@ def test_the_last_are_held_out(folder):
     assert ids(test=2) == ["a", "b", "c"]
     assert ids(test=2, split="test") == ["sub/d", "sub/e"]
     assert len(ids(test=2, split="all")) == 5
-    assert [p.id for p in ImageData(str(folder), test=2).test_pictures(1)] == ["sub/d"]
+    assert [p.id for p in ImageData(str(folder), test=2).test_images(1)] == ["sub/d"]
 
 
 def test_pixels_beyond_the_memory_are_left_out_at_random(paint, tmp_path):
     paint(tmp_path / "folder" / "large.png", 500, 400, 0.0)
     paint(tmp_path / "folder" / "small.png", 10, 10, 0.0)
     data = ImageData(str(tmp_path / "folder"), memory="1MiB")
-    large, small = data.pictures()
+    large, small = data.images()
     assert len(small.colors) == 100
     assert 11 * len(large.colors) <= 2**19
     assert "of their pixels" in data.summary()
@@ -74,8 +74,8 @@ def test_a_folder_has_names_that_differ(folder, paint):
     assert image_files(folder / "a.jpg") == {"a": folder / "a.jpg"}
 
 
-def test_what_no_picture_can_be_is_left_out_and_others_must_have_the_same_channels(folder, paint):
-    (folder / "b.jpg").write_text("no picture")
+def test_what_no_image_can_be_is_left_out_and_others_must_have_the_same_channels(folder, paint):
+    (folder / "b.jpg").write_text("no image")
     data = ImageData(str(folder))
     assert len(data.prepare()) == 4
     assert "1 left out" in data.summary()
@@ -87,5 +87,5 @@ def test_what_no_picture_can_be_is_left_out_and_others_must_have_the_same_channe
 
 def test_sixteen_bits(tmp_path):
     np.save(tmp_path / "a.npy", np.full((3, 2, 1), 30000, np.uint16))
-    (picture,) = ImageData(str(tmp_path)).pictures()
-    assert picture.observed(9, np.random.default_rng(0)).colors.ravel() == pytest.approx([30000 / 65535] * 6)
+    (image,) = ImageData(str(tmp_path)).images()
+    assert image.observed(9, np.random.default_rng(0)).colors.ravel() == pytest.approx([30000 / 65535] * 6)

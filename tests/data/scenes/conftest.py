@@ -1,4 +1,4 @@
-"""Cameras around the origin and a picture for each, for the formats to write and read."""
+"""Cameras around the origin and an image for each, for the formats to write and read."""
 
 import math
 
@@ -16,8 +16,8 @@ def poses():
 
 
 @pytest.fixture
-def pictures():
-    """`pictures(folder, names, channels, size)` writes one for each name; its red is its number."""
+def images():
+    """`images(folder, names, channels, size)` writes one for each name; its red is its number."""
 
     def write(folder, names, channels=3, size=(20, 10)):
         folder.mkdir(parents=True, exist_ok=True)

@@ -14,11 +14,11 @@ from nif_cli.data.scenes.blender import BlenderViews
 
 
 @pytest.fixture
-def root(tmp_path, poses, pictures, angle):
-    """Eight training views (one without a picture), two test views with depths and normals lying about."""
+def root(tmp_path, poses, images, angle):
+    """Eight training views (one without an image), two test views with depths and normals lying about."""
     folder = tmp_path / "lego"
-    pictures(folder / "train", [f"r_{k}.png" for k in range(7)], 4)
-    pictures(folder / "test", ["r_0.png", "r_1.png", "r_0_depth_0001.png", "r_0_normal_0001.png"], 4)
+    images(folder / "train", [f"r_{k}.png" for k in range(7)], 4)
+    images(folder / "test", ["r_0.png", "r_1.png", "r_0_depth_0001.png", "r_0_normal_0001.png"], 4)
     for split, part in (("train", poses[:8]), ("test", poses[8:]), ("val", [])):
         frames = [
             {
@@ -34,12 +34,12 @@ def root(tmp_path, poses, pictures, angle):
     return folder
 
 
-def test_poses_lens_and_pictures(root, poses):
+def test_poses_lens_and_images(root, poses):
     (scene,) = BlenderViews(str(root)).prepare()
     assert scene.id == "lego"
     assert [v.name for v in scene.train] == [f"train/r_{k}" for k in range(7)]
     assert [v.name for v in scene.test] == ["test/r_0", "test/r_1"]
-    assert "1 frames without a picture" in scene.report.text
+    assert "1 frames without an image" in scene.report.text
     view = scene.train[3]
     assert view.camera.fx == pytest.approx(25)
     assert (view.camera.cx, view.camera.cy) == (10, 5)
@@ -70,7 +70,7 @@ def test_every_other_test_view(root):
 
 
 def test_a_scene_outside_its_box_is_said_with_the_box_that_would_hold_it(root):
-    """The pictures are opaque to their borders: no box within the cameras' distance holds that, and it is
+    """The images are opaque to their borders: no box within the cameras' distance holds that, and it is
     said."""
     (scene,) = BlenderViews(str(root), half=0.2).prepare()
     assert "not all of it lies in the box" in scene.report.text
@@ -106,7 +106,7 @@ def spoil(root: Path, **changes) -> None:
         ({"frames": []}, "'frames' is empty"),
         (
             {"frames": [{"file_path": "nowhere", "transform_matrix": np.eye(4).tolist()}]},
-            r"none of its 1 pictures.*nowhere",
+            r"none of its 1 images.*nowhere",
         ),
         ({"camera_angle_x": None}, "no focal length"),
         ({"camera_angle_x": "wide"}, "'camera_angle_x' is 'wide'"),
@@ -122,8 +122,8 @@ def test_files_that_are_wrong_are_refused_by_name(root, changes, says):
         BlenderViews(str(root)).prepare()
 
 
-def test_pictures_that_are_wrong_are_refused_by_name(root):
-    (root / "train" / "r_1.png").write_bytes(b"no picture")
+def test_images_that_are_wrong_are_refused_by_name(root):
+    (root / "train" / "r_1.png").write_bytes(b"no image")
     with pytest.raises(NifError, match=r"r_1\.png: cannot be read"):
         BlenderViews(str(root)).prepare()
     Image.fromarray(np.zeros((10, 20), np.float32)).save(root / "train" / "r_1.tiff")

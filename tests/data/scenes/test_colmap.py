@@ -57,9 +57,9 @@ def write_text(folder, poses):
 
 
 @pytest.fixture
-def root(tmp_path, poses, pictures):
+def root(tmp_path, poses, images):
     folder = tmp_path / "garden"
-    pictures(folder / "images", NAMES)
+    images(folder / "images", NAMES)
     write_binary(folder / "sparse" / "0", poses)
     return folder
 
@@ -121,20 +121,20 @@ def test_models_that_are_not_read_are_named(root, poses, model):
         ColmapViews(str(root)).prepare()
 
 
-def test_missing_pictures_are_counted_and_masks_heeded(root):
+def test_missing_images_are_counted_and_masks_heeded(root):
     (root / "images" / "03.jpg").unlink()
     (root / "masks").mkdir()
     Image.fromarray(np.uint8(np.arange(20)[None] < 7) * np.full((10, 1), 255, np.uint8)).save(
         root / "masks" / "04.jpg.png"
     )
     (scene,) = ColmapViews(str(root)).prepare()
-    assert "1 of 10 without a picture" in scene.report.text
+    assert "1 of 10 without an image" in scene.report.text
     view = next(v for v in scene.train if v.name == "04")
     assert view.valid is not None
     assert int(view.valid.sum()) == 70
     for path in (root / "images").iterdir():
         path.unlink()
-    with pytest.raises(NifError, match=r"none of its 10 pictures exists.*data\.images"):
+    with pytest.raises(NifError, match=r"none of its 10 images exists.*data\.images"):
         ColmapViews(str(root)).prepare()
 
 
@@ -189,15 +189,15 @@ def test_colmaps_own_points_are_seen_where_it_saw_them():
         id, *xyz, _, _, _, _, track = struct.unpack_from("<Q3d3BdQ", block, at)
         points[id], at = xyz, at + 51 + 8 * track
     block, at, errors = (folder / "images.bin").read_bytes(), 8, []
-    for picture in posed:
+    for image in posed:
         at = block.index(b"\0", at + 64) + 1
         (count,) = struct.unpack_from("<Q", block, at)
         seen = np.frombuffer(block, [("xy", "<f8", 2), ("id", "<i8")], count, at + 8)
         at += 8 + 24 * count
         seen = seen[seen["id"] >= 0]
         where = torch.tensor([points[i] for i in seen["id"]], dtype=torch.float64)
-        pose = torch.from_numpy(picture.pose)
-        found = project(cameras[picture.camera], (where - pose[:, 3]) @ pose[:, :3])
+        pose = torch.from_numpy(image.pose)
+        found = project(cameras[image.camera], (where - pose[:, 3]) @ pose[:, :3])
         errors.append((found - torch.from_numpy(seen["xy"].copy())).norm(dim=-1))
     assert float(torch.cat(errors).median()) < 0.8
 
@@ -240,8 +240,8 @@ def test_every_way_to_write_images_says_the_same(tmp_path, poses, change):
 
 def test_names_may_be_numbers_and_have_spaces(tmp_path, poses):
     write_text(tmp_path, poses)
-    rewrite(tmp_path, lambda t: t.replace("00.jpg", "000123").replace("01.jpg", "my picture 1.jpg"))
-    assert [p.name for p in read_text(tmp_path)[1]][:2] == ["000123", "my picture 1.jpg"]
+    rewrite(tmp_path, lambda t: t.replace("00.jpg", "000123").replace("01.jpg", "my image 1.jpg"))
+    assert [p.name for p in read_text(tmp_path)[1]][:2] == ["000123", "my image 1.jpg"]
 
 
 def test_a_line_that_is_neither_is_named(tmp_path, poses):
@@ -256,7 +256,7 @@ def test_the_largest_model_is_read_and_the_others_named(root, poses):
     write_text(root / "sparse" / "2", poses[:4])
     scene = ColmapViews(str(root), hold_out=0).prepare()[0]
     assert len(scene.train) == 10
-    assert "sparse/0 has most pictures (10): sparse/1 with 3, sparse/2 with 4 not read" in scene.report.text
+    assert "sparse/0 has most images (10): sparse/1 with 3, sparse/2 with 4 not read" in scene.report.text
     (root / "sparse" / "0").rename(root / "sparse" / "9")
     assert len(ColmapViews(str(root), hold_out=0).prepare()[0].train) == 10
     own = ColmapViews(str(root / "sparse" / "1"), hold_out=0).prepare()[0]  # the model's own folder
@@ -287,10 +287,10 @@ def test_a_sphere_and_lenses_that_are_not_undone(root, poses):
         ColmapViews(str(root)).prepare()
 
 
-def test_masks_of_no_picture_are_named(root):
+def test_masks_of_no_image_are_named(root):
     (root / "masks").mkdir()
     Image.new("L", (20, 10)).save(root / "masks" / "other.png")
-    assert "no mask in masks is named as a picture" in ColmapViews(str(root)).prepare()[0].report.text
+    assert "no mask in masks is named as an image" in ColmapViews(str(root)).prepare()[0].report.text
 
 
 @pytest.mark.parametrize(

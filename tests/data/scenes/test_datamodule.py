@@ -23,8 +23,8 @@ BENT = Camera(12, 8, 20.0, 20.0, 6.0, 4.0, k1=0.1)
 FISHEYE = Camera(6, 10, 8.0, 8.0, 3.0, 5.0, fisheye=True)
 
 
-def picture(camera: Camera, number: int, channels: int = 4) -> np.ndarray:
-    """Red is the column, green the row, blue the picture."""
+def image(camera: Camera, number: int, channels: int = 4) -> np.ndarray:
+    """Red is the column, green the row, blue the image."""
     y, x = np.mgrid[: camera.height, : camera.width]
     return np.stack([x, y, 0 * x + number, 0 * x + 200], -1)[..., :channels].astype(np.uint8)
 
@@ -39,8 +39,8 @@ class Made(Views):
     def read(self):
         views = []
         for k, (camera, pose) in enumerate(zip(self.cameras, turntable(3, 10.0), strict=True)):
-            read = partial(picture, camera, k, 4 if k < 2 else 3)
-            mask = (lambda camera=camera: picture(camera, 0)[..., 0] >= 3) if self.masked and k == 0 else None
+            read = partial(image, camera, k, 4 if k < 2 else 3)
+            mask = (lambda camera=camera: image(camera, 0)[..., 0] >= 3) if self.masked and k == 0 else None
             views.append(View(f"v{k}", pose, camera, read, mask))
         ndc = Ndc(turntable(1)[0], (0.5, 0.5))
         first = Scene("a", Transform(), cube(1.0), 2.0, 4.0, views[:2], background="white")
@@ -105,7 +105,7 @@ def test_what_exceeds_the_memory_is_refused_with_what_would_fit():
         Made(cameras=(wide, wide, wide), memory="1MiB").prepare()
 
 
-def test_pictures_of_nothing_are_refused():
+def test_images_of_nothing_are_refused():
     class Blank(Made):
         def read(self):
             (first, _) = super().read()
@@ -116,13 +116,13 @@ def test_pictures_of_nothing_are_refused():
         RayPool(Blank(), CPU)
 
 
-def test_opaque_pictures_have_no_background():
+def test_opaque_images_have_no_background():
     first, second = Made().prepare()
     assert first.background == "white"
     assert second.background is None
 
 
-def test_a_run_keeps_the_cameras_and_no_pictures():
+def test_a_run_keeps_the_cameras_and_no_images():
     for scene in Made().prepare():
         kept = Scene.restored(scene.id, scene.transform, scene.state())
         for mine, theirs in zip(kept.train, scene.train, strict=True):

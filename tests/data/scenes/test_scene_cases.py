@@ -26,7 +26,7 @@ READ = {
     "ns_cv": (TransformsViews, "data.axes=opencv turns them", 21),
     "b_x5": (BlenderViews, "these by the cameras", 20),
     "b_x0.2": (BlenderViews, "these by the cameras", 20),
-    "c_submodels": (ColmapViews, "sparse/1 has most pictures (24): sparse/0 with 3 not read", 21),
+    "c_submodels": (ColmapViews, "sparse/1 has most images (24): sparse/0 with 3 not read", 21),
     "c_noblank": (ColmapViews, "", 21),
     "c_blankhead": (ColmapViews, "", 21),
     "c_simple_fisheye": (ColmapViews, "fisheye", 21),

@@ -24,14 +24,14 @@ def ring() -> np.ndarray:
 
 
 @pytest.fixture
-def scene(tmp_path, pictures):
+def scene(tmp_path, images):
     """`scene(kind, move, scale, **keys)`: the ring of cameras moved and scaled, in a file of that kind, read
     again."""
 
     def made(kind, move=(0.0, 0.0, 0.0), scale=1.0, written="opengl", **keys):
         root = tmp_path / "place"
         folder = root / ("train" if kind == "blender" else "images")
-        pictures(folder, NAMES)
+        images(folder, NAMES)
         frames = []
         for name, pose in zip(NAMES, ring(), strict=True):
             pose = pose * ([1, -1, -1, 1] if written == "opencv" else 1)

@@ -1,4 +1,4 @@
-"""Toy views: crosswise scenes, the same geometry in every material, pictures that fit their cameras."""
+"""Toy views: crosswise scenes, the same geometry in every material, images that fit their cameras."""
 
 import numpy as np
 import pytest
@@ -35,12 +35,12 @@ def test_cameras_look_at_the_ball_from_the_given_distance():
         assert torch.allclose(view.pose[:, 2], at / DISTANCE, atol=1e-4)
         alpha = view.pixels[..., 3]
         assert 0.02 < float((alpha > 127).float().mean()) < 0.6
-        assert int(alpha[0].max()) == 0  # the ball lies within the picture
+        assert int(alpha[0].max()) == 0  # the ball lies within the image
     names = [v.name for v in [*scene.train, *scene.test]]
     assert len(set(names)) == len(names)
 
 
-def test_the_same_seed_makes_the_same_pictures():
+def test_the_same_seed_makes_the_same_images():
     one, two, other = (
         ToyViews(views=2, test=0, size=12, seed=s).prepare()[0].train[1].pixels for s in (5, 5, 6)
     )

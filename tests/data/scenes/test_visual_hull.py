@@ -15,7 +15,7 @@ RADIUS = 0.4
 
 
 def ball(pose: torch.Tensor, camera: Camera) -> np.ndarray:
-    """A picture of a ball with alpha."""
+    """An image of a ball with alpha."""
     rays = camera_rays(pose, camera)
     nearest = rays.origins - (rays.origins * rays.directions).sum(1, keepdim=True) * rays.directions
     alpha = (nearest.norm(dim=1) < RADIUS).numpy().astype(np.uint8) * 255
@@ -34,7 +34,7 @@ def test_the_hull_of_a_ball():
         assert not kept[0][distance[0] > 1.35 * RADIUS].any()
 
 
-def test_opaque_pictures_carve_nothing():
+def test_opaque_images_carve_nothing():
     camera = Camera(20, 20, 20.0, 20.0, 10.0, 10.0)
     view = View("a", turntable(1)[0], camera, lambda: np.zeros((20, 20, 3), np.uint8))
     assert visual_hull(OccupancyGrid(16), [view]).all()

@@ -1,4 +1,4 @@
-"""Pictures and voxels of shapes, from meshes whose looks are known, and from files."""
+"""Images and voxels of shapes, from meshes whose looks are known, and from files."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from nif_cli.rendering.rays import pinhole_rays
 
 
 def test_a_mesh_looks_as_its_field_does(ball):
-    """The picture of a mesh is what nif render shows of the field of the same shape."""
+    """The image of a mesh is what nif render shows of the field of the same shape."""
     mesh = trimesh.creation.icosphere(4, 0.6)
     found = mesh_images(mesh, turntable(2), 48)
     want = np.stack([surface_image(ball(0.6), pose, 48) for pose in turntable(2)])
@@ -65,7 +65,7 @@ def test_a_grid_of_the_users_in_normalised_space(rng):
     assert wider.sum() == grid.sum()
 
 
-class TestPictures:
+class TestImages:
     def save(self, path: Path, mode: str = "RGB", size: tuple[int, int] = (40, 40)) -> Path:
         image = Image.new(mode, size, (200, 30, 30) if mode == "RGB" else (200, 30, 30, 0))
         image.paste((20, 200, 20) if mode == "RGB" else (20, 200, 20, 255), (10, 10, 30, 30))
@@ -98,7 +98,7 @@ class TestPictures:
         assert load_image(tmp_path / "a.png", 32).shape == (32, 32, 3)
         assert max(width * height for width, height in made) <= 4096**2
 
-    def test_a_wide_picture_is_padded(self, tmp_path: Path):
+    def test_a_wide_image_is_padded(self, tmp_path: Path):
         pixels = load_image(self.save(tmp_path / "a.png", size=(80, 40)), 40)
         assert pixels[20, 10].tolist() == [20, 200, 20]
         assert pixels[0, 0].tolist() == [200, 30, 30]
@@ -114,5 +114,5 @@ class TestPictures:
         with pytest.raises(NifError, match="4 x 40 pixels; at least 16"):
             load_image(tmp_path / "a.png", 20)
         (tmp_path / "a.png").write_bytes(b"\x89PNG nothing")
-        with pytest.raises(NifError, match="cannot be read as a picture"):
+        with pytest.raises(NifError, match="cannot be read as an image"):
             load_image(tmp_path / "a.png", 20)

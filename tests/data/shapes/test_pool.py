@@ -63,7 +63,7 @@ def test_clouds_are_seen() -> None:
     assert pool.held_out([0, 1], 10).seen.shape == (2, 2000, 3)
 
 
-def test_voxels_and_pictures_are_seen(rng) -> None:
+def test_voxels_and_images_are_seen(rng) -> None:
     grids = rng.random((2, 16, 16, 16)) > 0.5
     shapes = [
         replace(ball(id, 100, 0), known=Known(voxels=VoxelGrid(g))) for id, g in zip("ab", grids, strict=True)

@@ -60,7 +60,7 @@ def test_textures_repeat_and_stand_upright(tmp_path, folder):
     assert np.allclose(colors[inner][:, :2], points[inner][:, :2], atol=0.02)
 
 
-def test_pictures_elsewhere_are_not_read(tmp_path):
+def test_images_elsewhere_are_not_read(tmp_path):
     (tmp_path / "a/b/c").mkdir(parents=True)
     Image.new("RGB", (4, 4), "red").save(tmp_path / "secret.png")
     (tmp_path / "a/b/c/m.mtl").write_text("newmtl m\nKd 0 1 0\nmap_Kd ../../../secret.png\n")
@@ -92,7 +92,7 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\nshowpage
 
 
 @pytest.mark.parametrize("texture", ["eps", "fifo", "outside"])
-def test_textures_are_pictures_beside_the_mesh(tmp_path, monkeypatch, texture):
+def test_textures_are_images_beside_the_mesh(tmp_path, monkeypatch, texture):
     """No program is started for one, no pipe waited for, and nothing read from elsewhere."""
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a program was started"))
     folder = tmp_path / "far" / "models"
@@ -148,7 +148,7 @@ def test_a_texture_or_material_left_out_is_said(tmp_path, what):
 
 @pytest.mark.parametrize("files", [1, 100])
 def test_textures_are_counted_together(tmp_path, files):
-    """Many materials may share a picture; many pictures are not unpacked without an end."""
+    """Many materials may share an image; many images are not unpacked without an end."""
     for n in range(files):
         Image.new("1", (3400, 3400)).save(tmp_path / f"{n}.png")
     (tmp_path / "a.mtl").write_text("".join(f"newmtl m{i}\nmap_Kd {i % files}.png\n" for i in range(100)))

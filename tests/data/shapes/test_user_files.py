@@ -106,7 +106,7 @@ def test_occupancies_move_from_the_cube_to_the_ball(tmp_path, rng):
     assert np.allclose(transform.to_original(made.seen.samples.points), points * 4.0 + [1.0, 0, 0], atol=1e-4)
 
 
-def test_a_depth_picture_with_its_camera(tmp_path):
+def test_a_depth_image_with_its_camera(tmp_path):
     from nif_cli.rendering.camera_paths import turntable
     from nif_cli.rendering.rays import pinhole_rays
 

@@ -1,4 +1,4 @@
-"""Closed curves: of SVG files, and of pictures whose dark parts are inside."""
+"""Closed curves: of SVG files, and of images whose dark parts are inside."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nif_cli.geometry.curves import Curves, level_set
 
 
 def read_outline(path: Path) -> Curves:
-    """Where a picture is half as bright as white; dark is inside, so is what touches the border."""
+    """Where an image is half as bright as white; dark is inside, so is what touches the border."""
     pixels = read_image(path)
     colour = pixels[..., :3].mean(-1) / np.iinfo(pixels.dtype).max
     if pixels.shape[2] == 4:  # on white

@@ -1,4 +1,4 @@
-"""Pictures of any kind as arrays: what Pillow reads (PNG, JPEG, TIFF, ...) and npy."""
+"""Images of any kind as arrays: what Pillow reads (PNG, JPEG, TIFF, ...) and npy."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ Pixels = UInt8[np.ndarray, "H W C"] | UInt16[np.ndarray, "H W C"]
 
 
 def read_image(path: Path) -> Pixels:
-    """The picture, upright as its EXIF says; palettes, CMYK and such become RGB(A), 16 bits stay 16 bits; of
+    """The image, upright as its EXIF says; palettes, CMYK and such become RGB(A), 16 bits stay 16 bits; of
     several in one file the first, which is said. An npy file stays on disk (memory-mapped). NifError names a
-    file that is no picture, or one too large for the memory."""
+    file that is no image, or one too large for the memory."""
     if not path.exists():
         raise NifError(f"{path}: no such file")
     if path.suffix.lower() == ".npy":
-        regular(path, "picture")
+        regular(path, "image")
         return _npy(path)
     with opened_image(path) as image:
         count = getattr(image, "n_frames", 1)
         several = image.format != "MPO" and count > 1
         pixels = _pixels(path, image)
     if several:
-        warnings.warn(f"{path}: {count} pictures in one file; the first is taken", stacklevel=2)
+        warnings.warn(f"{path}: {count} images in one file; the first is taken", stacklevel=2)
     return pixels
 
 
@@ -61,7 +61,7 @@ def _pixels(path: Path, image: Image.Image) -> Pixels:
             )
         return _keyed(array.astype(np.uint16), clear)
     if image.mode == "F":
-        raise NifError(f"{path}: a picture of floating-point values; 8 and 16 bits are read")
+        raise NifError(f"{path}: an image of floating-point values; 8 and 16 bits are read")
     transparent = image.mode in ("LA", "PA", "La", "RGBA", "RGBa") or "transparency" in image.info
     mode = "RGBA" if transparent else "L" if image.mode in ("1", "L") else "RGB"
     if image.mode == "PA":  # Pillow converts a palette's alpha by way of its own mode only
@@ -145,7 +145,7 @@ def _npy(path: Path) -> Pixels:
         good = len(shape) in (2, 3) and min(shape) > 0 and dtype in (np.uint8, np.uint16)
         if not good or (len(shape) == 3 and shape[2] not in (1, 3, 4)):
             raise NifError(
-                f"{path}: {dtype} {list(shape)}; a picture is [H, W] or [H, W, C] with C = 1, 3 or 4, of "
+                f"{path}: {dtype} {list(shape)}; an image is [H, W] or [H, W, C] with C = 1, 3 or 4, of "
                 "uint8 or uint16"
             )
         if rest < math.prod(shape) * dtype.itemsize:

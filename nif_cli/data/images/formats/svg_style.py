@@ -156,7 +156,7 @@ def share(text: str) -> float:
 
 def colour(text: str) -> tuple[float, float] | None:
     """(brightness, opacity) of a colour, both in [0, 1]; brightness is the mean of red, green and blue, as of
-    pictures. None if it is no colour."""
+    images. None if it is no colour."""
     text = text.strip().lower()[:100]
     if text == "transparent":
         return 0.0, 0.0

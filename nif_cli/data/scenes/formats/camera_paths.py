@@ -55,7 +55,7 @@ class CameraPath:
 
 
 def read_camera_path(path: Path, lens: Camera, size: int | None, longest: int, applied: bool) -> CameraPath:
-    """The path of a file. `lens` is the camera where the file says nothing of one; pictures are `size` pixels
+    """The path of a file. `lens` is the camera where the file says nothing of one; images are `size` pixels
     along their longest side, by default as large as nerfstudio's file says, others at most `longest`.
     `applied`: whether the scene lies in the world of a transforms.json, not in that of the model which
     nerfstudio made it of. NifError names what is missing or not supported."""

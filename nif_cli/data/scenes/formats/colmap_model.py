@@ -47,7 +47,7 @@ PROJECTIONS = {"SIMPLE_DIVISION": "division", "DIVISION": "division", "EUCM": "e
 
 @dataclass(frozen=True)
 class Posed:
-    """A picture of the model. `pose` is camera to world, OpenGL axes."""
+    """An image of the model. `pose` is camera to world, OpenGL axes."""
 
     name: str
     camera: int
@@ -110,7 +110,7 @@ SparseModel = tuple[dict[int, Camera], list[Posed], Float[np.ndarray, "P 3"]]
 
 
 def read_binary(folder: Path) -> SparseModel:
-    """images.bin, the cameras of cameras.bin that its pictures are of and, where there is one,
+    """images.bin, the cameras of cameras.bin that its images are of and, where there is one,
     points3D.bin."""
     posed, path = [], folder / "images.bin"
     file = _Bytes(path)
@@ -178,21 +178,21 @@ class _Bytes:
         if end < 0:
             raise NifError(f"{self.path}: truncated, or no binary file of COLMAP's")
         found, self.at = self.data[self.at : end], end + 1
-        return text(found.decode("utf-8", "replace"), f"{self.path}: a picture's name")
+        return text(found.decode("utf-8", "replace"), f"{self.path}: an image's name")
 
 
 def read_text(folder: Path) -> SparseModel:
-    """images.txt, the cameras of cameras.txt that its pictures are of and, where there is one, points3D.txt.
-    A picture's line of points may be there, empty, or missing."""
+    """images.txt, the cameras of cameras.txt that its images are of and, where there is one, points3D.txt.
+    An image's line of points may be there, empty, or missing."""
     posed, path, line = [], folder / "images.txt", ""
     try:
         for line in lines_of(path):
-            picture = header(line)
-            if picture is None:
+            image = header(line)
+            if image is None:
                 if not _numeric(line):
-                    raise ValueError("neither a picture nor its points")
+                    raise ValueError("neither an image nor its points")
                 continue
-            numbers, camera, name = picture
+            numbers, camera, name = image
             posed.append(Posed(name, camera, pose_of(numbers[:4], numbers[4:], f"{path}: {name}")))
         used, cameras, path = {p.camera for p in posed}, {}, folder / "cameras.txt"
         for line in lines_of(path):
@@ -213,7 +213,7 @@ def read_text(folder: Path) -> SparseModel:
 
 
 def header(line: str) -> tuple[list[float], int, str] | None:
-    """The pose (quaternion, translation), camera and name of a picture's line; None for any other. A line of
+    """The pose (quaternion, translation), camera and name of an image's line; None for any other. A line of
     points is numbers alone, three a point, and begins with no quaternion."""
     parts = line.split(maxsplit=9)
     if len(parts) < 10:
@@ -225,7 +225,7 @@ def header(line: str) -> tuple[list[float], int, str] | None:
         return None
     unit = 0.9 < float(np.linalg.norm(numbers[:4])) < 1.1
     points = _numeric(parts[9]) and (not unit or len(line.split()) % 3 == 0)
-    return None if points else (numbers, camera, text(parts[9], "a picture's name"))
+    return None if points else (numbers, camera, text(parts[9], "an image's name"))
 
 
 def _numeric(line: str) -> bool:

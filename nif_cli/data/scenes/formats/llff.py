@@ -11,14 +11,14 @@ from nif_cli import NifError, untrusted
 from nif_cli.data.scenes.poses import rigid
 from nif_cli.files import check_array
 
-LARGEST = 2**28  # bytes of poses: two million pictures
+LARGEST = 2**28  # bytes of poses: two million images
 
 
 def read_poses_bounds(
     path: Path,
 ) -> tuple[Float[np.ndarray, "V 3 4"], Float[np.ndarray, "V 3"], Float[np.ndarray, "V 2"]]:
     """Poses (camera to world, OpenGL axes), (height, width, focal length) and (nearest, farthest) of each
-    picture, in the file's units. The file's axes are down, right, back."""
+    image, in the file's units. The file's axes are down, right, back."""
     if not path.is_file():
         raise NifError(f"{path}: no such file; it is what LLFF's imgs2poses writes")
     if untrusted.regular(path).stat().st_size > LARGEST:

@@ -2,7 +2,7 @@
 other case.
 
 A name that leads out of the scene's folder (`..`, an absolute path) is followed, since photographs often lie
-beside it; what is read there must be a picture of an allowed format, and the scene's report says so.
+beside it; what is read there must be an image of an allowed format, and the scene's report says so.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def parts_of(name: str) -> list[str]:
 
 
 def label(name: str) -> str:
-    """What a picture is called: its name in the scene's folder without the suffix of a picture."""
-    path = PurePosixPath(*[part for part in parts_of(name) if part != ".."] or ["picture"])
+    """What an image is called: its name in the scene's folder without the suffix of an image."""
+    path = PurePosixPath(*[part for part in parts_of(name) if part != ".."] or ["image"])
     return (path.with_suffix("") if path.suffix.lower() in SUFFIXES else path).as_posix()
 
 
@@ -86,18 +86,18 @@ def _listed(folder: Path, changed: int) -> dict[str, str]:
     }
 
 
-def whereabouts(pictures: Sequence[tuple[str, Path]], folder: Path, source: Path) -> str:
-    """What to say of pictures (the name in `source`, the file) that do not lie in `folder` as they are named.
+def whereabouts(images: Sequence[tuple[str, Path]], folder: Path, source: Path) -> str:
+    """What to say of images (the name in `source`, the file) that do not lie in `folder` as they are named.
     Links are not followed: they are the user's own. NifError where two names lead to one file: one of them is
-    another picture, lost."""
+    another image, lost."""
     by_file: dict[Path, str] = {}
-    for name, path in pictures:
+    for name, path in images:
         other = by_file.setdefault(path, name)
         if label(other) != label(name):
             raise NifError(
-                f"{source}: {shown(other)} and {shown(name)} are two pictures, but all that there is of "
+                f"{source}: {shown(other)} and {shown(name)} are two images, but all that there is of "
                 f"them is {path}"
             )
     home = os.path.join(os.path.abspath(folder), "")
-    out = [path for _, path in pictures if not os.path.abspath(path).startswith(home)]
+    out = [path for _, path in images if not os.path.abspath(path).startswith(home)]
     return f", {len(out)} of them outside of its folder (the first: {out[0]})" if out else ""

@@ -1,4 +1,4 @@
-"""The pictures of views: as they lie in the file (calibrations know no EXIF), as bytes, averaged down to the
+"""The images of views: as they lie in the file (calibrations know no EXIF), as bytes, averaged down to the
 size asked for."""
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ ALPHA = ("LA", "PA", "La", "RGBA", "RGBa")  # Pillow's modes that have any
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """The file as Pillow opens it (header only); NifError for what is no picture of 8 or 16 bits, or none
+    """The file as Pillow opens it (header only); NifError for what is no image of 8 or 16 bits, or none
     that fits."""
     with untrusted.opened_image(path) as image:
         if image.mode == "F":
-            raise NifError(f"{path}: a picture of floating-point values; views have 8 or 16 bits a channel")
+            raise NifError(f"{path}: an image of floating-point values; views have 8 or 16 bits a channel")
         yield image
 
 
@@ -68,28 +68,28 @@ def photo(path: Path, size: tuple[int, int]) -> UInt8[np.ndarray, "H W C"]:
 
 
 def mask(path: Path, size: tuple[int, int], counts: bool) -> Bool[np.ndarray, "H W"]:
-    """Which pixels count: with `counts` those that are not black in the file, else those that are. A picture
+    """Which pixels count: with `counts` those that are not black in the file, else those that are. An image
     of one colour with an alpha channel is a mask by that: what is transparent is black."""
     with _opened(path) as image:
         slack = 0.02 * image.height * size[0] + max(image.size)  # a pixel: sizes are rounded
         if abs(image.width * size[1] - image.height * size[0]) > slack:
             raise NifError(
-                f"{path}: a mask of {image.width} x {image.height} pixels for a picture of {size[0]} x "
+                f"{path}: a mask of {image.width} x {image.height} pixels for an image of {size[0]} x "
                 f"{size[1]}"
             )
         if image.mode.startswith(("I", "F")):
-            picture = Image.fromarray(np.asarray(image) > 0).convert("L")
+            grey = Image.fromarray(np.asarray(image) > 0).convert("L")
         else:
             transparent = image.mode in ALPHA or "transparency" in image.info
             image = image.convert("RGBA") if transparent else image
-            picture = image.convert("L")
-            low, high = picture.getextrema()
+            grey = image.convert("L")
+            low, high = grey.getextrema()
             if transparent and low == high:
-                picture = image.getchannel("A")
-            picture = picture.point(lambda v: 255 if v else 0)
-        if picture.size != size:
-            picture = picture.resize(size, Image.Resampling.BOX)
-        array = np.asarray(picture)
+                grey = image.getchannel("A")
+            grey = grey.point(lambda v: 255 if v else 0)
+        if grey.size != size:
+            grey = grey.resize(size, Image.Resampling.BOX)
+        array = np.asarray(grey)
     return array == 255 if counts else array == 0  # pixels that are partly to be ignored are ignored
 
 
@@ -102,7 +102,7 @@ def view(
     masks: Callable[[tuple[int, int]], np.ndarray] | None = None,
 ) -> View:
     """A view of a file, `downscale` times smaller than `camera` says: from a folder <images>_<downscale>
-    where there is one, else averaged. A picture of the camera's proportions but another size is taken as a
+    where there is one, else averaged. An image of the camera's proportions but another size is taken as a
     smaller print of it; NifError for other proportions. `masks(size)` gives the pixels that count."""
     folder = path.parent
     smaller = folder.parent / f"{folder.name}_{downscale}" / path.name

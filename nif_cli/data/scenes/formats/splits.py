@@ -41,7 +41,7 @@ def split(
         test = every - train
     if not train & known:
         raise NifError(
-            f"{path}: its train_filenames, val_filenames and test_filenames leave no picture to train on"
+            f"{path}: its train_filenames, val_filenames and test_filenames leave no image to train on"
         )
     rest = len(known - train - test - kept)
     said = Report("".join(f", {note}" for note in notes))
@@ -67,7 +67,7 @@ def _matched(wanted: list[str], every: set[str], where: str) -> tuple[set[str], 
         else:
             lost.append(name)
     if lost:
-        raise NifError(f"{where} names {len(lost)} pictures that no frame has (the first: {shown(lost[0])})")
+        raise NifError(f"{where} names {len(lost)} images that no frame has (the first: {shown(lost[0])})")
     return (
         matched,
         f"{len(moved)} of {where.rsplit(' ', 1)[-1]} found by the file's name alone ({moved[0]}, ...)"

@@ -78,7 +78,7 @@ def number(
 
 
 def camera_of(frame: dict[str, Any], file: dict[str, Any], path: Path, size: tuple[int, int]) -> Camera:
-    """The lens of a frame, by its own keys or else those of the file; `size` of its picture where neither
+    """The lens of a frame, by its own keys or else those of the file; `size` of its image where neither
     says."""
     named, keys = name_of(frame), {**file, **frame}
     (width, height), ratio = _size_of(frame, file, path, size)
@@ -126,7 +126,7 @@ def _size_of(
     frame: dict[str, Any], file: dict[str, Any], path: Path, size: tuple[int, int]
 ) -> tuple[tuple[int, int], tuple[float, float] | None]:
     """The size that a frame's lens speaks of, and what the file's pixels are worth in its own: None where the
-    frame is of other proportions, and the file's principal point of another picture."""
+    frame is of other proportions, and the file's principal point of another image."""
 
     def given(source: dict[str, Any]) -> tuple[int, int] | None:
         if "w" not in source and "h" not in source:
@@ -145,7 +145,7 @@ def _size_of(
         return size, (1.0, 1.0)
     x, y = (2 * number(keys, k, path, 0.0) / s for k, s in zip(("cx", "cy"), size, strict=True))
     if min(x, y) > 0 and max(x / y, y / x) < 1.15 and not 0.77 < math.sqrt(x * y) < 1.3:
-        ratio = math.sqrt(x * y)  # a principal point is about the middle: the pictures are smaller prints
+        ratio = math.sqrt(x * y)  # a principal point is about the middle: the images are smaller prints
         exact = min(
             (n / d for n in range(1, 17) for d in (1, 2, 3, 4, 8, 16)), key=lambda r: abs(r / ratio - 1)
         )
@@ -153,7 +153,7 @@ def _size_of(
         return (max(1, round(size[0] * ratio)), max(1, round(size[1] * ratio))), (1.0, 1.0)
     if max(abs(x - 1), abs(y - 1)) > 0.5:
         raise NifError(
-            f"{path}: cx={keys['cx']:g}, cy={keys['cy']:g} cannot be of pictures of {size[0]} x {size[1]} "
+            f"{path}: cx={keys['cx']:g}, cy={keys['cy']:g} cannot be of images of {size[0]} x {size[1]} "
             "pixels: give w and h, "
             "the size that they are of"
         )
@@ -163,34 +163,32 @@ def _size_of(
 def read_frames(
     file: dict[str, Any], frames: list[dict[str, Any]], path: Path, poses: Sequence[Tensor], downscale: int
 ) -> tuple[list[View], str]:
-    """The views of the frames whose pictures exist, and what there is to say of these. NifError where none
+    """The views of the frames whose images exist, and what there is to say of these. NifError where none
     does."""
-    views, pictures, prints = [], [], 0
+    views, images, prints = [], [], 0
     for frame, pose in zip(frames, poses, strict=True):
-        picture = found(frame["file_path"], path.parent)
-        if picture is None:
+        image = found(frame["file_path"], path.parent)
+        if image is None:
             continue
-        size = photo_size(picture)
+        size = photo_size(image)
         camera = camera_of(frame, file, path, size)
         prints += (camera.width, camera.height) != size and not {"w", "h"} & {*file, *frame}
-        views.append(view(name_of(frame), picture, pose, camera, downscale, masks_of(frame, path, picture)))
-        pictures.append((frame["file_path"], picture))
+        views.append(view(name_of(frame), image, pose, camera, downscale, masks_of(frame, path, image)))
+        images.append((frame["file_path"], image))
     if not views:
         first = shown(frames[0]["file_path"], 300)
-        raise NifError(
-            f"{path}: none of its {len(frames)} pictures exists (the first: {path.parent / first})"
-        )
+        raise NifError(f"{path}: none of its {len(frames)} images exists (the first: {path.parent / first})")
     names = [v.name for v in views]
     twice = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set()
     views = [replace(v, name=f"{v.name}_{k}") if v.name in twice else v for k, v in enumerate(views)]
-    said = whereabouts(pictures, path.parent, path)
+    said = whereabouts(images, path.parent, path)
     if prints:
         said += f", {prints} taken for smaller or larger prints by cx and cy"
     return views, said
 
 
 def masks_of(
-    frame: dict[str, Any], path: Path, picture: Path
+    frame: dict[str, Any], path: Path, image: Path
 ) -> Callable[[tuple[int, int]], np.ndarray] | None:
     """nerfstudio's mask_path (black is ignored), instant-ngp's dynamic_mask_<name>.png (what is not black is
     ignored)."""
@@ -202,7 +200,7 @@ def masks_of(
                 f"{path}: no such mask: {path.parent / shown(named, 300)} (frame {shown(name_of(frame))})"
             )
         return functools.partial(mask, there, counts=True)
-    dynamic = picture.with_name(f"dynamic_mask_{picture.stem}.png")
+    dynamic = image.with_name(f"dynamic_mask_{image.stem}.png")
     return functools.partial(mask, dynamic, counts=False) if dynamic.is_file() else None
 
 
@@ -221,4 +219,4 @@ def describe(views: list[View]) -> str:
     )
     lenses = lens if len(cameras) == 1 else f"{len(cameras)} lenses, the first {lens}"
     masked = sum(v.read_mask is not None for v in views)
-    return f"{len(views)} pictures of {size} pixels ({lenses})" + (f", {masked} with masks" if masked else "")
+    return f"{len(views)} images of {size} pixels ({lenses})" + (f", {masked} with masks" if masked else "")

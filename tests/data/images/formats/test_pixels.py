@@ -1,4 +1,4 @@
-"""Every kind of picture comes as what it is; everything else is one line that names the file."""
+"""Every kind of image comes as what it is; everything else is one line that names the file."""
 
 import os
 import struct
@@ -70,11 +70,11 @@ def test_sixteen_bits_stay(tmp_path, channels):
 
 
 def test_palettes_masks_and_cmyk_become_colours(tmp_path):
-    picture = Image.fromarray(RGB)
+    image = Image.fromarray(RGB)
     for name, made in {
-        "p.png": picture.quantize(64),
-        "1.png": picture.convert("1"),
-        "c.tif": picture.convert("CMYK"),
+        "p.png": image.quantize(64),
+        "1.png": image.convert("1"),
+        "c.tif": image.convert("CMYK"),
     }.items():
         made.save(tmp_path / name)
         expected = np.asarray(made.convert("L" if made.mode == "1" else "RGB"))
@@ -85,10 +85,10 @@ def test_palettes_masks_and_cmyk_become_colours(tmp_path):
 
 
 def test_photographs_stand_upright(tmp_path):
-    picture = Image.fromarray(RGB)
-    exif = picture.getexif()
+    image = Image.fromarray(RGB)
+    exif = image.getexif()
     exif[0x0112] = 6  # turned a quarter
-    picture.save(tmp_path / "a.png", exif=exif)
+    image.save(tmp_path / "a.png", exif=exif)
     assert np.array_equal(read_image(tmp_path / "a.png"), np.rot90(RGB, -1))
 
 
@@ -99,11 +99,11 @@ def bomb(path: Path) -> None:
 
 BAD = {
     "missing.png": (lambda p: None, "no such file"),
-    "folder.png": (lambda p: p.mkdir(), "one picture is needed"),
-    "text.png": (lambda p: p.write_text("hello"), "cannot be read as a picture"),
+    "folder.png": (lambda p: p.mkdir(), "one image is needed"),
+    "text.png": (lambda p: p.write_text("hello"), "cannot be read as an image"),
     "half.png": (
         lambda p: (Image.fromarray(RGB).save(p), p.write_bytes(p.read_bytes()[:-40])),
-        "cannot be read as a picture",
+        "cannot be read as an image",
     ),
     "bomb.png": (bomb, "refused"),
     "float.tif": (lambda p: Image.fromarray(GREY / 255.0).save(p), "floating-point"),
@@ -114,7 +114,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_is_no_picture_is_named(tmp_path, name):
+def test_what_is_no_image_is_named(tmp_path, name):
     make, message = BAD[name]
     make(tmp_path / name)
     with pytest.raises(NifError, match=message) as error:
@@ -151,12 +151,12 @@ def test_sixteen_bits_of_grey_with_alpha_and_of_tiff(tmp_path):
         assert np.array_equal(read_image(tmp_path / "a.tif"), rgb)
 
 
-def test_programs_pipes_and_films_are_no_pictures(tmp_path):
+def test_programs_pipes_and_films_are_no_images(tmp_path):
     (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n")
     os.mkfifo(tmp_path / "b.png")
-    for name, message in (("a.png", "cannot be read as a picture"), ("b.png", "not a regular file")):
+    for name, message in (("a.png", "cannot be read as an image"), ("b.png", "not a regular file")):
         with pytest.raises(NifError, match=message):
             read_image(tmp_path / name)
     Image.fromarray(RGB).save(tmp_path / "c.tif", save_all=True, append_images=[Image.fromarray(RGB[::-1])])
-    with pytest.warns(UserWarning, match="2 pictures in one file"):
+    with pytest.warns(UserWarning, match="2 images in one file"):
         assert np.array_equal(read_image(tmp_path / "c.tif"), RGB)

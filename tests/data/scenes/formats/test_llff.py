@@ -31,9 +31,9 @@ def table(poses, hwf=(100.0, 200.0, 250.0), bounds=(4.0, 20.0)):
 
 
 @pytest.fixture
-def root(tmp_path, pictures):
+def root(tmp_path, images):
     folder = tmp_path / "fern"
-    pictures(folder / "images_8", NAMES)
+    images(folder / "images_8", NAMES)
     np.save(folder / "poses_bounds.npy", table(forward()))
     return folder
 
@@ -67,11 +67,11 @@ def test_a_forward_facing_scene_is_in_ndc(root):
     assert ((end >= low - 1e-4) & (end <= high + 1e-4)).all()
 
 
-def test_a_scene_from_all_around_is_not(tmp_path, pictures):
+def test_a_scene_from_all_around_is_not(tmp_path, images):
     poses = turntable(10, 20.0, "z", 5.0).double().numpy()
     poses[:, :, 3] += [10, 0, 0]
     folder = tmp_path / "around"
-    pictures(folder / "images", NAMES)
+    images(folder / "images", NAMES)
     np.save(folder / "poses_bounds.npy", table(poses))
     (scene,) = LlffViews(str(folder)).prepare()
     assert scene.ndc is None
@@ -81,11 +81,11 @@ def test_a_scene_from_all_around_is_not(tmp_path, pictures):
         LlffViews(str(folder), ndc=True).prepare()
 
 
-def test_which_pictures(root, pictures):
+def test_which_images(root, images):
     with pytest.raises(NifError, match=r"data\.downscale=3: there is images_8"):
         LlffViews(str(root), downscale=3).prepare()
-    pictures(root / "images", NAMES, size=(200, 100))
-    pictures(root / "images_4", NAMES, size=(50, 25))
+    images(root / "images", NAMES, size=(200, 100))
+    images(root / "images_4", NAMES, size=(50, 25))
     assert LlffViews(str(root)).prepare()[0].train[0].camera.width == 50
     view = LlffViews(str(root), downscale=2).prepare()[0].train[0]
     assert (view.camera.width, view.camera.fx) == (100, 125)
@@ -96,11 +96,11 @@ def test_which_pictures(root, pictures):
     ("change", "says"),
     [
         (lambda t: t[:, :16], r"shape \[10, 16\]; it must be \[N, 17\]"),
-        (lambda t: t[:8], "8 poses, but 10 pictures"),
+        (lambda t: t[:8], "8 poses, but 10 images"),
         (lambda t: np.where(np.arange(17) == 15, 30.0, t), "row 0: near is 30, far 20"),
         (lambda t: np.where(np.arange(17) == 0, np.nan, t), "NaN"),
         (lambda t: np.where(np.arange(17) < 5, 0.0, t), "row 0: its pose is singular"),
-        (lambda t: np.where(np.arange(17) % 5 == 4, 0.0, t), "picture of 0 x 0|focal"),
+        (lambda t: np.where(np.arange(17) % 5 == 4, 0.0, t), "image of 0 x 0|focal"),
         (lambda t: np.array([{"a": 1}] * 10, object), "never read"),
         (lambda t: t[:0], "no pose"),
     ],
@@ -111,10 +111,10 @@ def test_files_that_are_wrong_are_refused_by_name(root, change, says):
         LlffViews(str(root)).prepare()
 
 
-def test_no_pictures(root):
+def test_no_images(root):
     for path in (root / "images_8").iterdir():
         path.unlink()
-    with pytest.raises(NifError, match="images_8: no pictures"):
+    with pytest.raises(NifError, match="images_8: no images"):
         LlffViews(str(root)).prepare()
 
 
@@ -149,8 +149,8 @@ def around():
     ],
 )
 @pytest.mark.parametrize("poses", [forward, around])
-def test_odd_bounds_change_nothing(tmp_path, pictures, poses, column, value, says):
-    pictures(tmp_path / "images", NAMES)
+def test_odd_bounds_change_nothing(tmp_path, images, poses, column, value, says):
+    images(tmp_path / "images", NAMES)
     rows = table(poses())
     np.save(tmp_path / "poses_bounds.npy", rows)
     (plain,) = LlffViews(str(tmp_path)).prepare()
@@ -163,8 +163,8 @@ def test_odd_bounds_change_nothing(tmp_path, pictures, poses, column, value, say
     assert scene.transform == plain.transform
 
 
-def test_far_bounds_beyond_every_box(tmp_path, pictures):
-    pictures(tmp_path / "images", NAMES)
+def test_far_bounds_beyond_every_box(tmp_path, images):
+    images(tmp_path / "images", NAMES)
     np.save(tmp_path / "poses_bounds.npy", table(around(), bounds=(4.0, 1e6)))
     (scene,) = LlffViews(str(tmp_path)).prepare()
     assert float(scene.bounds.max()) == 64
@@ -187,7 +187,7 @@ def test_one_camera_that_looks_sideways(root):
         LlffViews(str(root), ndc=True).prepare()
 
 
-def test_hidden_files_are_no_pictures(root):
+def test_hidden_files_are_no_images(root):
     (root / "images_8" / "._image000.png").write_bytes(b"\0\5\x16\7")
     assert len(LlffViews(str(root), hold_out=0).prepare()[0].train) == 10
 

@@ -1,4 +1,4 @@
-"""Names of other systems and machines lead to the pictures that are there, and to no others."""
+"""Names of other systems and machines lead to the images that are there, and to no others."""
 
 from pathlib import Path
 
@@ -54,15 +54,15 @@ def test_labels():
         == label("../images/a.PNG")
         == "images/a"
     )
-    assert label("..") == "picture"
+    assert label("..") == "image"
     assert label(".hidden/a.b") == ".hidden/a.b"
 
 
-def test_what_lies_outside_is_said_and_one_file_is_not_two_pictures(folder):
+def test_what_lies_outside_is_said_and_one_file_is_not_two_images(folder):
     inside, out = folder / "images" / "a.png", folder / ".." / "out" / "e.png"
     assert whereabouts([("images/a.png", inside)], folder, folder) == ""
     assert "1 of them outside of its folder (the first: " in whereabouts(
         [("x", inside), ("../out/e.png", out)], folder, folder
     )
-    with pytest.raises(NifError, match=r"cam1/a\.png and cam2/a\.png are two pictures"):
+    with pytest.raises(NifError, match=r"cam1/a\.png and cam2/a\.png are two images"):
         whereabouts([("cam1/a.png", inside), ("cam2/a.png", inside)], folder, folder / "images.bin")

@@ -17,12 +17,12 @@ NAMES = [f"{k:04d}.jpg" for k in range(10)]
 
 
 @pytest.fixture
-def make(tmp_path, poses, pictures):
-    """`make(file keys, frame keys)`: a folder of ten frames, the pictures of the first nine there."""
+def make(tmp_path, poses, images):
+    """`make(file keys, frame keys)`: a folder of ten frames, the images of the first nine there."""
 
     def made(frame=None, **keys):
         root = tmp_path / "fox"
-        pictures(root / "images", NAMES[:9])
+        images(root / "images", NAMES[:9])
         frames = [
             {"file_path": f"images/{name}", "transform_matrix": [*p.tolist(), [0, 0, 0, 1]], **(frame or {})}
             for name, p in zip(NAMES, poses, strict=True)
@@ -40,7 +40,7 @@ def test_instant_ngps_space(make, poses):
     expected = 2 * (poses[2][:, 3] * 0.5 + [0.5, 0.6, 0.4] - 0.5)
     assert np.allclose(scene.train[2].pose[:, 3].numpy(), expected, atol=1e-5)
     assert scene.bounds.tolist() == [[-4] * 3, [4] * 3]
-    assert "1 of 10 frames without a picture" in scene.report.text
+    assert "1 of 10 frames without an image" in scene.report.text
     (plain,) = TransformsViews(str(make(fl_x=25.0))).prepare()
     assert plain.transform.scale == pytest.approx(0.66)
     assert plain.bounds[1, 0] == 1
@@ -79,12 +79,12 @@ def test_the_lens_by_any_name(make):
     assert TransformsViews(str(make(fl_x=9.0, is_fisheye=True, k4=0.1))).prepare()[0].train[0].camera.fisheye
 
 
-def test_smaller_prints_scale_the_lens(make, pictures):
-    """The file speaks of 40 x 20 pixels, the pictures have 20 x 10; images_2 is found for downscale=4."""
+def test_smaller_prints_scale_the_lens(make, images):
+    """The file speaks of 40 x 20 pixels, the images have 20 x 10; images_2 is found for downscale=4."""
     root = make(fl_x=50.0, w=40, h=20)
     camera = TransformsViews(str(root)).prepare()[0].train[0].camera
     assert (camera.width, camera.fx, camera.cx) == (20, 25.0, 10.0)
-    pictures(root / "images_4", NAMES[:9], size=(10, 5))
+    images(root / "images_4", NAMES[:9], size=(10, 5))
     view = TransformsViews(str(root), downscale=4).prepare()[0].train[0]
     assert (view.camera.width, view.camera.fx) == (10, 12.5)
     assert view.pixels.shape == (5, 10, 3)
@@ -153,7 +153,7 @@ def test_the_fox():
         pytest.skip("NIF_DATA has no nerf/fox")
     (scene,) = TransformsViews(str(Path(data).resolve() / "nerf" / "fox"), downscale=2).prepare()
     assert (len(scene.train), len(scene.test)) == (43, 7)
-    assert "17 of 67 frames without a picture" in scene.report.text
+    assert "17 of 67 frames without an image" in scene.report.text
     camera = scene.train[0].camera
     assert (camera.width, camera.height) == (540, 960)
     assert camera.fx == pytest.approx(1375.52 / 2)
@@ -194,14 +194,14 @@ def test_a_frames_own_lens_goes_before_the_files_whatever_the_key(make, own, com
 
 
 def test_lenses_without_a_size_speak_of_larger_prints(make):
-    """cx and cy are about the middle of 40 x 20 pixels, the pictures have 20 x 10."""
+    """cx and cy are about the middle of 40 x 20 pixels, the images have 20 x 10."""
     scene = read(make(fl_x=50.0, cx=20.6, cy=9.8))
     camera = scene.train[0].camera
     assert (camera.width, camera.fx, camera.cx, camera.cy) == pytest.approx((20, 25, 10.3, 4.9))
     assert "9 taken for smaller or larger prints by cx and cy" in scene.report.text
-    # off the middle, but of these pictures
+    # off the middle, but of these images
     assert read(make(fl_x=50.0, cx=10.9, cy=4.2)).train[0].camera.fx == 50
-    with pytest.raises(NifError, match=r"cx=19, cy=4 cannot be of pictures of 20 x 10 pixels: give w and h"):
+    with pytest.raises(NifError, match=r"cx=19, cy=4 cannot be of images of 20 x 10 pixels: give w and h"):
         read(make(fl_x=50.0, cx=19.0, cy=4.0))
 
 
@@ -210,7 +210,7 @@ def test_a_frames_own_size_scales_the_files_pixels(make):
     edit(root, lambda file: file["frames"][3].update(w=20, h=10))
     first, own = (v.camera for v in read(root).train[2:4])
     assert (own.fx, own.cx, own.cy) == pytest.approx((25, 10.5, 4.5))
-    assert (first.fx, first.cx, first.cy) == pytest.approx((25, 10.5, 4.5))  # resized with its picture
+    assert (first.fx, first.cx, first.cy) == pytest.approx((25, 10.5, 4.5))  # resized with its image
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_lists_are_obeyed_and_completed_and_no_test_view_is_trained_on(make, lis
     assert said in scene.report.text
 
 
-def test_lists_that_name_other_pictures(make):
+def test_lists_that_name_other_images(make):
     moved = [f"images_2/{k:04d}.jpg" for k in range(5)]
     scene = read(make(fl_x=25.0, train_filenames=moved))
     assert len(scene.train) == 5
@@ -256,13 +256,13 @@ def test_lists_that_name_other_pictures(make):
         in scene.report.text
     )
     for wrong, says in (
-        (["x.jpg", *moved], r"names 1 pictures that no frame has \(the first: x\)"),
+        (["x.jpg", *moved], r"names 1 images that no frame has \(the first: x\)"),
         ("all", "must be a list"),
         ([3], "text"),
     ):
         with pytest.raises(NifError, match=f"train_filenames.*{says}"):
             read(make(fl_x=25.0, train_filenames=wrong))
-    with pytest.raises(NifError, match="leave no picture to train on"):
+    with pytest.raises(NifError, match="leave no image to train on"):
         read(make(fl_x=25.0, test_filenames=[f"images/{n}" for n in NAMES]))
 
 
@@ -284,7 +284,7 @@ def test_names_of_other_systems(make, write):
     assert all(torch.equal(a.pixels, b.pixels) for a, b in zip(scene.train, plain.train, strict=True))
 
 
-def test_pictures_beside_the_file_and_in_this_folder(make, monkeypatch):
+def test_images_beside_the_file_and_in_this_folder(make, monkeypatch):
     root = make(fl_x=25.0)
     for path in (root / "images").iterdir():
         path.rename(root / path.name)
@@ -293,14 +293,14 @@ def test_pictures_beside_the_file_and_in_this_folder(make, monkeypatch):
     assert len(read(".", downscale=2).train) == 9
 
 
-def test_pictures_outside_are_said(make):
+def test_images_outside_are_said(make):
     root = make(fl_x=25.0)
     (root / "images" / "0000.jpg").rename(root.parent / "secret.jpg")
     edit(root, lambda file: file["frames"][0].update(file_path="../secret.jpg"))
     assert "1 of them outside of its folder (the first: " in read(root).report.text
     (root.parent / "secret.txt").write_text("nothing to see")
     edit(root, lambda file: file["frames"][0].update(file_path="../secret.txt"))
-    with pytest.raises(NifError, match=r"secret\.txt: cannot be read as a picture"):
+    with pytest.raises(NifError, match=r"secret\.txt: cannot be read as an image"):
         read(root)
 
 
@@ -332,7 +332,7 @@ def test_masks_by_alpha_and_masks_that_hide_nothing(make):
     Image.fromarray(left[..., 0]).save(root / "mask.png")
     assert "9 of 9 masks hide nothing (the first: images/0000)" in read(root).report.text
     Image.fromarray(left[:5, :, 0]).save(root / "mask.png")
-    with pytest.raises(NifError, match=r"mask\.png: a mask of 20 x 5 pixels for a picture of 20 x 10"):
+    with pytest.raises(NifError, match=r"mask\.png: a mask of 20 x 5 pixels for an image of 20 x 10"):
         read(root)
     (root / "mask.png").unlink()
     with pytest.raises(NifError, match=r"no such mask: .*mask\.png"):

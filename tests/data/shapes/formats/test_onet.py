@@ -108,7 +108,7 @@ def test_no_tree(tmp_path: Path) -> None:
 @pytest.mark.data
 @pytest.mark.skipif("NIF_DATA" not in os.environ, reason="NIF_DATA is not set")
 def test_real_benches() -> None:
-    """Point clouds and 24 pictures with cameras: projected points land on what is not white."""
+    """Point clouds and 24 images with cameras: projected points land on what is not white."""
     tree = OnetTree(Path(os.environ["NIF_DATA"]) / "shapenet-benches-onet")
     entries = tree.entries(split=None)
     assert len(entries) == 12
