@@ -375,3 +375,5 @@ def test_filenames_that_work(nif, tiny, tmp_path, filename):
 def test_rows_are_flushed_every_so_often(nif, tiny):
     node = "+logger.x._target_=pytorch_lightning.loggers.CSVLogger"
     assert "at least 1" in nif("train", *tiny, node, "+logger.x.flush_logs_every_n_steps=0").error
+    for every in ("[50]", "often", "0", "2.5", ".nan"):
+        assert "logger.every is" in nif("train", *tiny, f"logger.every={every}").error

@@ -41,7 +41,7 @@ from nif_cli.training.provenance import Provenance
 from nif_cli.training.resume import resumed_config, start_from, why_finished
 from nif_cli.training.train_log import logged
 from nif_cli.training.trainer import make_trainer, quiet
-from nif_cli.untrusted import one_line, reading
+from nif_cli.untrusted import one_line, reading, whole
 
 FOLDER = "NIF_RUN_FOLDER"
 folders: list[Path] = []  # of the trainings of this process, the latest last
@@ -121,6 +121,7 @@ def rank() -> int:
 
 def _train(config: Train, folder: Path, resumed: Path | None, about: Provenance, announce: bool) -> float:
     device = runs.device_for(config.device)
+    every = whole((config.logger or {}).get("every", 50), "logger.every", 1)
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
     with quiet():
@@ -151,7 +152,7 @@ def _train(config: Train, folder: Path, resumed: Path | None, about: Provenance,
                 step = int(before.get("global_step", 0))
                 logger.forget_after(step, before.get("rows") if checkpoint else 0)
         del before
-        training = Training(model, int((config.logger or {}).get("every", 50)))
+        training = Training(model, every)
         try:
             with told("trainer"):
                 trainer.fit(training, datamodule=Loaded(data), ckpt_path=checkpoint, weights_only=True)

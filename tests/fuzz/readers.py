@@ -55,7 +55,8 @@ def checkpoint(root: Path) -> None:
 
 
 def resume(root: Path) -> None:
-    command("train", f"resume={root}", "trainer.max_steps=5")
+    # one process: Lightning would start the others with the fuzz's own command line
+    command("train", f"resume={root}", "trainer.max_steps=5", "trainer.devices=1")
 
 
 def metrics(root: Path) -> None:
