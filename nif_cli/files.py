@@ -29,17 +29,53 @@ class DiskError(NifError):
     """The disk says no: there is no point in going on with the next file."""
 
 
-def available_memory() -> int:
-    """Bytes that this machine could still give."""
+def available_memory(system: Path = Path("/")) -> int:
+    """Bytes that this machine, or the container that this process runs in, could still give. `system` is the
+    root of the files that say so."""
+    rooms = [_room_of_group(folder, *names) for folder, names in _memory_groups(system)]
     try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
+        for line in (system / "proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable"):
-                return int(line.split()[1]) * 1024
+                return min([int(line.split()[1]) * 1024, *(r for r in rooms if r is not None)])
     except OSError:
         pass
     if hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
     return 8 * 2**30
+
+
+def _memory_groups(system: Path) -> list[tuple[Path, tuple[str, str, str]]]:
+    """The control groups that hold this process, each inside the next, with their files' names: a container
+    with 4 GiB on a machine of 256 has its processes killed, whatever the machine could still give."""
+    found: list[tuple[Path, tuple[str, str, str]]] = []
+    try:
+        lines = (system / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return found
+    for line in lines:
+        _, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        if not controllers:
+            top, names = "sys/fs/cgroup", ("memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            top = "sys/fs/cgroup/memory"
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
+            continue
+        # within a container the path may be that of the machine outside: its own is the top then
+        inner = system / top / path.strip("/")
+        own = [inner, *inner.parents] if ".." not in inner.parts else [system / top]
+        found += [(folder, names) for folder in own if folder.is_relative_to(system / top)]
+    return found
+
+
+def _room_of_group(folder: Path, most: str, now: str, cached: str) -> int | None:
+    """What a control group may still take: its limit less what it has, besides files that were only read."""
+    try:
+        limit, used = int((folder / most).read_text()), int((folder / now).read_text())
+        stat = dict(line.split(None, 1) for line in (folder / "memory.stat").read_text().splitlines())
+        return max(0, limit - used + int(stat.get(cached, 0)))
+    except (OSError, ValueError):  # none here; or `max`: no limit
+        return None
 
 
 LONGEST_PART = 200  # bytes of a file's name: systems take 255, and a temporary name and a suffix are longer

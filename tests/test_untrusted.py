@@ -16,7 +16,7 @@ from PIL import Image
 from nif_cli import NifError, runs
 from nif_cli.data.shapes.formats.voxels import read_grids, write_binvox
 from nif_cli.data.shapes.user_files import read_inputs
-from nif_cli.files import safe_name
+from nif_cli.files import available_memory, safe_name
 from nif_cli.geometry.voxels import voxel_distance, voxel_mesh
 from nif_cli.torch_files import read_torch
 from nif_cli.untrusted import npz_headers, opened_image, read_npy, read_npz
@@ -296,3 +296,36 @@ def test_names_that_files_cannot_have() -> None:
         safe_name("x" * 10_000)
     assert zlib.crc32(b"") == 0  # the suffix that tells two long names apart is a checksum of the whole
     assert safe_name("x" * 300 + "a") != safe_name("x" * 300 + "b")
+
+
+GROUPS = {  # what /proc/self/cgroup says, where the limit lies, and its files: limit, used, cached
+    "v2": ("0::/box/job", "sys/fs/cgroup/box", ("memory.max", "memory.current", "inactive_file")),
+    "v2 in a container": ("0::/", "sys/fs/cgroup", ("memory.max", "memory.current", "inactive_file")),
+    "v1": (
+        "9:cpu:/\n4:memory:/docker/abc\n0::/",
+        "sys/fs/cgroup/memory",
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", GROUPS)
+def test_a_container_has_the_memory_of_its_own(tmp_path, kind):
+    """Whoever takes more than the group's limit is killed, whatever the machine could still give."""
+    said, where, (most, now, cached) = GROUPS[kind]
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 9 kB\nMemAvailable: 1000 kB\n")
+    (tmp_path / "proc/self/cgroup").write_text(said + "\n")
+    assert available_memory(tmp_path) == 1000 * 1024
+    folder = tmp_path / where
+    folder.mkdir(parents=True)
+    for limit, left in (
+        ("600000", 350000),
+        ("max", 1024000),
+        ("9223372036854771712", 1024000),
+        ("100", 50000),
+    ):
+        (folder / most).write_text(limit + "\n")
+        (folder / now).write_text("300000\n")
+        (folder / "memory.stat").write_text(f"anon 7\n{cached} 50000\n")
+        assert available_memory(tmp_path) == (left if limit != "100" else 0)

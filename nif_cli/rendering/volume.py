@@ -92,6 +92,9 @@ def composite(
     """
     alpha = isinstance(density, Alpha)
     given = density.share if alpha else density
+    if given.dtype.itemsize < 4:  # of trainer.precision=bf16-mixed: sums along a ray need more digits
+        given, rgb = given.float(), rgb.float()
+        density = Alpha(given) if alpha else given
     if given.device.type == "cpu" and given.dtype == torch.float32:
         color, depth, transmittance, weights = _Composite.apply(
             given, rgb, samples.t, samples.delta, samples.ray, rays, alpha

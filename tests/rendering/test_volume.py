@@ -48,6 +48,20 @@ def test_compositing_is_the_sum_over_samples(how):
     torch.testing.assert_close(sums, light.opacity, atol=1e-6, rtol=0)  # the weights of a ray are its opacity
 
 
+@pytest.mark.parametrize("share", [False, True])
+def test_values_of_sixteen_bits_are_summed_in_float32(share):
+    """Of trainer.precision=bf16-mixed: the sum is that of the rounded values, not itself rounded."""
+    density, rgb, samples = packed([9, 0, 30, 3], dtype=torch.float32)
+    density, rgb = (density / 20 if share else density).bfloat16().requires_grad_(), rgb.bfloat16()
+    wrapped = (Alpha(density), Alpha(density.double())) if share else (density, density.double())
+    made, weights = composite(wrapped[0], rgb, samples, 4)
+    exact, _ = volume.composite_reference(wrapped[1], rgb.double(), samples, 4)
+    torch.testing.assert_close(made.color.double(), exact.color, atol=1e-5, rtol=1e-5)
+    made.color.sum().backward()
+    assert density.grad is not None
+    assert weights.dtype == torch.float32
+
+
 def test_compiled_compositing_has_the_gradients_of_the_reference():
     density, rgb, samples = packed([9, 0, 30, 3], dtype=torch.float32)
     found = []
