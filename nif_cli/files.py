@@ -53,7 +53,8 @@ def _memory_groups(system: Path) -> list[tuple[Path, tuple[str, str, str]]]:
     except OSError:
         return found
     for line in lines:
-        _, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
         if not controllers:
             top, names = "sys/fs/cgroup", ("memory.max", "memory.current", "inactive_file")
         elif "memory" in controllers.split(","):
