@@ -323,7 +323,7 @@ def test_a_container_has_the_memory_of_its_own(tmp_path, kind):
         ("600000", 350000),
         ("max", 1024000),
         ("9223372036854771712", 1024000),
-        ("100", 50000),
+        ("100", 0),
     ):
         (folder / most).write_text(limit + "\n")
         (folder / now).write_text("300000\n")
