@@ -57,7 +57,9 @@ def metrics(found: list[RunFolder]) -> list[tuple[str, ...]]:
     return rows
 
 
-def chart(found: list[RunFolder], metric: str | None = None, names: list[str] | None = None) -> bytes | None:
+def curves_png(
+    found: list[RunFolder], metric: str | None = None, names: list[str] | None = None
+) -> bytes | None:
     """The curves of `metric` (None: of the held-out loss and of the training's) as a PNG; None where there
     are none. `names`: what the runs are called in it. NifError for a metric that no run has noted."""
     import numpy as np

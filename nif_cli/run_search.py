@@ -172,11 +172,11 @@ def chosen(words: list[str], filters: dict[str, str]) -> list[RunFolder]:
         if not some:
             raise NifError(f"{word}: no run, no folder with runs, and no run of this name under ./{OUTPUTS}")
         found |= {run.path: run for run in some}
-    left = [r for r in (found.values() if words else known) if fits(r, filters)]
+    left = [r for r in (found.values() if words else known) if passes_filters(r, filters)]
     return sorted(left, key=lambda run: run.begun, reverse=True)
 
 
-def fits(run: RunFolder, filters: dict[str, str]) -> bool:
+def passes_filters(run: RunFolder, filters: dict[str, str]) -> bool:
     return all(_is(_value(run, key), wanted) for key, wanted in filters.items())
 
 

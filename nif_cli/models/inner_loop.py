@@ -219,7 +219,7 @@ def half_space(points: Float[Tensor, "S N D"], count: int) -> Tensor:
     return (points * direction).sum(-1).topk(count, dim=1).indices
 
 
-def level_set(
+def points_off_surface(
     surface: Float[Tensor, "*s N D"], normals: Float[Tensor, "*s N D"], offset: float
 ) -> tuple[Float[Tensor, "*s N D"], Float[Tensor, "*s N"]]:
     """Points of known distance from a scan with normals: every third point stays on the surface, every third
@@ -250,7 +250,7 @@ def context_of(seen: Observation, offset: float, points: int, seed: int = 0) -> 
         if seen.normals is None:
             return where.numpy(), np.zeros(len(where), np.float32)
         normals = torch.from_numpy(np.ascontiguousarray(seen.normals[chosen], np.float32))
-        at, distance = level_set(where, normals, offset)
+        at, distance = points_off_surface(where, normals, offset)
         return at.numpy(), distance.numpy()
     if isinstance(seen, PointSamples) and len(seen.points):
         raise NifError(

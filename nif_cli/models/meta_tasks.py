@@ -19,7 +19,7 @@ from nif_cli.data.shapes.pool import ShapeBatch
 from nif_cli.data.shapes.samples import Observation, PointSamples
 from nif_cli.field import BoundField, BoundSignal, bind
 from nif_cli.losses import clamped_error, two_headed
-from nif_cli.models.inner_loop import Task, Weights, context_of, half_space, level_set
+from nif_cli.models.inner_loop import Task, Weights, context_of, half_space, points_off_surface
 from nif_cli.models.model import Instance
 
 
@@ -66,7 +66,7 @@ class ShapeTasks:
             # of both
             return every_second(query), query
         if self.seen == "surface" and batch.surface is not None and batch.normals is not None:
-            return Task(*level_set(batch.surface, batch.normals, self.offset)), query
+            return Task(*points_off_surface(batch.surface, batch.normals, self.offset)), query
         if self.seen == "surface":  # a held-out batch brings no surface: the points nearest to it stand in
             chosen = (-batch.distance.abs()).topk(count, dim=1).indices
         else:

@@ -68,7 +68,7 @@ def network(name: str, device: str) -> Field:
     if not (path / "checkpoints" / "last.ckpt").exists():
         train = [*NETWORKS[name], f"output_dir={path}", "trainer.max_time=null", "callbacks=quiet"]
         subprocess.run([sys.executable, "-m", "nif_cli", "train", *train], check=True)
-    model = runs.load(path, device=device)
+    model = runs.load_model(path, device=device)
     field = model.field(next(iter(model.instances)))
     assert isinstance(field, Field)
     return field
