@@ -191,8 +191,8 @@ def read_text(path: Path, most: int = LARGEST) -> str | None:
 
 
 def read_small(path: Path) -> Any:
-    """What a small JSON file holds; None where it cannot be read. Not `untrusted.read_json`: one damaged run ends no
-    list, and ten thousand are read."""
+    """What a small JSON file holds; None where it cannot be read. Not `untrusted.read_json`: one damaged run
+    ends no list, and ten thousand are read."""
     text = read_text(path)
     try:
         return None if text is None else json.loads(text)
