@@ -185,11 +185,11 @@ PROTOCOLS = {"main": "what a command's module runs (commands/__init__.py); of cl
 
 def test_no_two_public_names_are_the_same():
     """Who reads `load(...)` need not look which; names that implement a protocol on purpose are listed."""
-    found: dict[str, list[str]] = {}
+    found: dict[str, set[str]] = {}
     for path in FILES:
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
-                found.setdefault(node.name, []).append(path.relative_to(ROOT).as_posix())
+                found.setdefault(node.name, set()).add(path.relative_to(ROOT).as_posix())
     twice = {name: where for name, where in found.items() if len(where) > 1}
     assert {name: where for name, where in twice.items() if name not in PROTOCOLS} == {}
     assert set(PROTOCOLS) <= set(twice)
