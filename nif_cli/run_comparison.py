@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from nif_cli import NifError
-from nif_cli.run_folders import RunFolder, read_text
+from nif_cli.run_folders import RunFolder
 from nif_cli.run_search import settings
+from nif_cli.small_files import read_text
 from nif_cli.untrusted import shown
 
 # of settings: where a run lies and what watches it says nothing of how it learns

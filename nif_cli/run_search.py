@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from nif_cli import NifError
-from nif_cli.run_folders import OUTPUTS, RunFolder, all_runs, entries_of, opened
+from nif_cli.run_folders import OUTPUTS, RunFolder, all_runs, opened
 from nif_cli.run_paths import MANY_FILES
+from nif_cli.small_files import entries_of
 from nif_cli.untrusted import shown
 
 HIGHER = re.compile(r"psnr|ssim|iou|f-?score|consistency", re.IGNORECASE)  # metrics of which more is better

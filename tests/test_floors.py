@@ -33,6 +33,7 @@ FLOORS = [
         "run_search",
         "run_upkeep",
         "runs",
+        "small_files",
         "words",
         "composition",
         "hydra_node",
@@ -193,3 +194,13 @@ def test_no_two_public_names_are_the_same():
     twice = {name: where for name, where in found.items() if len(where) > 1}
     assert {name: where for name, where in twice.items() if name not in PROTOCOLS} == {}
     assert set(PROTOCOLS) <= set(twice)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_files_and_functions_are_short(path: Path):
+    """A file says one thing in 300 lines, a function in 60."""
+    text = path.read_text()
+    assert len(text.splitlines()) <= 300
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < 60, node.name

@@ -9,9 +9,10 @@ from nif_cli import NifError
 from nif_cli.commands.runs_printing import duration, run_lines, size_text, state, table, when
 from nif_cli.files import write
 from nif_cli.run_comparison import curves_png, differences, labels, metrics
-from nif_cli.run_folders import opened, size_of
+from nif_cli.run_folders import opened
 from nif_cli.run_search import LOSS, best, chosen, jobs_of
 from nif_cli.run_upkeep import check_removable, prune, remove
+from nif_cli.small_files import size_of
 from nif_cli.words import paste
 
 MOST_COMPARED = 12

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nif_cli.geometry.narrow_band import CORNERS, Band
+from nif_cli.geometry.lattice import CORNERS, Band
 
 # lower end, direction
 EDGES = [(corner, axis) for corner in range(8) for axis in range(3) if not CORNERS[corner, axis]]

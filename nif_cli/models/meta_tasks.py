@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 import torch
@@ -182,3 +183,24 @@ class Signed(nn.Module):
 
 def signed(out: Float[Tensor, "*n 2"]) -> Float[Tensor, "*n"]:
     return torch.where(out[..., 0] > 0, 1.0, -1.0) * out[..., 1].abs()
+
+
+def chosen_tasks(
+    objective: Literal["l1", "clamped_l1", "two_headed"],
+    inner: Literal["same", "squared"],
+    clamp: float,
+    context: Literal["dense", "surface", "partial"],
+    query: str,
+    offset: float,
+    channels: int | None,
+) -> ShapeTasks | ImageTasks:
+    """What is adapted to. ValueError for what does not go together."""
+    if query == "rest" and context != "dense":
+        raise ValueError(f"query=rest: of dense contexts only, not with context={context}")
+    if channels is None:
+        return ShapeTasks(objective, inner, clamp, context, offset)
+    if context == "surface" or objective == "two_headed":
+        raise ValueError(
+            f"context={context}, objective={objective}: images have neither surfaces nor two heads"
+        )
+    return ImageTasks(channels, context)

@@ -114,7 +114,8 @@ def _plot(folder: Path, rows: list[dict[str, Any]], varied: list[str]) -> None:
     """sweep.png: the curves of the best jobs, named by the settings that vary."""
     from nif_cli import runs
     from nif_cli.run_comparison import curves_png
-    from nif_cli.run_folders import RunFolder, entries_of
+    from nif_cli.run_folders import RunFolder
+    from nif_cli.small_files import entries_of
     from nif_cli.untrusted import one_line, shown
 
     try:

@@ -28,7 +28,7 @@ from nif_cli import runs
 from nif_cli.field import Field, bind, evaluate
 from nif_cli.fields.mlp import MLP
 from nif_cli.geometry.extraction import dense_values, extract_mesh, mesh_of_values
-from nif_cli.geometry.narrow_band import Grid
+from nif_cli.geometry.lattice import Grid
 
 FOLDER = Path("outputs/bench_extraction")
 DATA = Path(os.environ.get("NIF_DATA", "."))

@@ -21,11 +21,11 @@ from nif_cli.models.inner_loop import (
     call_each,
     context_of,
     descend,
-    graph_bytes,
     half_space,
     points_off_surface,
     spread,
 )
+from nif_cli.models.inner_memory import graph_bytes
 
 NETWORKS = {
     "relu": partial(MLP, width=12, layers=2),

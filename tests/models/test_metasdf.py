@@ -334,7 +334,7 @@ class TestLimits:
         """The estimate from small graphs is that of a large one (and half as much again for what backward
         makes)."""
         model = make(field=partial(Siren, width=32, layers=3), steps=4)
-        from nif_cli.models.inner_loop import graph_bytes
+        from nif_cli.models.inner_memory import graph_bytes
 
         context, query = (Task(torch.rand(1, n, 3), torch.rand(1, n)) for n in (500, 1000))
         true = graph_bytes(lambda: model.errors(model.adapt(context, graph=True)[0], query))

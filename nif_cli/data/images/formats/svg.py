@@ -40,7 +40,8 @@ from nif_cli.data.images.formats.svg_style import (
     tag,
 )
 from nif_cli.geometry.curves import Curves
-from nif_cli.geometry.painting import TooMuch, painted
+from nif_cli.geometry.painting import painted
+from nif_cli.geometry.strokes import TooMuch
 from nif_cli.untrusted import reading, regular, shown
 
 
