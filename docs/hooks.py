@@ -74,7 +74,7 @@ def group(name: str) -> str:
 
 def read(path: Path) -> tuple[str, list[tuple[str, str, str]], list[str]]:
     """The comment above a YAML file, its keys (path, default, comment), and the choices it begins with."""
-    page = choices.read(path)
+    page = choices.read_page(path)
     keys = [
         (key, row.value, row.comment)
         for key, row in page.rows.items()

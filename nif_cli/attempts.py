@@ -183,7 +183,7 @@ def _no_options(command: str, args: list[str]) -> None:
         ):
             raise Usage(f"nif has no --{shown(name)}; write {paste('nif', 'train', value)}")
         under = name.replace("-", "_")
-        owners = [c for c in TAKES if under in choices.read(choices.conf_folder() / f"{c}.yaml").rows]
+        owners = [c for c in TAKES if under in choices.read_page(choices.conf_folder() / f"{c}.yaml").rows]
         if key is None and owners:
             raise Usage(
                 f"nif has no --{shown(name)}; {under}={shown(value, 100)} is written, for nif "

@@ -41,7 +41,7 @@ class Page:
 
 
 @dataclass
-class Composed:
+class ChosenConfig:
     """What the words given choose: a choice for each group, and all keys."""
 
     page: Page  # of the command
@@ -49,7 +49,7 @@ class Composed:
     rows: dict[str, Row]
 
 
-def read(path: Path) -> Page:
+def read_page(path: Path) -> Page:
     page, above = Page(), []
     about, block = [], ""
     for line in path.read_text(errors="replace").splitlines():
@@ -94,7 +94,7 @@ def names(group: str, where: list[Path]) -> list[str]:
 
 def groups(where: list[Path]) -> list[str]:
     """In the order of the train command's defaults, `hydra` left out; then those of one's own."""
-    train = [_entry(e)[0] for e in read(where[0] / "train.yaml").defaults]
+    train = [_entry(e)[0] for e in read_page(where[0] / "train.yaml").defaults]
     own = {p.name for folder in where[1:] if folder.is_dir() for p in folder.iterdir() if p.is_dir()}
     known = [g for g in train if g and g != "hydra"]
     return known + sorted(g for g in own - {*known, "hydra"} if g.isidentifier())
@@ -105,7 +105,7 @@ def page_of(group: str, name: str, where: list[Path]) -> Page:
     for folder in where:
         path = folder / group / f"{name}.yaml"
         if re.fullmatch(r"[\w-]+", name) and path.is_file():
-            return read(path)
+            return read_page(path)
     raise NifError(f"no {group} '{name[:100]}'{did_you_mean(name, names(group, where))}")
 
 
@@ -151,12 +151,12 @@ def chosen_by(group: str, name: str, where: list[Path]) -> Iterator[tuple[str, s
             yield from chosen_by(group, entry, where)
 
 
-def compose(command: str, words: Iterable[str]) -> Composed:
+def compose(command: str, words: Iterable[str]) -> ChosenConfig:
     """As Hydra composes: words count most, then what an experiment chooses, then a model, then the others.
     NifError names a choice that there is not."""
     words = list(words)
     where = folders(words)
-    page = read(where[0] / f"{command}.yaml")
+    page = read_page(where[0] / f"{command}.yaml")
     known = groups(where)
     typed = [(m["key"], m["value"]) for w in words if w != "data=auto" and (m := WORD.fullmatch(w))]
     default = {g: c for g, c in map(_entry, page.defaults) if g and g != "hydra"}
@@ -186,4 +186,4 @@ def compose(command: str, words: Iterable[str]) -> Composed:
     for key, value in typed:
         if key not in default:
             _put(rows, {key: Row(value)})
-    return Composed(page, {g: chosen[g] for g in default}, rows)
+    return ChosenConfig(page, {g: chosen[g] for g in default}, rows)

@@ -106,7 +106,7 @@ def _help(words: list[str]) -> int:
         elif any(not w.startswith("-") for w in words):
             print(pages.of_words(words, COMMANDS))
         else:
-            print(pages.overview(COMMANDS))
+            print(pages.command_list(COMMANDS))
     except NifError as error:
         _say(str(error))
         return 2

@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from nif_cli import NifError
 from nif_cli.hydra_node import check_hydra, key_of
 from nif_cli.untrusted import one_line, shown
-from nif_cli.yaml_files import LARGEST, measured
+from nif_cli.yaml_files import LARGEST, checked_yaml
 
 NAMED = re.compile(r"\$\{\s*([^{}:$\s]+)\s*\}")  # an interpolation of another key
 # resolvers of OmegaConf
@@ -75,7 +75,7 @@ class FileConfigSource(file_config_source.FileConfigSource):
     def load_config(self, config_path: str) -> ConfigResult:
         path = Path(self.path, self._normalize_file_name(config_path))
         if path.exists():
-            measured(path)
+            checked_yaml(path)
         return super().load_config(config_path)
 
 

@@ -84,7 +84,7 @@ EXAMPLES = {
 }
 
 
-def overview(commands: Mapping[str, str]) -> str:
+def command_list(commands: Mapping[str, str]) -> str:
     lines = "\n".join(f"  {name:<14} {what}" for name, what in commands.items())
     return (
         f"nif {__version__}: neural implicit fields, from data to meshes and images.\n\n"
@@ -205,7 +205,7 @@ def _wherever(key: str, commands: Iterable[str], where: list[choices.Path]) -> l
     last = key.rpartition(".")[2]
     for command in commands:
         path = where[0] / f"{command}.yaml"
-        row = choices.read(path).rows.get(key) if path.is_file() else None
+        row = choices.read_page(path).rows.get(key) if path.is_file() else None
         if row:
             found.setdefault(f"{key}={row.value}\0{row.comment}", []).append(f"nif {command}")
     for group in choices.groups(where):

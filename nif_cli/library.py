@@ -268,7 +268,7 @@ class Run:
 def load(run: str | Path = "latest", checkpoint: str = "last", device: str = "auto") -> Run:
     """A run by its folder, or the latest below ./outputs. NifError where there is none."""
     path, where = runs.find(str(run)), runs.device_for(device)
-    return Run(path, runs.load(path, checkpoint, where), where, checkpoint)
+    return Run(path, runs.load_model(path, checkpoint, where), where, checkpoint)
 
 
 def train(overrides: Mapping[str, Any] | Iterable[str] = (), /, *, quiet: bool = False, **keys: Any) -> Run:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from nif_cli import NifError
-from nif_cli.run_folders import RunFolder, read_text
+from nif_cli.run_folders import RunFolder
 from nif_cli.run_search import settings
+from nif_cli.small_files import read_text
 from nif_cli.untrusted import shown
 
 # of settings: where a run lies and what watches it says nothing of how it learns
@@ -57,7 +58,9 @@ def metrics(found: list[RunFolder]) -> list[tuple[str, ...]]:
     return rows
 
 
-def chart(found: list[RunFolder], metric: str | None = None, names: list[str] | None = None) -> bytes | None:
+def curves_png(
+    found: list[RunFolder], metric: str | None = None, names: list[str] | None = None
+) -> bytes | None:
     """The curves of `metric` (None: of the held-out loss and of the training's) as a PNG; None where there
     are none. `names`: what the runs are called in it. NifError for a metric that no run has noted."""
     import numpy as np

@@ -4,8 +4,6 @@ written now."""
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import re
 import time
@@ -16,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from nif_cli.files import lock
+from nif_cli.small_files import bytes_of, entries_of, is_whole_zip, last_row, read_small, read_text, size_of
 from nif_cli.untrusted import shown
 
 OUTPUTS = Path("outputs")
 ABOUT = "run.json"  # what training writes of a run beside config.yaml: provenance, settings, its end
 FORMAT = 1  # of run.json; raised when an older nif could not read it
-LARGEST = 2**21  # bytes of a small file
 MANY_FOLDERS = 300_000
 CHECKPOINTS = ("last.ckpt", "best.ckpt")
 MEASURED = ("overrides", "steps", "seconds", "parameters", "bytes", "error")  # of a summary, but no metrics
@@ -107,13 +105,13 @@ class RunFolder:
     @cached_property
     def damage(self) -> str | None:
         """What is broken, in a few words; None where nothing is seen without unpacking anything."""
-        if "config.yaml" not in self.entries or not _size(self.path / "config.yaml"):
+        if "config.yaml" not in self.entries or not bytes_of(self.path / "config.yaml"):
             return "config.yaml is " + ("empty" if "config.yaml" in self.entries else "missing")
         for name, found in ((ABOUT, self.about), ("summary.json", self.summary)):
             if name in self.entries and not found:
                 return f"{name} cannot be read"
         if self.saved:
-            return next((f"{p.name} is cut short" for p in self.saved if not _whole_zip(p)), None)
+            return next((f"{p.name} is cut short" for p in self.saved if not is_whole_zip(p)), None)
         return "its checkpoints are missing" if self.summary and "error" not in self.summary else None
 
     @cached_property
@@ -179,73 +177,6 @@ class RunFolder:
         return size_of(self.path)
 
 
-def read_text(path: Path, most: int = LARGEST) -> str | None:
-    """The text of a small regular file; None for any other (a pipe would be waited for)."""
-    try:
-        number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-        with os.fdopen(number, "rb") as file:
-            content = file.read(most + 1)
-        return content.decode("utf-8", "replace") if len(content) <= most else None
-    except (OSError, ValueError):
-        return None
-
-
-def read_small(path: Path) -> Any:
-    """What a small JSON file holds; None where it cannot be read. Not `read_json`: one damaged run ends no
-    list, and ten thousand are read."""
-    text = read_text(path)
-    try:
-        return None if text is None else json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-
-
-def last_row(path: Path) -> dict[str, float]:
-    """For each column of a CSV of numbers the last that stands there, of the file's last rows."""
-    try:
-        with open(path, "rb") as file:
-            columns = file.readline(2**16).decode("utf-8", "replace").strip().split(",")
-            file.seek(max(file.tell(), os.fstat(file.fileno()).st_size - 2**14))
-            rows = file.read(2**14).decode("utf-8", "replace").splitlines()
-    except OSError:
-        return {}
-    found: dict[str, float] = {}
-    for row in rows:
-        cells = row.split(",")
-        for name, cell in zip(columns, cells, strict=True) if len(cells) == len(columns) else ():
-            try:
-                found[shown(name)] = float(cell)
-            except ValueError:
-                continue
-    return {k: v for k, v in found.items() if math.isfinite(v)}
-
-
-def size_of(folder: Path) -> int:
-    """Bytes of the files in a folder; links are not followed."""
-    total, waiting = 0, [str(folder)]
-    while waiting:
-        try:
-            with os.scandir(waiting.pop()) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(entry.path)
-                    else:
-                        total += entry.stat(follow_symlinks=False).st_size
-        except OSError:  # taken away meanwhile, or not ours to read
-            continue
-    return total
-
-
-def entries_of(folder: str | Path) -> dict[str, bool]:
-    """The names in a folder and whether each is a folder itself (links are not); empty if it cannot be
-    read."""
-    try:
-        with os.scandir(folder) as entries:
-            return {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
-    except OSError:
-        return {}
-
-
 def is_run(folder: str | Path, entries: dict[str, bool]) -> bool:
     """Whether a folder with these entries is a run, or what is left of one."""
     if entries.get("config.yaml") is False or entries.get(ABOUT) is False:
@@ -276,26 +207,6 @@ def _walk(root: Path) -> Iterator[RunFolder]:
             yield RunFolder(Path(folder), entries)
             inside = [name for name in inside if name == "reconstructions"]  # may hold runs: save=run
         waiting += [os.path.join(folder, name) for name in inside]
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
-
-
-def _whole_zip(path: Path) -> bool:
-    """Whether a file ends as a zip does; older torch files, which are none, count as whole."""
-    try:
-        with open(path, "rb") as file:
-            start = file.read(4)
-            if start[:2] != b"PK":
-                return len(start) == 4 and start != b"\0\0\0\0"
-            file.seek(max(0, os.fstat(file.fileno()).st_size - 22))
-            return file.read(4) == b"PK\5\6"
-    except OSError:
-        return False
 
 
 def _whole(value: Any) -> int | None:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from nif_cli import NifError
-from nif_cli.run_folders import OUTPUTS, RunFolder, all_runs, entries_of, opened
+from nif_cli.run_folders import OUTPUTS, RunFolder, all_runs, opened
 from nif_cli.run_paths import MANY_FILES
+from nif_cli.small_files import entries_of
 from nif_cli.untrusted import shown
 
 HIGHER = re.compile(r"psnr|ssim|iou|f-?score|consistency", re.IGNORECASE)  # metrics of which more is better
@@ -172,11 +173,11 @@ def chosen(words: list[str], filters: dict[str, str]) -> list[RunFolder]:
         if not some:
             raise NifError(f"{word}: no run, no folder with runs, and no run of this name under ./{OUTPUTS}")
         found |= {run.path: run for run in some}
-    left = [r for r in (found.values() if words else known) if fits(r, filters)]
+    left = [r for r in (found.values() if words else known) if passes_filters(r, filters)]
     return sorted(left, key=lambda run: run.begun, reverse=True)
 
 
-def fits(run: RunFolder, filters: dict[str, str]) -> bool:
+def passes_filters(run: RunFolder, filters: dict[str, str]) -> bool:
     return all(_is(_value(run, key), wanted) for key, wanted in filters.items())
 
 

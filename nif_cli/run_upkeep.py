@@ -11,8 +11,9 @@ from typing import Any
 
 from nif_cli import NifError
 from nif_cli.files import Claim, DiskError, disk_says, write
-from nif_cli.run_folders import ABOUT, CHECKPOINTS, entries_of, opened, read_text, size_of
+from nif_cli.run_folders import ABOUT, CHECKPOINTS, opened
 from nif_cli.run_search import jobs_of
+from nif_cli.small_files import entries_of, read_text, size_of
 from nif_cli.untrusted import shown
 
 OF_RUN = re.compile(

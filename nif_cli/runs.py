@@ -109,7 +109,7 @@ def snapshots(run: Path) -> dict[int, Path]:
     return {int(f[1]): run / "checkpoints" / f[0] for f in found if f}
 
 
-def load(run: Path, which: str | int = "last", device: torch.device | str = "cpu") -> Model:
+def load_model(run: Path, which: str | int = "last", device: torch.device | str = "cpu") -> Model:
     """The trained model of a run, in evaluation mode on `device`; the run needs nothing from outside its
     folder."""
     if isinstance(which, int):

@@ -17,7 +17,7 @@ LARGEST = 2**21  # bytes of a YAML file: a hundred times our longest
 NODES = 100_000  # values of a YAML file, those behind anchors counted wherever they stand
 
 
-def measured(path: Path) -> str:
+def checked_yaml(path: Path) -> str:
     """The text of a YAML file that is not too large for anybody, its anchors counted wherever they are
     used."""
     size = regular(path, "configuration file").stat().st_size
@@ -60,7 +60,7 @@ def _count(node: yaml.Node, seen: dict[int, int | None], depth: int) -> int:
 def read_plain(path: Path) -> Any:
     """A YAML file as plain containers, numbers as OmegaConf reads them; text that looks like an interpolation
     is text."""
-    text = measured(path)
+    text = checked_yaml(path)
     try:
         return yaml.load(text, get_yaml_loader())
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:

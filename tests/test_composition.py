@@ -12,7 +12,7 @@ import yaml
 
 from nif_cli import NifError
 from nif_cli.hydra_node import inside
-from nif_cli.yaml_files import measured, read_plain
+from nif_cli.yaml_files import checked_yaml, read_plain
 
 PWNED = "PWNED"
 TOUCH = f"touch {PWNED}"
@@ -231,7 +231,7 @@ def test_our_own_files_are_small():
     from nif_cli import conf_folder
 
     for path in conf_folder().rglob("*.yaml"):
-        measured(path)
+        checked_yaml(path)
 
 
 def test_values_are_read_as_omegaconf_reads_them(tmp_path):
@@ -239,7 +239,7 @@ def test_values_are_read_as_omegaconf_reads_them(tmp_path):
     path.write_text("a: 1e-4\nb: ${oc.env:HOME}\nc: [1, x]\n")
     assert read_plain(path) == {"a": 1e-4, "b": "${oc.env:HOME}", "c": [1, "x"]}
     with pytest.raises(NifError, match="regular file"):
-        measured(Path("/dev/zero"))
+        checked_yaml(Path("/dev/zero"))
 
 
 @pytest.mark.parametrize(

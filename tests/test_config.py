@@ -268,7 +268,7 @@ REFUSED = [
     "nif_cli.data.shapes.datamodule.ThreadPoolExecutor",
     "nif_cli.cli.main",
     "nif_cli.runs.write",
-    "nif_cli.runs.load",
+    "nif_cli.runs.load_model",
     "torch.hub.load",
     "torch.hub.load_state_dict_from_url",
     "torch.load",

@@ -33,6 +33,7 @@ FLOORS = [
         "run_search",
         "run_upkeep",
         "runs",
+        "small_files",
         "words",
         "composition",
         "hydra_node",
@@ -178,3 +179,28 @@ def test_the_map_in_the_docs_names_every_room():
     files = re.findall(r"`((?:\w+/)*\w+\.(?:py|yaml))`", page)
     known = {p.name for p in (*ROOT.rglob("*.py"), *ROOT.parent.glob("tests/**/*.py"))}
     assert [name for name in files if name.rpartition("/")[2] not in known] == []
+
+
+PROTOCOLS = {"main": "what a command's module runs (commands/__init__.py); of cli.py, what `nif` runs"}
+
+
+def test_no_two_public_names_are_the_same():
+    """Who reads `load(...)` need not look which; names that implement a protocol on purpose are listed."""
+    found: dict[str, set[str]] = {}
+    for path in FILES:
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                found.setdefault(node.name, set()).add(path.relative_to(ROOT).as_posix())
+    twice = {name: where for name, where in found.items() if len(where) > 1}
+    assert {name: where for name, where in twice.items() if name not in PROTOCOLS} == {}
+    assert set(PROTOCOLS) <= set(twice)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_files_and_functions_are_short(path: Path):
+    """A file says one thing in 300 lines, a function in 60."""
+    text = path.read_text()
+    assert len(text.splitlines()) <= 300
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < 60, node.name

@@ -121,7 +121,7 @@ def test_a_run_is_opened_without_the_compiler_of_torch():
     """torch's compiler and its symbolic mathematics take a second to load, for nothing."""
     code = (
         "import sys; from pathlib import Path; from nif_cli import runs; "
-        "[runs.load(Path(p)) for p in sys.argv[1:]]; "
+        "[runs.load_model(Path(p)) for p in sys.argv[1:]]; "
         "print([m for m in ('torch._dynamo', 'sympy') if m in sys.modules])"
     )
     golden = [str(path.parent) for path in sorted(HERE.glob("*/config.yaml"))]

@@ -56,17 +56,17 @@ class TestStrangers:
         checkpoint = torch.load(last(run), weights_only=True)
         torch.save({**checkpoint, "extra": Touch(self.marker)}, run / "checkpoints" / f"{which}.ckpt")
         with pytest.raises(NifError, match=rf"{which}\.ckpt: refused.*code"):
-            runs.load(run, which)
+            runs.load_model(run, which)
 
     def test_code_in_a_bare_pickle_is_refused(self, run: Path):
         last(run).write_bytes(pickle.dumps(Touch(self.marker)))
         with pytest.raises(NifError, match=r"last\.ckpt"):
-            runs.load(run)
+            runs.load_model(run)
 
     def test_code_in_an_old_torch_file_is_refused(self, run: Path):
         torch.save({"a": Touch(self.marker)}, last(run), _use_new_zipfile_serialization=False)
         with pytest.raises(NifError, match=r"last\.ckpt"):
-            runs.load(run)
+            runs.load_model(run)
 
     @pytest.mark.parametrize("node", ["model", "field", "encoding", "optimizer", "scheduler"])
     @pytest.mark.parametrize(
@@ -81,14 +81,14 @@ class TestStrangers:
             ),
         )
         with pytest.raises(NifError, match=f"_target_={target}"):
-            runs.load(run)
+            runs.load_model(run)
 
     def test_a_checkpoint_may_name_less_than_a_user(self, run: Path):
         """Loggers and trainers write where they are told: a checkpoint may not name them."""
         node = {"_target_": "pytorch_lightning.loggers.CSVLogger", "save_dir": str(self.marker)}
         spoil(run, lambda c: c["nif"]["config"].update(optimizer=node))
         with pytest.raises(NifError, match="refused"):
-            runs.load(run)
+            runs.load_model(run)
 
     def test_the_config_file_of_a_run_is_not_trusted_either(self, run: Path, nif):
         text = (run / "config.yaml").read_text().replace("nif_cli.optim.adam.Adam", "os.system")
@@ -110,7 +110,7 @@ class TestStrangers:
 class TestWrongFiles:
     def message(self, run: Path) -> str:
         with pytest.raises(NifError) as error:
-            runs.load(run)
+            runs.load_model(run)
         text = str(error.value)
         assert "last.ckpt" in text
         assert len(text.splitlines()) <= 2
@@ -177,7 +177,7 @@ class TestWrongFiles:
         """Whatever a checkpoint's own entry holds, the answer is a line."""
         spoil(run, lambda c: change(c["nif"]))
         with pytest.raises(NifError):
-            runs.load(run)
+            runs.load_model(run)
 
     def test_a_zip_bomb_is_refused_before_it_is_unpacked(self, run: Path):
         with zipfile.ZipFile(last(run), "w", zipfile.ZIP_DEFLATED) as archive:
@@ -189,18 +189,18 @@ class TestWrongFiles:
     def test_no_best_yet(self, run: Path):
         (run / "checkpoints" / "best.ckpt").unlink(missing_ok=True)
         with pytest.raises(NifError, match=r"best\.ckpt: no such checkpoint"):
-            runs.load(run, "best")
+            runs.load_model(run, "best")
         with pytest.raises(NifError, match="checkpoint=first: must be last or best"):
-            runs.load(run, "first")
+            runs.load_model(run, "first")
 
 
 def test_a_run_loads_from_anywhere(run: Path, tmp_path: Path):
     """Moved elsewhere, without its data, it gives the same fields."""
     points = torch.rand(50, 3)
-    model = runs.load(run)
+    model = runs.load_model(run)
     before = model.field("chair/0001").value(points)
     elsewhere = Path(shutil.move(run, tmp_path / "else where"))
-    again = runs.load(elsewhere)
+    again = runs.load_model(elsewhere)
     assert torch.equal(again.field("chair/0001").value(points), before)
     assert list(again.instances) == list(model.instances)
     assert again.instances == model.instances
@@ -209,7 +209,7 @@ def test_a_run_loads_from_anywhere(run: Path, tmp_path: Path):
 
 def test_loading_leaves_no_parameter_behind(run: Path):
     """Everything is made from the checkpoint: nothing stays on the meta device."""
-    model = runs.load(run)
+    model = runs.load_model(run)
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         assert tensor.device.type == "cpu", name
 

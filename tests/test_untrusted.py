@@ -212,13 +212,13 @@ def test_an_instance_that_lies_nowhere(run: Path, nif, scale) -> None:
 )
 def test_an_offset_that_is_none(run: Path, offset) -> None:
     with pytest.raises(NifError, match=r"last\.ckpt: instance .*offset"):
-        runs.load(spoilt(run, put("nif", "instances", 0, "offset", value=offset)))
+        runs.load_model(spoilt(run, put("nif", "instances", 0, "offset", value=offset)))
 
 
 @pytest.mark.parametrize("id", ["x" * 10_000, 3, None, ["a"], "a\0b"])
 def test_an_id_that_is_none(run: Path, id) -> None:
     with pytest.raises(NifError, match=r"last\.ckpt: instance 0: id"):
-        runs.load(spoilt(run, put("nif", "instances", 0, "id", value=id)))
+        runs.load_model(spoilt(run, put("nif", "instances", 0, "id", value=id)))
 
 
 def test_a_few_bytes_that_stand_for_gigabytes(run: Path) -> None:
@@ -226,7 +226,7 @@ def test_a_few_bytes_that_stand_for_gigabytes(run: Path) -> None:
     name = next(iter(torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]))
     spoilt(run, put("state_dict", name, value=torch.zeros(1).expand(2**30)))
     with pytest.raises(NifError, match="would take more than"):
-        runs.load(run)
+        runs.load_model(run)
 
 
 @pytest.mark.parametrize("key", ["width", "layers"])
@@ -236,7 +236,7 @@ def test_a_few_bytes_that_stand_for_gigabytes(run: Path) -> None:
 def test_networks_that_nobody_has(run: Path, key: str, value) -> None:
     began = time.process_time()
     with pytest.raises(NifError, match=r"last\.ckpt"):
-        runs.load(spoilt(run, put("nif", "config", "field", key, value=value)))
+        runs.load_model(spoilt(run, put("nif", "config", "field", key, value=value)))
     assert time.process_time() - began < 10
 
 
@@ -245,10 +245,12 @@ def test_weights_that_are_no_numbers(run: Path) -> None:
     weights = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     name = name if name in weights else next(k for k in weights if k.startswith("network"))
     with pytest.raises(NifError, match="NaN"):
-        runs.load(spoilt(run, put("state_dict", name, value=torch.full_like(weights[name], float("nan")))))
-    runs.load(spoilt(run, put("state_dict", name, value=weights[name].double())))  # mended
+        runs.load_model(
+            spoilt(run, put("state_dict", name, value=torch.full_like(weights[name], float("nan"))))
+        )
+    runs.load_model(spoilt(run, put("state_dict", name, value=weights[name].double())))  # mended
     with pytest.raises(NifError, match=r"must be torch\.float32"):
-        runs.load(spoilt(run, put("state_dict", name, value=weights[name].to(torch.complex64))))
+        runs.load_model(spoilt(run, put("state_dict", name, value=weights[name].to(torch.complex64))))
 
 
 @pytest.mark.parametrize("member", ["data.pkl", "data/0", "version"])
@@ -260,7 +262,7 @@ def test_inner_records_cut_short(run: Path, member: str) -> None:
         for name, content in members.items():
             archive.writestr(name, content[: len(content) // 2] if name.endswith(member) else content)
     try:
-        runs.load(run)  # a record that nothing needs
+        runs.load_model(run)  # a record that nothing needs
     except NifError as error:
         assert "last.ckpt" in str(error)  # noqa: PT017
         assert len(str(error).splitlines()) == 1  # noqa: PT017

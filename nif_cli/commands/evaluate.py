@@ -15,7 +15,7 @@ from nif_cli.data.memory import keep_memory
 from nif_cli.data.scenes.datamodule import Views
 from nif_cli.data.shapes.datamodule import ShapeData
 from nif_cli.evaluation import images
-from nif_cli.evaluation.adaptation_curve import compare, compare_images, steps_of
+from nif_cli.evaluation.adaptation_curve import compare, compare_image_adaptation, steps_of
 from nif_cli.evaluation.data import data_of
 from nif_cli.evaluation.figures import evaluate_figures
 from nif_cli.evaluation.meshes import compare_meshes
@@ -42,7 +42,7 @@ def main(cfg: DictConfig) -> None:
         return
     device = runs.device_for(config.device)
     run = runs.find(config.run)
-    model = runs.load(run, config.checkpoint, device)
+    model = runs.load_model(run, config.checkpoint, device)
     if config.run is None:
         print(f"run: {run}")
     if device.type == "cpu" and issubclass(model.learns, Views):
@@ -92,7 +92,7 @@ def _by_data(
         files = images.chosen_files(config, model, data)
         train = data_of(model)
         assert isinstance(train, ImageData)
-        compare_images(config, model, run, steps_of(config, model), files, train.files(), device)
+        compare_image_adaptation(config, model, run, steps_of(config, model), files, train.files(), device)
         return
     if not isinstance(data, ShapeData):
         evaluate_figures(config, run, model, data)

@@ -24,7 +24,7 @@ from nif_cli import NifError, __version__, conf_folder
 from nif_cli.config import check
 from nif_cli.data.shapes import preprocess
 from nif_cli.data.shapes.formats import deepsdf, onet
-from nif_cli.data.shapes.preprocess import FORMATS, Settings, Task
+from nif_cli.data.shapes.preprocess import FORMATS, Settings, ShapeJob
 from nif_cli.files import Claim, DiskError, safe_name, write
 from nif_cli.geometry.mesh import mesh_files
 from nif_cli.schemas import Prepare
@@ -94,7 +94,7 @@ def _settings(config: Prepare) -> tuple[Settings, int]:
     ), config.workers or cores
 
 
-def _tasks(config: Prepare, output: Path) -> tuple[Path, list[Task]]:
+def _tasks(config: Prepare, output: Path) -> tuple[Path, list[ShapeJob]]:
     """Every mesh of the input with its class and name. NifError when two would be called the same."""
     text = str(config.input)
     if glob.has_magic(text) and not Path(text).expanduser().exists():
@@ -120,7 +120,7 @@ def _tasks(config: Prepare, output: Path) -> tuple[Path, list[Task]]:
             r"(/models)?/model(_normalized)?$", "", file.relative_to(plain).with_suffix("").as_posix()
         )
         *folders, name = safe_name(path).split("/")
-        task = Task(str(file), dataset, "_".join(folders) or category, name, str(output))
+        task = ShapeJob(str(file), dataset, "_".join(folders) or category, name, str(output))
         if task.id in seen:
             raise NifError(
                 f"two meshes would be called '{task.id}': {seen[task.id]} and {file}; rename or move one "
@@ -144,11 +144,11 @@ def _claim(output: Path, settings: Settings) -> None:
         _report(output, settings, [])
 
 
-def _work(tasks: list[Task], settings: Settings, workers: int) -> Iterator[dict[str, Any]]:
+def _work(tasks: list[ShapeJob], settings: Settings, workers: int) -> Iterator[dict[str, Any]]:
     """A report line for each task, as they finish. When a process dies, the shapes that were under way are
     tried again one at a time, and the one that kills its process gets a line that says so."""
     threads = max(1, (os.cpu_count() or 1) // workers)
-    waiting, suspects = list(reversed(tasks)), list[Task]()
+    waiting, suspects = list(reversed(tasks)), list[ShapeJob]()
     while waiting or suspects:
         alone = bool(suspects)
         queue = [suspects.pop()] if alone else waiting
@@ -160,7 +160,7 @@ def _work(tasks: list[Task], settings: Settings, workers: int) -> Iterator[dict[
             raise NifError(
                 f"prepare: this Python, or this machine, cannot start worker processes ({one_line(error)})"
             ) from error
-        running: dict[Future, Task] = {}
+        running: dict[Future, ShapeJob] = {}
         try:
             while queue or running:
                 while queue and len(running) < 2 * workers:
@@ -193,9 +193,9 @@ def _work(tasks: list[Task], settings: Settings, workers: int) -> Iterator[dict[
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _splits(output: Path, base: Path, tasks: list[Task], settings: Settings, config: Prepare) -> None:
+def _splits(output: Path, base: Path, tasks: list[ShapeJob], settings: Settings, config: Prepare) -> None:
     """Which shape is in which split depends on its name and the seed, not on the others."""
-    parts: dict[str, list[Task]] = {"train": [], "val": [], "test": []}
+    parts: dict[str, list[ShapeJob]] = {"train": [], "val": [], "test": []}
     for task in tasks:
         u = int.from_bytes(hashlib.sha256(f"{settings.seed}/{task.id}".encode()).digest()[:4], "big") / 2**32
         parts["test" if u < config.test else "val" if u < config.test + config.val else "train"].append(task)
@@ -204,11 +204,11 @@ def _splits(output: Path, base: Path, tasks: list[Task], settings: Settings, con
             "split": tasks,
             **({f"split_{k}": v for k, v in parts.items()} if config.val + config.test > 0 else {}),
         }
-        deepsdf.write_splits(
+        deepsdf.write_split_json(
             output / "deepsdf", str(base), {k: [t.deepsdf for t in v] for k, v in splits.items()}
         )
     if "onet" in settings.formats:
-        onet.write_splits(output / "onet", {k: [t.onet for t in v] for k, v in parts.items()})
+        onet.write_split_lists(output / "onet", {k: [t.onet for t in v] for k, v in parts.items()})
 
 
 def _report(output: Path, settings: Settings, lines: list[dict[str, Any]]) -> None:

@@ -37,7 +37,7 @@ def main(cfg: DictConfig) -> None:
     config = check(cfg, "reconstruct")
     device = runs.device_for(config.device)
     run = runs.find(config.run)
-    model = runs.load(run, config.checkpoint, device)
+    model = runs.load_model(run, config.checkpoint, device)
     check_kind(model, config)
     if config.save:
         check_savable(model)

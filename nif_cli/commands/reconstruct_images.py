@@ -11,7 +11,7 @@ import torch
 from nif_cli import NifError, runs
 from nif_cli.data.images.folder import about, image_files, lies
 from nif_cli.files import write, write_npz
-from nif_cli.inference.images import adapted, measured
+from nif_cli.inference.images import adapted, image_with_metrics
 from nif_cli.models.metasdf import MetaSdf
 from nif_cli.rendering.image_files import displayed, png_bytes
 from nif_cli.schemas import Reconstruct
@@ -35,7 +35,7 @@ def reconstruct_images(config: Reconstruct, model: MetaSdf, run: Path, device: t
     failed: list[NifError] = []
     for id, file, pixels, made in adapted(config, model, files, failed):
         began, base = time.monotonic(), folder / runs.safe_name(id)
-        values, figures = measured(made.field, pixels, device)
+        values, figures = image_with_metrics(made.field, pixels, device)
         report = {
             "input": str(file),
             "run": str(run),

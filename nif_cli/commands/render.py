@@ -87,9 +87,12 @@ def main(cfg: DictConfig) -> None:
             note = "" if seen else ", empty: no surface in view"
             print(f"{path}  {len(frames)} views of {size} x {size}, {time.monotonic() - began:.1f} s{note}")
     if len(first_views) > 1:
-        path = folder / "overview.png"
-        runs.write(path, png_bytes(sheet(first_views)))
-        print(f"{path}  the first view of each")
+        _overview(folder / "overview.png", first_views)
+
+
+def _overview(path: Path, views: list[Any]) -> None:
+    runs.write(path, png_bytes(sheet(views)))
+    print(f"{path}  the first view of each")
 
 
 def _depths(frames: list[torch.Tensor], scale: float, draw: bool) -> list[Any]:

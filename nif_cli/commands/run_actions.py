@@ -6,12 +6,13 @@ import sys
 from pathlib import Path
 
 from nif_cli import NifError
-from nif_cli.commands.runs_printing import duration, size_text, state, table, told, when
+from nif_cli.commands.runs_printing import duration, run_lines, size_text, state, table, when
 from nif_cli.files import write
-from nif_cli.run_comparison import chart, differences, labels, metrics
-from nif_cli.run_folders import opened, size_of
+from nif_cli.run_comparison import curves_png, differences, labels, metrics
+from nif_cli.run_folders import opened
 from nif_cli.run_search import LOSS, best, chosen, jobs_of
 from nif_cli.run_upkeep import check_removable, prune, remove
+from nif_cli.small_files import size_of
 from nif_cli.words import paste
 
 MOST_COMPARED = 12
@@ -53,7 +54,7 @@ def show_runs(words: list[str], filters: dict[str, str], options: dict[str, str]
     if not found:
         raise NifError("no run that fits")
     for number, run in enumerate(found):
-        print("\n" * bool(number) + "\n".join(told(run)))
+        print("\n" * bool(number) + "\n".join(run_lines(run)))
     return 0
 
 
@@ -70,7 +71,7 @@ def compare_runs(words: list[str], filters: dict[str, str], options: dict[str, s
     print(table([head, *differ]) if differ else "the same settings in all")
     print()
     print(table([("", *head[1:]), *metrics(found)], right=tuple(range(1, len(head)))))
-    drawn = chart(found, options.get("metric"))
+    drawn = curves_png(found, options.get("metric"))
     if drawn is not None:
         path = Path(options.get("output", "compare.png")).expanduser()
         write(path, drawn)

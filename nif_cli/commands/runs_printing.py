@@ -10,7 +10,7 @@ from nif_cli.untrusted import shown
 from nif_cli.words import paste
 
 
-def told(run: RunFolder) -> list[str]:
+def run_lines(run: RunFolder) -> list[str]:
     about, summary = run.about, run.summary
     lines = [f"{paste(str(run.path))}: {' on '.join(run.kind)}, {state(run)}"]
 

@@ -24,7 +24,7 @@ from nif_cli.files import write
 from nif_cli.geometry.extraction import extract_mesh
 from nif_cli.geometry.sampling import sample_surface
 from nif_cli.inference.images import observed
-from nif_cli.inference.shapes import shown
+from nif_cli.inference.shapes import shown_to_model
 from nif_cli.metrics.image import decibels
 from nif_cli.metrics.shape import surface_distances
 from nif_cli.models.inner_loop import Task, Weights, adam, spread
@@ -93,9 +93,11 @@ def compare(
     pose = turntable(8)[1]
     subject = Subject(
         [s.id for s in shapes],
-        model.task_of([shown(model, config, known(s), None, k) for k, s in enumerate(shapes)], config.points),
+        model.task_of(
+            [shown_to_model(model, config, known(s), None, k) for k, s in enumerate(shapes)], config.points
+        ),
         _signed(model, shapes),
-        model.task_of([shown(model, config, known(one), None, 0)], config.points),
+        model.task_of([shown_to_model(model, config, known(one), None, 0)], config.points),
         f"mean |distance error|, clamped to {model.clamp:g}; {len(shapes)} shapes",
         ("chamfer", lambda weights: _chamfer(model, weights, shapes)),
         lambda row, weights: surface_image(model.bind(weights), pose, 160, device),  # type: ignore[arg-type]
@@ -112,7 +114,7 @@ def _first(others: dict[str, Callable[[], ShapeSamples]]) -> ShapeSamples:
     raise NifError("curve: no shape of the run's training can be read, to start Adam from one")
 
 
-def compare_images(
+def compare_image_adaptation(
     config: Evaluate,
     model: MetaSdf,
     run: Path,

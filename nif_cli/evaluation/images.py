@@ -12,7 +12,7 @@ from nif_cli import NifError, runs
 from nif_cli.data.images.datamodule import ImageData
 from nif_cli.evaluation.report import write_report
 from nif_cli.evaluation.shapes import all_done
-from nif_cli.inference.images import adapted, measured
+from nif_cli.inference.images import adapted, image_with_metrics
 from nif_cli.metrics.image import IMAGE_METRICS
 from nif_cli.models.metasdf import MetaSdf
 from nif_cli.schemas import Evaluate
@@ -29,7 +29,7 @@ def evaluate_images(
     files = chosen_files(config, model, data)
     figures, reports = {}, {}
     for id, _, pixels, made in adapted(config, model, files, failed):
-        figures[id], reports[id] = measured(made.field, pixels, device)[1], made.report
+        figures[id], reports[id] = image_with_metrics(made.field, pixels, device)[1], made.report
     if not figures:
         raise failed[0]
     values = {name: [f[name] for f in figures.values() if name in f] for name in UNITS}

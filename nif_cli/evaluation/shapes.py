@@ -23,7 +23,7 @@ from nif_cli.field import evaluate as values_of
 from nif_cli.files import DiskError
 from nif_cli.geometry.extraction import extract_mesh
 from nif_cli.geometry.transform import Transform
-from nif_cli.inference.shapes import check_kind, infer, shown
+from nif_cli.inference.shapes import check_kind, infer, shown_to_model
 from nif_cli.metrics.protocols import Metrics, Protocol, Reconstruction
 from nif_cli.models.model import Model
 from nif_cli.schemas import Evaluate
@@ -94,7 +94,7 @@ def evaluated_fields(
                 if shape is None:
                     continue
                 read.append(id)
-                seen.append(shown(model, config, known(shape), None, number))
+                seen.append(shown_to_model(model, config, known(shape), None, number))
                 transforms.append(shape.transform)
             if not read:
                 continue

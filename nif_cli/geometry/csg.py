@@ -15,7 +15,7 @@ the surface that it has then (`exact`):
 
 Values that are no distances (truncation 0: logits, densities) have unions, intersections, differences and
 places, which ask for sides alone; the rest needs lengths and raises ValueError. Distances that end at
-`truncation` are measured beyond it: `far_reaching`.
+`truncation` are measured beyond it: far_reaching.py.
 """
 
 from __future__ import annotations
@@ -24,14 +24,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from nif_cli.field import Field, Signal
-from nif_cli.geometry.distance import MeshDistance
-from nif_cli.geometry.extraction import extract_mesh
 
 BOTH = frozenset(("inside", "outside"))
 
@@ -69,7 +66,7 @@ def exact_sides(field: Field) -> frozenset[str]:
     return field.exact if isinstance(field, Composed) else BOTH if field.truncation > 0 else frozenset()
 
 
-def _values(field: Field) -> Callable[[Tensor], Tensor]:
+def values_anywhere(field: Field) -> Callable[[Tensor], Tensor]:
     """value - level, anywhere in space: cut at +-truncation, beyond which it means nothing; outside the
     field's bounds, where nothing was learned, from the nearest point q of the box: all of the surface is at
     least sqrt(|p - q|^2 + value(q)^2) away."""
@@ -102,7 +99,7 @@ def _composed(
     exact: frozenset[str],
 ) -> Composed:
     """`join` of the values; the colour is that of the field whose own surface is nearest."""
-    values = [_values(f) for f in fields]
+    values = [values_anywhere(f) for f in fields]
 
     def value_at(points: Tensor) -> Tensor:
         return join([v(points) for v in values])
@@ -118,7 +115,7 @@ def _composed(
     return ComposedSignal(value_at, bounds, truncation, exact, color_at=color_at)
 
 
-def _lengths(what: str, length: float, *fields: Field) -> None:
+def check_lengths(what: str, length: float, *fields: Field) -> None:
     """ValueError unless the values of all fields are distances, up to `length` and a little more."""
     truncation = min(f.truncation for f in fields)
     if truncation == 0:
@@ -145,7 +142,7 @@ def hull(a: Field, b: Field) -> Float[Tensor, "2 3"]:
 def union(a: Field, b: Field, blend: float = 0.0) -> Composed:
     """What is in a or b. `blend`: the width over which both flow into each other, in units of length."""
     if blend:
-        _lengths("blend", blend, a, b)
+        check_lengths("blend", blend, a, b)
     # how far the blend can stand out
     box = hull(a, b) + torch.tensor([[-0.25 * blend], [0.25 * blend]]).to(a.bounds)
     exact = exact_sides(a) & exact_sides(b) & {"outside"}
@@ -161,7 +158,7 @@ def union(a: Field, b: Field, blend: float = 0.0) -> Composed:
 def intersection(a: Field, b: Field, blend: float = 0.0) -> Composed:
     """What is in a and in b; ValueError where their bounds have nothing in common."""
     if blend:
-        _lengths("blend", blend, a, b)
+        check_lengths("blend", blend, a, b)
     box = torch.stack((torch.maximum(a.bounds[0], b.bounds[0]), torch.minimum(a.bounds[1], b.bounds[1])))
     if not (box[0] < box[1]).all():
         raise ValueError("nothing is in both shapes: they are apart")
@@ -178,7 +175,7 @@ def intersection(a: Field, b: Field, blend: float = 0.0) -> Composed:
 def difference(a: Field, b: Field, blend: float = 0.0) -> Composed:
     """What is in a but not in b."""
     if blend:
-        _lengths("blend", blend, a, b)
+        check_lengths("blend", blend, a, b)
     exact = (
         frozenset(("inside",)) if "inside" in exact_sides(a) and "outside" in exact_sides(b) else frozenset()
     )
@@ -198,7 +195,7 @@ def morph(a: Field, b: Field, share: float) -> Composed:
         raise ValueError(f"share={share:g}: must be between 0 (the first shape) and 1 (the second)")
     for field in (a, b):
         if math.isfinite(field.truncation):
-            _lengths("morph", math.inf, field)
+            check_lengths("morph", math.inf, field)
     box = hull(a, b)
     exact = exact_sides(a) if share == 0 else exact_sides(b) if share == 1 else frozenset()
     return _composed((a, b), lambda v: torch.lerp(v[0], v[1], share), box, math.inf, exact)
@@ -207,7 +204,7 @@ def morph(a: Field, b: Field, share: float) -> Composed:
 def offset(field: Field, by: float) -> Composed:
     """The surface moved outwards by a distance, or inwards (`by` < 0). Where the field is less than the
     distance on that side, it moves farther."""
-    _lengths("offset", abs(by), field)
+    check_lengths("offset", abs(by), field)
     box = field.bounds + torch.tensor([[-1.0], [1.0]]).to(field.bounds) * max(by, 0.0)
     exact = exact_sides(field) & {"outside" if by > 0 else "inside"} if by else exact_sides(field)
     return _composed((field,), lambda v: v[0] + by, box, field.truncation - abs(by), exact)
@@ -215,7 +212,7 @@ def offset(field: Field, by: float) -> Composed:
 
 def shell(field: Field, thickness: float) -> Composed:
     """A wall of this thickness inside of the surface; the rest of the inside becomes hollow."""
-    _lengths("shell", thickness, field)
+    check_lengths("shell", thickness, field)
     exact = frozenset(("outside",)) if exact_sides(field) == BOTH else frozenset()
     return _composed(
         (field,),
@@ -240,7 +237,7 @@ def placed(
     shift = torch.zeros(3) if move is None else move
     corners = torch.cartesian_prod(*field.bounds.cpu().T) @ (scale * turn).T + shift
     box = torch.stack((corners.amin(0), corners.amax(0))).to(field.bounds)
-    values, grown = _values(field), scale if field.truncation > 0 else 1.0
+    values, grown = values_anywhere(field), scale if field.truncation > 0 else 1.0
 
     def undone(points: Tensor) -> Tensor:
         # the rotation's transpose is its inverse
@@ -256,58 +253,3 @@ def placed(
         return field.color(undone(points), None if directions is None else directions @ turn.to(directions))
 
     return ComposedSignal(value_at, box, grown * field.truncation, exact_sides(field), color_at=color_at)
-
-
-def far_reaching(
-    field: Field, over: Float[Tensor, "2 3"] | None = None, device: torch.device | str = "cpu"
-) -> Field:
-    """The field itself where its values are distances all `over` a box (by default its bounds); else one that
-    goes on where `truncation` or the bounds end, with distances to its own surface: measured exactly from a
-    mesh of it at the nodes of a coarse grid, interpolated between them.
-
-    ValueError where the values are no distances at all, or where there is no surface.
-    """
-    truncation, bounds = field.truncation, field.bounds
-    box = (
-        bounds
-        if over is None
-        else torch.stack((torch.minimum(bounds[0], over[0]), torch.maximum(bounds[1], over[1])))
-    )
-    if math.isinf(truncation) and torch.equal(box, bounds):
-        return field
-    _lengths("this", 0, field)
-    mesh = extract_mesh(field, 96, device=device)
-    if len(mesh.faces) == 0:
-        raise ValueError("there is no surface to measure from")
-    low, high = box.double().cpu()
-    cell = min(float((high - low).max()) / 40, truncation / 1.5)
-    counts = [min(65, math.ceil(float(side) / cell) + 1) for side in high - low]
-    axes = [torch.linspace(float(a), float(b), n) for a, b, n in zip(low, high, counts, strict=True)]
-    distance = MeshDistance(np.asarray(mesh.vertices), mesh.faces).signed(
-        torch.cartesian_prod(*axes).double().numpy()
-    )
-    grid = torch.from_numpy(distance).float().reshape(1, 1, *counts).to(device)
-    own, centre, half = _values(field), (0.5 * (low + high)).float(), (0.5 * (high - low)).float()
-
-    # the mean over a cell, by Gauss's rule: a quadratic spline in place of facets
-    spread = (
-        torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 3)
-        * ((high - low) / (torch.tensor(counts) - 1) / 12**0.5).float()
-    )
-
-    def value_at(points: Tensor) -> Tensor:
-        where = (points.reshape(-1, 1, 3) + spread.to(points) - centre.to(points)) / half.to(points)
-        where = where.flip(-1)[None, :, :, None]
-        far = torch.nn.functional.grid_sample(
-            grid.to(points), where, padding_mode="border", align_corners=True
-        )
-        far = far.reshape(-1, 8).mean(-1).reshape(points.shape[:-1])
-        inner, outer = bounds.to(points)
-        share = ((points >= inner) & (points <= outer)).all(-1).to(far)
-        if math.isfinite(truncation):
-            share = share * ((0.95 * truncation - far.abs()) / (0.25 * truncation)).clamp(0, 1)
-        return torch.lerp(far, own(points), share)
-
-    if isinstance(field, Signal):
-        return ComposedSignal(value_at, box, math.inf, exact_sides(field), color_at=field.color)
-    return Composed(value_at, box, math.inf, exact_sides(field))

@@ -14,8 +14,9 @@ from torch import Tensor
 from nif_cli import NifError
 from nif_cli.field import Field
 from nif_cli.files import available_memory
+from nif_cli.geometry.lattice import Grid
 from nif_cli.geometry.marching_cubes import marching_cubes
-from nif_cli.geometry.narrow_band import Grid, find_band
+from nif_cli.geometry.narrow_band import find_band
 
 
 def extract_mesh(

@@ -10,14 +10,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nif_cli.geometry.narrow_band import CORNERS, Band
+from nif_cli.geometry.lattice import CORNERS, Band
 
 # lower end, direction
 EDGES = [(corner, axis) for corner in range(8) for axis in range(3) if not CORNERS[corner, axis]]
 
 
 @functools.cache
-def triangles() -> tuple[Int[Tensor, "256 T 3"], Int[Tensor, "256"]]:
+def triangle_table() -> tuple[Int[Tensor, "256 T 3"], Int[Tensor, "256"]]:
     """For each of the 256 cells (bit c: corner c is inside) its triangles, as rows of EDGES, and how many
     there are.
 
@@ -42,7 +42,7 @@ def triangles() -> tuple[Int[Tensor, "256 T 3"], Int[Tensor, "256"]]:
 def marching_cubes(band: Band, level: float) -> tuple[Float[Tensor, "W 3"], Int[Tensor, "F 3"]]:
     """Vertices (float64, in steps of the lattice) and faces of the surface where the values cross `level`."""
     device = band.keys.device
-    table, count = (t.to(device) for t in triangles())
+    table, count = (t.to(device) for t in triangle_table())
     inside = band.values > level
     case = (inside[band.corners] * (2 ** torch.arange(8, device=device))).sum(1)
     crossed = (count[case] > 0).nonzero()[:, 0]

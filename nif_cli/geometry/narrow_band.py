@@ -13,131 +13,18 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from nif_cli import NifError
-from nif_cli.field import Field, evaluate
-from nif_cli.files import available_memory
+from nif_cli.geometry.lattice import CORNERS, Band, Grid, corner_keys, corners_of, find_rows, vertex_keys
 
-CORNERS = torch.tensor(list(itertools.product((0, 1), repeat=3)))  # [8, 3]: corner 4 dx + 2 dy + dz of a cell
 # what the gradient of a network that is nearly a distance is taken to stay below, where nothing says
 # otherwise
 SLOPE = 1.2
 MARGIN = 2.0  # slopes that are sampled may be exceeded by so much in between
-BYTES = 600  # that a crossed cell of the finest lattice takes, all in all: measured
-
-
-@dataclass
-class Band:
-    """Cells of a lattice, and the values at their corners. The vertex (i, j, k) has the key (i * side + j) *
-    side + k, a cell that of its lowest corner."""
-
-    side: int  # vertices along a side of the lattice
-    stride: int  # steps of the finest lattice between two of them
-    cells: Int[Tensor, "C"]  # keys, ascending
-    corners: Int[Tensor, "C 8"]  # rows of the vertices at their corners
-    error: Float[Tensor, "C"]  # how far the field may be from the interpolation between the corners
-    keys: Int[Tensor, "V"]  # of the vertices, ascending
-    values: Float[Tensor, "V"]  # nan: not evaluated yet
-
-    def indices(self, keys: Int[Tensor, "*n"]) -> Int[Tensor, "*n 3"]:
-        """Keys -> i, j, k."""
-        return torch.stack((keys // self.side**2, keys // self.side % self.side, keys % self.side), -1)
-
-
-def _key(indices: Int[Tensor, "*n 3"], side: int) -> Int[Tensor, "*n"]:
-    """i, j, k -> keys."""
-    return (indices[..., 0] * side + indices[..., 1]) * side + indices[..., 2]
-
-
-def _corner_keys(cells: Int[Tensor, "*n"], side: int) -> Int[Tensor, "*n 8"]:
-    """The keys of the vertices at the corners of cells."""
-    return cells[..., None] + _key(CORNERS, side).to(cells.device)
-
-
-class Grid:
-    """resolution^3 points over the bounds of a field, both ends included, inside one layer of points that
-    count as outside (what leaves the bounds is closed there): steps 1 to `resolution` along each axis are
-    points, 0 and all beyond the layer.
-    """
-
-    def __init__(
-        self,
-        field: Field,
-        resolution: int,
-        level: float,
-        device: torch.device | str,
-        progress: Callable[[int, int], object] | None = None,
-        bounds: Float[Tensor, "2 3"] | None = None,
-    ):
-        self.field, self.resolution, self.level, self.device, self.progress = (
-            field,
-            resolution,
-            level,
-            device,
-            progress,
-        )
-        low, high = (field.bounds if bounds is None else bounds).double().cpu()
-        shares = torch.arange(resolution, dtype=torch.float64) / (resolution - 1)
-        self.axes = (low[:, None] + shares * (high - low)[:, None]).float().to(device)
-        self.low, self.step = low, (high - low) / (resolution - 1)
-        self.truncation = field.truncation - abs(level - field.level)
-        self.evaluations = 0
-
-    def points(self, places: Int[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
-        """Steps -> points; the layer's are the points nearest to them."""
-        index = places.clamp(1, self.resolution) - 1
-        return torch.stack([axis[i] for axis, i in zip(self.axes, index.unbind(-1), strict=True)], -1)
-
-    def values(self, places: Int[Tensor, "N 3"], later: int = 0) -> Float[Tensor, "N"]:
-        """The field's values; `later`: how many more evaluations are expected after these."""
-        parts, left = [], len(places) + later
-        for part in places.split(2**18):
-            parts.append(evaluate(self.field, self.points(part)).float())
-            left -= len(part)
-            if self.progress:
-                self.progress(len(part), left)
-        values = torch.cat(parts) if parts else torch.empty(0, device=self.device)
-        self.evaluations += len(values)
-        if not values.isfinite().all():
-            raise NifError(
-                "the field has values that are not finite: the training has diverged; train again with a "
-                "smaller model.lr"
-            )
-        return values
-
-    def real(self, band: Band, keys: Int[Tensor, "N"]) -> Bool[Tensor, "N"]:
-        """Which vertices are points of the grid, not of the layer around it."""
-        places = band.indices(keys) * band.stride
-        return ((places > 0) & (places <= self.resolution)).all(-1)
-
-    def fill(self, band: Band) -> None:
-        """Evaluate the vertices of a band that have no value. In the layer these are values at the nearest
-        points; on the finest lattice nobody needs them any more: there the layer has a value that is
-        outside."""
-        missing = band.values.isnan().nonzero()[:, 0]
-        if band.stride == 1:
-            real = self.real(band, band.keys[missing])
-            band.values[missing[~real]] = self.level - 1
-            missing = missing[real]
-        # a surface is two-dimensional,
-        later = sum(4**k for k in range(1, band.stride.bit_length())) * len(missing)
-        # and about as large as the faces of the box; the coarsest lattice is not
-        later = min(later, 3 * self.resolution**2)
-        band.values[missing] = self.values(band.indices(band.keys[missing]) * band.stride, later)
-
-    def check_memory(self, cells: int) -> None:
-        if cells * BYTES > available_memory():
-            raise NifError(
-                f"resolution={self.resolution}: about {cells * BYTES / 2**30:.0f} GiB do not fit in "
-                "memory; lower it"
-            )
 
 
 def strides(grid: Grid, coarse: int | None = None) -> list[int]:
@@ -185,7 +72,7 @@ def _coarsest(grid: Grid, stride: int) -> Band:
         side,
         stride,
         cells,
-        _corner_keys(cells, side),
+        corner_keys(cells, side),
         torch.zeros(len(cells), device=grid.device),
         keys,
         unknown,
@@ -232,10 +119,10 @@ def _refined(grid: Grid, band: Band, stride: int) -> Band:
     grid.check_memory(len(parent))
 
     side = split * (band.side - 1) + 1
-    cells, order = _key(lowest[parent] + children.to(grid.device)[which], side).sort()
+    cells, order = vertex_keys(lowest[parent] + children.to(grid.device)[which], side).sort()
     parent, which = parent[order], which[order]
-    keys = _vertices(cells, side)
-    corners = torch.searchsorted(keys, _corner_keys(cells, side))
+    keys = corners_of(cells, side)
+    corners = torch.searchsorted(keys, corner_keys(cells, side))
     finer = Band(
         side,
         stride,
@@ -248,7 +135,7 @@ def _refined(grid: Grid, band: Band, stride: int) -> Band:
     at = torch.empty(len(keys), device=grid.device)
     at[corners] = expected[parent[:, None], rows[which]] + grid.level
     index = finer.indices(keys)
-    row, known = _find(band.keys, _key(index // split, band.side))
+    row, known = find_rows(band.keys, vertex_keys(index // split, band.side))
     known &= (index % split == 0).all(1)
     finer.values = torch.where(known, band.values[row], torch.nan)
     grid.fill(finer)
@@ -274,7 +161,7 @@ def _grown(grid: Grid, band: Band) -> Band:
         of_cells = torch.zeros(len(cells), device=grid.device).scatter_reduce_(
             0, which, torch.cat(error), "amax"
         )
-        new = ~_find(band.cells, cells)[1]
+        new = ~find_rows(band.cells, cells)[1]
         fresh = _add(grid, band, cells[new], of_cells[new])
     return band
 
@@ -283,28 +170,14 @@ def _add(grid: Grid, band: Band, cells: Int[Tensor, "K"], error: Float[Tensor, "
     """Put cells into a band that are not in it; their rows there."""
     if not len(cells):
         return cells
-    keys = _vertices(cells, band.side)
-    keys = keys[~_find(band.keys, keys)[1]]
+    keys = corners_of(cells, band.side)
+    keys = keys[~find_rows(band.keys, keys)[1]]
     old = band.keys
     band.keys, order = torch.cat((old, keys)).sort()
     band.values = torch.cat((band.values, torch.full((len(keys),), torch.nan, device=grid.device)))[order]
     moved = torch.searchsorted(band.keys, old)
-    corners = torch.cat((moved[band.corners], torch.searchsorted(band.keys, _corner_keys(cells, band.side))))
+    corners = torch.cat((moved[band.corners], torch.searchsorted(band.keys, corner_keys(cells, band.side))))
     band.cells, order = torch.cat((band.cells, cells)).sort()
     band.corners, band.error = corners[order], torch.cat((band.error, error))[order]
     grid.fill(band)
     return torch.searchsorted(band.cells, cells)
-
-
-def _vertices(cells: Int[Tensor, "C"], side: int) -> Int[Tensor, "V"]:
-    """The keys of all corners of cells, ascending. Axis by axis: an eighth of the memory of sorting them
-    all."""
-    for step in (1, side, side**2):
-        cells = torch.unique(torch.cat((cells, cells + step)))
-    return cells
-
-
-def _find(keys: Int[Tensor, "V"], wanted: Int[Tensor, "N"]) -> tuple[Int[Tensor, "N"], Bool[Tensor, "N"]]:
-    """The rows of `wanted` in ascending keys, and whether it is there at all (the row is some row if not)."""
-    rows = torch.searchsorted(keys, wanted).clamp(max=max(0, len(keys) - 1))
-    return rows, (keys[rows] == wanted if len(keys) else torch.zeros_like(wanted, dtype=torch.bool))

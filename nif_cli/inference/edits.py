@@ -15,7 +15,6 @@ from nif_cli.field import Field
 from nif_cli.geometry.csg import (
     difference,
     exact_sides,
-    far_reaching,
     hull,
     intersection,
     morph,
@@ -24,6 +23,7 @@ from nif_cli.geometry.csg import (
     shell,
     union,
 )
+from nif_cli.geometry.far_reaching import far_reaching
 from nif_cli.geometry.transform import Transform
 from nif_cli.models.model import Model
 from nif_cli.schemas import OfShapes

@@ -61,7 +61,9 @@ def observed(config: NewShapes, id: str, pixels: Pixels, number: int) -> PointSa
     return half.part(rng.permutation(len(half.points))[: config.points])
 
 
-def measured(signal: Field | Signal, pixels: Pixels, device: torch.device) -> tuple[Tensor, dict[str, float]]:
+def image_with_metrics(
+    signal: Field | Signal, pixels: Pixels, device: torch.device
+) -> tuple[Tensor, dict[str, float]]:
     """The image [H, W, C] that the signal makes, at its own size, and how close it is."""
     height, width, _ = pixels.shape
     assert isinstance(signal, Signal)

@@ -82,11 +82,11 @@ def open_run(config: OfShapes) -> OpenRun:
         paths = [runs.find(None if run is None else str(run)) for run in named]
         if config.run is None:
             print(f"run: {paths[0]}")
-        models = [runs.load(path, config.checkpoint, device) for path in paths]
+        models = [runs.load_model(path, config.checkpoint, device) for path in paths]
         chosen = inference_edits.operands(models, config.instances, config.compose)
         return OpenRun(paths[0], models[0], device, [id for id, _ in chosen], config, chosen)
     path = runs.find(None if config.run is None else str(config.run))
-    model = runs.load(path, config.checkpoint, device)
+    model = runs.load_model(path, config.checkpoint, device)
     known = list(model.instances)
     chosen = runs.select(known, config.instances)
     if config.run is None:

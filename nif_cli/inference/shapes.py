@@ -31,7 +31,7 @@ def check_kind(model: Model, config: NewShapes) -> None:
         raise NifError(f"observe={config.observe}: {name} infers from {', '.join(model.observes)}")
 
 
-def shown(
+def shown_to_model(
     model: Model, config: NewShapes, known: Known | None, mesh: trimesh.Trimesh | None, number: int
 ) -> Observation:
     """What the user's keys let a model see of a shape in normalised space: of a mesh any kind can be made; of
@@ -91,7 +91,7 @@ def seen_of(
     if as_it_is:
         given.space, given.transform = model.space, Transform()
     one, transform = normalise(given, model.space, None if as_it_is else like)
-    return shown(model, config, one.seen, one.mesh, number), transform
+    return shown_to_model(model, config, one.seen, one.mesh, number), transform
 
 
 def like_what(spec: str, model: Model) -> Transform | None:

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from nif_cli import NifError
-from nif_cli.data.memory import memory_limit
 from nif_cli.data.shapes.samples import DepthView, Observation, PointSamples, Scan
 from nif_cli.fields.network import Network
 
@@ -173,44 +172,27 @@ def adam(
     return {name: w.detach() for name, w in leaves.items()}
 
 
-def graph_bytes(make: Callable[[], object]) -> int:
-    """The bytes that automatic differentiation keeps for the result of `make()`, each memory once."""
-    kept: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        result = make()  # held until the count is done, or an address could come twice
-    del result
-    return sum(kept.values())
-
-
-def linear_bytes(make: Callable[[int, int, int], object], context: int, query: int) -> tuple[float, float]:
-    """The bytes that `make(steps, context points, query points)` keeps for each step and for the rest, from
-    graphs of few points and steps: they grow linearly with both."""
-    with torch.enable_grad():
-        few = {
-            key: graph_bytes(lambda key=key: make(*key))
-            for key in ((1, 16, 16), (2, 16, 16), (2, 32, 16), (1, 32, 16), (1, 16, 32))
-        }
-    base, step = few[1, 16, 16], few[2, 16, 16] - few[1, 16, 16]
-    step_point = (few[2, 32, 16] - few[1, 32, 16] - step) / 16
-    query_point = (few[1, 16, 32] - base) / 16
-    return step + step_point * (context - 16), max(0, base - step) + query_point * (query - 16)
-
-
-def room(memory: str | int | None, device: torch.device) -> int:
-    """Bytes that `memory` names; by default those of the device."""
-    if memory is None and device.type == "cuda":
-        return int(0.8 * torch.cuda.mem_get_info(device)[0])
-    return memory_limit(memory)
-
-
-def in_words(n: float) -> str:
-    return f"{n / 2**30:.1f} GiB" if n >= 2**30 else f"{n / 2**20:.0f} MiB"
+def first_order(
+    network: nn.Module,
+    adapted: Weights,
+    query_loss: Callable[[Weights], Tensor],
+    also: Sequence[nn.Parameter],
+    reptile: bool,
+) -> tuple[Tensor, dict[Tensor, Tensor]]:
+    """The query loss where the inner steps ended, and the outer gradient of each parameter without a second
+    derivative. FOMAML takes the query's gradient there as that of theta_0 (MAML with the inner Hessians left
+    out); Reptile the way theta_0 - theta_K itself, for which no query is asked. `also`: what the loss depends
+    on besides; its gradient is a gradient for both."""
+    ends = {name: w.detach().requires_grad_(not reptile) for name, w in adapted.items()}
+    value = query_loss(ends)
+    wanted = [*also] if reptile else [*ends.values(), *also]
+    found = torch.autograd.grad(value, wanted) if wanted else ()
+    if reptile:
+        moved = {name: (p.detach() - adapted[name]).sum(0) for name, p in network.named_parameters()}
+    else:
+        moved = {name: g.sum(0) for name, g in zip(ends, found, strict=False)}
+    of: dict[Tensor, Tensor] = {p: moved[name] for name, p in network.named_parameters()}
+    return value.detach(), of | dict(zip(also, found[len(found) - len(also) :], strict=True))
 
 
 def half_space(points: Float[Tensor, "S N D"], count: int) -> Tensor:
@@ -219,7 +201,7 @@ def half_space(points: Float[Tensor, "S N D"], count: int) -> Tensor:
     return (points * direction).sum(-1).topk(count, dim=1).indices
 
 
-def level_set(
+def points_off_surface(
     surface: Float[Tensor, "*s N D"], normals: Float[Tensor, "*s N D"], offset: float
 ) -> tuple[Float[Tensor, "*s N D"], Float[Tensor, "*s N"]]:
     """Points of known distance from a scan with normals: every third point stays on the surface, every third
@@ -250,7 +232,7 @@ def context_of(seen: Observation, offset: float, points: int, seed: int = 0) -> 
         if seen.normals is None:
             return where.numpy(), np.zeros(len(where), np.float32)
         normals = torch.from_numpy(np.ascontiguousarray(seen.normals[chosen], np.float32))
-        at, distance = level_set(where, normals, offset)
+        at, distance = points_off_surface(where, normals, offset)
         return at.numpy(), distance.numpy()
     if isinstance(seen, PointSamples) and len(seen.points):
         raise NifError(
@@ -259,3 +241,23 @@ def context_of(seen: Observation, offset: float, points: int, seed: int = 0) -> 
     raise NifError(
         "nothing is seen of it: model=metasdf needs samples with distances, or points on the surface"
     )
+
+
+def stacked_task(known: Sequence[tuple[np.ndarray, np.ndarray]], device: torch.device) -> Task:
+    """Points and targets of several shapes, all as long as the longest: shorter ones are repeated."""
+    longest = max(len(places) for places, _ in known)
+    where = np.stack([np.resize(p, (longest, p.shape[1])) for p, _ in known])
+    target = np.stack([np.resize(d, (longest, *d.shape[1:])) for _, d in known])
+    return Task(torch.from_numpy(where).float().to(device), torch.from_numpy(target).float().to(device))
+
+
+def check_descent(losses: Sequence[float], trained: int, may_grow: bool) -> None:
+    """NifError where a context loss after some inner step is not finite or, unless it `may_grow`, more than
+    twice that before the first. `trained`: the number of steps that the run was trained with."""
+    if not all(math.isfinite(v) for v in losses) or (not may_grow and losses[-1] > 2 * losses[0]):
+        worst = next((k for k, v in enumerate(losses) if not v < 2 * losses[0]), len(losses) - 1)
+        raise NifError(
+            f"the adaptation diverges: the loss is {losses[worst]:.4g} after step {worst} and was "
+            f"{losses[0]:.4g} before; "
+            f"use fewer steps (the run was trained with {trained})"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from nif_cli.data.shapes.pool import ShapeBatch
 from nif_cli.data.shapes.samples import Observation, PointSamples
 from nif_cli.field import BoundField, BoundSignal, bind
 from nif_cli.losses import clamped_error, two_headed
-from nif_cli.models.inner_loop import Task, Weights, context_of, half_space, level_set
+from nif_cli.models.inner_loop import Task, Weights, context_of, half_space, points_off_surface
 from nif_cli.models.model import Instance
 
 
@@ -66,7 +67,7 @@ class ShapeTasks:
             # of both
             return every_second(query), query
         if self.seen == "surface" and batch.surface is not None and batch.normals is not None:
-            return Task(*level_set(batch.surface, batch.normals, self.offset)), query
+            return Task(*points_off_surface(batch.surface, batch.normals, self.offset)), query
         if self.seen == "surface":  # a held-out batch brings no surface: the points nearest to it stand in
             chosen = (-batch.distance.abs()).topk(count, dim=1).indices
         else:
@@ -182,3 +183,24 @@ class Signed(nn.Module):
 
 def signed(out: Float[Tensor, "*n 2"]) -> Float[Tensor, "*n"]:
     return torch.where(out[..., 0] > 0, 1.0, -1.0) * out[..., 1].abs()
+
+
+def chosen_tasks(
+    objective: Literal["l1", "clamped_l1", "two_headed"],
+    inner: Literal["same", "squared"],
+    clamp: float,
+    context: Literal["dense", "surface", "partial"],
+    query: str,
+    offset: float,
+    channels: int | None,
+) -> ShapeTasks | ImageTasks:
+    """What is adapted to. ValueError for what does not go together."""
+    if query == "rest" and context != "dense":
+        raise ValueError(f"query=rest: of dense contexts only, not with context={context}")
+    if channels is None:
+        return ShapeTasks(objective, inner, clamp, context, offset)
+    if context == "surface" or objective == "two_headed":
+        raise ValueError(
+            f"context={context}, objective={objective}: images have neither surfaces nor two heads"
+        )
+    return ImageTasks(channels, context)

@@ -4,7 +4,6 @@ al. 2021)."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -25,37 +24,15 @@ from nif_cli.models.inner_loop import (
     Task,
     Weights,
     call_each,
+    check_descent,
     descend,
-    in_words,
-    linear_bytes,
-    room,
+    first_order,
     spread,
+    stacked_task,
 )
-from nif_cli.models.meta_tasks import ImageTasks, ShapeTasks, every_second
+from nif_cli.models.inner_memory import linear_bytes, shapes_that_fit
+from nif_cli.models.meta_tasks import ShapeTasks, chosen_tasks, every_second
 from nif_cli.models.model import Inferred, Model
-
-ENOUGH = 2**30  # bytes of a micro-batch's graph
-
-
-def _subject(
-    objective: Literal["l1", "clamped_l1", "two_headed"],
-    inner: Literal["same", "squared"],
-    clamp: float,
-    context: Literal["dense", "surface", "partial"],
-    query: str,
-    offset: float,
-    channels: int | None,
-) -> ShapeTasks | ImageTasks:
-    """What is adapted to. ValueError for what does not go together."""
-    if query == "rest" and context != "dense":
-        raise ValueError(f"query=rest: of dense contexts only, not with context={context}")
-    if channels is None:
-        return ShapeTasks(objective, inner, clamp, context, offset)
-    if context == "surface" or objective == "two_headed":
-        raise ValueError(
-            f"context={context}, objective={objective}: images have neither surfaces nor two heads"
-        )
-    return ImageTasks(channels, context)
 
 
 class MetaSdf(Model):
@@ -108,14 +85,7 @@ class MetaSdf(Model):
         channels: int | None = None,
     ):
         super().__init__(lr, optimizer, scheduler)
-        if (
-            steps < 1
-            or not inner_lr > 0
-            or not step_lr > 0
-            or not clamp > 0
-            or not offset > 0
-            or not clip > 0
-        ):
+        if not all(v > 0 for v in (steps, inner_lr, step_lr, clamp, offset, clip)):
             raise ValueError(
                 f"steps={steps}, inner_lr={inner_lr}, step_lr={step_lr}, clamp={clamp}, offset={offset}, "
                 f"clip={clip}: all must be positive"
@@ -123,7 +93,7 @@ class MetaSdf(Model):
         if micro_batch is not None and micro_batch < 1:
             raise ValueError(f"micro_batch={micro_batch}: at least 1")
         self.query = query
-        self.subject = _subject(objective, inner, clamp, context, query, offset, channels)
+        self.subject = chosen_tasks(objective, inner, clamp, context, query, offset, channels)
         self.learns, self.observes = self.subject.learns, self.subject.observes
         self.network = field(dim=self.subject.dim, out=self.subject.out, code_size=0).eval()
         self.algorithm, self.steps, self.clamp = algorithm, steps, clamp
@@ -186,24 +156,18 @@ class MetaSdf(Model):
         """The query loss after adaptation, summed over shapes, and what the algorithm calls its gradient, one
         for each of `self.parameters()`."""
         outer = list(self.parameters())
+
+        def query_loss(weights: Weights) -> Tensor:
+            return self.errors(weights, query, outer=True).sum()
+
         if self.algorithm in ("maml", "metasdf"):
             adapted, _ = self.adapt(context, graph=True, checkpointed=self.checkpoint)
-            value = self.errors(adapted, query, outer=True).sum()
+            value = query_loss(adapted)
             return value.detach(), list(torch.autograd.grad(value, outer, materialize_grads=True))
         adapted, _ = self.adapt(context)
-        reptile = self.algorithm == "reptile"
-        ends = {name: w.detach().requires_grad_(not reptile) for name, w in adapted.items()}
-        rest = [p for p in outer if p is self.log_sigma]
-        value = self.errors(ends, query, outer=True).sum()
-        wanted = rest if reptile else [*ends.values(), *rest]
-        found = torch.autograd.grad(value, wanted) if wanted else ()
-        if reptile:
-            moved = {name: (p.detach() - adapted[name]).sum(0) for name, p in self.network.named_parameters()}
-        else:
-            moved = {name: g.sum(0) for name, g in zip(ends, found, strict=False)}
-        of = {id(p): moved[name] for name, p in self.network.named_parameters()}
-        of |= {id(p): g for p, g in zip(rest, found[len(found) - len(rest) :], strict=True)}
-        return value.detach(), [of[id(p)] for p in outer]
+        also = [p for p in outer if p is self.log_sigma]
+        value, found = first_order(self.network, adapted, query_loss, also, self.algorithm == "reptile")
+        return value, [found[p] for p in outer]
 
     def loss(self, batch: Any) -> dict[str, Tensor]:
         context, query = self.tasks(batch)
@@ -213,18 +177,13 @@ class MetaSdf(Model):
         size = self.at_once(context, query) if learning else min(shapes, 16)
         with torch.enable_grad():
             for start in range(0, shapes, size):
-                part = slice(start, start + size)
+                seen, asked = (t.part(slice(start, start + size)) for t in (context, query))
                 if learning:
-                    value, found = self.meta_gradient(context.part(part), query.part(part))
-                    gradients = (
-                        found if gradients is None else [a + b for a, b in zip(gradients, found, strict=True)]
-                    )
+                    value, found = self.meta_gradient(seen, asked)
+                    before = gradients or [0.0] * len(found)
+                    gradients = [a + b for a, b in zip(before, found, strict=True)]
                 else:
-                    value = (
-                        self.errors(self.adapt(context.part(part))[0], query.part(part), outer=True)
-                        .sum()
-                        .detach()
-                    )
+                    value = self.errors(self.adapt(seen)[0], asked, outer=True).sum().detach()
                 total = total + value / shapes
         if not torch.isfinite(total):
             raise NifError(
@@ -246,18 +205,8 @@ class MetaSdf(Model):
         n, k, shapes = context.points.shape[1], query.points.shape[1], len(query.points)
         key = (n, k, context.points.device)
         if key not in self._fitting:
-            one, free = self.bytes_of_a_shape(n, k), room(self.memory, context.points.device)
-            if one > free:
-                hint = "" if self.checkpoint else ", or set model.checkpoint=true"
-                raise NifError(
-                    f"model.steps={self.steps}: adapting one shape with {n:,} context points takes about "
-                    f"{in_words(one)} and "
-                    f"{in_words(free)} may be used; lower model.steps or data.batch_points{hint}"
-                )
-            # on a CPU more at a time than this gains nothing
-            self._fitting[key] = max(
-                1, int((min(free, ENOUGH) if context.points.device.type == "cpu" else free) // one)
-            )
+            one, device = self.bytes_of_a_shape(n, k), context.points.device
+            self._fitting[key] = shapes_that_fit(one, self.memory, device, n, self.steps, self.checkpoint)
         return min(self.micro_batch or shapes, self._fitting[key], shapes)
 
     def bytes_of_a_shape(self, context_points: int, query_points: int) -> int:
@@ -327,15 +276,7 @@ class MetaSdf(Model):
         found = []
         for row in range(len(observations)):
             curve = losses[:, row].tolist()
-            if not all(math.isfinite(v) for v in curve) or (
-                self.log_sigma is None and curve[-1] > 2 * curve[0]
-            ):
-                worst = next((k for k, v in enumerate(curve) if not v < 2 * curve[0]), steps)
-                raise NifError(
-                    f"the adaptation diverges: the loss is {curve[worst]:.4g} after step {worst} and was "
-                    f"{curve[0]:.4g} before; "
-                    f"use fewer steps (the run was trained with {self.steps})"
-                )
+            check_descent(curve, self.steps, may_grow=self.log_sigma is not None)
             state = {name: w[row].detach() for name, w in adapted.items()}
             report = {
                 "loss": round(curve[-1], 7),
@@ -354,9 +295,5 @@ class MetaSdf(Model):
 
     def task_of(self, observations: Sequence[Observation], points: int = 8192, seed: int = 0) -> Task:
         """The contexts of observations, all as long as the longest: shorter ones are repeated."""
-        device = next(self.network.parameters()).device
-        pairs = [self.subject.context(seen, points, seed) for seen in observations]
-        longest = max(len(places) for places, _ in pairs)
-        where = np.stack([np.resize(p, (longest, p.shape[1])) for p, _ in pairs])
-        target = np.stack([np.resize(d, (longest, *d.shape[1:])) for _, d in pairs])
-        return Task(torch.from_numpy(where).float().to(device), torch.from_numpy(target).float().to(device))
+        known = [self.subject.context(seen, points, seed) for seen in observations]
+        return stacked_task(known, next(self.network.parameters()).device)

@@ -18,7 +18,8 @@ import torch
 
 from nif_cli import NifError, __version__
 from nif_cli.files import write
-from nif_cli.run_folders import ABOUT, FORMAT, read_small, read_text
+from nif_cli.run_folders import ABOUT, FORMAT
+from nif_cli.small_files import read_small, read_text
 from nif_cli.training.train_log import TrainLog
 from nif_cli.untrusted import one_line
 

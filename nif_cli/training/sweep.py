@@ -113,8 +113,9 @@ class SweepTable(Callback):
 def _plot(folder: Path, rows: list[dict[str, Any]], varied: list[str]) -> None:
     """sweep.png: the curves of the best jobs, named by the settings that vary."""
     from nif_cli import runs
-    from nif_cli.run_comparison import chart
-    from nif_cli.run_folders import RunFolder, entries_of
+    from nif_cli.run_comparison import curves_png
+    from nif_cli.run_folders import RunFolder
+    from nif_cli.small_files import entries_of
     from nif_cli.untrusted import one_line, shown
 
     try:
@@ -123,7 +124,7 @@ def _plot(folder: Path, rows: list[dict[str, Any]], varied: list[str]) -> None:
             f"{job.path.name}: {shown(' '.join(f'{k}={row.get(k)}' for k in varied), 60)}"
             for job, row in zip(jobs, rows, strict=False)
         ]
-        drawn = chart(jobs, names=names)
+        drawn = curves_png(jobs, names=names)
         if drawn is not None:
             runs.write(folder / "sweep.png", drawn)
             print(f"curves: {folder / 'sweep.png'}")
@@ -158,7 +159,7 @@ class Comparison(SweepTable):
         cells, truth = [], None
         for job, own in settings.items():
             try:
-                model = runs.load(job)
+                model = runs.load_model(job)
                 if truth is None:
                     truth = _Truth(model)
                     cells.append(truth.shown())

@@ -28,7 +28,7 @@ from nif_cli import runs
 from nif_cli.field import Field, bind, evaluate
 from nif_cli.fields.mlp import MLP
 from nif_cli.geometry.extraction import dense_values, extract_mesh, mesh_of_values
-from nif_cli.geometry.narrow_band import Grid
+from nif_cli.geometry.lattice import Grid
 
 FOLDER = Path("outputs/bench_extraction")
 DATA = Path(os.environ.get("NIF_DATA", "."))
@@ -68,7 +68,7 @@ def network(name: str, device: str) -> Field:
     if not (path / "checkpoints" / "last.ckpt").exists():
         train = [*NETWORKS[name], f"output_dir={path}", "trainer.max_time=null", "callbacks=quiet"]
         subprocess.run([sys.executable, "-m", "nif_cli", "train", *train], check=True)
-    model = runs.load(path, device=device)
+    model = runs.load_model(path, device=device)
     field = model.field(next(iter(model.instances)))
     assert isinstance(field, Field)
     return field

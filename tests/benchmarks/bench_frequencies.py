@@ -71,7 +71,7 @@ def train(overrides: list[str], minutes: float, device: str) -> dict:
             (o.split("=", 1)[1] for o in overrides if o.startswith("data.path=") and o.endswith(".obj")), None
         )
         if mesh:
-            model = runs.load(Path(folder) / "run")
+            model = runs.load_model(Path(folder) / "run")
             ((id, instance),) = model.instances.items()
             made = extract_mesh(model.field(id), 256)
             made.vertices = (

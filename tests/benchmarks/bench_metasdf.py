@@ -189,7 +189,7 @@ def adapt(
             folder, command = train(Path(temporary) / "run", minutes, threads, device, more)
         else:
             folder = Path(run)
-        model = runs.load(folder, device=device)
+        model = runs.load_model(folder, device=device)
         summary = json.loads((folder / "summary.json").read_text())
     assert isinstance(model, MetaSdf)
     context, query = held_out(model, device)

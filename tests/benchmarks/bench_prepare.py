@@ -187,13 +187,13 @@ def memory(_: Path) -> dict:
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         rng = np.random.default_rng(0)
-        entries = [deepsdf.Entry("set", "ball", f"{i:02d}") for i in range(64)]
+        entries = [deepsdf.DeepSdfEntry("set", "ball", f"{i:02d}") for i in range(64)]
         surface = np.ones((3, 3))
         for entry in entries:  # 64 shapes of 2^20 points: 1 GiB
             points = rng.uniform(-1, 1, (2**20, 3)).astype(np.float32)
             distance = 0.5 - np.linalg.norm(points, axis=1)
-            deepsdf.write_shape(root / "big", entry, Transform(), points, distance, surface, surface)
-            deepsdf.write_shape(
+            deepsdf.write_sdf_samples(root / "big", entry, Transform(), points, distance, surface, surface)
+            deepsdf.write_sdf_samples(
                 root / "small", entry, Transform(), points[:256], distance[:256], surface, surface
             )
         peaks = {}

@@ -66,7 +66,7 @@ def deepsdf() -> dict:
         command = ["train", "model=deepsdf", "data=toy_shapes", "data.count=16", "data.families=[chair]"]
         command += ["trainer.max_time=00:00:02:30", "output_dir=run"]
         seconds = nif(*command, cwd=folder)
-        model = runs.load(Path(folder) / "run")
+        model = runs.load_model(Path(folder) / "run")
     rng = np.random.default_rng(0)
     values = {}
     for n, (id, instance) in enumerate(model.instances.items()):

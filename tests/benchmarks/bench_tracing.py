@@ -132,7 +132,7 @@ def bench(arguments: list[str]) -> None:
                 if ended.code:
                     raise
         for k, run in enumerate(named):
-            model = runs.load(run, "last", device)
+            model = runs.load_model(run, "last", device)
             (id,) = list(model.instances)[:1]
             field = model.field(id)
             assert isinstance(field, Field)

@@ -139,7 +139,7 @@ def meant(path: Path, offset: object, scale: float) -> np.ndarray:
 @pytest.mark.parametrize("format", WRITABLE)
 def test_another_reader_finds_a_building_where_it_stands(nif, building, format):
     """To 1e-6 of its size (and to what doubles hold), or a warning says how much is lost."""
-    transform = next(iter(runs.load(Path(building)).instances.values())).transform
+    transform = next(iter(runs.load_model(Path(building)).instances.values())).transform
     own = ["resolution=24", "device=cpu", "method=dense"]
     assert nif("extract", f"run={building}", "frame=normalised", "format=off", "output=n", *own).code == 0
     done = nif("extract", f"run={building}", f"format={format}", "output=o", *own)

@@ -14,7 +14,7 @@ from nif_cli.commands import prepare
 from nif_cli.data.shapes import preprocess
 from nif_cli.data.shapes.formats import deepsdf
 from nif_cli.data.shapes.formats.onet import OnetTree
-from nif_cli.data.shapes.preprocess import Settings, Task, prepare_shape
+from nif_cli.data.shapes.preprocess import Settings, ShapeJob, prepare_shape
 from nif_cli.files import DiskError, write
 from nif_cli.geometry.distance import MeshDistance
 from nif_cli.schemas import Prepare
@@ -133,8 +133,8 @@ def test_the_same_whatever_the_number_of_workers(inputs: Path, tmp_path: Path, n
     )
 
 
-def task(path: Path, output: Path, name: str = "a") -> Task:
-    return Task(str(path), "set", "class", name, str(output))
+def task(path: Path, output: Path, name: str = "a") -> ShapeJob:
+    return ShapeJob(str(path), "set", "class", name, str(output))
 
 
 SETTINGS = Settings(("deepsdf", "onet"), samples=500, surface_samples=100)
@@ -176,7 +176,7 @@ def test_a_full_disk_leaves_finished_shapes_valid(
     assert prepare_shape(done, SETTINGS)["skipped"]
 
 
-def dying(task: Task, settings: Settings) -> dict:
+def dying(task: ShapeJob, settings: Settings) -> dict:
     """In place of prepare_shape, in a worker process."""
     if task.name == "killed":
         os._exit(9)
@@ -254,7 +254,7 @@ def test_open_meshes_are_doubtful_and_repaired(nif: Callable, tmp_path: Path) ->
         line = json.loads((tmp_path / repair / "report.json").read_text())["shapes"][0]
         assert line["watertight"]
         assert line["before"]["doubled_faces"] == len(ball.faces)
-        shape = deepsdf.read(tmp_path / repair / "deepsdf", deepsdf.Entry("in", "in", "doubled"))
+        shape = deepsdf.read(tmp_path / repair / "deepsdf", deepsdf.DeepSdfEntry("in", "in", "doubled"))
         want = 1 / 1.03 - np.linalg.norm(shape.points, axis=1)
         assert np.abs(shape.distance - want).max() < 0.05
 
@@ -264,7 +264,7 @@ def test_distances_are_exact(inputs: Path, tmp_path: Path, rng: np.random.Genera
     trimesh.creation.torus(1, 0.4, major_sections=16, minor_sections=9).export(tmp_path / "small.ply")
     prepare_shape(task(tmp_path / "small.ply", tmp_path / "out"), Settings(samples=400, surface_samples=10))
     root = tmp_path / "out" / "deepsdf"
-    shape = deepsdf.read(root, deepsdf.Entry("set", "class", "a"))
+    shape = deepsdf.read(root, deepsdf.DeepSdfEntry("set", "class", "a"))
     mesh = trimesh.load(tmp_path / "small.ply")
     triangles = shape.transform.to_normalised(mesh.triangles)
     points = shape.points.astype(np.float64)

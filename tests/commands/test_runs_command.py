@@ -19,7 +19,7 @@ from nif_cli import NifError, runs
 from nif_cli.files import Claim
 from nif_cli.geometry.mesh import load_mesh
 from nif_cli.run_folders import all_runs, opened
-from nif_cli.run_search import best, fits, matching
+from nif_cli.run_search import best, matching, passes_filters
 from nif_cli.training.provenance import commit, fingerprint
 
 CONFIG = (
@@ -449,7 +449,7 @@ def test_matching_prefers_the_exact_name():
     make("x/run")
     make("run*", name="plain")
     assert [r.path.name for r in matching("run*", all_runs())] == ["run*"]
-    assert fits(all_runs()[0], {})
+    assert passes_filters(all_runs()[0], {})
     assert time.time() > all_runs()[0].begun
 
 
@@ -460,9 +460,9 @@ class TestSnapshots:
         assert done.code == 0, done.err
         run = Path("run")
         assert sorted(p.name for p in (run / "checkpoints").glob("step-*")) == ["step-12.ckpt", "step-9.ckpt"]
-        last, then = runs.load(run).state_dict(), runs.load(run, 12).state_dict()
+        last, then = runs.load_model(run).state_dict(), runs.load_model(run, 12).state_dict()
         assert all(torch.equal(last[k], then[k]) for k in last)
-        before = runs.load(run, 9).state_dict()
+        before = runs.load_model(run, 9).state_dict()
         assert any(not torch.equal(last[k], before[k]) for k in last)
         size = (run / "checkpoints/last.ckpt").stat().st_size
         assert (run / "checkpoints/step-9.ckpt").stat().st_size < 0.7 * size
@@ -476,5 +476,5 @@ class TestSnapshots:
     def test_they_change_nothing(self, nif, tiny):
         for name, more in (("a", []), ("b", ["callbacks.snapshots.every_steps=2"])):
             assert nif("train", *tiny, "model.code_size=4", f"output_dir={name}", *more).code == 0
-        a, b = (runs.load(Path(name)).state_dict() for name in ("a", "b"))
+        a, b = (runs.load_model(Path(name)).state_dict() for name in ("a", "b"))
         assert all(torch.equal(a[k], b[k]) for k in a)

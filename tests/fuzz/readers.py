@@ -40,7 +40,7 @@ def checkpoint(root: Path) -> None:
     from nif_cli import runs
     from nif_cli.field import Field, Signal
 
-    model = runs.load(root)
+    model = runs.load_model(root)
     for id in list(model.instances)[:2]:
         placed = model.instances[id].transform
         _placed(placed)
@@ -71,7 +71,7 @@ def metrics(root: Path) -> None:
 
 def runs_listed(root: Path) -> None:
     """As nif runs reads them."""
-    from nif_cli.run_comparison import chart, differences, metrics
+    from nif_cli.run_comparison import curves_png, differences, metrics
     from nif_cli.run_folders import opened
 
     command("runs", str(root), "model.lr=1e-3", "tag=a", "state=done")
@@ -81,7 +81,7 @@ def runs_listed(root: Path) -> None:
     assert run is not None, "silent: a run that is no run any more"
     differences([run, run])
     metrics([run])
-    chart([run])
+    curves_png([run])
 
 
 def camera_path(root: Path) -> None:

@@ -166,10 +166,10 @@ def _deepsdf(folder: Path) -> list[Seed]:
     from nif_cli.data.shapes.formats import deepsdf
     from nif_cli.geometry.transform import Transform
 
-    root, entry, rng = folder / "deepsdf", deepsdf.Entry("d", "c", "a"), np.random.default_rng(0)
+    root, entry, rng = folder / "deepsdf", deepsdf.DeepSdfEntry("d", "c", "a"), np.random.default_rng(0)
     points = rng.uniform(-1, 1, (60, 3))
     normals = points / np.linalg.norm(points, axis=1, keepdims=True)
-    deepsdf.write_shape(
+    deepsdf.write_sdf_samples(
         root,
         entry,
         Transform((1.0, 2.0, 3.0), 2.0),
@@ -178,7 +178,7 @@ def _deepsdf(folder: Path) -> list[Seed]:
         normals,
         normals,
     )
-    deepsdf.write_splits(root, "x", {"split": [entry]})
+    deepsdf.write_split_json(root, "x", {"split": [entry]})
     files = (
         "split.json",
         "SdfSamples/d/c/a.npz",
@@ -193,10 +193,12 @@ def _onet(folder: Path) -> list[Seed]:
     from nif_cli.data.shapes.formats.voxels import write_binvox
     from nif_cli.geometry.transform import Transform
 
-    root, entry, rng = folder / "onet", onet.Entry("chair", "a"), np.random.default_rng(0)
+    root, entry, rng = folder / "onet", onet.OnetEntry("chair", "a"), np.random.default_rng(0)
     points = rng.uniform(-0.5, 0.5, (60, 3))
-    onet.write_shape(root, entry, Transform(), points, np.linalg.norm(points, axis=1) < 0.4, points, points)
-    onet.write_splits(root, {"train": [entry]})
+    onet.write_occupancy_samples(
+        root, entry, Transform(), points, np.linalg.norm(points, axis=1) < 0.4, points, points
+    )
+    onet.write_split_lists(root, {"train": [entry]})
     inner = root / "chair" / "a"
     write_binvox(inner / "model.binvox", _ball(6))
     (inner / "img_choy2016").mkdir()

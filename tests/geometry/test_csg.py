@@ -14,7 +14,6 @@ from nif_cli.geometry.csg import (
     ComposedSignal,
     difference,
     exact_sides,
-    far_reaching,
     intersection,
     morph,
     offset,
@@ -24,6 +23,7 @@ from nif_cli.geometry.csg import (
 )
 from nif_cli.geometry.distance import MeshDistance
 from nif_cli.geometry.extraction import extract_mesh
+from nif_cli.geometry.far_reaching import far_reaching
 
 TURN = torch.from_numpy(Rotation.from_euler("xyz", [20, 50, -30], degrees=True).as_matrix()).float()
 

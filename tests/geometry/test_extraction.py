@@ -8,7 +8,8 @@ from scipy.spatial import KDTree
 
 from nif_cli import NifError
 from nif_cli.geometry.extraction import dense_values, extract_mesh
-from nif_cli.geometry.narrow_band import Grid, find_band
+from nif_cli.geometry.lattice import Grid
+from nif_cli.geometry.narrow_band import find_band
 
 
 def test_a_ball_comes_back(ball):

@@ -204,7 +204,7 @@ def measure(run: Path) -> dict[str, Any]:
     write."""
     from nif_cli import runs
 
-    model = runs.load(run)
+    model = runs.load_model(run)
     found: dict[str, Any] = {
         "instances": list(model.instances),
         "level": {},

@@ -73,7 +73,7 @@ def test_channels_are_those_of_the_image(nif, tmp_path, mode):
     assert result.code == 0, result.err
     assert nif("render", "run=run").code == 0
     assert Files.open(tmp_path / "run/renders/a.png").mode == {"I;16": "L"}.get(mode, mode)
-    assert runs.load(tmp_path / "run").channels == (4 if mode == "RGBA" else 1)
+    assert runs.load_model(tmp_path / "run").channels == (4 if mode == "RGBA" else 1)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_an_array_starts_from_the_pixels_that_are_trained_on(nif, image, tmp_pat
         nif("train", "model=image", f"data.path={image}", "field=voxel", "trainer.max_steps=1", *QUICK).code
         == 0
     )
-    network = runs.load(tmp_path / "run").network
+    network = runs.load_model(tmp_path / "run").network
     assert isinstance(network, VoxelArray)
     assert network.table.abs().max() > 0.5
     assert torch.isfinite(network.table).all()

@@ -21,11 +21,11 @@ from nif_cli.models.inner_loop import (
     call_each,
     context_of,
     descend,
-    graph_bytes,
     half_space,
-    level_set,
+    points_off_surface,
     spread,
 )
+from nif_cli.models.inner_memory import graph_bytes
 
 NETWORKS = {
     "relu": partial(MLP, width=12, layers=2),
@@ -170,7 +170,7 @@ def test_a_half_space_is_one():
 def test_a_level_set_has_known_distances():
     """Of a ball: |x| = r, normals outwards, distances positive inside."""
     normals = nn.functional.normalize(torch.randn(2, 30, 3, dtype=torch.float64), dim=-1)
-    points, distance = level_set(0.6 * normals, normals, 0.05)
+    points, distance = points_off_surface(0.6 * normals, normals, 0.05)
     assert torch.allclose(distance, 0.6 - points.norm(dim=-1))
     assert set(distance[0].mul(100).round().int().tolist()) == {-5, 0, 5}
 

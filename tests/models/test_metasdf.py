@@ -334,7 +334,7 @@ class TestLimits:
         """The estimate from small graphs is that of a large one (and half as much again for what backward
         makes)."""
         model = make(field=partial(Siren, width=32, layers=3), steps=4)
-        from nif_cli.models.inner_loop import graph_bytes
+        from nif_cli.models.inner_memory import graph_bytes
 
         context, query = (Task(torch.rand(1, n, 3), torch.rand(1, n)) for n in (500, 1000))
         true = graph_bytes(lambda: model.errors(model.adapt(context, graph=True)[0], query))
@@ -394,7 +394,7 @@ def test_the_commands_work_on_it(nif, tiny, overrides, tmp_path):
     """Train, resume, extract, reconstruct and evaluate from the shell, without the data after training."""
     own = [o for o in tiny if not o.startswith("field")]
     assert nif("train", *own, *overrides, "output_dir=run").code == 0
-    model = runs.load(tmp_path / "run")
+    model = runs.load_model(tmp_path / "run")
     assert list(model.instances) == ["chair/test_0000", "table/test_0000"]
     assert nif("train", *[f"resume={tmp_path / 'run'}", "trainer.max_steps=20"]).code == 0
     assert nif("extract", "run=run", "resolution=16").code == 0
@@ -430,7 +430,7 @@ def test_the_commands_work_on_it(nif, tiny, overrides, tmp_path):
     )
     assert result.code == 0, result.err
     adapted = np.load("saved/test_0000.npz")
-    plain = runs.load(tmp_path / "saved/test_0000")
+    plain = runs.load_model(tmp_path / "saved/test_0000")
     assert all(np.array_equal(p.detach().numpy(), adapted[n]) for n, p in plain.network.named_parameters())
     result = nif(
         "train",
@@ -456,7 +456,7 @@ def test_other_contexts_and_objectives_train_and_infer(nif, tiny, overrides, opt
         ).code
         == 0
     )
-    model = runs.load(tmp_path / "run")
+    model = runs.load_model(tmp_path / "run")
     inferred = model.infer([i.observation for i in model.instances.values()], steps=1)
     assert torch.isfinite(inferred[0].field.value(torch.rand(9, 3))).all()
     assert np.isfinite(inferred[0].report["loss"])

@@ -126,7 +126,7 @@ def test_the_commands_work_on_it(nif, paint, folder, tmp_path):
     assert "3 images" in result.out
     assert "psnr" in result.out
     assert "nif extract" not in result.out
-    assert list(runs.load(tmp_path / "run").instances) == ["sub/d", "sub/e"]
+    assert list(runs.load_model(tmp_path / "run").instances) == ["sub/d", "sub/e"]
     assert nif("train", "resume=run", "trainer.max_steps=10").code == 0
     folder.rename(tmp_path / "moved")
     assert nif("render", "run=run").code == 0
@@ -143,7 +143,7 @@ def test_the_commands_work_on_it(nif, paint, folder, tmp_path):
     result = nif("reconstruct", "run=run", "input=moved/a.png", "save=run", "output=saved", "points=1000")
     assert result.code == 0, result.err
     made = np.asarray(Files.open(tmp_path / "saved/a.png"))
-    plain = runs.load(tmp_path / "saved/a")
+    plain = runs.load_model(tmp_path / "saved/a")
     weights = np.load(tmp_path / "saved/a.npz")
     assert all(np.array_equal(p.detach().numpy(), weights[n]) for n, p in plain.network.named_parameters())
     assert nif("render", "run=saved/a").code == 0

@@ -240,7 +240,7 @@ def test_one_shape(nif, tiny, sphere_file):
         "data.batch_points=512",
     )
     assert made.code == 0, made.err
-    model = runs.load(Path("run"))
+    model = runs.load_model(Path("run"))
     points = torch.rand(2000, 3) * 2 - 1
     inside = evaluate(model.field("ball"), points) > 0
     assert (inside == (points.norm(dim=-1) < 1 / 1.03)).float().mean() > 0.95

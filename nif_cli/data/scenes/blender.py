@@ -13,7 +13,7 @@ from jaxtyping import Float
 from nif_cli import NifError
 from nif_cli.data.report import Report, doubt
 from nif_cli.data.scenes.datamodule import Views, each
-from nif_cli.data.scenes.formats.photos import read_json
+from nif_cli.data.scenes.formats.photos import read_scene_json
 from nif_cli.data.scenes.formats.transforms import check_placing, describe, frames_of, poses_of, read_frames
 from nif_cli.data.scenes.poses import cube, normalised
 from nif_cli.data.scenes.scene import Background, Scene, View
@@ -78,7 +78,7 @@ class BlenderViews(Views):
             )
             raise NifError(f"{root}: no transforms_train.json{other}")
         path = root / "transforms_train.json"
-        file = read_json(path)
+        file = read_scene_json(path)
         frames = frames_of(file, path)
         poses = poses_of(frames, path, self.axes)
         transform, near, far, note = self._placed(poses)
@@ -114,7 +114,7 @@ class BlenderViews(Views):
         path = root / f"transforms_{self.test_split}.json"
         if not path.is_file():
             return [], 0, f" (there is no {path.name})"
-        file = read_json(path)
+        file = read_scene_json(path)
         if file.get("frames") == []:
             return [], 0, ""
         frames = frames_of(file, path)[:: self.test_skip]

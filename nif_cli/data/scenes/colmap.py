@@ -16,7 +16,13 @@ from nif_cli import NifError
 from nif_cli.data.report import Report, doubt
 from nif_cli.data.scenes.datamodule import Views, each
 from nif_cli.data.scenes.formats.colmap_model import MODELS as MODELS
-from nif_cli.data.scenes.formats.colmap_model import Posed, header, lines_of, read_binary, read_text
+from nif_cli.data.scenes.formats.colmap_model import (
+    Posed,
+    header,
+    lines_of,
+    read_binary_model,
+    read_text_model,
+)
 from nif_cli.data.scenes.formats.naming import found, label, parts_of, whereabouts
 from nif_cli.data.scenes.formats.photos import mask, view
 from nif_cli.data.scenes.formats.transforms import describe
@@ -71,7 +77,9 @@ class ColmapViews(Views):
         home = _home(root, model, self.images)
         if home != root:
             id, root = home.resolve().name if isinstance(self.root, str) else id, home
-        cameras, posed, points = read_binary(model) if _files(model) == "bin" else read_text(model)
+        cameras, posed, points = (
+            read_binary_model(model) if _files(model) == "bin" else read_text_model(model)
+        )
         if not posed:
             raise NifError(f"{model}: it holds no images with poses")
         poses = np.stack([p.pose for p in posed])

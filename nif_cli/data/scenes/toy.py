@@ -75,7 +75,7 @@ class ToyViews(Views):
             views = []
             for k in range(count):
                 pose = around(k, count, turn)
-                paint = functools.partial(painted, mesh, material, pose, camera)
+                paint = functools.partial(lit_view, mesh, material, pose, camera)
                 views.append(View(f"{part}/{k:03d}", pose, camera, functools.cache(paint)))
             parts.append(views)
         name = f"{family}_{shape:02d}"
@@ -105,7 +105,7 @@ def around(k: int, count: int, turn: float) -> Float[torch.Tensor, "3 4"]:
     return look_from(DISTANCE * at, torch.tensor([0.0, 1.0, 0.0]))
 
 
-def painted(
+def lit_view(
     mesh: trimesh.Trimesh, material: int, pose: Float[torch.Tensor, "3 4"], camera: Camera, antialias: int = 2
 ) -> UInt8[np.ndarray, "H W 4"]:
     """A normalised mesh of a material, lit by the sky and from one side; antialias^2 rays a pixel, alpha is

@@ -13,13 +13,13 @@ from jaxtyping import Float
 from nif_cli import NifError, untrusted
 from nif_cli.data.report import Report, doubt
 from nif_cli.data.scenes.datamodule import Views, each
-from nif_cli.data.scenes.formats.photos import read_json
+from nif_cli.data.scenes.formats.photos import read_scene_json
 from nif_cli.data.scenes.formats.splits import split
 from nif_cli.data.scenes.formats.transforms import (
     check_placing,
     describe,
     frames_of,
-    number,
+    number_at,
     poses_of,
     read_frames,
 )
@@ -87,7 +87,7 @@ class TransformsViews(Views):
             raise NifError(
                 f"{path}: no such file; this folder is for data=blender (it has transforms_train.json)"
             )
-        file = read_json(path)
+        file = read_scene_json(path)
         frames = frames_of(file, path)
         poses = poses_of(frames, path, self.axes)
         transform, half, note = self._placed(file, path, poses)
@@ -123,12 +123,12 @@ class TransformsViews(Views):
                     f"data.place=file: {path} is nerfstudio's, which does not say where the scene lies"
                 )
             return around_cameras(poses), 4.0, ""
-        scale = number(file, "scale", path, 0.33)
+        scale = number_at(file, "scale", path, 0.33)
         if not scale > 0:
             raise NifError(f"{path}: 'scale' is {scale:g}; it must be a positive number")
         offset = untrusted.numbers(file.get("offset", [0.5] * 3), f"{path}: 'offset'", (3,))
         x, y, z = ((offset - 0.5) / scale).tolist()
-        transform, half = Transform((x, y, z), 2 * scale), number(file, "aabb_scale", path, 1.0, 1e-3, 128)
+        transform, half = Transform((x, y, z), 2 * scale), number_at(file, "aabb_scale", path, 1.0, 1e-3, 128)
         fits = aimed(poses, transform, self.aabb_scale or half)
         given = "scale" in file or "offset" in file  # the author placed it: told below if that cannot be
         if self.place == "file" or (self.place is None and (fits or given)):

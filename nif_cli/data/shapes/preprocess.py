@@ -48,7 +48,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Task:
+class ShapeJob:
     """One mesh file and where it goes."""
 
     path: str
@@ -62,12 +62,12 @@ class Task:
         return f"{self.category}/{self.name}"
 
     @property
-    def deepsdf(self) -> deepsdf.Entry:
-        return deepsdf.Entry(self.dataset, self.category, self.name)
+    def deepsdf(self) -> deepsdf.DeepSdfEntry:
+        return deepsdf.DeepSdfEntry(self.dataset, self.category, self.name)
 
     @property
-    def onet(self) -> onet.Entry:
-        return onet.Entry(self.category, self.name)
+    def onet(self) -> onet.OnetEntry:
+        return onet.OnetEntry(self.category, self.name)
 
 
 def start_worker(threads: int) -> None:
@@ -94,7 +94,7 @@ def _die_with_parent(parent: int | None) -> None:
         os._exit(1)
 
 
-def prepare_shape(task: Task, settings: Settings) -> dict[str, Any]:
+def prepare_shape(task: ShapeJob, settings: Settings) -> dict[str, Any]:
     """Write the files of one shape and return its line of the report; a shape that cannot be prepared has an
     'error'.
 
@@ -164,7 +164,7 @@ def _repair(mesh: trimesh.Trimesh, report: MeshReport, settings: Settings) -> tr
 
 
 def _deepsdf(
-    mesh: trimesh.Trimesh, task: Task, settings: Settings, rng: np.random.Generator, root: Path
+    mesh: trimesh.Trimesh, task: ShapeJob, settings: Settings, rng: np.random.Generator, root: Path
 ) -> tuple[list[Path], float]:
     transform = unit_ball(mesh.vertices)
     normalised = trimesh.Trimesh(transform.to_normalised(mesh.vertices), mesh.faces, process=False)
@@ -176,12 +176,12 @@ def _deepsdf(
         settings.uniform,
         rng,
     )
-    paths = deepsdf.write_shape(root, task.deepsdf, transform, points, distance, surface, normals)
+    paths = deepsdf.write_sdf_samples(root, task.deepsdf, transform, points, distance, surface, normals)
     return paths, float((distance > 0).mean())
 
 
 def _onet(
-    mesh: trimesh.Trimesh, task: Task, settings: Settings, rng: np.random.Generator, root: Path
+    mesh: trimesh.Trimesh, task: ShapeJob, settings: Settings, rng: np.random.Generator, root: Path
 ) -> tuple[list[Path], float]:
     transform = unit_cube(mesh.vertices)
     normalised = trimesh.Trimesh(transform.to_normalised(mesh.vertices), mesh.faces, process=False)
@@ -191,6 +191,6 @@ def _onet(
     inside = (
         MeshDistance(normalised.vertices, normalised.faces).winding_number(points.astype(np.float64)) > 0.5
     )
-    return onet.write_shape(root, task.onet, transform, points, inside, surface, normals), float(
+    return onet.write_occupancy_samples(root, task.onet, transform, points, inside, surface, normals), float(
         inside.mean()
     )

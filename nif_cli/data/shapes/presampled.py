@@ -31,7 +31,9 @@ class DeepSdfTree(ShapeData):
     def truth(self, id: str) -> Truth:
         """SurfaceSamples, which are in the user's units."""
         path = next(e for e in self.entries if e.id == id).path(self.root, deepsdf.SURFACE)
-        return Truth(surface=deepsdf.read_points(path)[0].astype(np.float64)) if path.is_file() else Truth()
+        return (
+            Truth(surface=deepsdf.read_surface_ply(path)[0].astype(np.float64)) if path.is_file() else Truth()
+        )
 
 
 class OnetData(ShapeData):

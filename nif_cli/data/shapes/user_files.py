@@ -160,7 +160,7 @@ def read_inputs(path: Path, name: str) -> list[tuple[str, Callable[[], Input]]]:
 
 def _mesh_or_cloud(path: Path, name: str) -> Input:
     if path.suffix.lower() == ".ply" and not has_faces(path):
-        points, normals = deepsdf.read_points(path)
+        points, normals = deepsdf.read_surface_ply(path)
         table = points if normals is None else np.column_stack((points, normals))
         return _cloud_input(path, name, table, named=True)
     mesh = load_mesh(path)
@@ -183,7 +183,7 @@ def _signed(path: Path, name: str) -> Input:
     if deepsdf.SAMPLES in parts:
         parts[len(parts) - 1 - parts[::-1].index(deepsdf.SAMPLES)] = deepsdf.NORMALISATION
         if Path(*parts).is_file():
-            transform = deepsdf.read_transform(Path(*parts))
+            transform = deepsdf.read_normalisation(Path(*parts))
     samples = PointSamples(np.ascontiguousarray(rows[:, :3]), -rows[:, 3])
     return Input(name, seen=Known(samples), transform=transform, space="ball", notes=notes)
 

@@ -11,7 +11,7 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from nif_cli import NifError
-from nif_cli.data.scenes.colmap import MODELS, ColmapViews, read_binary, read_text
+from nif_cli.data.scenes.colmap import MODELS, ColmapViews, read_binary_model, read_text_model
 from nif_cli.rendering.cameras import project
 
 NAMES = [f"{k:02d}.jpg" for k in range(10)]
@@ -66,7 +66,10 @@ def root(tmp_path, poses, images):
 
 def test_binary_and_text_say_the_same(root, tmp_path, poses):
     write_text(tmp_path / "text", poses)
-    for cameras, posed, points in (read_binary(root / "sparse" / "0"), read_text(tmp_path / "text")):
+    for cameras, posed, points in (
+        read_binary_model(root / "sparse" / "0"),
+        read_text_model(tmp_path / "text"),
+    ):
         camera = cameras[1]
         assert [
             camera.fx,
@@ -183,7 +186,7 @@ def test_colmaps_own_points_are_seen_where_it_saw_them():
     folder = Path(data or "") / "nerf" / "beer-colmap" / "sparse" / "0"
     if not data or not folder.is_dir():
         pytest.skip("NIF_DATA has no nerf/beer-colmap")
-    cameras, posed, _ = read_binary(folder)
+    cameras, posed, _ = read_binary_model(folder)
     points, block, at = {}, (folder / "points3D.bin").read_bytes(), 8
     for _ in range(struct.unpack_from("<Q", block)[0]):
         id, *xyz, _, _, _, _, track = struct.unpack_from("<Q3d3BdQ", block, at)
@@ -233,7 +236,7 @@ def without_points(text):
 def test_every_way_to_write_images_says_the_same(tmp_path, poses, change):
     write_text(tmp_path, poses)
     rewrite(tmp_path, change)
-    _, posed, _ = read_text(tmp_path)
+    _, posed, _ = read_text_model(tmp_path)
     assert [p.name for p in posed] == NAMES
     assert np.allclose(np.stack([p.pose for p in posed]), poses, atol=1e-6)
 
@@ -241,14 +244,14 @@ def test_every_way_to_write_images_says_the_same(tmp_path, poses, change):
 def test_names_may_be_numbers_and_have_spaces(tmp_path, poses):
     write_text(tmp_path, poses)
     rewrite(tmp_path, lambda t: t.replace("00.jpg", "000123").replace("01.jpg", "my image 1.jpg"))
-    assert [p.name for p in read_text(tmp_path)[1]][:2] == ["000123", "my image 1.jpg"]
+    assert [p.name for p in read_text_model(tmp_path)[1]][:2] == ["000123", "my image 1.jpg"]
 
 
 def test_a_line_that_is_neither_is_named(tmp_path, poses):
     write_text(tmp_path, poses)
     rewrite(tmp_path, lambda t: t + "11 0.5 0.5 what is this\n")
     with pytest.raises(NifError, match=r"images\.txt: a line that is not COLMAP's .*what is this"):
-        read_text(tmp_path)
+        read_text_model(tmp_path)
 
 
 def test_the_largest_model_is_read_and_the_others_named(root, poses):
@@ -273,7 +276,7 @@ def test_only_cameras_that_are_used_count(root, poses):
     (root / "text" / "cameras.txt").write_text(
         "77 FOV 20 10 1 2 3 4 5\n" + (root / "text" / "cameras.txt").read_text()
     )
-    assert list(read_text(root / "text")[0]) == [1]
+    assert list(read_text_model(root / "text")[0]) == [1]
 
 
 def test_a_sphere_and_lenses_that_are_not_undone(root, poses):

@@ -28,7 +28,7 @@ from nif_cli.data.images.formats.svg_path import (
     IDENTITY,
     after,
     matrix_of,
-    numbers,
+    parse_numbers,
 )
 from nif_cli.data.images.formats.svg_style import (
     INITIAL,
@@ -40,7 +40,8 @@ from nif_cli.data.images.formats.svg_style import (
     tag,
 )
 from nif_cli.geometry.curves import Curves
-from nif_cli.geometry.painting import TooMuch, painted
+from nif_cli.geometry.painting import painted
+from nif_cli.geometry.strokes import TooMuch
 from nif_cli.untrusted import reading, regular, shown
 
 
@@ -142,7 +143,7 @@ def _index(drawing: Drawing) -> None:
 
 def _box(element: Element) -> list[float] | None:
     try:
-        box = numbers(element.get("viewBox", ""))
+        box = parse_numbers(element.get("viewBox", ""))
     except ValueError:
         return None
     return box if len(box) == 4 and min(box[2:]) > 0 else None

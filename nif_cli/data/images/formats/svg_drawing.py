@@ -26,7 +26,8 @@ from nif_cli.data.images.formats.svg_style import (
     share,
     tag,
 )
-from nif_cli.geometry.painting import Layer, Stroke
+from nif_cli.geometry.painting import Layer
+from nif_cli.geometry.strokes import Stroke
 
 SHAPES = ("path", "rect", "circle", "ellipse", "line", "polyline", "polygon")
 GROUPS = ("svg", "g", "a", "switch")

@@ -75,7 +75,7 @@ class Pen:
             self.at = self.start
 
 
-def numbers(text: str) -> list[float]:
+def parse_numbers(text: str) -> list[float]:
     """All numbers of a list. ValueError for anything that is none, OverflowError where there are too many."""
     if text.strip("0123456789+-.eE, \t\r\n\f"):
         raise ValueError("not numbers")
@@ -116,7 +116,7 @@ def matrix_of(text: str) -> Matrix:
     if TRANSFORM.sub("", text).strip(" ,\t\r\n\f"):
         raise ValueError("no transform")
     for name, inner in TRANSFORM.findall(text):
-        v, m = numbers(inner), np.eye(3)
+        v, m = parse_numbers(inner), np.eye(3)
         if len(v) not in {"matrix": (6,), "translate": (1, 2), "scale": (1, 2), "rotate": (1, 3)}.get(
             name, (1,)
         ):
@@ -172,7 +172,7 @@ def path(d: str, budget: int) -> tuple[list[Subpath], bool]:
                 pen.end(True)
                 good = not text.strip(" ,\t\r\n\f")
             else:
-                v, good = _arcs(text, pen.budget) if kind == "A" else (numbers(text), True)
+                v, good = _arcs(text, pen.budget) if kind == "A" else (parse_numbers(text), True)
                 count = len(v) // TAKES[kind]
                 good = good and len(v) == count * TAKES[kind] > 0
                 if count:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from nif_cli.data.images.formats.svg_path import Pen, Subpath, length, numbers, path, round_arc
+from nif_cli.data.images.formats.svg_path import Pen, Subpath, length, parse_numbers, path, round_arc
 
 
 def shape(
@@ -27,7 +27,7 @@ def shape(
     give = {k: 0.0 if math.isnan(v) else v for k, v in at.items()}
     good = True
     if tag in ("polyline", "polygon"):
-        v = numbers(attribute.get("points", ""))
+        v = parse_numbers(attribute.get("points", ""))
         good = len(v) % 2 == 0
         corners = np.reshape(v[: len(v) - len(v) % 2], (-1, 2))
     elif tag == "line":

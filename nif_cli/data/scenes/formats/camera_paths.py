@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from nif_cli import NifError, untrusted
-from nif_cli.data.scenes.formats.photos import read_json
+from nif_cli.data.scenes.formats.photos import read_scene_json
 from nif_cli.data.scenes.formats.transforms import FOCAL, camera_of
 from nif_cli.data.scenes.poses import rigid
 from nif_cli.rendering.camera_paths import Poses, through
@@ -59,7 +59,7 @@ def read_camera_path(path: Path, lens: Camera, size: int | None, longest: int, a
     along their longest side, by default as large as nerfstudio's file says, others at most `longest`.
     `applied`: whether the scene lies in the world of a transforms.json, not in that of the model which
     nerfstudio made it of. NifError names what is missing or not supported."""
-    file = read_json(path)
+    file = read_scene_json(path)
     if isinstance(file.get("path"), list) and not ("camera_path" in file or "frames" in file):
         raise NifError(
             f"{path}: a path of instant-ngp (R and T in its own unit cube) is not supported: give "
@@ -178,7 +178,7 @@ def _of_the_data(poses: Poses, path: Path, applied: bool) -> tuple[Poses, tuple[
                 "them"
             ),
         )
-    file = read_json(there)
+    file = read_scene_json(there)
     scale = untrusted.number(file.get("scale", 1.0), f"{there}: 'scale'", 1e-12)
     turn = rigid(file.get("transform"), f"{there}: transform")
     made, notes = _undone(poses, turn, scale), (f"brought from nerfstudio's space by {there}",)
@@ -186,7 +186,7 @@ def _of_the_data(poses: Poses, path: Path, applied: bool) -> tuple[Poses, tuple[
         source = next(
             (p for f in (path.parent, path.parent.parent) if (p := f / "transforms.json").is_file()), None
         )
-        known = None if source is None else read_json(source).get("applied_transform")
+        known = None if source is None else read_scene_json(source).get("applied_transform")
         if known is not None:
             matrix = untrusted.numbers(known, f"{source}: 'applied_transform'", (None, 4))[:3]
             made = matrix[:, :3] @ made + np.concatenate([np.zeros((3, 3)), matrix[:, 3:]], 1)

@@ -109,7 +109,7 @@ def pose_of(quaternion: Sequence[float], translation: Sequence[float], name: str
 SparseModel = tuple[dict[int, Camera], list[Posed], Float[np.ndarray, "P 3"]]
 
 
-def read_binary(folder: Path) -> SparseModel:
+def read_binary_model(folder: Path) -> SparseModel:
     """images.bin, the cameras of cameras.bin that its images are of and, where there is one,
     points3D.bin."""
     posed, path = [], folder / "images.bin"
@@ -181,7 +181,7 @@ class _Bytes:
         return text(found.decode("utf-8", "replace"), f"{self.path}: an image's name")
 
 
-def read_text(folder: Path) -> SparseModel:
+def read_text_model(folder: Path) -> SparseModel:
     """images.txt, the cameras of cameras.txt that its images are of and, where there is one, points3D.txt.
     An image's line of points may be there, empty, or missing."""
     posed, path, line = [], folder / "images.txt", ""

@@ -124,7 +124,7 @@ def view(
     return View(name, pose, camera, functools.partial(photo, path, wanted), read_mask, has_alpha(path))
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_scene_json(path: Path) -> dict[str, Any]:
     """A JSON object. NifError for anything else."""
     try:
         return untrusted.read_json(path, "a scene's JSON (an object with 'frames')")

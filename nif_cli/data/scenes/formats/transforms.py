@@ -66,7 +66,7 @@ def name_of(frame: dict[str, Any]) -> str:
     return label(frame["file_path"])
 
 
-def number(
+def number_at(
     file: dict[str, Any],
     key: str,
     path: Path,
@@ -88,9 +88,9 @@ def camera_of(frame: dict[str, Any], file: dict[str, Any], path: Path, size: tup
     def focal(axis: int) -> float | None:
         which, pixels = "xy"[axis], (width, height)[axis]
         if f"fl_{which}" in source:
-            return number(source, f"fl_{which}", path, 0.0) * share[axis]
-        angle = number(source, f"camera_angle_{which}", path, 0.0, -math.pi, math.pi - 1e-6)
-        angle = angle or math.radians(number(source, f"{which}_fov", path, 0.0, -180, 179.9999))
+            return number_at(source, f"fl_{which}", path, 0.0) * share[axis]
+        angle = number_at(source, f"camera_angle_{which}", path, 0.0, -math.pi, math.pi - 1e-6)
+        angle = angle or math.radians(number_at(source, f"{which}_fov", path, 0.0, -180, 179.9999))
         return 0.5 * pixels / math.tan(angle / 2) if angle else None
 
     fx, fy = focal(0), focal(1)
@@ -100,8 +100,10 @@ def camera_of(frame: dict[str, Any], file: dict[str, Any], path: Path, size: tup
     def centre(axis: int) -> float:
         key, middle = f"c{'xy'[axis]}", (width, height)[axis] / 2
         if key in frame:
-            return number(frame, key, path, middle)
-        return middle if key not in file or ratio is None else number(file, key, path, middle) * ratio[axis]
+            return number_at(frame, key, path, middle)
+        return (
+            middle if key not in file or ratio is None else number_at(file, key, path, middle) * ratio[axis]
+        )
 
     model = keys.get("camera_model", "OPENCV")
     if not isinstance(model, str) or model not in MODELS:
@@ -110,7 +112,7 @@ def camera_of(frame: dict[str, Any], file: dict[str, Any], path: Path, size: tup
     if not isinstance(bent, bool | int):
         raise NifError(f"{path}: 'is_fisheye' is {shown(repr(bent))}; it must be true or false")
     fisheye = bool(bent) or MODELS[model]
-    distortion = {k: number(keys, k, path, 0.0) for k in ("k1", "k2", "k3", "k4", "p1", "p2")}
+    distortion = {k: number_at(keys, k, path, 0.0) for k in ("k1", "k2", "k3", "k4", "p1", "p2")}
     if not fisheye:
         distortion["k4"] = 0.0  # as instant-ngp and nerfstudio: of a fisheye only
     try:
@@ -131,7 +133,7 @@ def _size_of(
     def given(source: dict[str, Any]) -> tuple[int, int] | None:
         if "w" not in source and "h" not in source:
             return None
-        w, h = (number(source, k, path, s, 1, 2**16) for k, s in zip("wh", size, strict=True))
+        w, h = (number_at(source, k, path, s, 1, 2**16) for k, s in zip("wh", size, strict=True))
         return round(w), round(h)
 
     own, common = given(frame), given(file)
@@ -143,7 +145,7 @@ def _size_of(
     keys = {**file, **frame}
     if "cx" not in keys or "cy" not in keys:
         return size, (1.0, 1.0)
-    x, y = (2 * number(keys, k, path, 0.0) / s for k, s in zip(("cx", "cy"), size, strict=True))
+    x, y = (2 * number_at(keys, k, path, 0.0) / s for k, s in zip(("cx", "cy"), size, strict=True))
     if min(x, y) > 0 and max(x / y, y / x) < 1.15 and not 0.77 < math.sqrt(x * y) < 1.3:
         ratio = math.sqrt(x * y)  # a principal point is about the middle: the images are smaller prints
         exact = min(

@@ -34,7 +34,7 @@ KINDS |= {f"{sign}int{8 * n}": f"{kind}{n}" for sign, kind in (("", "i"), ("u", 
 
 
 @dataclass(frozen=True)
-class Entry:
+class DeepSdfEntry:
     """One shape of a tree."""
 
     dataset: str
@@ -63,20 +63,20 @@ def find_root(root: str | Path) -> Path:
     )
 
 
-def read_split(root: Path, split: str | Path | None = None) -> list[Entry]:
+def read_split(root: Path, split: str | Path | None = None) -> list[DeepSdfEntry]:
     """The shapes that a split file names (by default <root>/split.json, else all there are), each with its
     samples. NifError lists every one that is missing."""
     if split is None and not (root / "split.json").is_file():
         files = sorted((root / SAMPLES).glob("*/*/*.npz"))
         if not files:
             raise NifError(f"{root / SAMPLES}: no <dataset>/<class>/<id>.npz in it")
-        return [Entry(f.parent.parent.name, f.parent.name, f.stem) for f in files]
+        return [DeepSdfEntry(f.parent.parent.name, f.parent.name, f.stem) for f in files]
     path = Path(split or "split.json").expanduser()
     path = path if path.is_file() else root / path
     if not path.is_file():
         raise NifError(f"data.split={split}: no such file, neither here nor in {root}")
     entries = [_without_suffix(root, e) for e in split_entries(path)]
-    seen: set[Entry] = set()
+    seen: set[DeepSdfEntry] = set()
     if twice := [e for e in entries if e in seen or seen.add(e)]:
         raise NifError(f"{path}: names '{twice[0].dataset}/{twice[0].id}' twice; each shape once")
     missing = [f"{e.dataset}/{e.id}" for e in entries if not e.path(root, SAMPLES).is_file()]
@@ -88,7 +88,7 @@ def read_split(root: Path, split: str | Path | None = None) -> list[Entry]:
     return entries
 
 
-def split_entries(path: Path) -> list[Entry]:
+def split_entries(path: Path) -> list[DeepSdfEntry]:
     """The shapes that a split file names, in its order; each name is that of a file in its folder. NifError
     otherwise."""
     entries = []
@@ -98,7 +98,7 @@ def split_entries(path: Path) -> list[Entry]:
                 f"{path}: not a split of DeepSDF, which is JSON like {{dataset: {{class: [ids]}}}}"
             )
         entries += [
-            Entry(dataset, category, text(name, f"{path}: a name in {shown(category, 40)}", 200))
+            DeepSdfEntry(dataset, category, text(name, f"{path}: a name in {shown(category, 40)}", 200))
             for category, names in classes.items()
             for name in names
         ]
@@ -113,9 +113,9 @@ def split_entries(path: Path) -> list[Entry]:
     return entries
 
 
-def _without_suffix(root: Path, entry: Entry) -> Entry:
+def _without_suffix(root: Path, entry: DeepSdfEntry) -> DeepSdfEntry:
     """Some splits name files, a.npz."""
-    plain = Entry(entry.dataset, entry.category, entry.name.removesuffix(".npz"))
+    plain = DeepSdfEntry(entry.dataset, entry.category, entry.name.removesuffix(".npz"))
     return entry if entry.path(root, SAMPLES).is_file() else plain
 
 
@@ -154,7 +154,7 @@ def joined(path: Path, pos: np.ndarray, neg: np.ndarray) -> tuple[Float[np.ndarr
     return both, notes
 
 
-def read(root: Path, entry: Entry) -> ShapeSamples:
+def read(root: Path, entry: DeepSdfEntry) -> ShapeSamples:
     """One shape. Rows with NaN or infinite values (some published files have them) are dropped and counted in
     the report."""
     path = entry.path(root, SAMPLES)
@@ -162,12 +162,12 @@ def read(root: Path, entry: Entry) -> ShapeSamples:
     rows, notes = joined(path, both["pos"], both["neg"])
     report = Report("; ".join((f"{len(rows):,} samples", *notes)), tuple(notes))
     normalisation = entry.path(root, NORMALISATION)
-    transform = read_transform(normalisation) if normalisation.is_file() else Transform()
+    transform = read_normalisation(normalisation) if normalisation.is_file() else Transform()
     if not normalisation.is_file():
         report += doubt("; no normalisation parameters: it stays in normalised space")
     surface = normals = None
     if entry.path(root, SURFACE).is_file():
-        surface, normals = read_points(entry.path(root, SURFACE))
+        surface, normals = read_surface_ply(entry.path(root, SURFACE))
         surface = transform.to_normalised(surface).astype(np.float32)
         if not np.isfinite(surface).all():
             raise NifError(f"{normalisation}: its transform leads points of {SURFACE} beyond all numbers")
@@ -176,7 +176,7 @@ def read(root: Path, entry: Entry) -> ShapeSamples:
     return ShapeSamples(entry.id, transform, points, distance, None, surface, normals, report, known)
 
 
-def read_transform(path: Path) -> Transform:
+def read_normalisation(path: Path) -> Transform:
     """NormalizationParameters."""
     arrays = read_npz(path, ("offset", "scale"), "normalisation parameters of DeepSDF")
     x, y, z = check_array(path, "offset", arrays["offset"].reshape(-1), (3,)).tolist()
@@ -187,7 +187,7 @@ def read_transform(path: Path) -> Transform:
     return Transform((x, y, z), number(scale, f"{path}: 'scale'", 1 / FARTHEST, FARTHEST))
 
 
-def read_points(path: Path) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray, "N 3"] | None]:
+def read_surface_ply(path: Path) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray, "N 3"] | None]:
     """The vertices of a ply file, ASCII or binary, and their normals if it has any; faces (dummies here) are
     not read."""
     with reading(regular(path), "a ply file"), path.open("rb") as file:
@@ -240,9 +240,9 @@ def read_points(path: Path) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray,
     return points, normals
 
 
-def write_shape(
+def write_sdf_samples(
     root: Path,
-    entry: Entry,
+    entry: DeepSdfEntry,
     transform: Transform,
     points: Float[np.ndarray, "N 3"],
     distance: Float[np.ndarray, "N"],
@@ -276,7 +276,7 @@ def _ply(points: np.ndarray, normals: np.ndarray) -> str:
     return head + vertices + ("3 %d %d %d\n" * faces) % tuple(range(3 * faces))
 
 
-def write_splits(root: Path, source: str, splits: dict[str, list[Entry]]) -> None:
+def write_split_json(root: Path, source: str, splits: dict[str, list[DeepSdfEntry]]) -> None:
     """<name>.json for each split, and .datasources.json, which says where a dataset came from."""
     for name, entries in splits.items():
         write(root / f"{name}.json", json.dumps(_tree(entries), indent=1))
@@ -284,7 +284,7 @@ def write_splits(root: Path, source: str, splits: dict[str, list[Entry]]) -> Non
     write(root / ".datasources.json", json.dumps(dict.fromkeys(datasets, source), indent=2))
 
 
-def _tree(entries: Iterable[Entry]) -> dict[str, dict[str, list[str]]]:
+def _tree(entries: Iterable[DeepSdfEntry]) -> dict[str, dict[str, list[str]]]:
     tree: dict[str, dict[str, list[str]]] = {}
     for e in sorted(entries, key=lambda e: (e.dataset, e.category, e.name)):
         tree.setdefault(e.dataset, {}).setdefault(e.category, []).append(e.name)

@@ -248,7 +248,7 @@ def _instances(
         where = e.path(root, deepsdf.NORMALISATION) if root else None
         known = where is not None and where.is_file()
         lacking += root is not None and not known
-        transforms.append(deepsdf.read_transform(where) if where is not None and known else Transform())
+        transforms.append(deepsdf.read_normalisation(where) if where is not None and known else Transform())
     if lacking:
         notes.append(
             f"{lacking} of {count} shapes have no NormalizationParameters: their meshes stay in normalised "

@@ -32,7 +32,7 @@ JITTER = 1e-4  # added to points stored as float16, as the published loader does
 
 
 @dataclass(frozen=True)
-class Entry:
+class OnetEntry:
     """One shape of a tree."""
 
     category: str
@@ -68,7 +68,7 @@ class OnetTree:
         }
         return sorted(found)
 
-    def entries(self, categories: Sequence[str] | None = None, split: str | None = None) -> list[Entry]:
+    def entries(self, categories: Sequence[str] | None = None, split: str | None = None) -> list[OnetEntry]:
         """The shapes of the classes (all by default) in <class>/<split>.lst, or in their folders where there
         is no such file and none was asked for by name. NifError lists every one that is missing."""
         wrong = [c for c in categories or () if c not in self.categories]
@@ -95,7 +95,7 @@ class OnetTree:
                 with reading(regular(path), "a list of shapes"):
                     listed = [line.strip() for line in path.read_text().splitlines() if line.strip()]
                 missing += [f"{category}/{name}" for name in listed if name not in there]
-            found += [Entry(category, name) for name in listed]
+            found += [OnetEntry(category, name) for name in listed]
         if missing:
             raise NifError(
                 f"{self.root}: {len(missing)} of the {len(found)} shapes of split={split} are not there: "
@@ -105,7 +105,7 @@ class OnetTree:
             raise NifError(f"{self.root}: no shapes in split={split}")
         return found
 
-    def read(self, entry: Entry) -> ShapeSamples:
+    def read(self, entry: OnetEntry) -> ShapeSamples:
         """One shape; without points.npz it has a surface only."""
         folder = self.root / entry.category / entry.name
         transform, notes = None, []
@@ -217,9 +217,9 @@ def read_transform(path: Path, arrays: dict[str, np.ndarray]) -> Transform:
     return Transform((x, y, z), 1 / number(scale, f"{path}: 'scale'", 1 / FARTHEST, FARTHEST))
 
 
-def write_shape(
+def write_occupancy_samples(
     root: Path,
-    entry: Entry,
+    entry: OnetEntry,
     transform: Transform,
     points: Float[np.ndarray, "N 3"],
     inside: Bool[np.ndarray, "N"],
@@ -242,7 +242,7 @@ def write_shape(
     return [folder / "pointcloud.npz", folder / "points.npz"]
 
 
-def write_splits(root: Path, splits: dict[str, list[Entry]]) -> None:
+def write_split_lists(root: Path, splits: dict[str, list[OnetEntry]]) -> None:
     """<class>/<split>.lst (without a last line break, which the published loader takes for a shape) and
     metadata.yaml. A split without shapes of a class has no file."""
     categories = sorted({e.category for entries in splits.values() for e in entries})

@@ -11,10 +11,10 @@ import trimesh
 
 from nif_cli import NifError
 from nif_cli.data.shapes.formats import deepsdf
-from nif_cli.data.shapes.formats.deepsdf import Entry
+from nif_cli.data.shapes.formats.deepsdf import DeepSdfEntry
 from nif_cli.geometry.transform import Transform
 
-ENTRY = Entry("set", "ball", "one")
+ENTRY = DeepSdfEntry("set", "ball", "one")
 PLACE = Transform((1.0, -2.0, 0.5), 2.0)
 
 
@@ -24,8 +24,8 @@ def tree(tmp_path: Path) -> Path:
     points = rng.uniform(-1, 1, (500, 3)).astype(np.float32)
     distance = (0.7 - np.linalg.norm(points, axis=1)).astype(np.float32)
     normals = points[:90] / np.linalg.norm(points[:90], axis=1, keepdims=True)
-    deepsdf.write_shape(tmp_path, ENTRY, PLACE, points, distance, 0.7 * normals, normals)
-    deepsdf.write_splits(tmp_path, "somewhere", {"split": [ENTRY]})
+    deepsdf.write_sdf_samples(tmp_path, ENTRY, PLACE, points, distance, 0.7 * normals, normals)
+    deepsdf.write_split_json(tmp_path, "somewhere", {"split": [ENTRY]})
     return tmp_path
 
 
@@ -70,7 +70,7 @@ def test_nan_rows_are_dropped_and_counted(tree: Path) -> None:
 def test_ply_of_others(tmp_path: Path, binary: bool) -> None:
     mesh = trimesh.creation.box()
     (tmp_path / "a.ply").write_bytes(mesh.export(file_type="ply", encoding="binary" if binary else "ascii"))
-    points, _ = deepsdf.read_points(tmp_path / "a.ply")
+    points, _ = deepsdf.read_surface_ply(tmp_path / "a.ply")
     assert np.allclose(points, mesh.vertices)
 
 

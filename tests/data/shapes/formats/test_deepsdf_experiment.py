@@ -100,7 +100,7 @@ def test_the_values_are_those_of_the_published_decoder_with_the_sign_turned(tmp_
     write_data(tmp_path)
     out = nif("import-deepsdf", "experiment=examples/chairs", "output_dir=imported")
     assert out.code == 0, out.err
-    model = runs.load(Path("imported"))
+    model = runs.load_model(Path("imported"))
     assert list(model.instances) == [f"chairs/{name}" for name in IDS]  # in the order of the split
     points = torch.rand(200, 3) * 2 - 1
     for k, id in enumerate(model.instances):
@@ -123,7 +123,7 @@ def test_weight_norm_in_some_layers_only_is_multiplied_out(tmp_path, nif):
         state["model_state_dict"][f"module.lin{i}.weight"] = g * v / v.norm(dim=1, keepdim=True)
     torch.save(state, folder / "ModelParameters" / "latest.pth")
     assert nif("import-deepsdf", "experiment=e", "output_dir=imported").code == 0
-    model = runs.load(Path("imported"))
+    model = runs.load_model(Path("imported"))
     points = torch.rand(50, 3)
     theirs = decoder(torch.cat((codes[0].expand(50, -1), points), 1))[:, 0]
     assert (model.field("code_0000").value(points) + theirs).abs().max() < 1e-6

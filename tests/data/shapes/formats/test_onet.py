@@ -11,10 +11,10 @@ from scipy import ndimage
 
 from nif_cli import NifError
 from nif_cli.data.shapes.formats import onet
-from nif_cli.data.shapes.formats.onet import Entry, OnetTree
+from nif_cli.data.shapes.formats.onet import OnetEntry, OnetTree
 from nif_cli.geometry.transform import Transform
 
-ENTRY = Entry("ball", "one")
+ENTRY = OnetEntry("ball", "one")
 PLACE = Transform((1.0, -2.0, 0.5), 2.0)
 
 
@@ -25,8 +25,8 @@ def tree(tmp_path: Path) -> Path:
     inside = np.linalg.norm(points.astype(np.float64), axis=1) < 0.4
     normals = rng.normal(size=(200, 3))
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-    onet.write_shape(tmp_path, ENTRY, PLACE, points, inside, 0.4 * normals, normals)
-    onet.write_splits(tmp_path, {"train": [ENTRY], "val": []})
+    onet.write_occupancy_samples(tmp_path, ENTRY, PLACE, points, inside, 0.4 * normals, normals)
+    onet.write_split_lists(tmp_path, {"train": [ENTRY], "val": []})
     return tmp_path
 
 
