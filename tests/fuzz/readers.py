@@ -85,6 +85,7 @@ def runs_listed(root: Path) -> None:
 
 
 def camera_path(root: Path) -> None:
+    from nif_cli.data.scenes.formats.camera_paths import read_camera_path
     from nif_cli.rendering.cameras import Camera
 
     lens = Camera(20, 10, 25.0, 25.0, 10.0, 5.0)

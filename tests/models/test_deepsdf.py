@@ -47,12 +47,12 @@ def test_codes_start_with_unit_spread(data):
 def test_a_field_is_the_network_with_the_code_of_its_id(model):
     points = torch.randn(6, 3)
     for row, id in enumerate(model.instances):
+        assert model.field(id).truncation == model.clamp
         code = model.codes.weight[row].detach()
         code = code / max(1.0, code.norm().item())
         assert torch.allclose(
             model.field(id).value(points), model.network(points[None], code[None])[0, :, 0], atol=1e-6
         )
-    assert model.field(id).truncation == model.clamp
     with pytest.raises(NifError, match="no instance 'nobody'"):
         model.field("nobody")
 

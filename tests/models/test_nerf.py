@@ -291,6 +291,7 @@ def test_from_the_shell_a_scene_becomes_a_coloured_mesh(nif):
     import trimesh
 
     mesh = trimesh.load_mesh(next(Path("run/meshes").rglob("*.ply")))
+    assert isinstance(mesh.visual, trimesh.visual.ColorVisuals)
     assert len(np.unique(mesh.visual.vertex_colors[:, :3], axis=0)) > 20
     assert np.abs(mesh.vertices).max() < 1.1
     assert len(mesh.split(only_watertight=False)) == 1

@@ -35,7 +35,7 @@ def on_a_ball(count: int = 400) -> ShapeBatch:
     return ShapeBatch(torch.tensor([0]), points, 0.5 - points.norm(dim=-1), 0.5 * normals, normals)
 
 
-def loss(objective: Literal["regression", "eikonal"], **field: float) -> dict[str, float]:
+def loss(objective: Literal["regression", "eikonal", "sal"], **field: float) -> dict[str, float]:
     model = Sdf(partial(Exact, **field), Adam, objective=objective)
     return {k: v.item() for k, v in model.loss(on_a_ball()).items()}
 
