@@ -49,9 +49,7 @@ def test_files_are_as_published(tree: Path) -> None:
         assert file["pos"].dtype == file["neg"].dtype == np.float32
         assert (np.linalg.norm(file["pos"][:, :3], axis=1) >= 0.7 - 1e-6).all()
         assert (file["neg"][:, 3] < 0).all()
-    cloud = trimesh.load(ENTRY.path(tree, "SurfaceSamples"), process=False)
-    assert isinstance(cloud, trimesh.PointCloud)
-    vertices = np.asarray(cloud.vertices)
+    vertices = trimesh.load_mesh(ENTRY.path(tree, "SurfaceSamples"), process=False).vertices
     assert np.allclose(np.linalg.norm((vertices + PLACE.offset) * PLACE.scale, axis=1), 0.7, atol=1e-5)
     with np.load(ENTRY.path(tree, "NormalizationParameters"), allow_pickle=False) as file:
         assert file["offset"].shape == (3,)

@@ -12,6 +12,8 @@ import torch
 from torch import nn
 
 SIZE, WIDTH = 6, 32
+# the published code's weight norm, which torch has a newer one of
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.nn.utils.weight_norm.*:FutureWarning")
 
 
 class Decoder(nn.Module):
