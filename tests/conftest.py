@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -141,9 +142,8 @@ def paint() -> Callable[..., None]:
             np.uint8
         )
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels if mode != "L" else pixels[..., 0]).save(
-            path, **({"quality": 95} if path.suffix == ".jpg" else {})
-        )
+        options: dict[str, Any] = {"quality": 95} if path.suffix == ".jpg" else {}
+        Image.fromarray(pixels if mode != "L" else pixels[..., 0]).save(path, **options)
 
     return run
 

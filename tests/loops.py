@@ -132,7 +132,7 @@ def compositing(rng: np.random.Generator) -> None:
                     given if kind == "density" else volume.Alpha(given), rgb, samples, rays
                 )
                 out = (light.color, light.depth, light.transmittance, weights)
-                total = sum((a * b).sum() for a, b in zip(out, of, strict=True))
+                total = torch.stack([(a * b).sum() for a, b in zip(out, of, strict=True)]).sum()
                 results.append([x.detach() for x in out] + list(torch.autograd.grad(total, (given, rgb))))
             for k, (found, expected) in enumerate(zip(*results, strict=True)):
                 close(found, expected, f"compositing {kind} of {rays} rays, result {k}", 1e-4)
@@ -192,9 +192,10 @@ def no_numbers() -> None:
 def threads_are_torchs(count: int) -> None:
     """Every wrapper leaves torch's number alone and takes as many."""
     import numba
+    from numba.core import config
 
     assert torch.get_num_threads() == count, f"torch had {count} threads, now {torch.get_num_threads()}"
-    expected = min(count, numba.config.NUMBA_NUM_THREADS)
+    expected = min(count, vars(config)["NUMBA_NUM_THREADS"])  # numba fills the module as it starts
     assert numba.get_num_threads() == expected, (
         f"{numba.get_num_threads()} threads of loops, {expected} of torch"
     )

@@ -14,6 +14,7 @@ import torch
 import trimesh
 from fuzz import seeds
 from PIL import Image
+from trimesh.visual import ColorVisuals
 
 
 def make(folder: Path, text: str) -> None:
@@ -32,7 +33,7 @@ def solid(path: Path) -> None:
 
 def painted(path: Path) -> None:
     mesh = trimesh.creation.icosphere(2, 1.0)
-    mesh.visual.vertex_colors = np.uint8(255 * (mesh.vertices / 2 + 0.5))
+    mesh.visual = ColorVisuals(mesh, vertex_colors=np.uint8(255 * (mesh.vertices / 2 + 0.5)))
     mesh.export(path)
 
 
@@ -47,7 +48,7 @@ def shapenet(path: Path) -> None:
 
 
 def cloud(path: Path) -> None:
-    points, _ = trimesh.sample.sample_surface(trimesh.creation.icosphere(2, 1.0), 400, seed=0)
+    points = trimesh.sample.sample_surface(trimesh.creation.icosphere(2, 1.0), 400, seed=0)[0]
     normals = points / np.linalg.norm(points, axis=1, keepdims=True)
     if path.suffix == ".xyz":
         np.savetxt(path, points)

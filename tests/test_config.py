@@ -65,18 +65,18 @@ def test_every_network_can_be_made_and_run(group, choice):
     if group == "field" and choice in ("nerf", "ngp"):
         overrides.insert(0, "model=nerf")
     model = make_model(composed("train", *overrides))
+    network = model.get_submodule("network")
     if choice in ("nerf", "ngp"):
-        density, rgb = model.network(
-            torch.rand(5, 3), torch.nn.functional.normalize(torch.rand(5, 3), dim=-1)
-        )
+        density, rgb = network(torch.rand(5, 3), torch.nn.functional.normalize(torch.rand(5, 3), dim=-1))
         assert torch.isfinite(density).all()
         assert torch.isfinite(rgb).all()
         return
-    code = torch.zeros(1, model.code_size) if getattr(model, "code_size", 0) else None
-    if getattr(model.network, "local", False):
-        code = torch.zeros(1, 3, model.code_size, 8, 8)
+    size: int = getattr(model, "code_size", 0)
+    code = torch.zeros(1, size) if size else None
+    if getattr(network, "local", False):
+        code = torch.zeros(1, 3, size, 8, 8)
     dim = 2 if group != "encoder" and choice in ("image", "curve") else 3
-    assert torch.isfinite(model.network(torch.rand(1, 5, dim), code)).all()
+    assert torch.isfinite(network(torch.rand(1, 5, dim), code)).all()
 
 
 @pytest.mark.parametrize("experiment", [p.stem for p in (CONF / "experiment").glob("*.yaml")])
@@ -95,7 +95,7 @@ def test_every_command_composes(command):
 def test_the_papers_decoder():
     """field=deepsdf with a code of 256 has the 1,843,195 parameters of the published decoder."""
     model = make_model(composed("train", "field=deepsdf", "model.code_size=256"))
-    assert sum(p.numel() for p in model.network.parameters()) == 1_843_195
+    assert sum(p.numel() for p in model.get_submodule("network").parameters()) == 1_843_195
 
 
 def test_a_model_picks_its_data_and_field_and_the_users_choice_wins():

@@ -400,6 +400,7 @@ class TestLeftovers:
             "workers=1",
         ]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        workers: list[str] = []
         try:
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
             for _ in range(600):

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from narrowing import sure
 from PIL import Image
 
 from nif_cli import NifError, runs
@@ -86,7 +87,7 @@ def test_what_is_not_needed_is_never_unpacked(tmp_path: Path) -> None:
     try:
         assert npz_headers(path, "points").keys() == {"points", "other"}
         assert read_npz(path, ("points",), "points")["points"].shape == (40, 3)
-        assert read_inputs(path, "a")[0][1]().seen.scan.points.shape == (40, 3)
+        assert sure(sure(read_inputs(path, "a")[0][1]().seen).scan).points.shape == (40, 3)
         assert tracemalloc.get_traced_memory()[1] < 2**24
     finally:
         tracemalloc.stop()

@@ -147,7 +147,9 @@ def clean(mesh: trimesh.Trimesh, name: str) -> trimesh.Trimesh:
         raise NifError(
             f"{name}: a face names vertex {mesh.faces[lost][0]}, and there are {len(mesh.vertices)}"
         )
-    used = mesh.vertices[np.unique(mesh.faces)]
+    named = np.zeros(len(mesh.vertices), bool)  # a vertex that no face names counts for nothing, even NaN
+    named[mesh.faces] = True
+    used, faces = mesh.vertices[named], (np.cumsum(named) - 1)[mesh.faces]
     if not np.isfinite(used).all():
         raise NifError(
             f"{name}: {(~np.isfinite(used).all(1)).sum():,} vertices are NaN or infinite; repair the mesh "
@@ -161,15 +163,15 @@ def clean(mesh: trimesh.Trimesh, name: str) -> trimesh.Trimesh:
     scale = 2.0 ** -np.floor(np.log2(extent))
     middle = (used.min(0) + used.max(0)) / 2
     if np.abs(middle).max() > 1e3 * extent:  # its grid of whole numbers does not reach this far
-        unique, index = trimesh.grouping.unique_rows((mesh.vertices - middle) * scale, digits=8)
-        mesh = trimesh.Trimesh(mesh.vertices[unique], index.reshape(-1)[mesh.faces], process=False)
+        unique, index = trimesh.grouping.unique_rows((used - middle) * scale, digits=8)
+        mesh = trimesh.Trimesh(used[unique], index.reshape(-1)[faces], process=False)
         a, b, c = (mesh.vertices[mesh.faces] - middle).transpose(1, 0, 2) * scale
         mesh.update_faces(np.linalg.norm(np.cross(b - a, c - a), axis=1) > 0)
         mesh.remove_unreferenced_vertices()
         if len(mesh.faces) == 0:
             raise NifError(f"{name}: degenerate, all its faces have no area")
         return mesh
-    mesh = trimesh.Trimesh(mesh.vertices * scale, mesh.faces, process=False)
+    mesh = trimesh.Trimesh(used * scale, faces, process=False)
     mesh.merge_vertices(merge_tex=True, merge_norm=True)
     mesh.update_faces(mesh.nondegenerate_faces(height=0))
     mesh.remove_unreferenced_vertices()

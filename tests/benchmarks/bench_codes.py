@@ -150,7 +150,8 @@ def fitting(given: argparse.Namespace) -> dict:
         return time.perf_counter() - began
 
     alone = [[s] for s in seen]
-    took([seen], 20), took(alone[:2], 20)
+    took([seen], 20)
+    took(alone[:2], 20)
     pairs = [(took([seen]), took(alone)) for _ in range(3)]  # side by side: the machine is noisy
     return {
         "steps": 100,

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import trimesh
 from machine import record
 from scipy.spatial import KDTree
 
@@ -86,6 +87,7 @@ def dense(name: str, field: Field, n: int, device: str, quick: bool) -> dict:
     if not path.exists():
         grid, found = Grid(field, n, field.level, device), {}
         some = torch.rand(2**18, 3, device=device) * 2 - 1
+        exact: torch.Tensor | None = None
         began, cpu = time.perf_counter(), time.process_time()
         if quick:
             exact, share = evaluate(field, some), n**3 / len(some)
@@ -95,7 +97,7 @@ def dense(name: str, field: Field, n: int, device: str, quick: bool) -> dict:
             (time.perf_counter() - began) * share,
             (time.process_time() - cpu) * share,
         )
-        if quick and name != "random":
+        if exact is not None and name != "random":
             with torch.autocast(device, torch.bfloat16):
                 found["error"] = float((evaluate(field, some[: 2**16]).float() - exact[: 2**16]).abs().max())
                 values = dense_values(grid)
@@ -143,7 +145,7 @@ def compared(sparse, whole, values: np.ndarray, field: Field) -> dict:
     doubtful = np.zeros((n - 1,) * 3, bool)
     for dx, dy, dz in np.ndindex(2, 2, 2):
         doubtful |= close[dx : n - 1 + dx, dy : n - 1 + dy, dz : n - 1 + dz]
-    distance, row = KDTree(whole.vertices).query(sparse.vertices)
+    distance, row = map(np.asarray, KDTree(whole.vertices).query(sparse.vertices))
     sets = []
     for mesh, faces in ((sparse, row[sparse.faces]), (whole, whole.faces)):
         cells = np.floor((mesh.triangles_center - low) / (high - low) * (n - 1)).astype(int).clip(0, n - 2)
@@ -168,6 +170,7 @@ def measure(name: str, device: str, quick: bool) -> dict:
     found = {}
     for n in (256, 512):
         took = []
+        mesh = trimesh.Trimesh()
         for _ in range(2 if n == 256 else 1):
             began, cpu = time.perf_counter(), time.process_time()
             mesh = extract_mesh(field, n, device=device)

@@ -27,6 +27,7 @@ from scipy.interpolate import CloughTocher2DInterpolator
 from nif_cli import conf_folder, runs
 from nif_cli.config import check, register
 from nif_cli.data.images.datamodule import ImageData
+from nif_cli.field import Field
 from nif_cli.geometry.extraction import extract_mesh
 from nif_cli.geometry.mesh import load_mesh
 from nif_cli.metrics.shape import two_way_distance
@@ -73,7 +74,9 @@ def train(overrides: list[str], minutes: float, device: str) -> dict:
         if mesh:
             model = runs.load_model(Path(folder) / "run")
             ((id, instance),) = model.instances.items()
-            made = extract_mesh(model.field(id), 256)
+            field = model.field(id)
+            assert isinstance(field, Field)
+            made = extract_mesh(field, 256)
             made.vertices = (
                 instance.transform.to_original(made.vertices) if len(made.faces) else made.vertices
             )

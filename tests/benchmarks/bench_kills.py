@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from machine import RESULTS, about
@@ -56,7 +57,7 @@ def finish(*arguments: str) -> str:
     return out
 
 
-def equal(a: object, b: object) -> bool:
+def equal(a: Any, b: Any) -> bool:
     if isinstance(a, torch.Tensor):
         return torch.equal(a, b)
     if isinstance(a, dict):
@@ -97,11 +98,9 @@ def main() -> None:
     began = time.monotonic()
     finish(*train, f"output_dir={root / 'whole'}")
     seconds = time.monotonic() - began
-    exact, stages, wrong = (
-        0,
-        dict.fromkeys(("before there was a run", "before a checkpoint", "best.ckpt", "last.ckpt"), 0),
-        [],
-    )
+    names = ("before there was a run", "before a checkpoint", "best.ckpt", "last.ckpt")
+    stages: dict[str, int] = {name: 0 for name in names}
+    exact, wrong = 0, []
     for k in range(n):
         run, moment = root / str(k), seconds * (k + 0.5) / n
         process = start(*train, f"output_dir={run}")

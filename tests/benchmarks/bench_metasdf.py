@@ -205,7 +205,7 @@ def adapt(
         ours[k] = round(sum(error(model.adapt(context.part(p), k)[0], p) for p in parts), 6)
     print("after k adaptation steps:", ours, flush=True)
     torch.manual_seed(1)
-    random = runs.make_model(model.config).to(device).eval().network  # type: ignore[union-attr]
+    random = runs.make_model(model.config).to(device).eval().get_submodule("network")
     watched = [*range(0, 10, 2), *range(10, 100, 5), *range(100, limit + 1, 10)]
     theirs: dict[str, dict[int, float]] = {}
     for rate in RATES:

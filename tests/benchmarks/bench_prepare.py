@@ -133,7 +133,7 @@ def signs(data: Path) -> dict:
         points = near[rng.integers(len(near), size=3000)] + rng.normal(size=(3000, 3)) * rng.choice(
             [0.07, 0.005, 1e-4], (3000, 1)
         )
-        exact = igl.winding_number(vertices, faces, points) > 0.5
+        exact = np.asarray(igl.winding_number(vertices, faces, points)) > 0.5
         closed[name] = {
             "points": len(points),
             "right": float(((MeshDistance(vertices, faces).signed(points) > 0) == exact).mean()),
@@ -154,8 +154,9 @@ def explain(mesh: trimesh.Trimesh, points: np.ndarray) -> dict:
         for sign in (-1.0, 1.0):
             direction = np.zeros_like(points)
             direction[:, axis] = sign
-            hidden &= tree.intersect_ray_first(vertices, faces, points, direction)[0] >= 0
-    winding = igl.fast_winding_number(vertices, faces, points)
+            hit = tree.intersect_ray_first(vertices, faces, points, direction)[0]
+            hidden &= np.asarray(hit) >= 0
+    winding = np.asarray(igl.fast_winding_number(vertices, faces, points))
     return {
         "hidden along all axes": round(float(hidden.mean()), 3),
         "median winding number": round(float(np.median(winding)), 3),
@@ -173,6 +174,7 @@ def distances(data: Path) -> dict:
         for triangle in triangles:
             closest = trimesh.triangles.closest_point(np.broadcast_to(triangle, (len(points), 3, 3)), points)
             nearest = np.minimum(nearest, np.linalg.norm(points - closest, axis=1))
+        assert shape.distance is not None
         error = np.abs(np.abs(shape.distance.astype(np.float64)) - nearest).max()
         return {
             "mesh": "spot-uv",

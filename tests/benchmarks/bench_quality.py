@@ -24,7 +24,7 @@ from machine import record
 
 from nif_cli import runs
 from nif_cli.data.shapes.toy import toy_shape
-from nif_cli.field import evaluate
+from nif_cli.field import Field, evaluate
 from nif_cli.geometry.distance import MeshDistance
 from nif_cli.geometry.mesh import load_mesh
 from nif_cli.metrics.shape import iou, two_way_distance
@@ -74,9 +74,9 @@ def deepsdf() -> dict:
         vertices = instance.transform.to_normalised(mesh.vertices)
         points = rng.uniform(vertices.min(0), vertices.max(0), (100_000, 3))
         truth = MeshDistance(vertices, mesh.faces).winding_number(points) > 0.5
-        values[id] = round(
-            iou(truth, (evaluate(model.field(id), torch.from_numpy(points).float()) > 0).numpy()), 4
-        )
+        field = model.field(id)
+        assert isinstance(field, Field)
+        values[id] = round(iou(truth, (evaluate(field, torch.from_numpy(points).float()) > 0).numpy()), 4)
     return {
         "seconds": seconds,
         "command": "nif " + " ".join(command),

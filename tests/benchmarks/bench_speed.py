@@ -70,7 +70,8 @@ def step(rounds: int = 9) -> dict:
     for name, bfloat16 in (("float32", False), ("bfloat16 autocast", True)):
         u, v = (a.bfloat16(), b.bfloat16()) if bfloat16 else (a, b)
         for _ in range(3):
-            train(bfloat16), torch.mm(u, v)
+            train(bfloat16)
+            torch.mm(u, v)
         pairs = []
         for _ in range(rounds):  # side by side: the machine's speed drifts
             products = [seconds(partial(torch.mm, u, v)) for _ in range(5)]

@@ -74,7 +74,8 @@ def test_features_lie_where_they_are_looked_up(layout):
     """A point at a node leaves its feature at that node: with the U-Net out of the way, interpolation finds
     it there."""
     encoder = small(layout)
-    encoder.unet, encoder.half_side = torch.nn.Identity(), 0.55
+    encoder.half_side = 0.55
+    encoder.register_module("unet", torch.nn.Identity())
     node = torch.tensor([[[1, 6, 3]]]) / 7 * 1.1 - 0.55
     with torch.no_grad():
         code = encoder(node)

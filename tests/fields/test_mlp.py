@@ -1,15 +1,17 @@
 """The multilayer perceptron: its layers, its dropout, its beginnings."""
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from narrowing import sure
 
 from nif_cli.fields.encodings import Positional
 from nif_cli.fields.mlp import MLP, Linear
 
-PAPER = dict(width=512, layers=8, skips=(4,), weight_norm=True, dropout=0.2, output="tanh")
+PAPER: dict[str, Any] = dict(width=512, layers=8, skips=(4,), weight_norm=True, dropout=0.2, output="tanh")
 
 
 def test_the_papers_decoder_has_its_parameters():
@@ -32,7 +34,7 @@ def test_weight_norm_separates_length_from_direction():
     layer = Linear(5, 7, weight_norm=True)
     assert torch.allclose(layer.effective_weight(), layer.weight, atol=1e-6)
     with torch.no_grad():
-        layer.gain.fill_(2.0)
+        sure(layer.gain).fill_(2.0)
         assert torch.allclose(layer.effective_weight().norm(dim=1), torch.full((7,), 2.0))
         before = layer.effective_weight().clone()
         layer.weight.mul_(10)
@@ -47,6 +49,7 @@ def reference(network: MLP, points: torch.Tensor, code: torch.Tensor | None) -> 
         x = torch.cat((x, code[:, None].expand(*points.shape[:2], -1)), -1)
     h = x
     for i, layer in enumerate(network.hidden):
+        assert isinstance(layer, Linear)
         h = torch.cat((h, x), -1) if i in network.skips else h
         h = F.linear(h, layer.effective_weight(), layer.bias)
         h = F.softplus(h, network.beta) if network.activation == "softplus" else F.relu(h)
@@ -65,7 +68,7 @@ def test_the_network_is_what_its_description_says(code_size, encoded, options):
     out = network(points, code)
     assert out.shape == (2, 9, 2)
     assert torch.allclose(out, reference(network, points, code))
-    widths = {layer.weight.shape[0] for layer in network.hidden if layer is not network.hidden[0]}
+    widths = {layer.get_parameter("weight").shape[0] for layer in network.hidden[1:]}
     assert max(widths) == 32
 
 
@@ -101,8 +104,8 @@ def test_dropout_keeps_the_expectation(p):
 def test_dropout_drops_its_share(p):
     network = MLP(width=512, layers=1, dropout=p)
     with torch.no_grad():
-        network.hidden[0].weight.zero_()
-        network.hidden[0].bias.fill_(1.0)  # every hidden value is 1 before the dropout
+        network.get_parameter("hidden.0.weight").zero_()
+        network.get_parameter("hidden.0.bias").fill_(1.0)  # every hidden value is 1 before the dropout
         network.last.weight.fill_(1.0)
         network.last.bias.zero_()
         kept = network(torch.zeros(1, 200, 3)) / network.eval()(torch.zeros(1, 1, 3))

@@ -26,7 +26,7 @@ def test_the_network_is_sines(code_size):
     code = torch.randn(2, code_size).double() if code_size else None
     h = points if code is None else torch.cat((points, code[:, None].expand(2, 9, 5)), -1)
     for layer, omega in zip(network.hidden, (11.0, 7.0, 7.0), strict=True):
-        h = torch.sin(omega * F.linear(h, layer.weight, layer.bias))
+        h = torch.sin(omega * F.linear(h, layer.get_parameter("weight"), layer.get_parameter("bias")))
     h = F.linear(h, network.last.weight, network.last.bias)
     assert torch.allclose(network(points, code), h)
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from narrowing import sure
 
 from nif_cli.fields import grid_lookup
 from nif_cli.fields.grid_levels import Levels
@@ -96,7 +97,7 @@ def test_the_prior_is_the_thin_plate_energy():
 def test_what_all_channels_share_has_one_direction():
     field = Spline(2, 3, resolution=4, detail=8)
     field.tables[1].data.normal_()
-    field.direction.data = torch.tensor([2.0, 0.0, 1.0])
+    sure(field.direction).data = torch.tensor([2.0, 0.0, 1.0])
     values = field(torch.rand(1, 50, 2), None)[0].detach()
     assert torch.allclose(values, values[:, :1] * torch.tensor([1.0, 0.0, 0.5]), atol=1e-6)
     assert math.isclose(

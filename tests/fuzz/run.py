@@ -23,6 +23,7 @@ import traceback
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2])]
@@ -164,7 +165,8 @@ def work(pipe, other, every: list[seeds.Seed], random: int, base: str) -> None:
         os.dup2(nothing, stream)
     guard = Guard()
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    resource.setrlimit(resource.RLIMIT_AS, (pages * os.sysconf("SC_PAGE_SIZE") + MEMORY,) * 2)
+    most = pages * os.sysconf("SC_PAGE_SIZE") + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     faulthandler.register(signal.SIGUSR1, open(Path(base) / f"stuck-{os.getpid()}", "w"))  # noqa: SIM115
     while True:
@@ -236,7 +238,7 @@ class Worker:
     def poll(self) -> Verdict | None:
         """The verdict, once there is one; a process that died or is stuck is replaced."""
         assert self.job is not None
-        answer: tuple[str, ...] | None = None
+        answer: tuple[Any, ...] | None = None
         try:
             while answer is None and self.pipe.poll():
                 got = self.pipe.recv()

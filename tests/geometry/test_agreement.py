@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import meshio
 import numpy as np
 import pytest
 import trimesh
 from other_readers import figures, polygons_of_others
+from trimesh.exchange.gltf import export_gltf
 
 from nif_cli.geometry.mesh import load_mesh, signed_volume
 
@@ -131,7 +133,7 @@ def test_a_written_file_has_the_figures_that_another_reader_finds(kind, form, aw
 def test_a_file_that_meshio_writes_has_the_figures_that_meshio_finds(form, tmp_path):
     table, loops = KINDS["triangles"]
     path = tmp_path / f"it.{form[:3]}"
-    options = {"binary": "binary" in form} if " " in form else {}
+    options: dict[str, Any] = {"binary": "binary" in form} if " " in form else {}
     meshio.Mesh(table, [("triangle", np.array(loops))]).write(path, **options)
     apart = disagreement(path, polygons_of_others(path))
     print(f"{form}: {apart:.1e}")
@@ -151,7 +153,7 @@ def test_a_scene_of_turned_and_scaled_nodes_has_the_figures_that_trimesh_finds(f
     if form == "glb":
         scene.export(tmp_path / "it.glb")
     else:
-        for name, data in trimesh.exchange.gltf.export_gltf(scene).items():
+        for name, data in export_gltf(scene).items():
             (tmp_path / name.replace("model", "it")).write_bytes(data)
     apart = disagreement(tmp_path / f"it.{form}", polygons_of_others(tmp_path / f"it.{form}"))
     print(f"{form}: {apart:.1e}")

@@ -112,8 +112,11 @@ class Analytic:
     level = 0.0
     bounds = torch.tensor([[-1.0] * 3, [1.0] * 3])
 
-    def __init__(self, value, truncation=float("inf")):
-        self.value, self.truncation = value, truncation
+    def __init__(self, function, truncation=float("inf")):
+        self.function, self.truncation = function, truncation
+
+    def value(self, points: torch.Tensor) -> torch.Tensor:
+        return self.function(points)
 
 
 def _torus(p: torch.Tensor) -> torch.Tensor:
@@ -139,13 +142,14 @@ def same_triangles(a: trimesh.Trimesh, b: trimesh.Trimesh, atol: float = 1e-6) -
     if not len(b.faces):
         return True
     places, of_b = np.unique(b.vertices, axis=0, return_inverse=True)  # the box's edges hold some twice
-    distance, of_a = KDTree(places).query(a.vertices)
+    distance, of_a = map(np.asarray, KDTree(places).query(a.vertices))
     n = len(places)
     turned = [
         [(f[:, k] * n + f[:, (k + 1) % 3]) * n + f[:, (k + 2) % 3] for k in range(3)]
         for f in (of_a[a.faces], of_b[b.faces])
     ]
-    return distance.max() <= atol and np.array_equal(*(np.sort(np.min(t, 0)) for t in turned))
+    ours, theirs = (np.sort(np.min(t, 0)) for t in turned)
+    return distance.max() <= atol and np.array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize("value", [_torus, _plate, _steep], ids=lambda f: f.__name__)

@@ -15,6 +15,7 @@ def parts() -> list[trimesh.Trimesh]:
 def test_signs_do_not_depend_on_how_faces_and_parts_were_turned(seed):
     rng = np.random.default_rng(seed)
     mesh = trimesh.util.concatenate(parts())
+    assert isinstance(mesh, trimesh.Trimesh)
     faces = np.array(mesh.faces)
     wrong = rng.random(len(faces)) < (0.1, 0.5, 0.9, 1.0)[seed]
     mixed = np.where(wrong[:, None], faces[:, ::-1], faces)
@@ -42,6 +43,7 @@ def test_a_cavity_stays_one_and_parts_that_are_inside_out_are_turned(which):
         apart.invert()
     far = [5e6 * bool(which & 4), 0, 0]
     mesh = trimesh.util.concatenate([outer, inner, apart])
+    assert isinstance(mesh, trimesh.Trimesh)
     turned, notes = turned_outwards(np.asarray(mesh.vertices) + far, np.asarray(mesh.faces))
     assert bool(notes) == bool(which & 3)
     volume = trimesh.Trimesh(mesh.vertices, turned, process=False).volume

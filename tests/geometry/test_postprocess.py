@@ -17,12 +17,12 @@ class TwoBalls:
     level, truncation = 0.1, 0.0
     bounds = torch.tensor([[-1.0] * 3, [1.0] * 3])
 
-    def value(self, p: torch.Tensor) -> torch.Tensor:
-        far = torch.stack((0.4 - (p + 0.4).norm(dim=-1), 0.2 - (p - 0.6).norm(dim=-1))).amax(0)
+    def value(self, points: torch.Tensor) -> torch.Tensor:
+        far = torch.stack((0.4 - (points + 0.4).norm(dim=-1), 0.2 - (points - 0.6).norm(dim=-1))).amax(0)
         return 0.1 + 3 * far + 40 * far * far.abs()
 
-    def color(self, p: torch.Tensor, directions=None) -> torch.Tensor:
-        return 0.5 + 0.5 * p
+    def color(self, points: torch.Tensor, directions=None) -> torch.Tensor:
+        return 0.5 + 0.5 * points
 
 
 def off(vertices: np.ndarray) -> float:
@@ -75,8 +75,8 @@ def test_refinement_leads_no_vertex_astray(mesh):
     assert np.linalg.norm(moved - mesh.vertices, axis=1).max() < 1.1e-4
 
     class Flat(TwoBalls):
-        def value(self, p):
-            return 0 * p.sum(-1)
+        def value(self, points):
+            return 0 * points.sum(-1)
 
     assert np.array_equal(refined(Flat(), mesh.vertices, 2, 0.1), mesh.vertices)
 

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import trimesh
+from trimesh.exchange.export import export_mesh
 
 from nif_cli import NifError
 from nif_cli.geometry.mesh import inspect_mesh, load_mesh
@@ -19,7 +20,9 @@ def solid() -> trimesh.Trimesh:
     knot = trimesh.creation.torus(1.0, 0.3, 16, 8)
     knot.vertices = knot.vertices * (1 + 0.2 * rng.random((len(knot.vertices), 1))) @ np.diag([1.0, 0.8, 1.3])
     apart = trimesh.creation.icosphere(1, 0.4).apply_translation([3, 1, -2])
-    return trimesh.util.concatenate([knot, apart])
+    both = trimesh.util.concatenate([knot, apart])
+    assert isinstance(both, trimesh.Trimesh)
+    return both
 
 
 def agrees(found: trimesh.Trimesh, meant: trimesh.Trimesh) -> None:
@@ -204,7 +207,7 @@ def test_a_face_of_a_vertex_that_is_not_there_is_refused_with_its_place(suffix, 
 @pytest.mark.parametrize("format", ["ply", "stl", "off", "glb", "stl_ascii"])
 def test_a_file_that_ends_too_early_is_refused_wherever_it_ends(format, solid, tmp_path):
     path = tmp_path / f"it.{format.partition('_')[0]}"
-    whole = trimesh.exchange.export.export_mesh(solid, None, file_type=format)
+    whole = export_mesh(solid, None, file_type=format)
     whole = whole.encode() if isinstance(whole, str) else whole
     rng = np.random.default_rng(0)
     for at in [*rng.integers(5, len(whole) - 100, 20).tolist(), len(whole) - 50]:

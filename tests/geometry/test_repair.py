@@ -91,6 +91,7 @@ def test_solid(broken: str, rng: np.random.Generator) -> None:
         other = ball.copy()
         other.apply_translation([0.7, 0, 0])
         mesh = trimesh.util.concatenate([ball, other])
+        assert isinstance(mesh, trimesh.Trimesh)
     elif broken == "hole":
         mesh = trimesh.Trimesh(ball.vertices, ball.faces[ball.triangles_center[:, 2] < 0.95], process=False)
     else:

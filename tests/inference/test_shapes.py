@@ -75,7 +75,7 @@ def test_reconstruct_writes_mesh_and_report_in_the_users_units(nif, round_run, o
     )
     assert out.code == 0, out.err
     folder = round_run / "reconstructions"
-    mesh = trimesh.load(folder / "given.ply")
+    mesh = trimesh.load_mesh(folder / "given.ply")
     assert np.allclose(mesh.bounds.mean(0), [100, -50, 7], atol=2)
     assert 10 < np.ptp(mesh.vertices, axis=0).max() < 60
     report = json.loads((folder / "given.json").read_text())
@@ -94,7 +94,7 @@ def test_reconstruct_writes_mesh_and_report_in_the_users_units(nif, round_run, o
 def test_a_folder_of_different_files(nif, round_run, octahedron, rng):
     folder = octahedron.parent / "inputs"
     (folder / "sub").mkdir(parents=True)
-    points, _ = trimesh.sample.sample_surface(trimesh.load(octahedron), 500, seed=0)
+    points = trimesh.sample.sample_surface(trimesh.load_mesh(octahedron), 500, seed=0)[0]
     np.save(folder / "scan.npy", points)
     np.savetxt(folder / "sub" / "scan.xyz", points)
     grid = np.zeros((12, 12, 12), bool)
@@ -117,7 +117,7 @@ def test_completion_and_a_given_normalisation(nif, round_run, octahedron):
     args = [f"run={round_run}", f"input={octahedron}", "observe=oriented", *FEW]
     assert nif("reconstruct", *args, "keep=x+", "output=half").code == 0
     assert nif("reconstruct", *args, "frame=normalised", "picture=true", "output=n").code == 0
-    assert np.abs(trimesh.load("n/given.ply").vertices).max() <= 1
+    assert np.abs(trimesh.load_mesh("n/given.ply").vertices).max() <= 1
     assert Path("n/given.png").is_file()
     assert nif("reconstruct", *args, f"normalise={octahedron}", "output=like").code == 0
     assert "normalise" in nif("reconstruct", *args, "normalise=nobody").error
@@ -263,8 +263,8 @@ def test_interpolation_begins_and_ends_at_the_learned_shapes(nif, round_run):
     out = nif("extract", f"run={round_run}", f"instances=[{a},{b}]", "interpolate=3", "resolution=24")
     assert out.code == 0, out.err
     folder = round_run / "meshes" / "interpolation" / f"{a}--{b}".replace("/", "_")
-    volumes = [abs(trimesh.load(folder / f"{k:03d}.ply").volume) for k in range(3)]
-    ends = [abs(trimesh.load(round_run / "meshes" / f"{id}.ply").volume) for id in (a, b)]
+    volumes = [abs(trimesh.load_mesh(folder / f"{k:03d}.ply").volume) for k in range(3)]
+    ends = [abs(trimesh.load_mesh(round_run / "meshes" / f"{id}.ply").volume) for id in (a, b)]
     assert volumes[0] == pytest.approx(ends[0], rel=1e-5)
     assert volumes[2] == pytest.approx(ends[1], rel=1e-5)
     assert min(ends) < volumes[1] < max(ends)

@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+from narrowing import sure
 
 from nif_cli import NifError
 from nif_cli.data.shapes.pool import ShapeBatch
@@ -40,18 +41,18 @@ def test_codes_start_with_unit_spread(data):
     """N(0, 1/Z): a norm of about one whatever the size."""
     model = DeepSdf(partial(MLP, width=16, layers=2), Adam, code_size=2000)
     model.attach_data(data)
-    assert torch.allclose(model.codes.weight.norm(dim=1), torch.ones(4), atol=0.1)
+    assert torch.allclose(sure(model.codes).weight.norm(dim=1), torch.ones(4), atol=0.1)
 
 
 def test_a_field_is_the_network_with_the_code_of_its_id(model):
     points = torch.randn(6, 3)
     for row, id in enumerate(model.instances):
+        assert model.field(id).truncation == model.clamp
         code = model.codes.weight[row].detach()
         code = code / max(1.0, code.norm().item())
         assert torch.allclose(
             model.field(id).value(points), model.network(points[None], code[None])[0, :, 0], atol=1e-6
         )
-    assert model.field(id).truncation == model.clamp
     with pytest.raises(NifError, match="no instance 'nobody'"):
         model.field("nobody")
 
@@ -67,7 +68,7 @@ def test_codes_stay_in_their_ball(model):
 
 
 def test_only_the_codes_of_the_batch_have_gradients(model):
-    sum(model.loss(batch([2, 0])).values()).backward()
+    torch.stack(list(model.loss(batch([2, 0])).values())).sum().backward()
     grad = model.codes.weight.grad.coalesce()
     assert sorted(grad.indices()[0].tolist()) == [0, 2]
 
@@ -77,7 +78,8 @@ def test_the_loss_is_the_clamped_distance_and_the_prior(model):
     b = batch([1, 3])
     terms = model.loss(b)
     codes = torch.stack([model.code(id) for id in list(model.instances)])[[1, 3]]
-    assert torch.allclose(terms["l1"], clamped_l1(model.network(b.points, codes)[..., 0], b.distance, 0.1))
+    values = model.network(b.points, codes)[..., 0]
+    assert torch.allclose(terms["l1"], clamped_l1(values, sure(b.distance), 0.1))
     assert torch.allclose(terms["prior"], 0.5 * codes.square().sum(1).mean())
     model.eval()
     assert list(model.loss(b)) == ["l1"]  # what is watched is how well shapes are met

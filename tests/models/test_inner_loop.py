@@ -88,7 +88,7 @@ def test_steps_and_their_second_order_gradient_are_those_of_the_plain_loop(name,
     outer = [*net.parameters(), size]
     expected, value = [torch.zeros_like(p) for p in outer], 0.0
     for k in range(3):
-        w = dict(net.named_parameters())
+        w: dict[str, torch.Tensor] = dict(net.named_parameters())
         for _ in range(3):
             inner = (
                 (functional_call(net, w, (x[k : k + 1, ::2], None))[..., 0] - d[k : k + 1, ::2]).abs().mean()

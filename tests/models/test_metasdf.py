@@ -2,18 +2,23 @@
 shape, runs."""
 
 import json
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import trimesh
+from narrowing import sure
 
 from nif_cli import NifError, runs
 from nif_cli.data.shapes.pool import ShapeBatch
 from nif_cli.data.shapes.samples import PointSamples, Scan
 from nif_cli.data.shapes.toy import ToyShapes
+from nif_cli.field import Field, Signal
 from nif_cli.fields.mlp import MLP
+from nif_cli.fields.network import Network
 from nif_cli.fields.siren import Siren
 from nif_cli.models.inner_loop import Task
 from nif_cli.models.metasdf import MetaSdf
@@ -22,10 +27,14 @@ from nif_cli.optim.adam import Adam
 TINY_SIREN = partial(Siren, width=5, layers=2, omega=4.0, first_omega=4.0)
 
 
-def make(algorithm: str = "metasdf", field=TINY_SIREN, **options) -> MetaSdf:
-    return MetaSdf(
-        field, partial(Adam, lr=1e-3), algorithm=algorithm, **{"steps": 3, "inner_lr": 0.05, **options}
-    ).train()
+def make(algorithm: str = "metasdf", field: Callable[..., Network] = TINY_SIREN, **options: Any) -> MetaSdf:
+    settings: dict[str, Any] = {"algorithm": algorithm, "steps": 3, "inner_lr": 0.05, **options}
+    return MetaSdf(field, partial(Adam, lr=1e-3), **settings).train()
+
+
+def value_at(field: Field | Signal, points: torch.Tensor) -> torch.Tensor:
+    assert isinstance(field, Field)
+    return field.value(points)
 
 
 def balls(shapes: int = 4, points: int = 32, dtype=torch.float32) -> ShapeBatch:
@@ -59,7 +68,7 @@ def value(model: MetaSdf, batch: ShapeBatch) -> float:
 def gradient(model: MetaSdf, batch: ShapeBatch) -> list[torch.Tensor]:
     model.zero_grad()
     model.loss(batch)["query"].backward()
-    return [p.grad.clone() for p in model.parameters()]
+    return [sure(p.grad).clone() for p in model.parameters()]
 
 
 def slope(function, tensors: list[torch.Tensor], along: list[torch.Tensor], eps: float = 1e-6) -> float:
@@ -167,7 +176,8 @@ def test_first_and_second_order_differ():
 @pytest.mark.parametrize("algorithm", ["maml", "fomaml", "reptile", "metasdf"])
 def test_micro_batches_and_checkpoints_change_nothing(algorithm):
     batch, found = balls(5, dtype=torch.float64), []
-    for options in ({}, {"micro_batch": 2}, {"micro_batch": 1, "checkpoint": True}):
+    each: list[dict[str, Any]] = [{}, {"micro_batch": 2}, {"micro_batch": 1, "checkpoint": True}]
+    for options in each:
         torch.manual_seed(0)
         found.append(gradient(make(algorithm, objective="two_headed", **options).double(), batch))
     for other in found[1:]:
@@ -235,12 +245,13 @@ class TestTasks:
 
 class TestSizes:
     def test_at_first_they_are_the_inner_rate(self):
-        for options in (
+        each: list[dict[str, Any]] = [
             {"algorithm": "maml"},
             {"step_size": "scalar"},
             {"step_size": "tensor"},
             {"step_size": "parameter"},
-        ):
+        ]
+        for options in each:
             for rates in make(**options).log_sizes.sizes(4):
                 assert all(torch.as_tensor(r).allclose(torch.tensor(0.05)) for r in rates)
                 assert len(rates) == 6
@@ -261,7 +272,7 @@ class TestSizes:
         model = make(step_size="tensor")
         with torch.no_grad():
             model.log_sizes[0][:] = torch.arange(3.0)[:, None]
-        rates = [r[0].item() for r in model.log_sizes.sizes(5)]
+        rates = [torch.as_tensor(r[0]).item() for r in model.log_sizes.sizes(5)]
         assert rates == pytest.approx([1, np.e, np.e**2, np.e**2, np.e**2])
 
 
@@ -269,7 +280,7 @@ class TestInference:
     def seen(self, batch: ShapeBatch) -> list[PointSamples]:
         return [
             PointSamples(points=p.numpy(), distance=d.numpy())
-            for p, d in zip(batch.points, batch.distance, strict=True)
+            for p, d in zip(batch.points, sure(batch.distance), strict=True)
         ]
 
     def test_together_is_as_alone_and_the_report_has_every_loss(self):
@@ -279,7 +290,9 @@ class TestInference:
         points = torch.rand(7, 3)
         for k in range(3):
             alone = model.infer(seen[k : k + 1], steps=4)[0]
-            assert torch.allclose(alone.field.value(points), together[k].field.value(points), atol=1e-6)
+            assert torch.allclose(
+                value_at(alone.field, points), value_at(together[k].field, points), atol=1e-6
+            )
             losses = together[k].report["losses"]
             assert len(losses) == 5
             assert losses[-1] == together[k].report["loss"]
@@ -289,21 +302,21 @@ class TestInference:
             again = make().eval()
             again.network.load_state_dict(together[k].state)
             assert torch.allclose(
-                again.network(points[None])[0, :, 0], together[k].field.value(points), atol=1e-6
+                again.network(points[None])[0, :, 0], value_at(together[k].field, points), atol=1e-6
             )
 
     def test_no_step_is_theta_0(self):
         model = make().eval()
         points = torch.rand(7, 3)
         field = model.infer(self.seen(balls(1)), steps=0)[0].field
-        assert torch.allclose(field.value(points), model.network(points[None])[0, :, 0])
+        assert torch.allclose(value_at(field, points), model.network(points[None])[0, :, 0])
 
     def test_observations_of_different_lengths_and_kinds(self):
         model = make(inner_lr=1e-3).eval()
         batch = balls(3, 60)
         signed = self.seen(batch)
-        short = PointSamples(points=signed[1].points[10:50], distance=signed[1].distance[10:50])
-        scan = Scan(batch.surface[2].numpy(), batch.normals[2].numpy())
+        short = signed[1].part(slice(10, 50))
+        scan = Scan(sure(batch.surface)[2].numpy(), sure(batch.normals)[2].numpy())
         assert len(model.infer([signed[0], short, scan])) == 3
 
     def test_two_heads_are_one_field(self):
@@ -311,7 +324,7 @@ class TestInference:
         made = model.infer(self.seen(balls(1)))[0]
         points = torch.rand(50, 3)
         out = torch.func.functional_call(model.network, made.state, (points[None], None))[0]
-        assert torch.allclose(made.field.value(points), out[:, 0].sign() * out[:, 1].abs())
+        assert torch.allclose(value_at(made.field, points), out[:, 0].sign() * out[:, 1].abs())
 
     def test_what_cannot_be_adapted_to_is_told(self):
         model = make().eval()
@@ -319,7 +332,7 @@ class TestInference:
         with pytest.raises(NifError, match="nothing is seen"):
             model.infer([seen, Scan(np.zeros((0, 3), np.float32))])
         with pytest.raises(NifError, match="are outside"):
-            model.infer([PointSamples(points=seen.points, distance=-np.abs(seen.distance))])
+            model.infer([PointSamples(points=seen.points, distance=-np.abs(sure(seen.distance)))])
         with pytest.raises(NifError, match="steps=-1"):
             model.infer([seen], steps=-1)
         with pytest.raises(NifError, match="no option 'restarts'"):
@@ -370,9 +383,10 @@ def test_it_keeps_observations_of_held_out_shapes():
     model = make()
     model.attach_data(data)
     assert list(model.instances) == ["chair/test_0000", "table/test_0000"]
-    assert all(i.observation.points.shape == (400, 3) for i in model.instances.values())
+    kept = [i.observation for i in model.instances.values()]
+    assert all(isinstance(seen, PointSamples) and seen.points.shape == (400, 3) for seen in kept)
     field = model.field("chair/test_0000")
-    assert torch.isfinite(field.value(torch.rand(5, 3))).all()
+    assert torch.isfinite(value_at(field, torch.rand(5, 3))).all()
     with pytest.raises(NifError, match="no instance 'nobody'"):
         model.field("nobody")
     model.attach_data(ToyShapes(count=3, test=0, samples=400, surface_samples=100))
@@ -431,7 +445,8 @@ def test_the_commands_work_on_it(nif, tiny, overrides, tmp_path):
     assert result.code == 0, result.err
     adapted = np.load("saved/test_0000.npz")
     plain = runs.load_model(tmp_path / "saved/test_0000")
-    assert all(np.array_equal(p.detach().numpy(), adapted[n]) for n, p in plain.network.named_parameters())
+    weights = plain.get_submodule("network").named_parameters()
+    assert all(np.array_equal(p.detach().numpy(), adapted[n]) for n, p in weights)
     result = nif(
         "train",
         "resume=saved/test_0000",
@@ -457,8 +472,8 @@ def test_other_contexts_and_objectives_train_and_infer(nif, tiny, overrides, opt
         == 0
     )
     model = runs.load_model(tmp_path / "run")
-    inferred = model.infer([i.observation for i in model.instances.values()], steps=1)
-    assert torch.isfinite(inferred[0].field.value(torch.rand(9, 3))).all()
+    inferred = model.infer([sure(i.observation) for i in model.instances.values()], steps=1)
+    assert torch.isfinite(value_at(inferred[0].field, torch.rand(9, 3))).all()
     assert np.isfinite(inferred[0].report["loss"])
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
+from narrowing import sure
 
 from nif_cli import NifError
 from nif_cli.data.scenes.toy import ToyViews
 from nif_cli.fields.nerf import NerfNetwork as PublishedNetwork
+from nif_cli.fields.network import RadianceNetwork
 from nif_cli.fields.ngp import NgpNetwork
 from nif_cli.models.nerf import Nerf
 from nif_cli.models.ray_samplers import HierarchicalSampler, OccupancySampler
@@ -30,9 +34,9 @@ def adam(groups):
     return Adam(groups, lr=1e-3, betas=(0.9, 0.99), eps=1e-15)
 
 
-def model(field=NGP, **options) -> Nerf:
+def model(field: Callable[..., RadianceNetwork] = NGP, **options: Any) -> Nerf:
     torch.manual_seed(0)
-    small = {"resolution": 32, "first_steps": 64, "steps": 64} if field is NGP else {}
+    small: dict[str, Any] = {"resolution": 32, "first_steps": 64, "steps": 64} if field is NGP else {}
     return Nerf(field, adam, **{**small, **options})
 
 
@@ -132,10 +136,12 @@ def test_codes_set_shape_and_appearance_apart():
     data = toy(shapes=2, materials=2, views=6)
     made = model(shape_code=4, appearance_code=4)
     made.attach_data(data)
-    assert {k: len(t.weight) for k, t in made.codes.tables.items()} == {"shape": 2, "appearance": 2}
+    sizes = {k: len(made.codes.get_parameter(f"tables.{k}.weight")) for k in made.codes.tables}
+    assert sizes == {"shape": 2, "appearance": 2}
     train(made, data, 30)
     ids = list(made.instances)
-    scenes = {i.scene.id: i.scene for i in made.instances.values()}
+    scenes = {id: sure(made.instances[id].scene) for id in ids}
+    assert all(scene.id == id for id, scene in scenes.items())
     a = ids[0]
     b = next(
         i for i in ids if scenes[i].shape != scenes[a].shape and scenes[i].appearance != scenes[a].appearance
@@ -158,10 +164,11 @@ def test_nothing_to_see_opens_the_grid_again():
     made = model()
     made.attach_data(data)
     made.train()
-    made.grid.occupied.zero_()
+    grid = sure(made.grid)
+    grid.occupied.zero_()
     batch = data.make_pool(torch.device("cpu")).draw(64, torch.Generator().manual_seed(0))
     made.loss(batch)["color"].backward()
-    assert torch.equal(made.grid.occupied, made.grid.allowed)
+    assert torch.equal(grid.occupied, grid.allowed)
 
 
 def test_a_batch_without_any_sample_is_a_step_that_changes_no_table():
@@ -175,6 +182,7 @@ def test_a_batch_without_any_sample_is_a_step_that_changes_no_table():
     for group in optimizer.param_groups:
         group["fused"] = True
     pool, generator = data.make_pool(torch.device("cpu")), torch.Generator().manual_seed(0)
+    assert isinstance(made.network, NgpNetwork)
     table = made.network.grid.table
 
     def step(empty: bool) -> float:
@@ -219,7 +227,7 @@ def test_fields_without_directions_are_refused():
     from nif_cli.fields.mlp import MLP
 
     with pytest.raises(ValueError, match="field=ngp"):
-        Nerf(functools.partial(MLP, dim=3), adam)
+        model(cast(Any, functools.partial(MLP, dim=3)))
 
 
 @pytest.mark.parametrize(
@@ -239,7 +247,9 @@ def test_a_key_of_the_other_sampler_is_refused_by_name():
 
 def test_configurations_that_name_every_key_of_both_load():
     """Old runs: nothing looked at the other's."""
-    grid = dict(resolution=64, threshold=0.1, samples=99, first_samples=9, steps=20, first_steps=10)
+    grid: dict[str, Any] = dict(
+        resolution=64, threshold=0.1, samples=99, first_samples=9, steps=20, first_steps=10
+    )
     old = dict(grid, growth=0.5, update=3, cone=0.01, hull=False, coarse=8, fine=4)
     assert model(PUBLISHED, **old).sampler == HierarchicalSampler(8, 4)
     assert model(**old).sampler == OccupancySampler(64, 0.1, 99, 9, 20, 10, 0.5, 3, 0.01, False)
@@ -279,8 +289,10 @@ def test_from_the_shell_a_scene_becomes_a_coloured_mesh(nif):
     assert extracted.code == 0, extracted.err
     assert "surface at density" in extracted.out
     import trimesh
+    from trimesh.visual import ColorVisuals
 
-    mesh = trimesh.load(next(Path("run/meshes").rglob("*.ply")))
+    mesh = trimesh.load_mesh(next(Path("run/meshes").rglob("*.ply")))
+    assert isinstance(mesh.visual, ColorVisuals)
     assert len(np.unique(mesh.visual.vertex_colors[:, :3], axis=0)) > 20
     assert np.abs(mesh.vertices).max() < 1.1
     assert len(mesh.split(only_watertight=False)) == 1

@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from narrowing import sure
 from PIL import Image
 
 from nif_cli import NifError, runs
+from nif_cli.data.shapes.pool import ShapePool
 from nif_cli.data.shapes.samples import Scan, VoxelGrid
 from nif_cli.data.shapes.toy import ToyShapes
 from nif_cli.encoders.pointcloud import LatentEncoder, LocalPointNet, PointNet
 from nif_cli.encoders.voxels import VoxelNet
-from nif_cli.field import evaluate
+from nif_cli.field import Field, evaluate
 from nif_cli.fields.conditional import ConditionalResNet
 from nif_cli.fields.local import LocalDecoder
 from nif_cli.models.occupancy import Occupancy
@@ -46,13 +48,15 @@ def make(encoder: str = "pointcloud", **settings) -> tuple[Occupancy, ToyShapes]
 
 
 def batch_of(data: ToyShapes):
-    return data.make_pool(torch.device("cpu")).draw(torch.arange(4), 32, 0, torch.Generator().manual_seed(0))
+    pool = data.make_pool(torch.device("cpu"))
+    assert isinstance(pool, ShapePool)
+    return pool.draw(torch.arange(4), 32, 0, torch.Generator().manual_seed(0))
 
 
 def test_the_loss_is_the_cross_entropy():
     model, data = make()
     batch = batch_of(data)
-    logits = model.network(batch.points, model.encoder(batch.seen))[..., 0]
+    logits = model.network(batch.points, sure(model.encoder)(batch.seen))[..., 0]
     want = F.binary_cross_entropy(torch.sigmoid(logits), batch.inside.float())
     assert torch.allclose(model.loss(batch)["bce"], want, atol=1e-5)
     model.reduction = "sum"
@@ -63,7 +67,7 @@ def test_the_divergence_of_the_unconditional_one():
     """KL(N(m, s^2) || N(0, 1)), from torch's own distributions."""
     model, data = make("vae", kl=0.5)
     batch = batch_of(data)
-    mean, log_var = model.encoder(batch.points, batch.inside).chunk(2, -1)
+    mean, log_var = sure(model.encoder)(batch.points, batch.inside).chunk(2, -1)
     normal = torch.distributions.Normal
     kl = (
         torch.distributions.kl_divergence(normal(mean, (0.5 * log_var).exp()), normal(0.0, 1.0))
@@ -72,8 +76,9 @@ def test_the_divergence_of_the_unconditional_one():
     )
     assert torch.allclose(model.loss(batch)["kl"], 0.5 * kl, rtol=1e-4)
     model.eval()
-    for modulation in model.network.modulations:  # before it has learned anything, no code matters
-        torch.nn.init.normal_(modulation.beta.weight)
+    for name, parameter in model.network.named_parameters():
+        if name.endswith("beta.weight"):  # before it has learned anything, no code matters
+            torch.nn.init.normal_(parameter)
     a, b = (f.value(torch.zeros(3)) for f in model.sample(2, seed=3))
     c = model.sample(2, seed=3)[0].value(torch.zeros(3))
     assert a == c != b
@@ -95,13 +100,15 @@ def test_the_shapes_that_a_run_keeps_are_unseen_ones(encoder):
     model.eval()
     points = torch.rand(40, 3) * 2 - 1
     fields = [model.field(id) for id in model.instances]
-    inferred = model.infer([i.observation for i in model.instances.values()])
+    inferred = model.infer([sure(i.observation) for i in model.instances.values()])
     for field, made in zip(fields, inferred, strict=True):
+        assert isinstance(made.field, Field)
         assert torch.allclose(evaluate(field, points), evaluate(made.field, points), atol=1e-4)
         assert torch.allclose(
             evaluate(field, points), model.network(points[None], made.state["code"][None])[0, :, 0], atol=1e-4
         )
-    ends = [model.between(*model.instances, share).value(points) for share in (0.0, 1.0)]
+    first, second = model.instances
+    ends = [model.between(first, second, share).value(points) for share in (0.0, 1.0)]
     assert all(torch.allclose(a, f.value(points), atol=1e-4) for a, f in zip(ends, fields, strict=True))
 
 
@@ -109,20 +116,18 @@ def test_the_shapes_that_a_run_keeps_are_unseen_ones(encoder):
 def test_a_mirrored_shape_is_the_shape_mirrored(encoder):
     model, data = make(encoder, mirror="x")
     batch = batch_of(data)
+    shown = sure(batch.seen)
     found = {}
     for seed in range(6):
         torch.manual_seed(seed)
-        points, seen = model._mirrored(batch.points, batch.seen)
+        points, mirrored = model._mirrored(batch.points, shown)
+        seen = sure(mirrored)
         for row in range(4):
             flipped = bool((points[row, :, 0] == -batch.points[row, :, 0]).all())
             found[flipped] = True
             assert torch.equal(points[row, :, 1:], batch.points[row, :, 1:])
-            want = (
-                batch.seen[row].flip(0)
-                if encoder == "voxels"
-                else batch.seen[row] * torch.tensor([-1.0, 1, 1])
-            )
-            assert torch.equal(seen[row], want if flipped else batch.seen[row])
+            want = shown[row].flip(0) if encoder == "voxels" else shown[row] * torch.tensor([-1.0, 1, 1])
+            assert torch.equal(seen[row], want if flipped else shown[row])
     assert set(found) == {True, False}
 
 
@@ -242,7 +247,9 @@ def test_one_shape(nif, tiny, sphere_file):
     assert made.code == 0, made.err
     model = runs.load_model(Path("run"))
     points = torch.rand(2000, 3) * 2 - 1
-    inside = evaluate(model.field("ball"), points) > 0
+    field = model.field("ball")
+    assert isinstance(field, Field)
+    inside = evaluate(field, points) > 0
     assert (inside == (points.norm(dim=-1) < 1 / 1.03)).float().mean() > 0.95
     assert "knows the shape it was trained on" in nif("reconstruct", "run=run", f"input={sphere_file}").error
 

@@ -3,6 +3,7 @@
 import numpy as np
 import trimesh
 from PIL import Image
+from trimesh.visual import ColorVisuals
 
 from nif_cli.data.shapes.textured import painted_ball
 
@@ -21,7 +22,8 @@ def test_colours_come_back(nif, tmp_path):
     """A half red, half blue ball in the user's own units."""
     ball = trimesh.creation.icosphere(4, 2.0)
     red = np.asarray(ball.vertices)[:, 0] > 0
-    ball.visual.vertex_colors = np.where(red[:, None], [255, 0, 0], [0, 0, 255]).astype(np.uint8)
+    colors = np.where(red[:, None], [255, 0, 0], [0, 0, 255]).astype(np.uint8)
+    ball.visual = ColorVisuals(ball, vertex_colors=colors)
     ball.apply_translation([10, 0, 0])
     ball.export(tmp_path / "ball.ply")
     train = [
@@ -52,7 +54,7 @@ def test_glb_is_linear_and_ply_is_srgb():
     from nif_cli.geometry.mesh import mesh_bytes
 
     mesh = trimesh.creation.box()
-    mesh.visual.vertex_colors = np.full((len(mesh.vertices), 3), 188, np.uint8)
+    mesh.visual = ColorVisuals(mesh, vertex_colors=np.full((len(mesh.vertices), 3), 188, np.uint8))
     import io
 
     for format, expected in (("ply", 188), ("glb", 128)):

@@ -46,7 +46,7 @@ def test_png_keeps_every_value(rng):
 def test_gif_has_every_frame():
     frames = [np.full((8, 8, 3), v, np.uint8) for v in (0, 120, 250)]
     gif = Image.open(io.BytesIO(gif_bytes(frames)))
-    assert gif.n_frames == 3
+    assert getattr(gif, "n_frames", 1) == 3
     assert gif.size == (8, 8)
 
 

@@ -66,9 +66,9 @@ def test_compiled_compositing_has_the_gradients_of_the_reference():
     density, rgb, samples = packed([9, 0, 30, 3], dtype=torch.float32)
     found = []
     for how, dtype in ((composite, torch.float32), (volume.composite_reference, torch.float64)):
-        leaves = [x.detach().to(dtype).requires_grad_() for x in (density, rgb)]
+        leaves = density_, rgb_ = [x.detach().to(dtype).requires_grad_() for x in (density, rgb)]
         there = Samples(samples.ray, samples.t.to(dtype), samples.delta.to(dtype))
-        light, weights = how(*leaves, there, 4)
+        light, weights = how(density_, rgb_, there, 4)
         loss = (light.color * torch.tensor([1.0, -2.0, 0.5], dtype=dtype)).sum() + (light.depth**2).sum()
         loss = loss + (light.transmittance**2).sum() * 3 + (weights**2).sum()
         found.append(torch.autograd.grad(loss, leaves))
@@ -87,7 +87,8 @@ def test_alpha_is_what_its_density_is_with_its_gradients(how, counts):
         alpha = Alpha(-torch.expm1(-leaves[0] * samples.delta))
         light, weights = how(alpha if given else leaves[0], leaves[1], samples, len(counts))
         out = (light.color, light.depth, light.transmittance, weights)
-        loss = sum(((k + 1) * x * x.detach().cos()).sum() for k, x in enumerate(out))
+        terms = [((k + 1) * x * x.detach().cos()).sum() for k, x in enumerate(out)]
+        loss = torch.stack(terms).sum()
         found.append((*out, *torch.autograd.grad(loss, leaves)))
     for ours, theirs in zip(*found, strict=True):
         torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-4)

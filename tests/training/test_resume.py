@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -44,7 +45,7 @@ def state(run: str) -> dict:
     return torch.load(Path(run) / "checkpoints" / "last.ckpt", weights_only=True)
 
 
-def equal(a: object, b: object) -> bool:
+def equal(a: Any, b: Any) -> bool:
     if isinstance(a, torch.Tensor):
         return torch.equal(a, b)
     if isinstance(a, dict):
@@ -54,9 +55,9 @@ def equal(a: object, b: object) -> bool:
     return a == b
 
 
-def assert_same(a: str, b: str) -> None:
+def assert_same(one: str, other: str) -> None:
     """Weights, optimizer, random state and step."""
-    a, b = state(a), state(b)
+    a, b = state(one), state(other)
     assert a["global_step"] == b["global_step"]
     assert equal(a["state_dict"], b["state_dict"])
     assert equal(a["optimizer_states"], b["optimizer_states"])

@@ -8,6 +8,7 @@ import time
 import weakref
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -32,6 +33,11 @@ def _sweep(folder: Path) -> None:
         pass
 
 
+def _remove(folder: Path, owned: BinaryIO) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    owned.close()
+
+
 class Spool:
     """A folder of arrays that goes when the object goes, or when the next one is made after its process has
     died. Shuffled as they are written, so that any slice of a shape's points is a fair sample of it."""
@@ -51,7 +57,7 @@ class Spool:
             ) from error
         self.seed = seed
         self._count = 0
-        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+        weakref.finalize(self, _remove, self.folder, self._owned)
 
     def keep(self, shape: ShapeSamples) -> ShapeSamples:
         """The same shape, with its arrays on disk."""

@@ -18,7 +18,7 @@ from nif_cli.data.shapes.conditioning import (
     mesh_voxels,
     view_poses,
 )
-from nif_cli.data.shapes.samples import ImageFiles, Known
+from nif_cli.data.shapes.samples import ImageFiles, Images, Known
 from nif_cli.geometry.transform import Transform
 from nif_cli.rendering.camera_paths import turntable
 from nif_cli.rendering.images import surface_image
@@ -58,7 +58,7 @@ def test_a_grid_of_the_users_in_normalised_space(rng):
     grid = rng.random((8, 8, 8)) > 0.5
     # the user's units: voxel i spans [10 + 2i, 12 + 2i]; normalised: the cube of 16 around (18, 18, 18) is
     # +-0.5
-    to_voxels, to_normalised = Transform((-11.0,) * 3, 0.5), Transform((-18.0,) * 3, 1 / 16)
+    to_voxels, to_normalised = Transform((-11, -11, -11), 0.5), Transform((-18, -18, -18), 1 / 16)
     assert (grid_voxels(grid, to_voxels, to_normalised, 0.5, 8) == grid).all()
     wider = grid_voxels(grid, to_voxels, to_normalised, 1.0, 16)
     assert (wider[4:12, 4:12, 4:12] == grid).all()
@@ -83,6 +83,7 @@ class TestImages:
         mask.paste(255, (10, 10, 30, 30))
         mask.save(tmp_path / "b_mask.png")
         seen = load_look(Known(images=ImageFiles([path])), ConditioningSpec("image", 20), Transform(), 1.0)
+        assert isinstance(seen.images, Images)
         assert (seen.images.pixels[0] == pixels).all()  # found beside it
 
     def test_a_strip_does_not_become_a_square_of_its_length(

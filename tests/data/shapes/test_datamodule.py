@@ -1,9 +1,12 @@
 """Data modules: meshes become samples of known distance, and batches follow (seed, number) alone."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 import trimesh
+from narrowing import sure
 
 from nif_cli import NifError
 from nif_cli.data.shapes.datamodule import ShapeBatches
@@ -12,7 +15,7 @@ from nif_cli.data.shapes.toy import ToyShapes
 from nif_cli.geometry.transform import BALL_RADIUS
 
 CPU = torch.device("cpu")
-SMALL = dict(samples=800, surface_samples=200, batch_points=64)
+SMALL: dict[str, Any] = dict(samples=800, surface_samples=200, batch_points=64)
 
 
 def batches(**options) -> ShapeBatches:
@@ -60,13 +63,14 @@ def test_samples_of_a_ball_are_its_distances(tmp_path):
     mesh.export(tmp_path / "ball.stl")
     (shape,) = Meshes(str(tmp_path / "ball.stl"), **SMALL).prepare()
     assert shape.id == "ball"
-    assert np.allclose(shape.distance, BALL_RADIUS - np.linalg.norm(shape.points, axis=1), atol=4e-3)
+    distance, surface = sure(shape.distance), sure(shape.surface)
+    assert np.allclose(distance, BALL_RADIUS - np.linalg.norm(shape.points, axis=1), atol=4e-3)
     assert np.allclose(shape.transform.to_original(np.zeros(3)), [7, 8, 9], atol=1e-3)
     assert shape.transform.scale == pytest.approx(BALL_RADIUS / 30, rel=1e-4)
-    assert np.allclose(np.linalg.norm(shape.surface, axis=1), BALL_RADIUS, atol=4e-3)
-    assert np.allclose(shape.normals * BALL_RADIUS, shape.surface, atol=0.1)
+    assert np.allclose(np.linalg.norm(surface, axis=1), BALL_RADIUS, atol=4e-3)
+    assert np.allclose(sure(shape.normals) * BALL_RADIUS, surface, atol=0.1)
     assert "watertight" in shape.report.text
-    assert shape.points.dtype == shape.distance.dtype == np.float32
+    assert shape.points.dtype == distance.dtype == np.float32
 
 
 def test_a_mesh_with_holes_is_sampled_and_says_so(tmp_path):
@@ -75,8 +79,8 @@ def test_a_mesh_with_holes_is_sampled_and_says_so(tmp_path):
     trimesh.Trimesh(mesh.vertices, mesh.faces[keep]).export(tmp_path / "open.ply")
     (shape,) = Meshes(str(tmp_path / "open.ply"), **SMALL).prepare()
     assert "not watertight" in shape.report.text
-    assert (shape.distance > 0).any()
-    assert np.isfinite(shape.distance).all()
+    assert (sure(shape.distance) > 0).any()
+    assert np.isfinite(sure(shape.distance)).all()
 
 
 def test_a_sheet_has_no_inside_and_says_so(tmp_path):
@@ -146,7 +150,7 @@ class TestCache:
         written = file.stat().st_mtime_ns
         again = ToyShapes(count=1, **SMALL).prepare()[0]
         assert np.array_equal(first.points, again.points)
-        assert np.array_equal(first.distance, again.distance)
+        assert np.array_equal(sure(first.distance), sure(again.distance))
         assert file.stat().st_mtime_ns == written
 
     def test_other_settings_or_another_shape_are_other_samples(self):

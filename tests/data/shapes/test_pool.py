@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from narrowing import sure
 
 from nif_cli import NifError
 from nif_cli.data.datamodule import ConditioningSpec, Needs
@@ -44,8 +45,8 @@ def test_half_of_a_batch_is_inside() -> None:
     batch = pool.draw(torch.tensor([1, 0]), 64, 16, torch.Generator().manual_seed(0))
     assert batch.points.shape == (2, 64, 3)
     assert (batch.inside.sum(1) == 32).all()
-    assert torch.allclose(batch.distance, 0.8 - batch.points.norm(dim=-1), atol=1e-6)
-    assert batch.surface.shape == batch.normals.shape == (2, 16, 3)
+    assert torch.allclose(sure(batch.distance), 0.8 - batch.points.norm(dim=-1), atol=1e-6)
+    assert sure(batch.surface).shape == sure(batch.normals).shape == (2, 16, 3)
 
 
 def test_clouds_are_seen() -> None:
@@ -54,13 +55,14 @@ def test_clouds_are_seen() -> None:
     pool = ShapePool([ball("a", 1000, 0), ball("b", 500, 1)], CPU, look=look)
     row = torch.tensor([1, 0])
     batch = pool.draw(row, 64, 0, torch.Generator().manual_seed(0))
-    assert batch.seen.shape == (2, 2000, 3)
-    assert torch.equal(batch.seen, pool.draw(row, 64, 0, torch.Generator().manual_seed(0)).seen)
-    assert not torch.equal(batch.seen, pool.draw(row, 64, 0, torch.Generator().manual_seed(1)).seen)
-    away = torch.cdist(batch.seen[0], pool.surface[pool.surface_begin[1] :, :3]).amin(1)
+    seen = sure(batch.seen)
+    assert seen.shape == (2, 2000, 3)
+    assert torch.equal(seen, sure(pool.draw(row, 64, 0, torch.Generator().manual_seed(0)).seen))
+    assert not torch.equal(seen, sure(pool.draw(row, 64, 0, torch.Generator().manual_seed(1)).seen))
+    away = torch.cdist(seen[0], sure(pool.surface)[sure(pool.surface_begin)[1] :, :3]).amin(1)
     assert 0.005 < away.mean() < 0.02
-    assert [b.seen.shape for b in batch.split(1)] == [(1, 2000, 3)] * 2
-    assert pool.held_out([0, 1], 10).seen.shape == (2, 2000, 3)
+    assert [sure(b.seen).shape for b in batch.split(1)] == [(1, 2000, 3)] * 2
+    assert sure(pool.held_out([0, 1], 10).seen).shape == (2, 2000, 3)
 
 
 def test_voxels_and_images_are_seen(rng) -> None:
@@ -69,7 +71,7 @@ def test_voxels_and_images_are_seen(rng) -> None:
         replace(ball(id, 100, 0), known=Known(voxels=VoxelGrid(g))) for id, g in zip("ab", grids, strict=True)
     ]
     pool = ShapePool(shapes, CPU, look=ConditioningSpec("voxels", 16))
-    seen = pool.draw(torch.tensor([1, 0]), 4, 0, torch.Generator().manual_seed(0)).seen
+    seen = sure(pool.draw(torch.tensor([1, 0]), 4, 0, torch.Generator().manual_seed(0)).seen)
     assert (seen.numpy() == grids[[1, 0]]).all()
     pixels = [
         np.full((n, 8, 8, 3), k * 10, np.uint8) + np.arange(n, dtype=np.uint8)[:, None, None, None]
@@ -78,7 +80,8 @@ def test_voxels_and_images_are_seen(rng) -> None:
     shapes = [replace(s, known=Known(images=Images(p))) for s, p in zip(shapes, pixels, strict=True)]
     pool = ShapePool(shapes, CPU, look=ConditioningSpec("image", 8, views=5))
     generator = torch.Generator().manual_seed(0)
-    seen = torch.stack([pool.draw(torch.tensor([0, 1]), 4, 0, generator).seen[:, 0, 0, 0] for _ in range(60)])
+    drawn = [sure(pool.draw(torch.tensor([0, 1]), 4, 0, generator).seen) for _ in range(60)]
+    seen = torch.stack([one[:, 0, 0, 0] for one in drawn])
     assert set(seen[:, 0].tolist()) == {10, 11, 12}
     assert set(seen[:, 1].tolist()) == {20, 21, 22, 23, 24}
 
@@ -113,7 +116,7 @@ def test_surfaces_only() -> None:
     pool = ShapePool([shape], CPU)
     batch = pool.draw(torch.tensor([0]), 64, 8, torch.Generator().manual_seed(0))
     assert batch.points.shape == (1, 0, 3)
-    assert batch.surface.shape == (1, 8, 3)
+    assert sure(batch.surface).shape == (1, 8, 3)
     assert pool.held_out([0], 10).surface is not None
 
 
@@ -128,10 +131,10 @@ def test_shards_hold_every_point_once(tmp_path: Path, monkeypatch: pytest.Monkey
     for shard in range(pool.shards):
         part = pool.at(shard * pool.count // pool.shards, 1)
         assert len(part) == 2  # every shard has every shape
-        assert part.rows.nbytes + part.surface.nbytes < 2**20 / 2
+        assert part.rows.nbytes + sure(part.surface).nbytes < 2**20 / 2
         parts.append(part.rows.numpy().copy())
     rows = np.concatenate(parts + [h.numpy() for h in pool.first.held])
-    want = np.concatenate([np.column_stack((s.points, s.distance)) for s in shapes])
+    want = np.concatenate([np.column_stack((s.points, sure(s.distance))) for s in shapes])
     assert (rows[np.lexsort(rows.T)] == want[np.lexsort(want.T)]).all()
 
 
@@ -144,7 +147,7 @@ def test_batches_of_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     drawn = [one.batch(k) for k in range(12)]
     late = two.batch(11)
     assert torch.equal(late.points, drawn[11].points)
-    assert torch.allclose(late.distance, 0.8 - late.points.norm(dim=-1), atol=1e-6)
+    assert torch.allclose(sure(late.distance), 0.8 - late.points.norm(dim=-1), atol=1e-6)
     kept = {tuple(row) for row in one.pool.at(0, 8192).rows[:, :3].tolist()}
     shard = [tuple(b.points[0, 0].tolist()) in kept for b in drawn]
     assert any(shard)

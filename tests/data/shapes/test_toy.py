@@ -1,5 +1,7 @@
 """Toy shapes: closed solids, decided by family and seed."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -57,7 +59,7 @@ def test_ids_are_class_and_number():
 
 def test_shapes_to_be_shown_are_those_of_the_test_split():
     """Sampled alike, whichever split asks; of the split 'test' itself there are none beside it."""
-    few = {"samples": 50, "surface_samples": 20, "test": 2}
+    few: dict[str, Any] = {"samples": 50, "surface_samples": 20, "test": 2}
     shown, held = ToyShapes(count=3, **few).test_shapes(8), ToyShapes(count=3, split="test", **few).prepare()
     assert [s.id for s in shown] == [s.id for s in held]
     assert all(np.array_equal(a.points, b.points) for a, b in zip(shown, held, strict=True))

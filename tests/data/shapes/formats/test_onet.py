@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from narrowing import sure
 from PIL import Image
 from scipy import ndimage
 
 from nif_cli import NifError
 from nif_cli.data.shapes.formats import onet
 from nif_cli.data.shapes.formats.onet import OnetEntry, OnetTree
+from nif_cli.data.shapes.samples import ImageFiles
 from nif_cli.geometry.transform import Transform
 
 ENTRY = OnetEntry("ball", "one")
@@ -40,7 +42,7 @@ def test_round_trip(tree: Path) -> None:
     radius = np.linalg.norm(shape.points, axis=1)
     clear = np.abs(radius - 0.4) > 1e-3  # the jitter of 1e-4 moves points that lie nearer
     assert (shape.inside == (radius < 0.4))[clear].all()
-    assert np.allclose(np.linalg.norm(shape.surface, axis=1), 0.4, atol=1e-3)
+    assert np.allclose(np.linalg.norm(sure(shape.surface), axis=1), 0.4, atol=1e-3)
     assert shape.points.dtype == np.float32
     assert (shape.points != data.read(ENTRY).points).sum() == 0  # jittered alike each time
 
@@ -60,8 +62,8 @@ def test_files_are_as_published(tree: Path) -> None:
 def test_observation_is_aligned(tree: Path) -> None:
     """The same point in the user's units, whichever normalised space it is asked in."""
     other = Transform((0.3, 0.1, -0.2), 0.7)
-    seen = OnetTree(tree).known("anything/one", other).scan
-    own = OnetTree(tree).read(ENTRY).known.scan
+    seen = sure(OnetTree(tree).known("anything/one", other).scan)
+    own = sure(sure(OnetTree(tree).read(ENTRY).known).scan)
     assert np.allclose(other.to_original(seen.points), PLACE.to_original(own.points), atol=1e-6)
     with pytest.raises(NifError, match=r"no pointcloud\.npz of 'ball/two'"):
         OnetTree(tree).known("ball/two", other)
@@ -115,14 +117,16 @@ def test_real_benches() -> None:
     for entry in entries:
         shape = tree.read(entry)
         assert "no points.npz" in shape.report.text
-        seen = shape.known
-        assert len(seen.scan.points) == 100_000
-        assert len(seen.images.paths) == 24 == len(seen.images.world) == len(seen.images.camera)
-        homogeneous = np.column_stack((seen.scan.points[:2000], np.ones(2000)))
-        for i, (world, camera) in enumerate(zip(seen.images.world, seen.images.camera, strict=True)):
+        scan, images = sure(sure(shape.known).scan), sure(shape.known).images
+        assert isinstance(images, ImageFiles)
+        worlds, cameras = sure(images.world), sure(images.camera)
+        assert len(scan.points) == 100_000
+        assert len(images.paths) == 24 == len(worlds) == len(cameras)
+        homogeneous = np.column_stack((scan.points[:2000], np.ones(2000)))
+        for i, (world, camera) in enumerate(zip(worlds, cameras, strict=True)):
             pixel = homogeneous @ world.T @ camera.T
             x, y = (pixel[:, :2] / pixel[:, 2:]).round().astype(int).T
             drawn = ndimage.binary_dilation(
-                np.asarray(Image.open(seen.images.paths[i]).convert("L")) < 250, iterations=2
+                np.asarray(Image.open(images.paths[i]).convert("L")) < 250, iterations=2
             )
             assert drawn[y.clip(0, 136), x.clip(0, 136)].mean() > 0.8  # some boards are white
