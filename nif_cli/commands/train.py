@@ -212,8 +212,8 @@ def _train(
 
 def _lost(folder: Path) -> str:
     return (
-        f"{folder}: another process of this training has died (killed, or out of memory?); "
-        f"{paste(f'resume={folder}')} goes on from the last checkpoint"
+        f"{folder}: another process of this training has died (killed, or out of memory?); nif train "
+        f"{paste(f'resume={folder}')} goes on from its last checkpoint"
     )
 
 
