@@ -37,7 +37,7 @@ from nif_cli.training.callbacks import Checkpoints
 from nif_cli.training.csv_logger import CsvLogger, write_summary
 from nif_cli.training.durations import spell_time
 from nif_cli.training.ending import ending
-from nif_cli.training.launch import LOST, Launch, environment, hear, launched, others_watched, requeue, tell
+from nif_cli.training.launch import Launch, environment, hear, launched, lost, others_watched, requeue, tell
 from nif_cli.training.lightning import Loaded, Training
 from nif_cli.training.lightning_parts import told
 from nif_cli.training.new_folder import claimed
@@ -188,7 +188,7 @@ def _train(
             if replaced is not None and not keeper.saved and not launch.rank:
                 write(old, replaced)  # nothing has been trained under these settings
                 about.undo()
-            if trainer.world_size > 1 and isinstance(error, RuntimeError) and LOST.search(str(error)):
+            if trainer.world_size > 1 and lost(error):
                 raise NifError(_lost(folder)) from error
             _tell_what_ended(error, training, data, folder, resumed, checkpoint, device)
             raise

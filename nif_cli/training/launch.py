@@ -20,17 +20,25 @@ from typing import Any
 import lightning_fabric.strategies.launchers.subprocess_script as launcher
 import torch.distributed as dist
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-from torch.distributed import distributed_c10d as c10d
+from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
 from nif_cli import NifError
 from nif_cli.untrusted import one_line
 
 FOLDER = "NIF_RUN_FOLDER"  # what the first process of a machine tells those that it starts
 PATIENCE = timedelta(minutes=5)  # for the first process to name the folder
-RENAMED = {"LOCAL_RANK": "SLURM_LOCALID", "NODE_RANK": "SLURM_NODEID"}  # srun's variables as Lightning's
-LOST = re.compile(
-    "gloo|NCCL|[Cc]onnection (closed|reset|refused)|[Bb]roken pipe|recvValue|TCPStore|sendBytes"
+VARIABLES = (
+    FOLDER,
+    *("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCH_CPP_LOG_LEVEL"),
 )
+RENAMED = {"LOCAL_RANK": "SLURM_LOCALID", "NODE_RANK": "SLURM_NODEID"}  # srun's variables as Lightning's
+LOST = re.compile(r"gloo|NCCL|[Cc]onnection (was likely )?(closed|reset|refused)|[Bb]roken pipe")
+
+
+def lost(error: BaseException) -> bool:
+    """Whether an error says that another process has gone."""
+    gone = isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and LOST.search(str(error)))
+    return bool(gone)
 
 
 @dataclass(frozen=True)
@@ -96,6 +104,7 @@ def environment(launch: Launch) -> Iterator[None]:
     """Within, the variables are those that Lightning reads; afterwards they are what they were, and the next
     training of this process begins afresh."""
     before = dict(os.environ)
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else those that are left print their stacks
     if launch.by == "srun":
         os.environ.update({ours: os.environ.get(theirs, "0") for ours, theirs in RENAMED.items()})
         nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_NODELIST") or "127.0.0.1"
@@ -108,7 +117,7 @@ def environment(launch: Launch) -> Iterator[None]:
             with suppress(RuntimeError):  # the others may have died
                 dist.destroy_process_group()
         _meeting.clear()
-        for name in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", FOLDER):
+        for name in VARIABLES:
             os.environ.pop(name, None)
             if name in before:
                 os.environ[name] = before[name]
@@ -144,7 +153,7 @@ def number_of(given: Any) -> int:
     return int(given) if str(given).isdecimal() else 1
 
 
-_meeting: list[c10d.TCPStore] = []  # kept open while a training runs
+_meeting: list[TCPStore] = []  # kept open while a training runs
 
 
 def _key() -> str:
@@ -155,7 +164,7 @@ def _address() -> str:
     return f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
 
 
-def _store(first: bool) -> c10d.TCPStore:
+def _store(first: bool) -> TCPStore:
     """Where processes meet: at the address where they will train, by torchrun's own store where it has
     one."""
     if not os.environ.get("MASTER_ADDR") or not number("MASTER_PORT"):
@@ -166,7 +175,7 @@ def _store(first: bool) -> c10d.TCPStore:
     if not _meeting:
         agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         try:
-            store = c10d.TCPStore(
+            store = TCPStore(
                 os.environ["MASTER_ADDR"],
                 number("MASTER_PORT"),
                 is_master=first and not agent,
