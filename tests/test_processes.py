@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -75,3 +78,66 @@ def test_two_processes_are_two_accumulated_batches(case):
             assert torch.allclose(together[name], accumulated[name], atol=1e-5), name
     assert sum(1 for _ in Path("two").rglob("*.ckpt")) == 2  # one run, written once
     assert not Path("outputs").exists()
+
+
+ENDLESS = [*TINY_MLP, "model.code_size=4", "data.count=4", "trainer.max_steps=1000000", "trainer.devices=2"]
+
+
+def children(parent: int) -> list[int]:
+    """Those of Lightning, by what Linux says."""
+    text = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return [int(c) for c in text if b"train_ddp_process" in Path(f"/proc/{c}/cmdline").read_bytes()]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(
+    ("number", "whom", "code"),
+    [(signal.SIGTERM, 0, 143), (signal.SIGINT, 1, 130), (signal.SIGKILL, 1, 1), (signal.SIGKILL, 0, -9)],
+)
+def test_two_processes_end_together(number, whom, code):
+    """A signal to either stops both after the same step, and they have saved; where one is killed, the other
+    says so in a line, and what was saved before is whole."""
+    process = subprocess.Popen(
+        nif(*TINY, *ENDLESS, "output_dir=run"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        for _ in range(1200):
+            if Path("run/checkpoints/last.ckpt").exists():
+                break
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.1)
+        other = children(process.pid)[0]
+        os.kill((process.pid, other)[whom], number)
+        out, err = process.communicate(timeout=100)  # the other holds them open, too
+    finally:
+        process.kill()
+    assert process.returncode == code, err
+    assert state("run")["global_step"] > 0
+    if number == signal.SIGKILL:
+        lines = err.strip().splitlines()
+        assert len(lines) == 1, err
+        assert "another process of this training has died" in lines[0]
+    else:
+        assert err == ""
+        assert f"stopped by {number.name} and saved" in out
+
+
+@pytest.mark.slow
+def test_torchrun_makes_one_run_that_goes_on_with_other_processes():
+    """Two processes of torchrun on the loopback: one folder, named by the first; `resume=auto` starts and
+    goes on; batches are neither drawn again nor left out."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    mine = [*words("deepsdf", 4), "output_dir=run", "resume=auto"]
+    command = [*torchrun, "-m", "nif_cli", "train", *mine]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("run: ") == 1
+    assert state("run")["global_step"] == 4
+    assert (Path("run") / "summary.json").is_file()
+    assert not Path("outputs").exists()
+    # a process alone goes on where the two were: at batch 8, whose random numbers are its own
+    one = subprocess.run(nif(*mine, "trainer.max_steps=6"), capture_output=True, text=True, timeout=100)
+    assert one.returncode == 0, one.stderr
+    assert state("run")["global_step"] == 6
+    assert state("run")["Loaded"]["together"] == 10

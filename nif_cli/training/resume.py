@@ -10,14 +10,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from nif_cli import NifError, conf_folder, runs
+from nif_cli.composition import AUTO as AUTO
 from nif_cli.models.model import Model
 from nif_cli.run_folders import ABOUT, read_small
 from nif_cli.training.durations import seconds_of
 from nif_cli.training.reapply import leaves
 from nif_cli.untrusted import shown
 from nif_cli.yaml_files import read_plain, without_interpolations
-
-AUTO = "auto"  # resume=auto: start a run, or go on with it
 
 
 def goes_on(cfg: DictConfig, sweeping: bool) -> Path | None:
