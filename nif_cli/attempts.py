@@ -113,7 +113,7 @@ def _data(paths: list[str], words: list[str]) -> list[str]:
         raise NifError(f"{shown(paths[0], 300)}: {typed}= is given too; write one of them")
     if auto and not paths and not typed:
         raise NifError("data=auto looks at a file or folder: give data.path=...")
-    if not paths and (typed is None or "data" in given or "resume" in given):
+    if not paths and (typed is None or "data" in given or given.get("resume", "auto") != "auto"):
         return words
     if not paths and not auto:
         data = choices.compose("train", words).groups["data"]

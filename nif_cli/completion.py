@@ -108,7 +108,11 @@ def answers(command: str, before: Iterable[str], word: str) -> list[str] | None:
     key, value = found["key"], found["value"]
     head = word[: len(word) - len(value)]
     if key in OF_RUNS:
-        runs = [f"{head}{r}" for r in ("latest", *recent_runs()) if r.startswith(value)]
+        runs = [
+            f"{head}{r}"
+            for r in ("latest", *["auto"] * (key == "resume"), *recent_runs())
+            if r.startswith(value)
+        ]
         return list(dict.fromkeys([*runs, *(files(word) or [])]))
     if (paths := files(word)) is not None:
         return paths

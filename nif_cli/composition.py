@@ -27,6 +27,7 @@ from nif_cli.untrusted import one_line, shown
 from nif_cli.yaml_files import LARGEST, checked_yaml
 
 NAMED = re.compile(r"\$\{\s*([^{}:$\s]+)\s*\}")  # an interpolation of another key
+AUTO = "auto"  # resume=auto starts a run, perhaps: by the whole command
 # resolvers of OmegaConf
 UNRESOLVED = (
     "env",
@@ -125,7 +126,11 @@ def _of_a_run(command: str | None, overrides: list[str], mode: RunMode) -> tuple
     groups."""
     keys = [key_of(word) for word in overrides]
     if command == "train" and mode == RunMode.RUN:
-        resuming = [w for w in overrides if key_of(w) == "resume" and not w.lower().endswith(("=", "=null"))]
+        resuming = [
+            w
+            for w in overrides
+            if key_of(w) == "resume" and w.partition("=")[2].strip("'\"").lower() not in ("", "null", AUTO)
+        ]
         if resuming:
             # the two groups that a resumed run takes anew are composed
             ours = (

@@ -8,8 +8,10 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
-from contextlib import redirect_stdout
+from collections.abc import Callable
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +33,21 @@ from nif_cli.hydra_errors import explain
 from nif_cli.models.model import Model
 from nif_cli.schemas import Train
 from nif_cli.training import resume_checks
+from nif_cli.training.callbacks import Checkpoints
 from nif_cli.training.csv_logger import CsvLogger, write_summary
 from nif_cli.training.durations import spell_time
 from nif_cli.training.ending import ending
+from nif_cli.training.launch import Launch, environment, hear, launched, lost, others_watched, requeue, tell
 from nif_cli.training.lightning import Loaded, Training
 from nif_cli.training.lightning_parts import told
 from nif_cli.training.new_folder import claimed
 from nif_cli.training.provenance import Provenance
-from nif_cli.training.resume import resumed_config, start_from, why_finished
+from nif_cli.training.resume import AUTO, goes_on, resumed_config, start_from, typed_again, why_finished
 from nif_cli.training.train_log import logged
 from nif_cli.training.trainer import make_trainer, quiet
 from nif_cli.untrusted import one_line, reading, whole
+from nif_cli.words import paste
 
-FOLDER = "NIF_RUN_FOLDER"
 folders: list[Path] = []  # of the trainings of this process, the latest last
 # what a stranger's state ends in
 MISFITS = (
@@ -54,7 +58,8 @@ MISFITS = (
     AttributeError,
     RuntimeError,
 )
-ENDED = (128 + signal.SIGTERM, 128 + getattr(signal, "SIGHUP", 1))
+ENDED = tuple(128 + getattr(signal, name, 1) for name in ("SIGTERM", "SIGHUP", "SIGUSR1"))
+PATIENT = 10.0  # seconds that this process has to say itself why all end
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENAMETOOLONG)
 
 
@@ -91,35 +96,55 @@ def main(cfg: DictConfig) -> float:
 
 def _run(cfg: DictConfig, hydra: Any, announce: bool) -> float:
     """One training, in a folder that is claimed before anything costs time."""
-    resumed = runs.find(cfg.resume, "resume") if cfg.resume else None
+    launch = launched(cfg.trainer or {})
+    with environment(launch):
+        if launch.rank:
+            told = hear(launch)
+            folder = Path(told["folder"])
+            config, resumed = _config(cfg, hydra, folder if told["resumed"] else None)
+            with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+                return _train(config, folder, resumed, Provenance(folder, True, []), False, launch)
+        try:
+            auto = cfg.resume == AUTO
+            named = goes_on(cfg, sweeping=not announce) if auto else cfg.resume
+            config, resumed = _config(cfg, hydra, runs.find(str(named), "resume") if named else None)
+            claim = Claim(resumed, f"resume={resumed}") if resumed else claimed(config, hydra, not announce)
+        except NifError as error:
+            with suppress(NifError):
+                tell(launch, cfg.trainer or {}, error=str(error))
+            raise
+        folders.append(claim.folder)
+        try:
+            tell(launch, config.trainer, folder=str(claim.folder.resolve()), resumed=bool(resumed))
+            overrides = list(hydra.overrides.task)
+            about = Provenance(claim.folder, bool(resumed), overrides, hydra.runtime.choices, config.name)
+            with logged(), about.kept():
+                return _train(config, claim.folder, resumed, about, announce, launch, auto)
+        finally:
+            claim.abandon()
+
+
+def _config(cfg: DictConfig, hydra: Any, resumed: Path | None) -> tuple[Train, Path | None]:
+    """The checked configuration: of a run that goes on, its own with what is typed."""
     if resumed:
-        cfg = resumed_config(resumed, list(hydra.overrides.task), cfg)
+        auto = cfg.resume == AUTO
+        typed = typed_again(resumed, list(hydra.overrides.task)) if auto else list(hydra.overrides.task)
+        cfg = resumed_config(resumed, typed, cfg)
     spell_time(cfg)
     config = check(cfg, "train")
-    sweeping = not announce
-    if rank():
-        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
-            folder = Path(os.environ[FOLDER])
-            return _train(config, folder, resumed, Provenance(folder, True, []), announce=False)
-    claim = Claim(resumed, f"resume={resumed}") if resumed else claimed(config, hydra, sweeping)
-    folders.append(claim.folder)
-    try:
-        about = Provenance(
-            claim.folder, bool(resumed), list(hydra.overrides.task), hydra.runtime.choices, config.name
-        )
-        with logged(), about.kept():
-            return _train(config, claim.folder, resumed, about, announce)
-    finally:
-        claim.abandon()
+    config.resume = None
+    return config, resumed
 
 
-def rank() -> int:
-    """Which of the processes of trainer.devices > 1 this is: Lightning starts the others with the same
-    command."""
-    return int(os.environ.get("LOCAL_RANK", 0)) if FOLDER in os.environ else 0
-
-
-def _train(config: Train, folder: Path, resumed: Path | None, about: Provenance, announce: bool) -> float:
+def _train(
+    config: Train,
+    folder: Path,
+    resumed: Path | None,
+    about: Provenance,
+    announce: bool,
+    launch: Launch,
+    auto: bool = False,
+) -> float:
     device = runs.device_for(config.device)
     every = whole((config.logger or {}).get("every", 50), "logger.every", 1)
     if device.type == "cuda":
@@ -139,13 +164,14 @@ def _train(config: Train, folder: Path, resumed: Path | None, about: Provenance,
             if finished := why_finished(config.trainer, before):
                 print(f"{resumed}: nothing left to do, {finished}")
                 return float("nan")
-        trainer, keeper = make_trainer(config.trainer, config.callbacks, config.logger, folder, device)
+        trainer, keeper = make_trainer(
+            launch.settled(config.trainer), config.callbacks, config.logger, folder, device
+        )
         old = folder / "config.yaml"
         replaced = old.read_bytes() if checkpoint and old.is_file() else None
-        if not rank():
+        if not launch.rank:
             runs.write_config(folder, model.config)
             about.begin(model.config, device)
-            os.environ[FOLDER] = str(folder.resolve())  # for processes that Lightning starts
         introduce(model, data, folder, device, seconds)
         for logger in trainer.loggers if resumed else ():
             if isinstance(logger, CsvLogger):
@@ -153,13 +179,17 @@ def _train(config: Train, folder: Path, resumed: Path | None, about: Provenance,
                 logger.forget_after(step, before.get("rows") if checkpoint else 0)
         del before
         training = Training(model, every)
+        ended = threading.Event()
         try:
-            with told("trainer"):
+            with told("trainer"), others_watched(_when_others_end(keeper, folder, about, ended)):
                 trainer.fit(training, datamodule=Loaded(data), ckpt_path=checkpoint, weights_only=True)
         except BaseException as error:
-            if replaced is not None and not keeper.saved and not rank():
+            ended.set()
+            if replaced is not None and not keeper.saved and not launch.rank:
                 write(old, replaced)  # nothing has been trained under these settings
                 about.undo()
+            if trainer.world_size > 1 and lost(error):
+                raise NifError(_lost(folder)) from error
             _tell_what_ended(error, training, data, folder, resumed, checkpoint, device)
             raise
     value = float(trainer.callback_metrics.get("val/loss", float("nan")))
@@ -168,17 +198,41 @@ def _train(config: Train, folder: Path, resumed: Path | None, about: Provenance,
             f"{folder}: the training has diverged, its loss is not finite; try a smaller model.lr (it is "
             f"{model.lr:g})"
         )
-    if not rank():
-        os.environ.pop(FOLDER, None)  # the next job of a sweep has its own
+    if not launch.rank:
         conclude(trainer, training, data, folder, keeper, value, about, announce)
-        if keeper.stopped_by:  # whoever waits is told; a sweep ends here
-            sys.stdout.flush()
-            sys.exit(128 + signal.Signals[keeper.stopped_by])
-        if announce and isinstance(data, ShapeData) and (left_out := data.left_out):
-            raise NifError(
-                f"{len(left_out)} shapes were left out (named above); the run has learned the others"
-            )
+        if keeper.stopped_by == "SIGUSR1" and auto:
+            requeue()
+    if keeper.stopped_by:  # whoever waits is told; a sweep ends here
+        sys.stdout.flush()
+        sys.exit(128 + signal.Signals[keeper.stopped_by])
+    if announce and isinstance(data, ShapeData) and (left_out := data.left_out):
+        raise NifError(f"{len(left_out)} shapes were left out (named above); the run has learned the others")
     return value
+
+
+def _lost(folder: Path) -> str:
+    return (
+        f"{folder}: another process of this training has died (killed, or out of memory?); nif train "
+        f"{paste(f'resume={folder}')} goes on from its last checkpoint"
+    )
+
+
+def _when_others_end(
+    keeper: Checkpoints, folder: Path, about: Provenance, ended: threading.Event
+) -> Callable[[list[int]], int | None]:
+    """What is done where a process that this one has started ends badly; nothing where this one ends too, or
+    all were stopped by a signal and have saved."""
+
+    def end(codes: list[int]) -> int | None:
+        if keeper.stopped_by and all(code > 128 for code in codes):
+            return None
+        if ended.wait(PATIENT):
+            return None
+        about.end("failed: another process of this training has died")
+        print(f"nif: {_lost(folder)}", file=sys.stderr, flush=True)
+        return codes[0] if codes[0] > 128 else 1
+
+    return end
 
 
 def _data_and_model(config: Train, resumed: Path | None, checkpoint: Path | None) -> tuple[Data, Model]:

@@ -100,8 +100,8 @@ class Batches(Generic[D]):
     only."""
 
     data: D
-    place: Callable[[], tuple[int, int, int]] = staticmethod(lambda: (0, 1, 0))
-    """The first batch to give, how many processes draw, and which of them this is; the trainer says."""
+    place: Callable[[], tuple[int, int]] = staticmethod(lambda: (0, 1))
+    """The first batch to give, and how far it is to the next (how many processes draw); the trainer says."""
 
     @abstractmethod
     def batch(self, k: int) -> Any:
@@ -111,6 +111,5 @@ class Batches(Generic[D]):
         return self.data.epoch_batches
 
     def __iter__(self) -> Iterator[Any]:
-        first, processes, number = self.place()
-        for k in count(first):  # whoever trains stops after len(self)
-            yield self.batch(k * processes + number)
+        for k in count(*self.place()):  # whoever trains stops after len(self)
+            yield self.batch(k)

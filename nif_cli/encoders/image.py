@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nif_cli import NifError
 from nif_cli.encoders.encoder import Encoder
+from nif_cli.fields.batch_norm import BatchNorm2d
 from nif_cli.torch_files import read_torch
 
 # of ImageNet, as every published weight file expects
@@ -23,15 +24,13 @@ class BasicBlock(nn.Module):
     def __init__(self, features: int, out: int, stride: int):
         super().__init__()
         self.conv1 = nn.Conv2d(features, out, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(out)
+        self.bn1 = BatchNorm2d(out)
         self.relu = nn.ReLU(inplace=True)
         self.conv2 = nn.Conv2d(out, out, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(out)
+        self.bn2 = BatchNorm2d(out)
         same = stride == 1 and features == out
         self.downsample = (
-            None
-            if same
-            else nn.Sequential(nn.Conv2d(features, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+            None if same else nn.Sequential(nn.Conv2d(features, out, 1, stride, bias=False), BatchNorm2d(out))
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -63,7 +62,7 @@ class ResNet18(Encoder):
             )
         self.code_size, self.size, self.views = code_size, size, views
         self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
+        self.bn1 = BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
         features = width

@@ -6,10 +6,10 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from nif_cli.fields.batch_norm import batch_norm
 from nif_cli.fields.mlp import Linear
 from nif_cli.fields.network import Network
 
@@ -39,14 +39,7 @@ class Modulation(nn.Module):
 
     def forward(self, h: Float[Tensor, "S N H"], code: Float[Tensor, "S Z"]) -> Float[Tensor, "S N H"]:
         if self.normalise:
-            flat = F.batch_norm(
-                h.flatten(0, 1),
-                self.mean,
-                self.var,
-                training=self.training,
-                momentum=self.MOMENTUM,
-                eps=self.EPS,
-            )
+            flat = batch_norm(h.flatten(0, 1), self.mean, self.var, self.training, self.MOMENTUM, self.EPS)
             h = flat.view(h.shape)
         return torch.addcmul(self.beta(code)[:, None].to(h), h, self.gamma(code)[:, None].to(h))
 

@@ -68,12 +68,17 @@ class HashGrid(Encoding):
         inner = (0.5 + 0.5 * x).clamp(0, 1).reshape(-1, x.shape[-1])
         on_cpu = self.table.device.type == "cpu" and x.dtype == self.table.dtype
         if self.lazy and on_cpu and not x.requires_grad:  # the loops have no derivative by places
-            if self._lazy is None and torch.is_grad_enabled():
-                self._lazy = LazyGradient(self.table)
-            return _EncodeLazy.apply(inner, self.table, self.levels, self._lazy).unflatten(0, x.shape[:-1])  # type: ignore
+            lazy = self.lazily() if torch.is_grad_enabled() else self._lazy
+            return _EncodeLazy.apply(inner, self.table, self.levels, lazy).unflatten(0, x.shape[:-1])  # type: ignore
         if self._lazy is not None and self.table.device.type != "cpu":
             self.forget()  # what is dense from now on may be
         return encode(inner, self.table, self.levels).unflatten(0, x.shape[:-1])
+
+    def lazily(self) -> LazyGradient:
+        """The gradient of its table that is kept."""
+        if self._lazy is None:
+            self._lazy = LazyGradient(self.table)
+        return self._lazy
 
     def forget(self) -> None:
         """Let go of the lazy gradient, and of the moments beside it."""

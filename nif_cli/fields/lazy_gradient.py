@@ -42,11 +42,15 @@ class LazyGradient:
         self.gradient, self.mean, self.square, _ = self.rows.chunk(4, 1)
         self.guard = table.register_hook(_refuse)
 
-    def add(self, table: Tensor, x: Tensor, grad: Tensor, levels: Levels) -> None:
+    def begin(self, table: Tensor) -> None:
+        """The table has this gradient, empty at first."""
         if table.grad is None:  # zero_grad lets go of it, and does not empty it
             grid_kernels.clear(self.rows.numpy(), self.touched.numpy())
             table.grad = self.gradient
             table.lazy = self  # type: ignore[attr-defined]
+
+    def add(self, table: Tensor, x: Tensor, grad: Tensor, levels: Levels) -> None:
+        self.begin(table)
         assert table.grad is self.gradient, "a table whose gradient is kept lazily has another one beside it"
         grid_kernels.backward_lazy(
             x.numpy(), grad.contiguous().numpy(), levels, self.rows.numpy(), self.touched.numpy()

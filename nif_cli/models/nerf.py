@@ -15,6 +15,7 @@ from nif_cli.data.datamodule import Needs
 from nif_cli.data.scenes.datamodule import Views
 from nif_cli.data.scenes.scene import RayBatch, Scene
 from nif_cli.data.scenes.visual_hull import visual_hull
+from nif_cli.fields.batch_norm import several_processes
 from nif_cli.fields.network import RadianceNetwork
 from nif_cli.models.model import Instance, Model
 from nif_cli.models.ray_samplers import HierarchicalSampler, OccupancySampler, ray_sampler
@@ -217,12 +218,16 @@ class Nerf(Model):
             assert self.grid is not None
             if not taken:  # nothing is left to learn from: everything is open again
                 self.grid.occupied = self.grid.allowed.clone()
-                # a loss that depends on nothing: zero, by no number of a weight, and of no table
-                table = self.network.grid.table  # type: ignore[union-attr]
-                weight = next(p for p in self.network.parameters() if p is not table)
-                light.color = light.color + weight[:0].sum()
+                light.color = light.color + self._nothing()
             self.per_ray.lerp_(torch.tensor(max(1.0, taken / max(1, len(rays))), device=self.device), 0.1)
         return {"color": self._error(light, truth, behind, batch)}
+
+    def _nothing(self) -> Tensor:
+        """Zero that depends on a weight, by no number of it; where several processes average their gradients
+        on all weights. On no table whose gradient is kept lazily."""
+        table = self.network.grid.table  # type: ignore[union-attr]
+        dense = [p for p in self.parameters() if p is not table or self.device.type != "cpu"]
+        return torch.stack([p.flatten()[:0].sum() for p in dense[: None if several_processes() else 1]]).sum()
 
     def _through(self, rays: Rays, batch: RayBatch, marching: Marching) -> tuple[RenderedRays, int]:
         def radiance(points: Tensor, directions: Tensor, samples: Samples) -> tuple[Tensor, Tensor]:

@@ -28,8 +28,9 @@ SHARE = 0.02  # but saving takes no more of the time than this
 
 class Checkpoints(pl.Callback):
     """checkpoints/last.ckpt after two seconds, then at growing distances up to `every_minutes`, at the end,
-    and on Ctrl-C, SIGTERM or SIGHUP; checkpoints/best.ckpt where val/loss is lowest. Each is written whole or
-    not at all. A second Ctrl-C stops at once."""
+    and on Ctrl-C, SIGTERM or SIGHUP (of Slurm also SIGUSR1); checkpoints/best.ckpt where val/loss is lowest.
+    Each is written whole or not at all. A second Ctrl-C stops at once. A signal to one of several processes
+    stops all of them after the same step."""
 
     def __init__(self, every_minutes: float = 5.0):
         if not every_minutes > 0:
@@ -55,19 +56,17 @@ class Checkpoints(pl.Callback):
             if isinstance(logger, CsvLogger):
                 checkpoint["rows"] = logger.flush()
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._began = self._saved = time.monotonic()
-        self._wait, self._validated = distance(0.0, 0.0, self.every), -1
-
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         def stop(number: int, frame: Any) -> None:
             if self.stopped_by == "SIGINT" and number == signal.SIGINT:
                 raise KeyboardInterrupt
             self.stopped_by = signal.Signals(number).name
-            trainer.should_stop = True
+            if trainer.world_size == 1:  # several stop together, after a step
+                trainer.should_stop = True
             if self.stopped_by == "SIGHUP":
                 _leave_terminal()
 
-        for number in SIGNALS:
+        for number in SIGNALS if "SLURM_JOB_ID" not in os.environ else [*SIGNALS, signal.SIGUSR1]:
             try:
                 if number != signal.SIGINT and signal.getsignal(number) == signal.SIG_IGN:
                     continue  # nohup
@@ -75,16 +74,33 @@ class Checkpoints(pl.Callback):
             except ValueError:  # not the main thread
                 break
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._began = self._saved = time.monotonic()
+        self._wait, self._validated = distance(0.0, 0.0, self.every), -1
+
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
         # Not before a look at the held-out points, which a resumed run would leave out: after it
         due = (
             time.monotonic() - self._saved > self._wait
             and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         )
-        if trainer.world_size > 1:  # clocks and signals differ between processes: the first decides for all
-            due, trainer.should_stop = trainer.strategy.broadcast((due, trainer.should_stop))
+        if trainer.world_size > 1:
+            due = self._together(trainer, due)
+        elif self.stopped_by:  # before the first step, perhaps
+            trainer.should_stop = True
         if due:
             self.save(trainer, "last")
+
+    def _together(self, trainer: pl.Trainer, due: bool) -> bool:
+        """Clocks and signals differ between processes: any of them stops all, the first says when to save."""
+        number = signal.Signals[self.stopped_by] if self.stopped_by else 0
+        here = [number, trainer.should_stop, due and trainer.is_global_zero]
+        all_of_it: Any = torch.tensor([int(x) for x in here], device=trainer.strategy.root_device)
+        number, stop, due = trainer.strategy.reduce(all_of_it, reduce_op="max").tolist()
+        if number:  # else one may have arrived just now, for the next step
+            self.stopped_by = signal.Signals(number).name
+        trainer.should_stop = bool(number or stop)
+        return bool(due)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._validated = trainer.global_step
@@ -114,6 +130,9 @@ class Checkpoints(pl.Callback):
     ) -> None:
         self._restore()
 
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._restore()
+
     def _restore(self) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
@@ -121,14 +140,10 @@ class Checkpoints(pl.Callback):
 
     def save(self, trainer: pl.Trainer, name: str) -> None:
         began = time.monotonic()
-        folder = Path(trainer.default_root_dir) / "checkpoints"
-        if trainer.world_size > 1:  # every process takes part; Lightning writes on the first
-            trainer.save_checkpoint(folder / f"{name}.ckpt")
-        else:
-            runs.write(
-                folder / f"{name}.ckpt",
-                lambda path: torch.save(trainer._checkpoint_connector.dump_checkpoint(False), path),
-            )
+        path = Path(trainer.default_root_dir) / "checkpoints" / f"{name}.ckpt"
+        if trainer.is_global_zero:
+            content = trainer._checkpoint_connector.dump_checkpoint(False)
+            runs.write(path, lambda path: torch.save(content, path))
         self.saved += 1
         if name == "last":
             self._saved = time.monotonic()

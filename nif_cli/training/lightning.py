@@ -15,6 +15,8 @@ from nif_cli import NifError
 from nif_cli.data.datamodule import Batches, Data
 from nif_cli.models.model import Model
 from nif_cli.training.reapply import reapply
+from nif_cli.training.reduction import average, by_rows
+from nif_cli.untrusted import whole
 
 
 class Training(pl.LightningModule):
@@ -58,6 +60,15 @@ class Training(pl.LightningModule):
             clip = torch.nn.utils.clip_grad_value_ if by_value else torch.nn.utils.clip_grad_norm_
             clip(dense, limit)
 
+    def setup(self, stage: str) -> None:
+        """Gradients of rows are averaged here, and not by DistributedDataParallel."""
+        self._by_rows = by_rows(self, self.trainer.strategy.root_device)
+        self._ddp_params_and_buffers_to_ignore = list(self._by_rows)
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        for part in self._by_rows.values() if self.trainer.world_size > 1 else ():
+            average(part)
+
     def progress(self) -> float:
         """How much of the training is done, in [0, 1]: of trainer.max_steps or trainer.max_time, whichever is
         more."""
@@ -85,13 +96,22 @@ class Training(pl.LightningModule):
     def training_step(self, batch: Any, index: int) -> Tensor:
         model = self.model
         model.step = self.global_step
+        self._draw_anew(model.step)
         model.before_step()
+        self._draw_anew(self.trainer.datamodule.number(self.trainer.fit_loop.total_batch_idx))  # type: ignore[attr-defined]
         terms = model.terms(batch)
         total = torch.stack(list(terms.values())).sum() if len(terms) > 1 else next(iter(terms.values()))
         self.last = {"loss": total.detach(), **{name: term.detach() for name, term in terms.items()}}
         if self.global_step % self.log_every == 0:
             self._log()
         return total
+
+    def _draw_anew(self, number: int) -> None:
+        """Where several batches make a step the random numbers are those of this step, or batch: it makes no
+        difference which process draws them, and no two draw the same."""
+        if self.trainer.world_size * self.trainer.accumulate_grad_batches > 1:
+            seed = int(self.model.config.get("seed", 0))
+            torch.manual_seed((seed * 1_000_003 + number) * 7_368_787 % 2**63)
 
     def _log(self) -> None:
         """Straight to the loggers: Lightning's `self.log` would cost as much as a small network's step."""
@@ -139,6 +159,24 @@ class Loaded(pl.LightningDataModule):
     def __init__(self, data: Data):
         super().__init__()
         self.data = data
+        self._begun = 0, 0  # of a resumed run: batches that each process has had, and all of them together
+
+    def number(self, mine: int) -> int:
+        """Which of all batches is this process's `mine`-th; each process has batches of its own."""
+        assert self.trainer is not None
+        had, before = self._begun
+        return before + (mine - had) * self.trainer.world_size + self.trainer.global_rank
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where several processes have trained, or do: how many batches have been had."""
+        assert self.trainer is not None
+        had = self.trainer.fit_loop.epoch_loop.total_batch_idx + 1
+        together = self.number(had) - self.trainer.global_rank
+        return {} if together == had else {"had": had, "together": together}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        had, together = (whole(state_dict.get(k), f"batches {k}", 0, 2**62) for k in ("had", "together"))
+        self._begun = had, together
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         return batch  # drawn where it is needed
@@ -152,11 +190,10 @@ class Loaded(pl.LightningDataModule):
         trainer = self.trainer
         assert trainer is not None
         batches = self.data.train_batches(self.device)
-        # the batches that this run, or the resumed one, has had; each process has batches of its own
+        # after those that this run, or the resumed one, has had
         batches.place = lambda: (
-            trainer.fit_loop.epoch_loop.total_batch_idx + 1,
+            self.number(trainer.fit_loop.epoch_loop.total_batch_idx + 1),
             trainer.world_size,
-            trainer.global_rank,
         )
         return batches
 

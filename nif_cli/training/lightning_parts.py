@@ -101,7 +101,8 @@ def check_devices(trainer: dict[str, Any], device: torch.device) -> None:
     if count > most:
         raise NifError(f"trainer.devices={wanted}: this machine is good for {most}; give trainer.devices=1")
     nodes = trainer.get("num_nodes", 1)
-    if isinstance(nodes, int) and nodes > 1 and "MASTER_ADDR" not in os.environ:
+    if isinstance(nodes, int) and nodes > 1 and not {"MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
         raise NifError(
-            f"trainer.num_nodes={nodes}: the other machines are named by MASTER_ADDR, which is not set"
+            f"trainer.num_nodes={nodes}: the machines meet at MASTER_ADDR and MASTER_PORT, which are "
+            "not both set"
         )

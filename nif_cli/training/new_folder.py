@@ -12,7 +12,7 @@ from nif_cli.run_folders import OUTPUTS, all_runs
 from nif_cli.schemas import Train
 from nif_cli.words import paste
 
-RESERVED = ("latest", "best", "null")  # mean something else where a run is named
+RESERVED = ("latest", "best", "null", "auto")  # mean something else where a run is named
 
 
 def claimed(config: Train, hydra: Any, sweeping: bool) -> Claim:

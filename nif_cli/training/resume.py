@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,46 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from nif_cli import NifError, conf_folder, runs
+from nif_cli.composition import AUTO as AUTO
 from nif_cli.models.model import Model
+from nif_cli.run_folders import ABOUT, read_small
 from nif_cli.training.durations import seconds_of
 from nif_cli.training.reapply import leaves
 from nif_cli.untrusted import shown
 from nif_cli.yaml_files import read_plain, without_interpolations
+
+
+def goes_on(cfg: DictConfig, sweeping: bool) -> Path | None:
+    """resume=auto: the run in the folder that output_dir= or name= says; None where there is none yet. One
+    command starts it and goes on with it: on machines that take jobs away."""
+    if sweeping:  # its jobs go on where they are
+        return None
+    if not cfg.output_dir and cfg.name is None:
+        raise NifError("resume=auto: starts a run or goes on with it: give output_dir=<its folder>")
+    folder = Path(cfg.output_dir).expanduser() if cfg.output_dir else runs.OUTPUTS / str(cfg.name)
+    if any((folder / "checkpoints" / f"{which}.ckpt").is_file() for which in ("last", "best")):
+        return folder
+    if (folder / "config.yaml").is_file() and (folder / ABOUT).is_file():
+        return folder
+    for left in ("config.yaml", ABOUT, "checkpoints"):  # killed while it was made
+        with suppress(OSError):
+            (folder / left).rmdir() if left == "checkpoints" else (folder / left).unlink()
+    return None
+
+
+def typed_again(run: Path, overrides: list[str]) -> list[str]:
+    """What a command with resume=auto says of a run that is there: its choices and its beginning it has
+    made."""
+    about = read_small(run / ABOUT)
+    said = about.get("overrides") if isinstance(about, dict) else None
+    known = {o for o in said if isinstance(o, str)} if isinstance(said, list) else set()
+    kept = []
+    for text in overrides:
+        key = OverridesParser.create().parse_override(text).key_or_group
+        made = (conf_folder() / key).is_dir() and text in known
+        if not (made or key in ("output_dir", "name", "init_from")):
+            kept.append(text)
+    return kept
 
 
 def resumed_config(run: Path, overrides: list[str], composed: DictConfig) -> DictConfig:

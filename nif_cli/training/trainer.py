@@ -11,6 +11,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.callbacks import ModelCheckpoint, Timer
 
 from nif_cli import NifError
@@ -18,8 +19,10 @@ from nif_cli.config import locate
 from nif_cli.training.callbacks import Checkpoints
 from nif_cli.training.durations import clock, seconds_of
 from nif_cli.training.lightning_parts import check_devices, made
+from nif_cli.untrusted import shown
 
 LIGHTNING = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric")
+STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
 OURS = ("accelerator", "devices", "logger", "callbacks", "default_root_dir", "inference_mode")
 
 
@@ -44,6 +47,12 @@ def make_trainer(
                 given |= {"name": "", "version": ""}
             writing.append(made(logger, f"logger.{name}", folder, **given))
     check_devices(node, device)
+    strategy = node.get("strategy", "auto")
+    if isinstance(strategy, str) and strategy not in STRATEGIES:
+        raise NifError(
+            f"trainer.strategy={shown(strategy)}: there are {', '.join(STRATEGIES)}: a network of nif fits "
+            "on one card, and is not cut"
+        )
     taken = [k for k in OURS if k in node and k != "devices"]
     if taken:
         raise NifError(
@@ -69,7 +78,11 @@ def make_trainer(
         enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in listening),
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
+        # who has started the processes is known, and written where this one looks (launch.py)
+        plugins=node.get("plugins") or [LightningEnvironment()],
     )
+    # of signals our own callback hears: Lightning's would talk to the other processes in the middle of a step
+    trainer._signal_connector.register_signal_handlers = lambda: None
     return trainer, keeper
 
 
@@ -81,7 +94,8 @@ def trainer_time(timer: Timer) -> str:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Without the tips and warnings of the libraries that say nothing to the user of nif; all others pass."""
-    chatter = [logging.getLogger(f"{base}.utilities.rank_zero") for base in LIGHTNING]
+    # their packages too: a process that others train with says in which order they met
+    chatter = [logging.getLogger(base + part) for base in LIGHTNING for part in ("", ".utilities.rank_zero")]
     levels = [c.level for c in chatter]
     for c in chatter:
         c.setLevel(logging.WARNING)
@@ -100,6 +114,8 @@ def quiet() -> Iterator[None]:
             ".*resuming from a checkpoint that ended before the epoch ended.*",
             ".*treespec.*LeafSpec.*",
             ".*LightningDataModule.*state.*",
+            ".*Grad strides do not match bucket view strides.*",
+            ".*sync_dist=True.*",  # each process looks at the same held-out data
         ):
             warnings.filterwarnings("ignore", message)
         try:
