@@ -155,6 +155,16 @@ class Render(OfShapes):
 
 
 @dataclass
+class View(OfShapes):
+    port: Annotated[int, Between(1, 65535, "must be between 1 and 65535")] = 8080
+    host: str = "127.0.0.1"
+    open: bool = False
+    resolution: Annotated[int, Between(16, 1024, "must be between 16 and 1024 grid points a side")] = 128
+    size: Annotated[int, Between(16, 4096, "must be between 16 and 4096 pixels")] = 400
+    seconds: Annotated[float, Above(0, "must be positive")] | None = None
+
+
+@dataclass
 class NewShapes:
     """How new shapes are seen and inferred; None leaves it to the model."""
 
@@ -218,6 +228,7 @@ SCHEMAS: dict[str, type] = {
     "train": Train,
     "extract": Extract,
     "render": Render,
+    "view": View,
     "reconstruct": Reconstruct,
     "evaluate": Evaluate,
     "import-deepsdf": ImportDeepSdf,
