@@ -9,13 +9,15 @@ from dataclasses import replace
 
 from omegaconf import DictConfig
 
-from nif_cli import NifError
 from nif_cli.config import check
 from nif_cli.field import Field
 from nif_cli.inference.open_run import OpenRun, open_run
+from nif_cli.rendering.volume import RadianceField
 from nif_cli.schemas import View
 from nif_cli.terminal import printable
+from nif_cli.viewer.images import ImagePage
 from nif_cli.viewer.menu import Menu
+from nif_cli.viewer.scenes import ScenePage
 from nif_cli.viewer.server import free_port, serving
 from nif_cli.viewer.shapes import ShapePage
 from nif_cli.viewer.worker import Worker
@@ -45,9 +47,11 @@ def main(cfg: DictConfig) -> None:
 
 def _page(server: object, menu: Menu, config: View, worker: Worker) -> object:
     first = menu.field(menu.names[0])
+    if isinstance(first, RadianceField):
+        return ScenePage(server, menu, config, worker)
     if isinstance(first, Field) and first.bounds.shape[1] == 3:
         return ShapePage(server, menu, config, worker)
-    raise NifError("nif view shows shapes")
+    return ImagePage(server, menu, config, worker)
 
 
 def _say_where(config: View, port: int) -> None:

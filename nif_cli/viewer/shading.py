@@ -44,8 +44,8 @@ def shaded(
 
 
 def mean_curvature(mesh: trimesh.Trimesh) -> Float[np.ndarray, "V"]:
-    """About: how fast normals turn along the edges that meet at a vertex; positive where the surface bulges, 1
-    on the unit ball. Averaged over the neighbours once, as marching cubes has slivers."""
+    """About: how fast normals turn along the edges that meet at a vertex; positive where the surface bulges,
+    1 on the unit ball. Averaged over the neighbours once, as marching cubes has slivers."""
     n, edges = len(mesh.vertices), np.asarray(mesh.edges_unique)
     along = mesh.vertices[edges[:, 1]] - mesh.vertices[edges[:, 0]]
     turn = mesh.vertex_normals[edges[:, 1]] - mesh.vertex_normals[edges[:, 0]]

@@ -30,9 +30,7 @@ class ShapePage:
     def __init__(self, server: Any, menu: Menu, config: View, worker: Worker):
         self.server, self.menu, self.worker, self.device = server, menu, worker, menu.run.device
         self.field = self._known(menu.names[0])
-        self.mesh: tuple[tuple[Any, ...], trimesh.Trimesh] | None = (
-            None  # what was last extracted, and of what
-        )
+        self.mesh: tuple[tuple[Any, ...], trimesh.Trimesh] | None = None  # the last, and what it is of
         server.scene.set_up_direction("+y")
         server.initial_camera.position, server.initial_camera.look_at = (1.6, 1.1, 2.2), (0.0, 0.0, 0.0)
         gui = server.gui
@@ -196,7 +194,7 @@ class ShapePage:
         return part if kept.any() else mesh
 
     def _pose(self) -> np.ndarray:
-        """The plane: across, up, its normal | its middle, [3, 4]."""
+        """The plane: across, down, its normal | its middle, [3, 4]."""
         w, x, y, z = self.gizmo.wxyz
         return np.concatenate(
             (Rotation.from_quat([x, y, z, w]).as_matrix(), np.asarray(self.gizmo.position)[:, None]), 1
