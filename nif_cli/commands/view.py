@@ -6,12 +6,13 @@ import sys
 import time
 import webbrowser
 from dataclasses import replace
+from pathlib import Path
 
 from omegaconf import DictConfig
 
 from nif_cli.config import check
 from nif_cli.field import Field
-from nif_cli.inference.open_run import OpenRun, open_run
+from nif_cli.inference.open_run import open_run
 from nif_cli.rendering.volume import RadianceField
 from nif_cli.schemas import View
 from nif_cli.terminal import printable
@@ -38,7 +39,7 @@ def main(cfg: DictConfig) -> None:
         try:
             _page(server, menu, config, worker)
             _say_where(config, server.get_port())
-            _wait(run, server, config.seconds)
+            _wait(run.path, server, config.seconds)
         except KeyboardInterrupt:
             print("ended")
         finally:
@@ -65,14 +66,14 @@ def _say_where(config: View, port: int) -> None:
         webbrowser.open(url)
 
 
-def _wait(run: OpenRun, server: object, seconds: float | None) -> None:
+def _wait(run: Path, server: object, seconds: float | None) -> None:
     """Until the time is up or Ctrl-C; says once that the run is gone."""
     end = None if seconds is None else time.monotonic() + seconds
     there = True
     while end is None or time.monotonic() < end:
-        if there and not run.path.is_dir():
+        if there and not run.is_dir():
             there = False
-            _tell(server, f"{run.path}: the run is gone; what was read of it stays")
+            _tell(server, f"{run}: the run is gone; what was read of it stays")
         time.sleep(0.2 if end is None else min(0.2, max(0.0, end - time.monotonic())))
 
 

@@ -27,7 +27,7 @@ def shown_part(
     if isinstance(field, Field):
         low, high = field.bounds.to(device)
         half = (high - low) / 2 / zoom
-        middle = low + torch.tensor([at[0], 1 - at[1]]).to(low) * (high - low)
+        middle = low + torch.tensor(at).to(low) * (high - low)
         middle = torch.minimum(torch.maximum(middle, low + half), high - half)
         part = _Part(field, torch.stack((middle - half, middle + half)))
         return plane_image(part, longest, device)

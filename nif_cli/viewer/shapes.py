@@ -44,8 +44,9 @@ class ShapePage:
         self.wire = gui.add_checkbox("wireframe", False)
         self._add_plane(gui)
         self._add_codes(gui)
-        for handle in (self.resolution, self.level, self.shading, self.wire):
+        for handle in (self.resolution, self.shading, self.wire):
             handle.on_update(lambda _: self.renew())
+        self.level.on_update(lambda _: self._moved())
         self.instance.on_update(lambda _: self._chosen())
         self.renew()
 
@@ -216,12 +217,12 @@ class ShapePage:
         self.renew()
 
     def _sliced(self, check: Check) -> None:
-        field, pose = self.field, self._pose()
+        field, pose, level = self.field, self._pose(), self.field.level + self.level.value
         half = float(field.bounds.abs().max())
         for size in (PLANE // 4, PLANE):
             check()
             values = slice_values(field, pose, half, size, self.device)
-            step = spacing(values, field.level)
-            image = slice_image(values, field.level, step)
+            step = spacing(values, level)
+            image = slice_image(values, level, step)
             self.server.scene.add_image("/plane/values", image, 2 * half, 2 * half, format="png")
         self.offset.label = f"offset (a line every {step:g})"
