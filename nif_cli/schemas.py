@@ -18,6 +18,9 @@ Which = Literal["last", "best"] | Annotated[int, AtLeast(0)]  # or the step of a
 Frame = Literal["original", "normalised"]
 Method = Literal["sparse", "dense"]
 MeshFormat = Annotated[Literal["ply", "obj", "glb", "stl", "off"], Kind("mesh format")]
+ExtractFormat = Annotated[
+    Literal["ply", "obj", "glb", "stl", "off", "html", "points", "npz", "onnx"], Kind("mesh format")
+]
 Resolution = Annotated[int, AtLeast(2, "grid points a side are needed (128 or 256 is usual)")]
 Count = Annotated[int, AtLeast(1)]
 Part = Annotated[float, Between(0, 1, "a part between 0 and 1")]
@@ -132,7 +135,9 @@ class Extract(OfShapes):
     faces: Annotated[int, AtLeast(4, "triangles make a closed surface")] | None = None
     refine: Annotated[int, AtLeast(0, "steps")] = 0
     normals: bool = False
-    format: MeshFormat = "ply"
+    format: ExtractFormat = "ply"
+    texture: Annotated[int, Between(64, 16384, "must be between 64 and 16384 pixels a side")] | None = None
+    points: Count = 100_000
 
 
 @dataclass

@@ -124,7 +124,7 @@ def test_a_mesh_appears_and_follows_the_sliders(
     lower = changed(page, first)
     page.get_by_label("show", exact=True).evaluate("e => e.click()")
     plane = changed(page, lower)
-    second = page.context.new_page()  # another client sees the same
+    second = page.context.browser.new_page()  # another client sees the same
     second.goto(url)
     second.get_by_text("48³").first.wait_for()
     second.close()
