@@ -65,8 +65,8 @@ class Graph(nn.Module):
 
 def exported(field: Field | Signal, transform: Transform, unit: float) -> Exported:
     """The graph of a field on the CPU, compared with torch at random points of its bounds. Inputs: points
-    [N, D] float32 and, of a radiance field, unit directions [N, 3]; outputs: value [N], color [N, C]. NifError
-    where a package is missing, the field is of a kind that no graph can hold, or both differ."""
+    [N, D] float32 and, of a radiance field, unit directions [N, 3]; outputs: value [N], color [N, C].
+    NifError where a package is missing, no graph can hold the field, or both differ."""
     try:
         import onnx
         import onnxruntime

@@ -22,7 +22,7 @@ def grid_npz(
     bounds: torch.Tensor | None = None,
     device: torch.device | str = "cpu",
 ) -> bytes:
-    """`values` [X, Y, Z] float32, positive inside and 0 on the surface (distances times `unit`), at the points
+    """`values` [X, Y, Z] float32, positive inside and 0 on the surface (distances times `unit`), at
     origin + spacing * (i, j, k); `offset` and `scale`: normalised = (point + offset) * scale. NifError where
     it does not fit in memory."""
     grid = Grid(field, resolution, level, device, None, bounds)

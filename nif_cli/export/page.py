@@ -30,9 +30,7 @@ def packed(rows: Integer[np.ndarray, "N K"], width: int) -> str:
     return base64.b64encode(zlib.compress(planes, 9)).decode()
 
 
-def part(
-    name: str, mesh: trimesh.Trimesh, lines: Float[np.ndarray, "L 2 3"] | None = None
-) -> dict[str, Any]:
+def part(name: str, mesh: trimesh.Trimesh, lines: Float[np.ndarray, "L 2 3"] | None = None) -> dict[str, Any]:
     """A mesh for `page`: its positions on a grid of 65,535 steps along its longest side, its colours where it
     has some; `lines` are segments to be drawn beside it, in the same units."""
     low, high = (np.asarray(b, np.float64) for b in mesh.bounds)
