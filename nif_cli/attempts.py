@@ -26,6 +26,7 @@ TAKES = {  # the key of a word without one
     "reconstruct": "input",
     "extract": "run",
     "render": "run",
+    "view": "run",
     "evaluate": "run",
     "import-deepsdf": "folder",
 }

@@ -20,6 +20,7 @@ COMMANDS = {
     "train": "learn a field from data; makes a run folder",
     "extract": "turn the fields of a run into meshes",
     "render": "make images of the fields of a run",
+    "view": "turn, cut and change the fields of a run in a browser",
     "reconstruct": "meshes of new shapes from scans, samples, depth images or voxels",
     "evaluate": "how good the meshes of a run are, by the published protocols",
     "import-deepsdf": "a trained experiment of the published DeepSDF code as a run",

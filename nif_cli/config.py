@@ -34,6 +34,7 @@ from nif_cli.schemas import (
     Reconstruct,
     Render,
     Train,
+    View,
 )
 from nif_cli.untrusted import shown, whole
 
@@ -98,6 +99,8 @@ def check(cfg: DictConfig, command: Literal["prepare"]) -> Prepare: ...
 def check(cfg: DictConfig, command: Literal["extract"]) -> Extract: ...
 @overload
 def check(cfg: DictConfig, command: Literal["render"]) -> Render: ...
+@overload
+def check(cfg: DictConfig, command: Literal["view"]) -> View: ...
 @overload
 def check(cfg: DictConfig, command: Literal["reconstruct"]) -> Reconstruct: ...
 @overload

@@ -60,6 +60,11 @@ EXAMPLES = {
   nif render camera=spiral frames=60 format=mp4      a scene (model=nerf); camera=test: its held-out views
   nif render channels=[rgb,depth,normal] frames=4    depth, normals and opacity beside the colours
   nif render 'instances=[chair/0000,chair/0003]' interpolate=48 format=gif""",
+    "view": """\
+  nif view                                           the latest run, at http://127.0.0.1:8080
+  nif view run=outputs/sdf-meshes/... resolution=256 open=true
+  nif view port=9000 host=0.0.0.0                    for others on the network too; there is no password
+  nif view run=[outputs/a,outputs/b] compose=smooth_union blend=0.5""",
     "reconstruct": """\
   nif reconstruct input=chair.ply                    a mesh or a scan, by the latest run
   nif reconstruct input=scans/ steps=800 restarts=8 picture=true

@@ -18,6 +18,9 @@ Which = Literal["last", "best"] | Annotated[int, AtLeast(0)]  # or the step of a
 Frame = Literal["original", "normalised"]
 Method = Literal["sparse", "dense"]
 MeshFormat = Annotated[Literal["ply", "obj", "glb", "stl", "off"], Kind("mesh format")]
+ExtractFormat = Annotated[
+    Literal["ply", "obj", "glb", "stl", "off", "html", "points", "npz", "onnx"], Kind("mesh format")
+]
 Resolution = Annotated[int, AtLeast(2, "grid points a side are needed (128 or 256 is usual)")]
 Count = Annotated[int, AtLeast(1)]
 Part = Annotated[float, Between(0, 1, "a part between 0 and 1")]
@@ -132,7 +135,9 @@ class Extract(OfShapes):
     faces: Annotated[int, AtLeast(4, "triangles make a closed surface")] | None = None
     refine: Annotated[int, AtLeast(0, "steps")] = 0
     normals: bool = False
-    format: MeshFormat = "ply"
+    format: ExtractFormat = "ply"
+    texture: Annotated[int, Between(64, 16384, "must be between 64 and 16384 pixels a side")] | None = None
+    points: Count = 100_000
 
 
 @dataclass
@@ -152,6 +157,16 @@ class Render(OfShapes):
     elevation: Annotated[float, Between(-89, 89, "must be between -89 and 89 degrees")] = 20.0
     up: Literal["y", "z"] = "y"
     format: Literal["png", "gif", "mp4", "npy"] = "png"
+
+
+@dataclass
+class View(OfShapes):
+    port: Annotated[int, Between(1, 65535, "must be between 1 and 65535")] = 8080
+    host: str = "127.0.0.1"
+    open: bool = False
+    resolution: Annotated[int, Between(16, 1024, "must be between 16 and 1024 grid points a side")] = 128
+    size: Annotated[int, Between(16, 4096, "must be between 16 and 4096 pixels")] = 400
+    seconds: Annotated[float, Above(0, "must be positive")] | None = None
 
 
 @dataclass
@@ -218,6 +233,7 @@ SCHEMAS: dict[str, type] = {
     "train": Train,
     "extract": Extract,
     "render": Render,
+    "view": View,
     "reconstruct": Reconstruct,
     "evaluate": Evaluate,
     "import-deepsdf": ImportDeepSdf,

@@ -40,7 +40,7 @@ FLOORS = [
         "yaml_files",
     ],
     ["training", "inference"],
-    ["evaluation"],
+    ["evaluation", "export", "viewer"],
     ["attempts", "cli", "completion", "help", "terminal", "commands", "library", "__main__"],
 ]
 FILES = sorted(ROOT.rglob("*.py"))

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from omegaconf import DictConfig
 
 from nif_cli import NifError, runs
+from nif_cli.commands.extract_formats import (
+    FACES,
+    check_formats,
+    cloud_of,
+    with_cameras,
+    write_graph,
+    write_grid,
+    write_page,
+    write_textured,
+)
 from nif_cli.config import check
 from nif_cli.field import Field
 from nif_cli.geometry.curves import extract_curves, svg
@@ -24,12 +35,19 @@ def main(cfg: DictConfig) -> None:
     config = check(cfg, "extract")
     if config.normals and config.format in ("stl", "off"):
         raise NifError(f"normals: {config.format} files hold none at vertices; format=ply, obj or glb do")
+    check_formats(config)
     box_of(config)  # before anything is loaded
+    if config.texture is not None and config.faces is None:
+        config = replace(config, faces=FACES)
     run = open_run(config)
     folder = runs.output_path(config.output, run.path / "meshes")
-    empty, total = [], 0
+    empty, total, parts = [], 0, []
     for id, field, transform in run.fields():
         total += 1
+        scene = run.model.instances[id].scene if id in run.model.instances else None
+        if config.format == "onnx":
+            write_graph(run, id, field, transform, scene, folder, config)
+            continue
         if not isinstance(field, Field):
             raise NifError(
                 f"{id}: an image, which has no surface; nif render {paste(f'run={run.path}')} gives it back"
@@ -37,15 +55,28 @@ def main(cfg: DictConfig) -> None:
         if field.bounds.shape[1] == 2:
             _curves(run, id, field, transform, folder, config)
             continue
+        if config.format == "npz":
+            write_grid(run, id, field, transform, scene, folder, config)
+            continue
         began = time.monotonic()
-        scene = run.model.instances[id].scene if id in run.model.instances else None
         mesh, remarks = made_mesh(id, field, transform, config, run.device, scene)
         if len(mesh.faces) == 0:
             empty.append(id)
             print(f"{id}: no surface at this level; nothing written")
             continue
+        if config.format == "html":
+            parts.append(with_cameras(id, mesh, scene, config))
+            continue
         path = folder / f"{runs.safe_name(id)}.{config.format}"
-        runs.write(path, mesh_bytes(mesh, config.format))
+        if config.texture is not None:
+            remarks.append(write_textured(path, mesh, id, field, transform, scene, config, run.device))
+        elif config.format == "points":
+            path = path.with_name(f"{path.name.removesuffix('.points')}_points.ply")
+            runs.write(path, cloud_of(mesh, field, transform, scene, config, run.device))
+            print(f"{path}  {config.points:,} points, {time.monotonic() - began:.1f} s")
+            continue
+        else:
+            runs.write(path, mesh_bytes(mesh, config.format))
         counts = (
             f"{len(mesh.vertices):,} vertices, {len(mesh.faces):,} faces, "
             f"{'closed' if mesh.is_watertight else 'open'}"
@@ -53,6 +84,8 @@ def main(cfg: DictConfig) -> None:
         print(f"{path}  {counts}, {', '.join(remarks)}, {time.monotonic() - began:.1f} s")
         if said := remark(mesh, config.format):
             print(f"  {said}")
+    if parts:
+        write_page(run, parts, folder, config)
     if len(empty) == total:
         raise NifError("no surface in any of them: train longer, or another level=")
 

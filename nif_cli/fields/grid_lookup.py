@@ -16,10 +16,10 @@ def encode(x: Float[Tensor, "N D"], table: Float[Tensor, "R F"], levels: Levels)
     """Each level's rows around each x in [0, 1]^D, interpolated: [N, L * F], level by level.
 
     On a CPU the loops of fields/grid_kernels.py; wherever second derivatives or those by x are wanted, within
-    torch.func's transforms, and on a GPU, `encode_reference`.
+    torch.func's transforms, in a traced graph, and on a GPU, `encode_reference`.
     """
     wrapped = torch._C._functorch.is_functorch_wrapped_tensor  # pyright: ignore
-    transformed = wrapped(x) or wrapped(table)
+    transformed = wrapped(x) or wrapped(table) or torch.jit.is_tracing()
     if x.device.type == "cpu" and x.dtype == table.dtype and not transformed:
         return _Encode.apply(x, table, levels)  # type: ignore[return-value]
     return encode_reference(x, table, levels)

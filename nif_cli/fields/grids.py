@@ -67,12 +67,15 @@ class HashGrid(Encoding):
     def forward(self, x: Float[Tensor, "*n D"]) -> Float[Tensor, "*n F"]:
         inner = (0.5 + 0.5 * x).clamp(0, 1).reshape(-1, x.shape[-1])
         on_cpu = self.table.device.type == "cpu" and x.dtype == self.table.dtype
-        if self.lazy and on_cpu and not x.requires_grad:  # the loops have no derivative by places
+        traced = torch.jit.is_tracing()
+        # the loops have no derivative by places
+        if self.lazy and on_cpu and not x.requires_grad and not traced:
             lazy = self.lazily() if torch.is_grad_enabled() else self._lazy
             return _EncodeLazy.apply(inner, self.table, self.levels, lazy).unflatten(0, x.shape[:-1])  # type: ignore
         if self._lazy is not None and self.table.device.type != "cpu":
             self.forget()  # what is dense from now on may be
-        return encode(inner, self.table, self.levels).unflatten(0, x.shape[:-1])
+        # not unflatten, which in a traced graph would fix the number of points
+        return encode(inner, self.table, self.levels).reshape(*x.shape[:-1], self.features)
 
     def lazily(self) -> LazyGradient:
         """The gradient of its table that is kept."""
@@ -119,7 +122,7 @@ class Triplane(Encoding):
             encode(inner[:, axes].contiguous(), plane, self.levels)
             for axes, plane in zip(self.axes, self.planes, strict=True)
         ]
-        return torch.cat(parts, -1).unflatten(0, x.shape[:-1])
+        return torch.cat(parts, -1).reshape(*x.shape[:-1], self.features)
 
 
 class VoxelArray(Network):

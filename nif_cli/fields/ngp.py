@@ -70,7 +70,7 @@ class NgpNetwork(RadianceNetwork):
             local = _padded(local.to(torch.bfloat16))
         given = local if shape is None else torch.cat((local, _padded(shape.to(local), len(local))), -1)
         out = run(self.geometry, given)
-        return torch.exp(out[: len(points), 0].float().clamp(-DENSEST, DENSEST)), out[:, 1:], local
+        return torch.exp(out[: points.shape[0], 0].float().clamp(-DENSEST, DENSEST)), out[:, 1:], local
 
     def density(self, points: Float[Tensor, "N 3"], shape: Tensor | None = None) -> Float[Tensor, "N"]:
         return self._geometry(points, shape)[0]
@@ -86,7 +86,7 @@ class NgpNetwork(RadianceNetwork):
         seen = [features, _padded(spherical_harmonics(directions).to(features), len(features))]
         if appearance is not None:
             seen += [local, _padded(appearance.to(features), len(features))]
-        return density, torch.sigmoid(run(self.colours, torch.cat(seen, -1))[: len(points)].float())
+        return density, torch.sigmoid(run(self.colours, torch.cat(seen, -1))[: points.shape[0]].float())
 
 
 def _small(given: int, width: int, out: int, hidden: int) -> nn.ModuleList:

@@ -30,8 +30,7 @@ def made_mesh(
     """The mesh of a field of space by the keys of nif extract, and what is to be said of it; without a face
     where the field has no surface. In the user's units, or in normalised space (frame=normalised); `scene`:
     that of a radiance field, whose NDC are undone."""
-    box = box_of(config)
-    bounds = field.bounds if box is None else _part(id, field, transform, box, config)
+    bounds = part_of(id, field, transform, config)
     mesh = _surface(id, field, bounds, device, config)
     if len(mesh.faces) == 0:
         return mesh, []
@@ -75,6 +74,12 @@ def box_of(config: Extract) -> np.ndarray | None:
             "y and z"
         )
     return box
+
+
+def part_of(id: str, field: Field, transform: Transform, config: Extract) -> torch.Tensor:
+    """What bounds= leaves of a field, [2, 3] in normalised space; without it all that the field knows."""
+    box = box_of(config)
+    return field.bounds if box is None else _part(id, field, transform, box, config)
 
 
 def _part(id: str, field: Field, transform: Transform, box: np.ndarray, config: Extract) -> torch.Tensor:

@@ -113,6 +113,10 @@ class DeepSdf(Model):
     def field(self, id: str) -> BoundField:
         return self._bind(self._inference_network(), self.code(id).detach())
 
+    def decoded(self, code: Float[Tensor, "Z"]) -> BoundField:
+        """The field of any code."""
+        return self._bind(self._inference_network(), code)
+
     def _inference_network(self) -> Network:
         return self.network.fold(None)[0]
 
