@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nif_cli.fields import grid_kernels
+from nif_cli.fields import grid_kernels, slope_kernels
 from nif_cli.fields.grid_levels import Levels
 
 
@@ -42,13 +42,15 @@ class LazyGradient:
         self.gradient, self.mean, self.square, _ = self.rows.chunk(4, 1)
         self.guard = table.register_hook(_refuse)
 
-    def add(self, table: Tensor, x: Tensor, grad: Tensor, levels: Levels) -> None:
+    def add(self, table: Tensor, x: Tensor, grad: Tensor, levels: Levels, slopes: bool = False) -> None:
+        """The gradient by that of the features, or (`slopes`) of features and their derivatives."""
         if table.grad is None:  # zero_grad lets go of it, and does not empty it
             grid_kernels.clear(self.rows.numpy(), self.touched.numpy())
             table.grad = self.gradient
             table.lazy = self  # type: ignore[attr-defined]
         assert table.grad is self.gradient, "a table whose gradient is kept lazily has another one beside it"
-        grid_kernels.backward_lazy(
+        loop = slope_kernels.backward_lazy if slopes else grid_kernels.backward_lazy
+        loop(
             x.numpy(), grad.contiguous().numpy(), levels, self.rows.numpy(), self.touched.numpy()
         )
 

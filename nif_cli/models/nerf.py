@@ -202,16 +202,24 @@ class Nerf(Model):
         return torch.default_generator
 
     def loss(self, batch: RayBatch) -> dict[str, Tensor]:
-        rays = Rays(batch.origins, batch.directions, batch.views)
-        behind = self._behind(batch)
-        alpha = batch.colors[:, 3:]
-        truth = batch.colors[:, :3] * alpha + behind * (1 - alpha)
+        truth, behind = self._truth(batch)
         if self.coarse_network is not None:
+            rays = Rays(batch.origins, batch.directions, batch.views)
             codes, generator = self.codes(batch.scene), self.generator if self.training else None
             sampling = self._hierarchical(codes[0])
             seen = sampling.render(self.network, rays, batch.near, batch.far, codes, generator)
             first, last = (self._error(x, truth, behind, batch) for x in seen)
             return {"coarse": first, "fine": last}
+        return {"color": self._error(self._light(batch), truth, behind, batch)}
+
+    def _truth(self, batch: RayBatch) -> tuple[Tensor, Tensor]:
+        """What rays show [R, 3], in front of what is behind them [R, 3]."""
+        behind, alpha = self._behind(batch), batch.colors[:, 3:]
+        return batch.colors[:, :3] * alpha + behind * (1 - alpha), behind
+
+    def _light(self, batch: RayBatch) -> RenderedRays:
+        """What the grid's march sees; while training the samples that it took are counted."""
+        rays = Rays(batch.origins, batch.directions, batch.views)
         light, taken = self._through(rays, batch, self._marching(self.progress() if self.training else 1.0))
         if self.training:
             assert self.grid is not None
@@ -220,9 +228,9 @@ class Nerf(Model):
                 # a loss that depends on nothing: zero, by no number of a weight, and of no table
                 table = self.network.grid.table  # type: ignore[union-attr]
                 weight = next(p for p in self.network.parameters() if p is not table)
-                light.color = light.color + weight[:0].sum()
+                light.color = light.color + weight.flatten()[:0].sum()
             self.per_ray.lerp_(torch.tensor(max(1.0, taken / max(1, len(rays))), device=self.device), 0.1)
-        return {"color": self._error(light, truth, behind, batch)}
+        return light
 
     def _through(self, rays: Rays, batch: RayBatch, marching: Marching) -> tuple[RenderedRays, int]:
         def radiance(points: Tensor, directions: Tensor, samples: Samples) -> tuple[Tensor, Tensor]:
