@@ -45,16 +45,18 @@ def _workers(levels: Levels) -> int:
 
 
 @compiled()
-def _slopes(x, n, level, shift, scale, dims, slope):
-    """The derivatives by x of the weights of the 2^D corners around point n on a level, [D, 2^D]."""
-    for c in range(2 ** len(dims)):
-        for d in range(len(dims)):
+def _slopes(x, n, level, shift, scale, dims, within, slope):
+    """The derivatives by x of the weights of the 2^D corners around point n on a level, [D, 2^D]; `within`
+    [D] is memory."""
+    for d in range(len(dims)):
+        position = x[n, d] * scale[level] + shift
+        within[d] = position - np.floor(position)
+    for d in range(len(dims)):
+        for c in range(2 ** len(dims)):
             s = scale[level] if c >> (len(dims) - 1 - d) & 1 else -scale[level]
             for e in range(len(dims)):
                 if e != d:
-                    position = x[n, e] * scale[level] + shift
-                    within = position - np.floor(position)
-                    s *= within if c >> (len(dims) - 1 - e) & 1 else 1 - within
+                    s *= within[e] if c >> (len(dims) - 1 - e) & 1 else 1 - within[e]
             slope[d, c] = s
 
 
@@ -63,14 +65,14 @@ def _forward(x, table, shift, scale, resolution, rows, start, hashed, dims, feat
     chunks = (len(x) + CHUNK - 1) // CHUNK
     for thread in numba.prange(threads):
         weight, row = np.empty(2 ** len(dims), x.dtype), np.empty(2 ** len(dims), np.int64)
-        slope = np.empty((len(dims), 2 ** len(dims)), x.dtype)
+        within, slope = np.empty(len(dims), x.dtype), np.empty((len(dims), 2 ** len(dims)), x.dtype)
         for chunk in range(thread, chunks, threads):
             for level in range(len(rows)):
                 for n in range(chunk * CHUNK, min(len(x), (chunk + 1) * CHUNK)):
                     _place(
                         x, n, level, shift, scale, resolution, rows, start, hashed, dims, (0, 0), weight, row
                     )
-                    _slopes(x, n, level, shift, scale, dims, slope)
+                    _slopes(x, n, level, shift, scale, dims, within, slope)
                     for f in range(len(features)):
                         total = weight[0] * table[row[0], f]
                         for c in range(1, 2 ** len(dims)):
@@ -88,11 +90,11 @@ def _forward(x, table, shift, scale, resolution, rows, start, hashed, dims, feat
 def _backward(x, grad, shift, scale, resolution, rows, start, hashed, dims, features, out, touched, threads):
     for thread in numba.prange(threads):
         weight, row = np.empty(2 ** len(dims), x.dtype), np.empty(2 ** len(dims), np.int64)
-        slope = np.empty((len(dims), 2 ** len(dims)), x.dtype)
+        within, slope = np.empty(len(dims), x.dtype), np.empty((len(dims), 2 ** len(dims)), x.dtype)
         for level in range(thread, len(rows), threads):
             for n in range(len(x)):
                 _place(x, n, level, shift, scale, resolution, rows, start, hashed, dims, (0, 0), weight, row)
-                _slopes(x, n, level, shift, scale, dims, slope)
+                _slopes(x, n, level, shift, scale, dims, within, slope)
                 for c in range(2 ** len(dims)):
                     touched[row[c] >> 3] |= np.uint8(1 << (row[c] & 7))
                     for f in range(len(features)):

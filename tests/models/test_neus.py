@@ -54,6 +54,7 @@ def test_it_starts_as_the_distance_to_a_sphere(radius):
 def moved() -> NeusNetwork:
     """A network that is no sphere, with all levels open, in float64."""
     made = network().double()
+    made.grid.lazy = False
     torch.nn.init.normal_(made.grid.table, std=0.1)
     made.open.fill_(4)
     return made
