@@ -67,12 +67,13 @@ class NeusNetwork(RadianceNetwork):
             raise ValueError("a surface with codes: field=neus has none; train scenes one by one")
         if width < 8 or features < 1:
             raise ValueError(f"width={width}, features={features}: at least 8, at least 1")
-        if not 1 <= first_levels <= levels:
-            raise ValueError(f"first_levels={first_levels}: 1 to levels={levels}")
+        if first_levels < 1:
+            raise ValueError(f"first_levels={first_levels}: at least 1")
         if not 0 < radius < 1 or not 1 <= sharpness <= 1e4:
             raise ValueError(
                 f"radius={radius}, sharpness={sharpness}: between 0 and 1, and between 1 and 1e4"
             )
+        first_levels = min(first_levels, levels)
         self.first_levels, self.level_features, self.computes_in_half = first_levels, level_features, half
         self.grid = HashGrid(3, levels, level_features, log2_table, base, finest, lazy=True)
         self.grid.table_rate = table_rate

@@ -51,7 +51,7 @@ class Neus(Nerf):
         eikonal: float = 0.1,
         mask: float = 0.1,
         hull_weight: float = 1.0,
-        sharpness_lr: float = 2e-3,
+        sharpness_lr: float = 1e-2,
         opened: float = 0.5,
         anneal: float = 0.1,
         resolution: int | None = None,
