@@ -14,8 +14,8 @@ from nif_cli import NifError
 from nif_cli.data.datamodule import Needs
 from nif_cli.data.scenes.datamodule import Views
 from nif_cli.data.scenes.scene import RayBatch
-from nif_cli.fields.neus import NeusNetwork
 from nif_cli.fields.network import RadianceNetwork
+from nif_cli.fields.neus import NeusNetwork
 from nif_cli.models.nerf import LOOKS, TRAINED_TO, Nerf
 from nif_cli.models.scene_field import BoundSurface, Marching
 from nif_cli.rendering.ray_samples import Samples
