@@ -27,9 +27,10 @@ SHARPEST = 1e5  # beyond it a training has gone wrong: a surface 1e-5 thick
 
 
 class Neus(Nerf):
-    """The L1 error of rendered colours, the `eikonal` term (at samples, and at as many as an eighth of
-    them anywhere in the cube), where images are transparent the cross-entropy of opacity (`mask`), and in
-    space that no image sees something in, no inside (`hull_weight`).
+    """The L1 error of rendered colours, and four terms. `eikonal`: gradients of length 1, at samples and at
+    an eighth as many places anywhere; `curvature`: gradients that turn little from one cell to the next,
+    fading out (Li et al. 2023 take the Laplacian); `mask`: where images are transparent, the cross-entropy of
+    opacity; `hull_weight`: no inside where some image sees through.
 
     One scene, in the cube [-1, 1]^3. Rays are sampled in the occupied cells of a grid, which are those that
     the distance and the sharpness make dense; its settings are those of `OccupancySampler`. Levels of the
@@ -39,7 +40,7 @@ class Neus(Nerf):
 
     network: NeusNetwork
     _transparent = True
-    _gradients: list[Tensor]
+    _taken: list[tuple[Tensor, Tensor]]
 
     def __init__(
         self,
@@ -49,6 +50,7 @@ class Neus(Nerf):
         *,
         lr: float | None = None,
         eikonal: float = 0.1,
+        curvature: float = 0.02,
         mask: float = 0.1,
         hull_weight: float = 1.0,
         sharpness_lr: float = 1e-2,
@@ -71,15 +73,15 @@ class Neus(Nerf):
         super().__init__(field, optimizer, scheduler, lr=lr, **sampling)
         if not isinstance(self.network, NeusNetwork):
             raise ValueError("model=neus learns a distance with its gradient: choose field=neus")
-        if min(eikonal, mask, hull_weight) < 0 or not sharpness_lr > 0:
+        if min(eikonal, curvature, mask, hull_weight) < 0 or not sharpness_lr > 0:
             raise ValueError(
-                f"eikonal={eikonal}, mask={mask}, hull_weight={hull_weight}, sharpness_lr={sharpness_lr}: "
-                "weights are not negative, a rate is positive"
+                f"eikonal={eikonal}, curvature={curvature}, mask={mask}, hull_weight={hull_weight}, "
+                f"sharpness_lr={sharpness_lr}: weights are not negative, a rate is positive"
             )
         if not 0 <= opened <= 1 or not 0 <= anneal <= 1:
             raise ValueError(f"opened={opened}, anneal={anneal}: fractions of the training")
-        self._gradients = []  # of the distances at a step's samples
-        self.weights = {"eikonal": eikonal, "mask": mask, "hull": hull_weight}
+        self._taken = []  # a step's samples and the gradients there
+        self.weights = {"eikonal": eikonal, "curvature": curvature, "mask": mask, "hull": hull_weight}
         self.sharpness_lr, self.opened, self.anneal = sharpness_lr, opened, anneal
 
     # scenes
@@ -132,16 +134,22 @@ class Neus(Nerf):
     def loss(self, batch: RayBatch) -> dict[str, Tensor]:
         if not self.training:
             return super().loss(batch)
-        self._gradients = []
+        self._taken = []
         truth, behind = self._truth(batch)
-        light, points = self._light(batch), self._anywhere()
-        terms, here = {"color": self._error(light, truth, behind, batch)}, self.network.geometry(points)
-        unit = torch.cat((*self._gradients, here.gradient)).norm(dim=1) - 1
+        light, anywhere = self._light(batch), self._anywhere()
+        terms = {"color": self._error(light, truth, behind, batch)}
+        points, gradients = (torch.cat(x) for x in zip(*self._taken, (anywhere[:0],) * 2, strict=True))
+        some, beside = self._beside(points)
+        here = self.network.geometry(torch.cat((anywhere, beside)))
+        unit = torch.cat((gradients, here.gradient)).norm(dim=1) - 1
         terms["eikonal"] = self.weights["eikonal"] * unit.square().mean()
+        if len(beside):
+            turned = (here.gradient[len(anywhere) :] - gradients[some]).norm(dim=1).mean()
+            terms["curvature"] = self.weights["curvature"] * (1 - self.progress()) * turned
         assert self.grid is not None
         if self.weights["hull"]:
-            seen_through = self.grid.allowed.view(-1)[self.grid.at(points)] == 0
-            inside = (here.distance * seen_through).clamp(min=0)
+            seen_through = self.grid.allowed.view(-1)[self.grid.at(anywhere)] == 0
+            inside = (here.distance[: len(anywhere)] * seen_through).clamp(min=0)
             terms["hull"] = self.weights["hull"] * inside.mean()
         if self.weights["mask"] and self._transparent:
             opacity = light.opacity.clamp(1e-3, 1 - 1e-3)
@@ -154,7 +162,7 @@ class Neus(Nerf):
 
         def radiance(points: Tensor, directions: Tensor, samples: Samples) -> tuple[Alpha, Tensor]:
             here = self.network.geometry(points)
-            self._gradients.append(here.gradient)
+            self._taken.append((points, here.gradient))
             return self.network.light(points, directions, samples, here, share)
 
         generator = self.generator if self.training else None
@@ -165,6 +173,14 @@ class Neus(Nerf):
         """Places all over the cube."""
         count = max(256, int(self._by_grid.wanted(self.progress())) // ANYWHERE)
         return 2 * torch.rand((count, 3), generator=self.generator, device=self.device) - 1
+
+    def _beside(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Some of the samples, and places a cell of the finest open level beside them."""
+        count = len(points) // ANYWHERE if self.weights["curvature"] else 0
+        some = torch.randint(max(1, len(points)), (count,), generator=self.generator, device=self.device)
+        away = torch.randn((count, 3), generator=self.generator, device=self.device)
+        cell = 2 / self.network.grid.levels.scale[int(self.network.open) - 1]
+        return some, points[some] + cell * torch.nn.functional.normalize(away, dim=1)
 
     def _behind(self, batch: RayBatch) -> Tensor:
         if self._transparent:
