@@ -54,6 +54,7 @@ MODELS = {
     "metasdf": Row("model=metasdf", "data.count=40 data.test=4"),
     "occupancy": Row("model=occupancy", FEW),
     "nerf": Row("model=nerf", draw=VIEW),
+    "neus": Row("model=neus", draw=VIEW),
     "image": Row("model=image", draw="size=240"),
     "curve": Row("model=curve", draw="size=240"),
 }
@@ -100,6 +101,8 @@ EXPERIMENTS = {
     "ngp_fox": Row(
         "experiment=ngp_fox", f"{VIEWS} {FAST}", f"data.root=nerf/fox data.downscale=4 {FAST}", VIEW
     ),
+    "neus_small": Row("experiment=neus_small", VIEWS, LEGO, VIEW),
+    "neus_lego": Row("experiment=neus_lego", f"{VIEWS} {FAST}", f"{LEGO} {FAST}", VIEW),
     "ngp_fox_small": Row("experiment=ngp_fox_small", VIEWS, "data.root=nerf/fox data.downscale=4", VIEW),
     "nerf_fox": Row(
         "experiment=nerf_fox",

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import torch
 
-from nif_cli.fields import grid_kernels, grid_lookup
+from nif_cli.fields import grid_kernels, grid_lookup, grid_slopes, slope_kernels
 from nif_cli.fields.grid_levels import Levels
 from nif_cli.fields.lazy_gradient import LazyGradient
 from nif_cli.rendering import march_kernels as rendering
@@ -72,6 +72,26 @@ def encoding(rng: np.random.Generator) -> None:
                 grid_kernels.clear(lazy.rows.numpy(), lazy.touched.numpy())
                 assert not lazy.gradient.any(), "not clear"
                 assert not lazy.touched.any(), "still marked"
+
+
+def slopes(rng: np.random.Generator) -> None:
+    """Features with their derivatives, forward and backward, dense levels and hashed ones."""
+    levels, features = Levels.geometric(3, 4, 4, 40.0, 2**9), 2
+    table = torch.from_numpy(rng.normal(size=(sum(levels.rows), features))).float().requires_grad_()
+    for count in (0, 1, grid_kernels.CHUNK + 7):
+        x = torch.from_numpy(rng.random((count, 3))).float()
+        grad = torch.from_numpy(rng.normal(size=(count, 4, 4 * features))).float()
+        expected = grid_slopes.encode_slopes_reference(x, table, levels)
+        (wanted,) = torch.autograd.grad(expected, table, grad)
+        given, rows = unaligned(x.numpy()), unaligned(table.detach().numpy())
+        close(slope_kernels.forward(given, rows, levels), expected.detach(), f"slopes of {count}", 1e-4)
+        made = slope_kernels.backward(given, grad.numpy(), levels, tuple(table.shape))
+        close(made, wanted, f"backward of the slopes of {count}", 2e-4)
+        lazy = LazyGradient(table.detach().requires_grad_())
+        slope_kernels.backward_lazy(given, grad.numpy(), levels, lazy.rows.numpy(), lazy.touched.numpy())
+        close(lazy.gradient, wanted, f"lazy backward of the slopes of {count}", 2e-4)
+        marked = np.unpackbits(lazy.touched.numpy(), bitorder="little")[: len(table)]
+        assert not (wanted.abs().sum(1).numpy() > 0)[marked == 0].any(), f"a row of {count} is not marked"
 
 
 def adam(rng: np.random.Generator) -> None:
@@ -208,7 +228,7 @@ def main(counts: list[int]) -> None:
             torch.set_num_threads(count)
         count = count or start  # 0: as torch found it
         rng = np.random.default_rng(count)
-        for check in (encoding, adam, compositing, marching):
+        for check in (encoding, slopes, adam, compositing, marching):
             check(rng)
             threads_are_torchs(count)
         no_numbers()

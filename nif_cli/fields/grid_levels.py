@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -34,6 +34,12 @@ class Levels:
         """Which levels have fewer rows than corners."""
         return tuple(
             rows < resolution**self.dim for rows, resolution in zip(self.rows, self.resolution, strict=True)
+        )
+
+    def first(self, count: int) -> Levels:
+        """The first, coarsest of them, whose rows lie where they did."""
+        return replace(
+            self, scale=self.scale[:count], resolution=self.resolution[:count], rows=self.rows[:count]
         )
 
     @classmethod

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from nif_cli.fields.grid_levels import Levels
 from nif_cli.fields.grid_lookup import compile_lookup, encode
+from nif_cli.fields.grid_slopes import encode_slopes
 from nif_cli.fields.lazy_gradient import LazyGradient, _EncodeLazy
 from nif_cli.fields.network import Encoding, Network
 
@@ -82,6 +83,16 @@ class HashGrid(Encoding):
         if self._lazy is None:
             self._lazy = LazyGradient(self.table)
         return self._lazy
+
+    def with_slopes(self, x: Float[Tensor, "N D"], levels: int) -> Float[Tensor, "N S F"]:
+        """The features of the first `levels` levels, and their derivatives by the coordinates (S = 1 + D);
+        differentiable by the table alone."""
+        inner, first = (0.5 + 0.5 * x).clamp(0, 1), self.levels.first(levels)
+        if self.lazy and self.table.device.type == "cpu" and torch.is_grad_enabled():
+            self._lazy = self._lazy or LazyGradient(self.table)
+        found = encode_slopes(inner, self.table, first, self._lazy)
+        within = torch.where(x.abs() <= 1, 0.5, 0.0).to(x)[..., None]  # constant beyond
+        return torch.cat((found[:, :1], within * found[:, 1:]), 1)
 
     def forget(self) -> None:
         """Let go of the lazy gradient, and of the moments beside it."""

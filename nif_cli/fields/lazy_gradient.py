@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nif_cli.fields import grid_kernels
+from nif_cli.fields import grid_kernels, slope_kernels
 from nif_cli.fields.grid_levels import Levels
 
 
@@ -49,10 +49,12 @@ class LazyGradient:
             table.grad = self.gradient
             table.lazy = self  # type: ignore[attr-defined]
 
-    def add(self, table: Tensor, x: Tensor, grad: Tensor, levels: Levels) -> None:
+    def add(self, table: Tensor, x: Tensor, grad: Tensor, levels: Levels, slopes: bool = False) -> None:
+        """The gradient by that of the features, or (`slopes`) of features and their derivatives."""
         self.begin(table)
         assert table.grad is self.gradient, "a table whose gradient is kept lazily has another one beside it"
-        grid_kernels.backward_lazy(
+        loop = slope_kernels.backward_lazy if slopes else grid_kernels.backward_lazy
+        loop(
             x.numpy(), grad.contiguous().numpy(), levels, self.rows.numpy(), self.touched.numpy()
         )
 

@@ -44,7 +44,7 @@ def made_mesh(
         cell = float((bounds[1] - bounds[0]).max()) / (config.resolution - 1)
         mesh.vertices = refined(field, mesh.vertices, config.refine, cell, level=config.level, device=device)
     normals = field_normals(field, mesh.vertices, device) if config.normals else None
-    if isinstance(field, RadianceField):
+    if isinstance(field, RadianceField) and field.truncation == 0:
         remarks.append(f"surface at density {field.level if config.level is None else config.level:.4g}")
         mesh.visual.vertex_colors = surface_colors(field, mesh, device)  # type: ignore[union-attr]
     elif isinstance(field, Signal):

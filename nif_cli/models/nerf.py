@@ -23,7 +23,7 @@ from nif_cli.models.scene_field import BoundRadiance, Codes, Hierarchical, March
 from nif_cli.rendering.occupancy_grid import OccupancyGrid
 from nif_cli.rendering.ray_samples import Samples
 from nif_cli.rendering.rays import Rays
-from nif_cli.rendering.volume import RenderedRays, render_rays
+from nif_cli.rendering.volume import RadianceField, RenderedRays, render_rays
 
 LOOKS = 2**17  # cells that are looked at together, at most: cascades have millions
 TRAINED_TO = 1e-3  # the transmittance at which rays end while training
@@ -153,7 +153,7 @@ class Nerf(Model):
             if self.grid.extent > 1:
                 self.network.span(self.grid.extent)
 
-    def field(self, id: str, shape: str | None = None, appearance: str | None = None) -> BoundRadiance:
+    def field(self, id: str, shape: str | None = None, appearance: str | None = None) -> RadianceField:
         """A known scene; its geometry or its materials those of other instances, where these are given."""
         known = list(self.instances)
         scene = self.instances[shape or id].scene
@@ -203,16 +203,24 @@ class Nerf(Model):
         return torch.default_generator
 
     def loss(self, batch: RayBatch) -> dict[str, Tensor]:
-        rays = Rays(batch.origins, batch.directions, batch.views)
-        behind = self._behind(batch)
-        alpha = batch.colors[:, 3:]
-        truth = batch.colors[:, :3] * alpha + behind * (1 - alpha)
+        truth, behind = self._truth(batch)
         if self.coarse_network is not None:
+            rays = Rays(batch.origins, batch.directions, batch.views)
             codes, generator = self.codes(batch.scene), self.generator if self.training else None
             sampling = self._hierarchical(codes[0])
             seen = sampling.render(self.network, rays, batch.near, batch.far, codes, generator)
             first, last = (self._error(x, truth, behind, batch) for x in seen)
             return {"coarse": first, "fine": last}
+        return {"color": self._error(self._light(batch), truth, behind, batch)}
+
+    def _truth(self, batch: RayBatch) -> tuple[Tensor, Tensor]:
+        """What rays show [R, 3], in front of what is behind them [R, 3]."""
+        behind, alpha = self._behind(batch), batch.colors[:, 3:]
+        return batch.colors[:, :3] * alpha + behind * (1 - alpha), behind
+
+    def _light(self, batch: RayBatch) -> RenderedRays:
+        """What the grid's march sees; while training the samples that it took are counted."""
+        rays = Rays(batch.origins, batch.directions, batch.views)
         light, taken = self._through(rays, batch, self._marching(self.progress() if self.training else 1.0))
         if self.training:
             assert self.grid is not None
@@ -220,7 +228,7 @@ class Nerf(Model):
                 self.grid.occupied = self.grid.allowed.clone()
                 light.color = light.color + self._nothing()
             self.per_ray.lerp_(torch.tensor(max(1.0, taken / max(1, len(rays))), device=self.device), 0.1)
-        return {"color": self._error(light, truth, behind, batch)}
+        return light
 
     def _nothing(self) -> Tensor:
         """Zero that depends on a weight, by no number of it; where several processes average their gradients

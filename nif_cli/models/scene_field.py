@@ -12,11 +12,12 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from nif_cli.data.scenes.scene import Scene
+from nif_cli.fields.neus import NeusNetwork
 from nif_cli.optim.adam import Adam
 from nif_cli.rendering.occupancy_grid import GridMarch, OccupancyGrid
 from nif_cli.rendering.ray_samples import Samples, dense, importance, intervals, stratified
 from nif_cli.rendering.rays import Rays
-from nif_cli.rendering.volume import March, Once, RenderedRays, composite, render_rays
+from nif_cli.rendering.volume import Alpha, March, Once, RenderedRays, composite, render_rays
 
 
 class Codes(nn.Module):
@@ -213,6 +214,42 @@ class BoundRadiance:
         depth = light.depth / light.opacity.clamp(min=1e-3)
         points = rays.origins + depth[:, None] * rays.directions
         return points[stopped], self.value(points[stopped])
+
+
+@dataclass
+class BoundSurface:
+    """A RadianceField whose values are distances: a surface in the box of a scene, with what makes light of
+    it."""
+
+    network: NeusNetwork
+    sampling: Marching
+    scene: Scene
+    level = 0.0
+    truncation = math.inf
+
+    def radiance(
+        self, points: Float[Tensor, "N 3"], directions: Float[Tensor, "N 3"], samples: Samples
+    ) -> tuple[Alpha, Tensor]:
+        return self.network.light(points, directions, samples, self.network.geometry(points))
+
+    def march(self, rays: Rays, near: Tensor, far: Tensor, generator: torch.Generator | None = None) -> March:
+        return self.sampling.march(rays, near, far, generator)
+
+    def value(self, points: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n"]:
+        return self.network.distance(points)
+
+    def color(self, points: Float[Tensor, "*n 3"], directions: Tensor | None = None) -> Float[Tensor, "*n 3"]:
+        """Seen along `directions`; without them straight on, against the normal."""
+        flat = points.reshape(-1, 3)
+        here = self.network.geometry(flat)
+        seen = here.gradient if directions is None else directions.reshape(-1, 3)
+        seen = torch.nn.functional.normalize(seen, dim=-1)
+        return self.network.color(flat, seen, here).view(points.shape)
+
+    @property
+    def bounds(self) -> Float[Tensor, "2 3"]:
+        """The box of the scene, where images were."""
+        return self.scene.bounds
 
 
 def compile_march(network: nn.Module, marching: Marching, codes: Sequence[Tensor | None]) -> None:
