@@ -86,15 +86,19 @@ def _prepare(config: Prepare, source: Path, output: Path) -> None:
         photos, left = _photographs(config, source, output)
         keys = {"size": config.feature_size, "features": FEATURES, "seed": config.seed}
         _enough(photos, left, source)
-        _begin(output, {"lens": config.lens, **keys, "mask": config.mask}, photos)
+        settings = {"lens": config.lens, "matching": config.matching, **keys, "mask": config.mask}
+        if _done_before(output, settings, photos):
+            print(f"{output}: done before, of the same photographs\nnext:\n  nif train {paste(str(output))}")
+            return
         photo_folder.place(photos, output / "images")
         keys["threads"] = config.workers or cores
         sfm.find_features(running, photos, keys, config.lens == "fisheye", None)
         pairs = sfm.pairs_of([p.name for p in photos], config.matching, source.is_file())
         sfm.find_matches(running, pairs, keys)
         with tempfile.TemporaryDirectory(dir=output / "colmap", prefix=".models-") as models:
-            found = sfm.place_cameras(running, Path(models), len(photos), keys)
             database = sfm.read_database(output / "colmap" / "database.db")
+            turns = sfm.turns_only(database)
+            found = [] if turns else sfm.place_cameras(running, Path(models), len(photos), keys)
             if not found or len(found[0]["images"]) < LEAST:
                 raise NifError(f"input={source}: no cameras found: {sfm.why_none(database)}")
             report = _scene(running, output, found, photos, left)
@@ -118,18 +122,24 @@ def _enough(photos: list[Photo], left: Left, source: Path) -> None:
         return
     why = next(iter(left.out.items()), None)
     more = f"; {len(left.out)} are left out (the first: {why[0]}: {why[1]})" if why else ""
-    raise NifError(f"input={source}: {len(photos)} photographs, at least {LEAST} that differ are needed{more}")
+    raise NifError(
+        f"input={source}: {len(photos)} photographs, at least {LEAST} that differ are needed{more}"
+    )
 
 
-def _begin(output: Path, settings: dict[str, Any], photos: list[Photo]) -> None:
-    """What an earlier command has found is used if it is of the same photographs and settings (more
-    photographs may have come); else it goes."""
+def _done_before(output: Path, settings: dict[str, Any], photos: list[Photo]) -> bool:
+    """Whether an earlier command has finished. If not, what it has found is used if it is of the same
+    photographs and settings (more photographs may have come); else it goes."""
     path = output / "colmap" / "photographs.json"
     now = {"settings": settings, "photographs": {p.name: [p.digest, p.lens] for p in photos}}
     now = json.loads(json.dumps(now))
     try:
         before = json.loads(path.read_text())
-        same = before["settings"] == settings and before["photographs"].items() <= now["photographs"].items()
+        known, these = before["photographs"], now["photographs"]
+        same = before["settings"] == settings and all(these.get(name) == known[name] for name in known)
+        finished = json.loads((output / "report.json").read_text())["finished"] is True
+        if same and finished and len(known) == len(these) and (output / "transforms.json").is_file():
+            return True
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         same = False
     if not same:
@@ -137,9 +147,9 @@ def _begin(output: Path, settings: dict[str, Any], photos: list[Photo]) -> None:
             shutil.rmtree(output / name, ignore_errors=True)
         for name in ("transforms.json", "points.ply", "sheet.png"):
             (output / name).unlink(missing_ok=True)
-    if not (output / "report.json").is_file() or not same:
-        write(output / "report.json", json.dumps({"nif": __version__, "finished": False}) + "\n")
+    write(output / "report.json", json.dumps({"nif": __version__, "finished": False}) + "\n")
     write(path, json.dumps(now))
+    return False
 
 
 @contextmanager
@@ -194,8 +204,18 @@ def _finish(output: Path, report: dict[str, Any], photos: list[Photo], left: Lef
     blurred = [n for n in photo_folder.blurred(photos) if n in report["points_of_images"]]
     span, count = report["span_degrees"], report["registered"]
     advice = found_cameras.advice(span, report["points_of_images"], left.out, blurred)
-    head = {"nif": __version__, "finished": True, "of": len(photos) + len(left.out), **left.said}
-    tail = {"left_out": left.out, "blurred": blurred, "more_photographs": advice, "seconds": round(seconds, 1)}
+    head = {
+        "nif": __version__,
+        "finished": True,
+        "of": len({p.name for p in photos} | set(left.out)),
+        **left.said,
+    }
+    tail = {
+        "left_out": left.out,
+        "blurred": blurred,
+        "more_photographs": advice,
+        "seconds": round(seconds, 1),
+    }
     write(output / "report.json", json.dumps({**head, **report, **tail}, indent=1) + "\n")
     for name, why in list(left.out.items())[:10]:
         print(f"left out: {name}: {why}")

@@ -177,8 +177,13 @@ def without_cameras(path: Path) -> str | None:
     """Whether a path is "photographs" (a folder of them, no mesh among them), a "video", or neither."""
     if path.is_file():
         return "video" if path.suffix.lower() in VIDEOS else None
-    suffixes = {file.suffix.lower() for file in _below(path)} if path.is_dir() else set()
+    suffixes = {file.suffix.lower() for file in _below(path) if _no_cloud(file)} if path.is_dir() else set()
     return "photographs" if suffixes & {*IMAGES, *RAW} and not suffixes & set(MESHES) else None
+
+
+def _no_cloud(file: Path) -> bool:
+    """A cloud of points lies beside photographs whose cameras are known."""
+    return file.suffix.lower() != ".ply" or _ply_has_faces(file)
 
 
 def with_cameras(path: Path) -> Reading | None:

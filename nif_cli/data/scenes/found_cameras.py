@@ -141,10 +141,14 @@ def advice(
     elif around is not None and span["gap"] > 30:
         found.append(f"a gap of {span['gap']:.0f} degrees between {beside}: photograph from there")
     if around is not None and around > 90 and span["to"] - span["from"] < 15:
-        found.append(f"all from about {span['to']:.0f} degrees above the horizon: add a round from another height")
+        found.append(
+            f"all from about {span['to']:.0f} degrees above the horizon: add a round from another height"
+        )
     weak = sorted((n for n, count in points.items() if count < WEAK), key=lambda n: points[n])
     if weak:
         found.append(f"{len(weak)} are weakly tied to the others ({', '.join(weak[:5])}): more beside them")
     if blurred:
-        found.append(f"{len(blurred)} are blurred beside the others ({', '.join(blurred[:5])}): take them again")
+        found.append(
+            f"{len(blurred)} are blurred beside the others ({', '.join(blurred[:5])}): take them again"
+        )
     return found

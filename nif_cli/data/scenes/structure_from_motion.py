@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import itertools
-import queue
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from nif_cli import NifError
 from nif_cli.data.scenes import colmap_process
@@ -32,8 +32,10 @@ EXHAUSTIVE_FRAMES = 60
 OVERLAP = 10  # of a sequence: each image with so many after it, with some farther on, and every tenth
 PAIRS = 64  # that are matched in one go
 FEW_FEATURES = 100
+SEEN = 5  # points for each image, without which a model is none
 VERIFIED = 15  # matches from which COLMAP takes a pair for one
 TURNED = (5, 6)  # its names for two views that differ by a rotation (or show a plane)
+STRETCH = 0.03  # how far a homography of a turn is from a rotation, at most
 MANY = 10  # images from which a lens has all of its terms
 LARGE = 2147483647  # by which COLMAP makes one number of two
 
@@ -46,6 +48,9 @@ class Database:
     features: dict[str, int]
     pairs: dict[tuple[str, str], tuple[int, int]]
     """Inliers and configuration of each pair that was matched."""
+    homographies: list[Float[np.ndarray, "3 3"]]
+    """Of the pairs that a homography explains: pixels of one image to the other's, from the middle of each,
+    as parts of its longer side."""
 
     def partners(self, name: str) -> int:
         """How many images an image has something in common with."""
@@ -55,22 +60,57 @@ class Database:
 def read_database(path: Path) -> Database:
     """NifError where it cannot be read."""
     if not path.is_file():
-        return Database({}, {}, {})
+        return Database({}, {}, {}, [])
     try:
         with contextlib.closing(sqlite3.connect(path)) as file:
             images = file.execute("SELECT image_id, name, camera_id FROM images").fetchall()
             counts = dict(file.execute("SELECT image_id, rows FROM keypoints").fetchall())
             described = {i for (i,) in file.execute("SELECT image_id FROM descriptors")}
-            rows = file.execute("SELECT pair_id, rows, config FROM two_view_geometries").fetchall()
+            columns = "pair_id, rows, config, H"
+            rows = file.execute(f"SELECT {columns} FROM two_view_geometries").fetchall()
+            sizes = file.execute("SELECT camera_id, width, height FROM cameras").fetchall()
     except sqlite3.Error as error:
-        raise NifError(f"{path}: cannot be read as COLMAP's database ({one_line(error)}); remove it") from error
+        raise NifError(
+            f"{path}: cannot be read as COLMAP's database ({one_line(error)}); remove it"
+        ) from error
     names = {id: name for id, name, _ in images}
-    pairs = {}
-    for pair, inliers, config in rows:
-        first, second = sorted((names.get(pair // LARGE, ""), names.get(pair % LARGE, "")))
+    units = {id: _unit(width, height) for id, width, height in sizes}
+    of = {id: units.get(camera, np.eye(3)) for id, _, camera in images}
+    pairs, homographies = {}, []
+    for pair, inliers, config, h in rows:
+        a, b = pair // LARGE, pair % LARGE
+        first, second = sorted((names.get(a, ""), names.get(b, "")))
         pairs[first, second] = (inliers or 0, config or 0)
+        if (
+            config in TURNED
+            and (inliers or 0) >= VERIFIED
+            and h is not None
+            and len(h) == 72
+            and {a, b} <= of.keys()
+        ):
+            homographies.append(of[b] @ np.frombuffer(h).reshape(3, 3) @ np.linalg.inv(of[a]))
     done = {name: counts[id] for id, name in names.items() if id in counts and id in described}
-    return Database({name: camera for _, name, camera in images}, done, pairs)
+    return Database({name: camera for _, name, camera in images}, done, pairs, homographies)
+
+
+def _unit(width: int, height: int) -> Float[np.ndarray, "3 3"]:
+    """From pixels to parts of the longer side, from the middle."""
+    s = 1 / max(width, height)
+    return np.array([[s, 0, -s * width / 2], [0, s, -s * height / 2], [0, 0, 1]])
+
+
+def turns_only(database: Database) -> bool:
+    """Whether images differ by turns of the camera alone, of which no depth can be known: homographies
+    explain most pairs and, for one focal length, are rotations (Hartley 1994); those of a plane are not."""
+    good = sum(inliers >= VERIFIED for inliers, _ in database.pairs.values())
+    if not database.homographies or 2 * len(database.homographies) <= good:
+        return False
+    h, best = np.stack(database.homographies), np.inf
+    for focal in np.geomspace(0.4, 4, 40):
+        k = np.diag([focal, focal, 1.0])
+        stretch = np.linalg.svd(np.linalg.inv(k) @ h @ k, compute_uv=False)
+        best = min(best, float(np.median(stretch[:, 0] / np.maximum(stretch[:, 2], 1e-12))))
+    return best < 1 + STRETCH
 
 
 class Colmap:
@@ -79,7 +119,7 @@ class Colmap:
 
     def __init__(self, folder: Path):
         context = get_context("spawn")
-        self.folder, self.steps = folder, context.Manager().Queue()
+        self.folder, self.steps = folder, context.SimpleQueue()
         self.pool = ProcessPoolExecutor(1, context, colmap_process.start, (self.steps,))
 
     def ask(
@@ -90,12 +130,10 @@ class Colmap:
             try:
                 return future.result(timeout=0.2)
             except NotYet:
-                while tell is not None:
-                    try:
-                        count += self.steps.get_nowait()
-                    except queue.Empty:
-                        tell(count)
-                        break
+                while not self.steps.empty():
+                    count += self.steps.get()
+                if tell is not None:
+                    tell(count)
             except BrokenProcessPool as error:
                 raise NifError(
                     "COLMAP's process died (out of memory, or killed); what it has found is kept, run the "
@@ -186,6 +224,7 @@ def place_cameras(running: Colmap, output: Path, count: int, keys: dict[str, Any
     file, images = running.folder / "database.db", running.folder.parent / "images"
     arguments = (str(file), str(images), str(output), keys)
     models = running.ask(colmap_process.mapping, *arguments, tell=tell)
+    models = [m for m in models if m["points"] >= SEEN * len(m["images"])]  # a turn on the spot has none
     return sorted(models, key=lambda model: -len(model["images"]))
 
 
@@ -198,14 +237,14 @@ def why_none(database: Database) -> str:
             f"they show too little to hold on to (a median of {usual} features an image): blurred, dark, or "
             "of one colour"
         )
-    good = {pair: config for pair, (inliers, config) in database.pairs.items() if inliers >= VERIFIED}
+    good = [pair for pair, (inliers, _) in database.pairs.items() if inliers >= VERIFIED]
     alone = [name for name in database.features if not any(name in pair for pair in good)]
     if 2 * len(alone) >= len(database.features):
         return (
             f"{len(alone)} of {len(database.features)} show nothing in common with another one: photograph "
             "one thing, each image overlapping the one before by more than half"
         )
-    if 2 * sum(config in TURNED for config in good.values()) > len(good):
+    if turns_only(database):
         return (
             "they differ by a turn only (no parallax): the camera must move sideways, not turn on the spot; "
             "walk around the thing"
