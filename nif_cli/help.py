@@ -17,7 +17,7 @@ EXAMPLES = {
   nif prepare input=shapenet/ output=prepared format=[deepsdf,onet] repair=solid
   nif prepare 'input="scans/*.ply"' output=prepared samples=100000 workers=8
   nif train data=deepsdf data.root=prepared/deepsdf            then train on it
-  nif prepare input=photos/ output=scene/                      cameras of photographs; or of a video: input=walk.mp4
+  nif prepare input=photos/ output=scene/                      cameras of photographs, or of a video
   nif train scene/                                             then train on them""",
     "train": """\
   nif train                                                    a DeepSDF auto-decoder on built-in shapes

@@ -1,4 +1,4 @@
-"""Photographs of a corner of papered walls, by numpy alone: texture enough for features, and known cameras."""
+"""Photographs of a corner of papered walls, by numpy alone: texture enough for features, cameras known."""
 
 from __future__ import annotations
 

@@ -17,10 +17,10 @@ import numpy as np
 
 from nif_cli import NifError, __version__
 from nif_cli.data.recognise import made_by_prepare, with_cameras, without_cameras
-from nif_cli.data.scenes import colmap_process, found_cameras, photo_folder
+from nif_cli.data.scenes import colmap_process, found_cameras, photo_folder, video
 from nif_cli.data.scenes import structure_from_motion as sfm
 from nif_cli.data.scenes.cameras_sheet import cameras_sheet
-from nif_cli.data.scenes.formats.colmap_model import Posed, read_binary
+from nif_cli.data.scenes.formats.colmap_model import read_binary
 from nif_cli.data.scenes.photo_folder import Photo
 from nif_cli.files import Claim, write
 from nif_cli.rendering.image_files import png_bytes
@@ -113,8 +113,25 @@ def _cores() -> int:
 
 
 def _photographs(config: Prepare, source: Path, output: Path) -> tuple[list[Photo], Left]:
-    photos, out = photo_folder.look_through(source)
-    return photos, Left(out, {})
+    if source.is_dir():
+        return (found := photo_folder.look_through(source))[0], Left(found[1], {})
+    chosen = video.look_through(source, config.frames)
+    size = source.stat()
+    folder = output / "colmap" / "frames" / f"{size.st_size}-{size.st_mtime_ns}"
+    if len(chosen.frames) >= LEAST:
+        video.take(source, chosen.frames, folder)
+    print(
+        f"{source}: {len(chosen.frames)} of {chosen.of:,} frames are taken; left out as blurred "
+        f"{chosen.blurred}, as showing the same {chosen.doubles}"
+    )
+    if len(chosen.frames) < LEAST:
+        raise NifError(
+            f"input={source}: {len(chosen.frames)} frames that differ, at least {LEAST} are needed"
+        )
+    photos, out = photo_folder.look_through(folder)
+    names = {video.name_of(k) for k in chosen.frames}
+    left = {"frames": chosen.of, "blurred_frames": chosen.blurred, "doubled_frames": chosen.doubles}
+    return [p for p in photos if p.name in names], Left(out, {"video": left})
 
 
 def _enough(photos: list[Photo], left: Left, source: Path) -> None:
@@ -143,8 +160,10 @@ def _done_before(output: Path, settings: dict[str, Any], photos: list[Photo]) ->
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         same = False
     if not same:
-        for name in ("images", "colmap", "sparse"):
+        for name in ("images", "sparse"):
             shutil.rmtree(output / name, ignore_errors=True)
+        for file in (output / "colmap").glob("database.db*"):
+            file.unlink()
         for name in ("transforms.json", "points.ply", "sheet.png"):
             (output / name).unlink(missing_ok=True)
     write(output / "report.json", json.dumps({"nif": __version__, "finished": False}) + "\n")
@@ -170,7 +189,7 @@ def _scene(
     running: sfm.Colmap, output: Path, found: list[dict[str, Any]], photos: list[Photo], left: Left
 ) -> dict[str, Any]:
     """The best model, upright, as COLMAP's files, as transforms.json and as points; what there is to say."""
-    best = found[0]
+    best = found[0] = running.ask(colmap_process.refined, found[0]["folder"])
     _, posed, _ = read_binary(Path(best["folder"]))
     scale, rotation, translation, how = found_cameras.upright(np.stack([p.pose for p in posed]))
     with _replacing(output / "sparse" / "0") as folder:

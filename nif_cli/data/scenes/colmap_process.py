@@ -10,6 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+SURE = 20  # images of a camera from which its principal point can be told from a turn
+ASIDE = 0.05  # how far from the middle of the image it may be, as a part of its side
 _steps: Any = None
 
 
@@ -75,6 +77,27 @@ def mapping(database: str, images: str, output: str, keys: dict[str, Any]) -> li
         database, images, output, options, next_image_callback=lambda: _steps.put(1)
     )
     return [_described(str(Path(output, str(k))), model) for k, model in found.items()]
+
+
+def refined(model: str) -> dict[str, Any]:
+    """A model with the principal points of its cameras found too, where each has images enough and they stay
+    about the middle; as `mapping` describes it."""
+    import pycolmap
+
+    read = pycolmap.Reconstruction(model)
+    used = [image.camera_id for image in read.images.values() if image.has_pose]
+    if min(used.count(id) for id in set(used)) < SURE:
+        return _described(model, read)
+    options = pycolmap.BundleAdjustmentOptions()
+    options.refine_principal_point, options.print_summary = True, False
+    pycolmap.bundle_adjustment(read, options)
+    for camera in (read.cameras[id] for id in set(used)):
+        x, y = camera.principal_point_x / camera.width, camera.principal_point_y / camera.height
+        if max(abs(x - 0.5), abs(y - 0.5)) > ASIDE:
+            return _described(model, pycolmap.Reconstruction(model))
+    read.update_point_3d_errors()
+    read.write_binary(model)
+    return _described(model, read)
 
 
 def _described(folder: str, model: Any) -> dict[str, Any]:

@@ -99,7 +99,8 @@ def look(path: Path, name: str) -> Photo:
         size, exif = image.size, image.getexif()
         image.draft("L", (LOOKED_AT, LOOKED_AT))  # a JPEG is unpacked as small as that
         turn = exif.get(EXIF["turn"], 1)
-        upright = size[::-1] if turn in (5, 6, 7, 8) else size
+        width, height = size
+        upright = (height, width) if turn in (5, 6, 7, 8) else (width, height)
         more = exif.get_ifd(EXIF["more"])
         lens = (upright, *(str(exif.get(EXIF[k], "")) for k in ("make", "model")))
         lens = (*lens, *(str(more.get(k, "")) for k in FOCAL))
@@ -151,7 +152,7 @@ def _copied(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def _upright(photo: Photo):  # noqa: ANN202
+def _upright(photo: Photo):
     def save(temporary: Path) -> None:
         with opened_image(photo.path) as image, reading(photo.path, "an image"):
             if image.mode.startswith("I"):  # 16 bits of grey

@@ -250,7 +250,7 @@ def why_none(database: Database) -> str:
             "walk around the thing"
         )
     return (
-        "too little ties them together: photograph with more overlap, and steps to the side of a tenth of the "
+        "too little ties them together: photograph with more overlap, and steps aside of a tenth of the "
         "distance"
     )
 

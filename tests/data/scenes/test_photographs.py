@@ -37,7 +37,7 @@ def turned(path: Path) -> None:
 
 @needs_colmap
 def test_cameras_are_where_they_were(nif: Callable, tmp_path: Path):
-    """Of ten photographs, one of them turned by its EXIF, beside a damaged one and one that is there twice."""
+    """Of ten photographs, one of them turned by its EXIF, beside a damaged one and a double."""
     poses = walls.around(10)
     photos, scene = tmp_path / "photos", tmp_path / "scene"
     walls.write(photos, poses)
