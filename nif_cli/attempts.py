@@ -157,7 +157,7 @@ def _recognised(path: str, words: list[str], given: dict[str, str]) -> list[str]
         scene = (
             ""
             if model or not any(r.model == "metasdf" for r in readings)
-            else ("; a scene needs cameras: run COLMAP, then nif train its folder")
+            else f"; a scene needs cameras: nif prepare input={path} output=<folder> finds them (by COLMAP)"
         )
         raise NifError(f"{shown(path, 300)}: which is meant? {answers}{scene}")
     (reading,) = readings

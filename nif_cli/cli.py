@@ -16,7 +16,7 @@ from nif_cli import NifError, __version__, conf_folder
 from nif_cli.terminal import Waiting, lost, printable, printing
 
 COMMANDS = {
-    "prepare": "sample meshes into a dataset that other tools read too",
+    "prepare": "sample meshes into a dataset that other tools read too; find the cameras of photographs",
     "train": "learn a field from data; makes a run folder",
     "extract": "turn the fields of a run into meshes",
     "render": "make images of the fields of a run",

@@ -16,7 +16,9 @@ EXAMPLES = {
   nif prepare input=chairs/ output=prepared                    DeepSDF samples of every mesh in a folder
   nif prepare input=shapenet/ output=prepared format=[deepsdf,onet] repair=solid
   nif prepare 'input="scans/*.ply"' output=prepared samples=100000 workers=8
-  nif train data=deepsdf data.root=prepared/deepsdf            then train on it""",
+  nif train data=deepsdf data.root=prepared/deepsdf            then train on it
+  nif prepare input=photos/ output=scene/                      cameras of photographs, or of a video
+  nif train scene/                                             then train on them""",
     "train": """\
   nif train                                                    a DeepSDF auto-decoder on built-in shapes
   nif train bunny.obj                                          what is in a file or folder is recognised

@@ -80,7 +80,7 @@ class Train:
 
 @dataclass
 class Prepare:
-    input: Annotated[str | list[str], Give("a mesh, a folder or a glob")] = MISSING
+    input: Annotated[str | list[str], Give("a mesh, a folder, a glob or a video")] = MISSING
     output: Annotated[str, Give("a folder")] = MISSING
     format: Dataset | Annotated[list[Dataset], Some("choose of deepsdf, onet")] = field(
         default_factory=lambda: ["deepsdf"]
@@ -97,6 +97,11 @@ class Prepare:
     category: str | None = None
     val: Part = 0.0
     test: Part = 0.0
+    matching: Literal["auto", "exhaustive", "sequential"] = "auto"
+    lens: Literal["perspective", "fisheye"] = "perspective"
+    feature_size: Annotated[int, AtLeast(100, "pixels")] = 1000
+    mask: str | None = None
+    frames: Annotated[int, Between(3, 10_000, "must be between 3 and 10000")] = 150
     workers: Count | None = None
     seed: int = 0
 

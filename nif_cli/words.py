@@ -27,6 +27,7 @@ PATHS = (
         "mesh",
         "reference",
         "scan",
+        "mask",
     ),
     *("path", "normalise", "split", "dataset", "category", "shape", "appearance"),
 )

@@ -1,4 +1,5 @@
-"""nif prepare: meshes in, samples out that nif and the published code can read."""
+"""nif prepare: meshes in, samples out that nif and the published code can read; photographs in, a scene with
+cameras out."""
 
 from __future__ import annotations
 
@@ -21,7 +22,9 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from nif_cli import NifError, __version__, conf_folder
+from nif_cli.commands import prepare_photographs
 from nif_cli.config import check
+from nif_cli.data.recognise import made_by_prepare
 from nif_cli.data.shapes import preprocess
 from nif_cli.data.shapes.formats import deepsdf, onet
 from nif_cli.data.shapes.preprocess import FORMATS, Settings, ShapeJob
@@ -35,6 +38,9 @@ from nif_cli.words import paste
 
 def main(cfg: DictConfig) -> None:
     config = check(cfg, "prepare")
+    if prepare_photographs.meant(config):
+        prepare_photographs.main(config)
+        return
     settings, workers = _settings(config)
     output = Path(config.output).expanduser()
     claim = Claim(output, f"output={output}")
@@ -134,11 +140,7 @@ def _tasks(config: Prepare, output: Path) -> tuple[Path, list[ShapeJob]]:
 def _claim(output: Path, settings: Settings) -> None:
     """Only a new folder, an empty one, or one that nif prepare made."""
     if any(p.name != ".lock" for p in output.iterdir()):
-        try:
-            ours = "nif" in json.loads((output / "report.json").read_text())
-        except (OSError, ValueError, TypeError):
-            ours = False
-        if not ours:
+        if not made_by_prepare(output):
             raise NifError(f"output={output}: not empty, and not made by nif prepare; name a new folder")
     else:
         _report(output, settings, [])

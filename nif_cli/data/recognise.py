@@ -3,6 +3,7 @@ learns from it unless told otherwise."""
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 from collections.abc import Iterator
@@ -12,8 +13,10 @@ from pathlib import Path
 from nif_cli import NifError
 from nif_cli.untrusted import npz_headers, read_npy, regular
 
+VIDEOS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm")
 MESHES = (".ply", ".obj", ".stl", ".off", ".glb", ".gltf")
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+RAW = (".heic", ".heif", ".avif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2")
 CURVES = (".svg", ".svgz")
 CLOUDS = (".xyz",)
 GRIDS = (".binvox",)
@@ -69,6 +72,8 @@ def _file(path: Path) -> Reading:
         if path.name == "transforms_train.json":
             return Reading("a scene of NeRF", "nerf", "blender", path.parent, "data.root")
         return Reading("photographs with cameras", "nerf", "transforms", path, "data.root")
+    if path.suffix.lower() in VIDEOS:
+        raise NifError(f"{path}: a video, whose cameras nif prepare input={path} output=<folder> finds first")
     raise NifError(
         f"{path}: not recognised as data (there are meshes, point clouds, voxels, images, SVG, "
         "transforms.json); nif help data shows what is read"
@@ -152,11 +157,38 @@ def _scenes(path: Path) -> list[Reading]:
         found.append(Reading("a scene of NeRF", "nerf", "blender", path, "data.root"))
     elif (path / "transforms.json").is_file():
         found.append(Reading("photographs with cameras", "nerf", "transforms", path, "data.root"))
-    if any(sum((place / name).is_file() for name in model_files) >= 2 for place in places):
+    model = any(sum((place / name).is_file() for name in model_files) >= 2 for place in places)
+    if model and not (found and made_by_prepare(path)):  # which writes both, of the same cameras
         found.append(Reading("photographs with a model of COLMAP", "nerf", "colmap", path, "data.root"))
     if (path / "poses_bounds.npy").is_file():
         found.append(Reading("photographs of LLFF", "nerf", "llff", path, "data.root"))
     return found
+
+
+def made_by_prepare(path: Path) -> bool:
+    """Whether a folder is nif prepare's, by its report."""
+    try:
+        return "nif" in json.loads((path / "report.json").read_text())
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def without_cameras(path: Path) -> str | None:
+    """Whether a path is "photographs" (a folder of them, no mesh among them), a "video", or neither."""
+    if path.is_file():
+        return "video" if path.suffix.lower() in VIDEOS else None
+    suffixes = {file.suffix.lower() for file in _below(path) if _no_cloud(file)} if path.is_dir() else set()
+    return "photographs" if suffixes & {*IMAGES, *RAW} and not suffixes & set(MESHES) else None
+
+
+def _no_cloud(file: Path) -> bool:
+    """A cloud of points lies beside photographs whose cameras are known."""
+    return file.suffix.lower() != ".ply" or _ply_has_faces(file)
+
+
+def with_cameras(path: Path) -> Reading | None:
+    """How a folder that has cameras already is read."""
+    return next(iter(_scenes(path)), None)
 
 
 def _datasets(path: Path) -> list[Reading]:

@@ -122,7 +122,7 @@ class TransformsViews(Views):
                 raise NifError(
                     f"data.place=file: {path} is nerfstudio's, which does not say where the scene lies"
                 )
-            return around_cameras(poses), 4.0, ""
+            return around_cameras(poses), number_at(file, "aabb_scale", path, 4.0, 1e-3, 128), ""
         scale = number_at(file, "scale", path, 0.33)
         if not scale > 0:
             raise NifError(f"{path}: 'scale' is {scale:g}; it must be a positive number")
