@@ -10,7 +10,7 @@ from typing import Any
 MOVED: dict[str, str] = {
     "nif_cli.callbacks.Checkpoints": "nif_cli.training.callbacks.Checkpoints",
     "nif_cli.callbacks.CsvLogger": "nif_cli.training.csv_logger.CsvLogger",
-    "nif_cli.callbacks.Preview": "nif_cli.training.callbacks.Preview",
+    "nif_cli.callbacks.Preview": "nif_cli.training.preview.Preview",
     "nif_cli.callbacks.Progress": "nif_cli.training.callbacks.Progress",
     "nif_cli.data.clouds.PointClouds": "nif_cli.data.shapes.point_clouds.PointClouds",
     "nif_cli.data.curve.CurveBatches": "nif_cli.data.images.curves.CurveBatches",
@@ -52,6 +52,7 @@ MOVED: dict[str, str] = {
     "nif_cli.rendering.occupancy.OccupancyGrid": "nif_cli.rendering.occupancy_grid.OccupancyGrid",
     "nif_cli.sweep.Comparison": "nif_cli.training.sweep.Comparison",
     "nif_cli.sweep.SweepTable": "nif_cli.training.sweep.SweepTable",
+    "nif_cli.training.callbacks.Preview": "nif_cli.training.preview.Preview",
 }
 
 # (path of a class today, old key of its configuration): the key today

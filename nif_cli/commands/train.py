@@ -30,7 +30,7 @@ from nif_cli.files import Claim, disk_says, write
 from nif_cli.hydra_errors import explain
 from nif_cli.models.model import Model
 from nif_cli.schemas import Train
-from nif_cli.training import resume_checks
+from nif_cli.training import boards, resume_checks
 from nif_cli.training.csv_logger import CsvLogger, write_summary
 from nif_cli.training.durations import spell_time
 from nif_cli.training.ending import ending
@@ -107,7 +107,7 @@ def _run(cfg: DictConfig, hydra: Any, announce: bool) -> float:
         about = Provenance(
             claim.folder, bool(resumed), list(hydra.overrides.task), hydra.runtime.choices, config.name
         )
-        with logged(), about.kept():
+        with logged(), about.kept(), boards.closing():
             return _train(config, claim.folder, resumed, about, announce)
     finally:
         claim.abandon()
@@ -143,6 +143,7 @@ def _train(config: Train, folder: Path, resumed: Path | None, about: Provenance,
         old = folder / "config.yaml"
         replaced = old.read_bytes() if checkpoint and old.is_file() else None
         if not rank():
+            boards.begin(trainer.loggers, model.config)
             runs.write_config(folder, model.config)
             about.begin(model.config, device)
             os.environ[FOLDER] = str(folder.resolve())  # for processes that Lightning starts

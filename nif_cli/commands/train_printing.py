@@ -11,6 +11,7 @@ from pytorch_lightning.callbacks import Timer
 from nif_cli.data.datamodule import Data
 from nif_cli.field import Field
 from nif_cli.models.model import Model
+from nif_cli.training import boards
 from nif_cli.training.callbacks import Checkpoints
 from nif_cli.training.csv_logger import write_summary
 from nif_cli.training.lightning import Training
@@ -66,6 +67,7 @@ def conclude(
         **figures,
     }
     write_summary(folder, summary)
+    boards.end(trainer.loggers, model.config, summary, trainer.global_step)
     about.end(f"stopped by {keeper.stopped_by}" if keeper.stopped_by else "done")
     speed = trainer.global_step / max(seconds, 1e-9)
     print(

@@ -1,4 +1,4 @@
-"""What happens around the training steps: checkpoints, the progress bar, previews."""
+"""What happens around the training steps: checkpoints, the progress bar."""
 
 from __future__ import annotations
 
@@ -7,23 +7,14 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, Timer
-from pytorch_lightning.loggers import TensorBoardLogger
 from tqdm import tqdm
 
 from nif_cli import NifError, runs
-from nif_cli.field import Field
-from nif_cli.geometry.extraction import extract_mesh
-from nif_cli.rendering.camera_paths import turntable
-from nif_cli.rendering.empty_space import EmptySpace
-from nif_cli.rendering.image_files import png_bytes, sheet
-from nif_cli.rendering.images import overview, surface_image
-from nif_cli.rendering.volume import RadianceField
 from nif_cli.training.csv_logger import CsvLogger
 from nif_cli.training.lightning import Training
 from nif_cli.training.train_log import note
@@ -249,69 +240,3 @@ def _clock(seconds: float) -> str:
     minutes, s = divmod(round(seconds), 60)
     hours, m = divmod(minutes, 60)
     return f"{hours}:{m:02d}:{s:02d}" if hours else f"{m}:{s:02d}"
-
-
-class Preview(pl.Callback):
-    """The first `shapes` instances, every `every_minutes` and at the end: an image for TensorBoard's Images
-    tab (also preview.png in the run folder) and coarse meshes for its Mesh tab."""
-
-    def __init__(self, every_minutes: float = 1.0, resolution: int = 48, size: int = 128, shapes: int = 4):
-        if not every_minutes > 0 or resolution < 2 or size < 8 or shapes < 1:
-            raise ValueError(
-                "every_minutes must be positive, resolution at least 2, size at least 8, shapes at least 1"
-            )
-        self.every, self.resolution, self.size, self.shapes = every_minutes * 60, resolution, size, shapes
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # the first one early, to see whether anything is learned at all
-        self._shown = time.monotonic() - self.every + min(15.0, self.every)
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any, **__: Any
-    ) -> None:
-        if time.monotonic() - self._shown > self.every:
-            self.show(trainer, pl_module)
-            self._shown = time.monotonic()
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.show(trainer, pl_module)
-
-    def show(self, trainer: pl.Trainer, training: pl.LightningModule) -> None:
-        if not trainer.is_global_zero:
-            return
-        assert isinstance(training, Training)
-        model = training.model
-        board = next((x.experiment for x in trainer.loggers if isinstance(x, TensorBoardLogger)), None)
-        model.eval()
-        images = []
-        pose = turntable(1)[0]
-        for id in list(model.instances)[: self.shapes]:
-            field = model.field(id)
-            scene = model.instances[id].scene
-            if scene is not None:
-                view = (scene.test or scene.train)[0].resized(self.size)
-                images.append(scene.photograph(cast("RadianceField", field), view, model.device).image("rgb"))
-                continue
-            if not isinstance(field, Field):
-                images.append(overview(field, model.instances[id].transform, 256, model.device))
-                continue
-            if field.bounds.shape[1] == 3:
-                empty = EmptySpace(field, 40, model.device)
-                images.append(surface_image(field, pose, self.size, model.device, antialias=1, empty=empty))
-            if board is not None and field.bounds.shape[1] == 3:
-                try:
-                    mesh = extract_mesh(field, self.resolution, device=model.device)
-                except NifError:  # diverged: the training itself will say so
-                    continue
-                if len(mesh.faces):
-                    vertices = torch.from_numpy(np.asarray(mesh.vertices, np.float32))[None]
-                    faces = torch.from_numpy(np.asarray(mesh.faces, np.int32))[None]
-                    board.add_mesh(f"mesh/{id}", vertices, faces=faces, global_step=trainer.global_step)
-        model.train()
-        # of scenes, each has its own proportions
-        images = [p for p in images if p.shape == images[0].shape]
-        if images:
-            image = sheet(images, min(len(images), 4))
-            if board is not None:
-                board.add_image("surfaces", image, trainer.global_step, dataformats="HWC")
-            runs.write(Path(trainer.default_root_dir) / "preview.png", png_bytes(image))
