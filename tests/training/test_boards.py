@@ -17,7 +17,15 @@ from nif_cli.training.lightning_parts import kept_inside
 
 SHOWN = [o for o in (*TINY, *TINY_MLP) if o not in ("callbacks=quiet", "logger=csv")]
 SMALL = ["callbacks.preview.size=16", "callbacks.preview.resolution=8", "callbacks.preview.shapes=1"]
-TRAIN = ["train", *SHOWN, *SMALL, "model.code_size=4", "data.count=2", "output_dir=run", "trainer.max_steps=3"]
+TRAIN = [
+    "train",
+    *SHOWN,
+    *SMALL,
+    "model.code_size=4",
+    "data.count=2",
+    "output_dir=run",
+    "trainer.max_steps=3",
+]
 
 
 @pytest.fixture
