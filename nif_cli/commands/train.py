@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from nif_cli.data.shapes.datamodule import ShapeData
 from nif_cli.files import Claim, disk_says, write
 from nif_cli.hydra_errors import explain
 from nif_cli.models.model import Model
+from nif_cli.progress import busy
 from nif_cli.schemas import Train
 from nif_cli.training import boards, resume_checks
 from nif_cli.training.csv_logger import CsvLogger, write_summary
@@ -209,10 +210,12 @@ def _attached(config: Train, data: Data, model: Model, device: torch.device) -> 
     model.space = data.space
     source = next((config.data[k] for k in ("path", "root") if config.data.get(k)), type(data).__name__)
     print(f"preparing the data: {source}", flush=True)
-    model.attach_data(data)
-    if isinstance(data, Views):
-        # now, before there is a run: an image may be damaged, and no clock should count reading
-        data.make_pool(torch.device("cuda", device.index or 0) if device.type == "cuda" else device)
+    # shapes have a bar of their own
+    with nullcontext() if isinstance(data, ShapeData) else busy("preparing"):
+        model.attach_data(data)
+        if isinstance(data, Views):
+            # now, before there is a run: an image may be damaged, and no clock should count reading
+            data.make_pool(torch.device("cuda", device.index or 0) if device.type == "cuda" else device)
     seconds = time.monotonic() - began
     if device.type == "cpu":
         keep_memory()  # not before: what reading the data took goes back

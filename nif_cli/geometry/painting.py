@@ -13,9 +13,9 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 from manifold3d import CrossSection, FillRule, OpType
-from tqdm import tqdm
 
 from nif_cli.geometry.curves import Curves, segments_of
+from nif_cli.progress import watched
 
 # how far a chord may be from its curve, of the drawing's size; up to 100 times that where it has very many
 TOLERANCE = 2e-6
@@ -78,10 +78,8 @@ def painted(layers: Sequence[Layer]) -> Curves:
     canvas.lie_down(drawn)
     for key, parts in clips.items():
         canvas.clips[key] = _union([canvas.region(part, contours) for part, contours in parts])
-    bar = tqdm(everything, desc="shapes", leave=False, disable=None, delay=1)
-    found = _over(
-        [canvas.region(layer, contours) for layer, contours in bar], [layer.dark for layer in layers]
-    )
+    regions = [canvas.region(layer, contours) for layer, contours in watched(everything, "drawing", "shape")]
+    found = _over(regions, [layer.dark for layer in layers])
     polygons = [np.asarray(c) for c in found.to_polygons()]
     return [c for c in map(canvas.completeness, filter(_is_seen, polygons)) if len(c) >= 3]
 

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from nif_cli import NifError
 from nif_cli.data.datamodule import Batches, Data
 from nif_cli.models.model import Model
+from nif_cli.progress import busy
 from nif_cli.training.reapply import reapply
 
 
@@ -151,7 +152,8 @@ class Loaded(pl.LightningDataModule):
     def train_dataloader(self) -> Batches[Any]:
         trainer = self.trainer
         assert trainer is not None
-        batches = self.data.train_batches(self.device)
+        with busy("loading"):
+            batches = self.data.train_batches(self.device)
         # the batches that this run, or the resumed one, has had; each process has batches of its own
         batches.place = lambda: (
             trainer.fit_loop.epoch_loop.total_batch_idx + 1,

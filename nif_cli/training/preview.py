@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 from nif_cli import NifError, runs
 from nif_cli.field import Field
 from nif_cli.geometry.extraction import extract_mesh
+from nif_cli.progress import busy
 from nif_cli.rendering.camera_paths import turntable
 from nif_cli.rendering.empty_space import EmptySpace
 from nif_cli.rendering.image_files import png_bytes, sheet
@@ -39,11 +40,13 @@ class Preview(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any, **__: Any
     ) -> None:
         if time.monotonic() - self._shown > self.every:
-            self.show(trainer, pl_module)
+            with busy("preview"):
+                self.show(trainer, pl_module)
             self._shown = time.monotonic()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.show(trainer, pl_module)
+        with busy("preview"):
+            self.show(trainer, pl_module)
 
     def show(self, trainer: pl.Trainer, training: pl.LightningModule) -> None:
         if not trainer.is_global_zero:
