@@ -19,7 +19,7 @@ from nif_cli.untrusted import shown
 OF_RUN = re.compile(
     r"config\.yaml|run\.json|summary\.json|metrics(\.damaged-\d+)?\.csv|train\.log|preview\.png|hparams\.yaml"
     r"|events\.out\.tfevents\..*|evaluation.*|adaptation(_shapes)?\.(json|png)|checkpoints|meshes|renders"
-    r"|reconstructions|export(ed)?|\.lock|\..+\.part-\w{8}(\..*)?"
+    r"|reconstructions|export(ed)?|wandb|mlflow\.db(-\w+)?|mlartifacts|\.lock|\..+\.part-\w{8}(\..*)?"
 )
 OF_SWEEP = re.compile(r"\d+|sweep\.(csv|png)|contact\.png|multirun\.yaml|\.lock|\..+\.part-\w{8}(\..*)?")
 KEPT = ("state_dict", "nif", "global_step", "epoch", "pytorch-lightning_version")  # of a pruned checkpoint

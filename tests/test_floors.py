@@ -34,6 +34,7 @@ FLOORS = [
         "run_upkeep",
         "runs",
         "small_files",
+        "terminal",
         "words",
         "composition",
         "hydra_node",
@@ -41,7 +42,7 @@ FLOORS = [
     ],
     ["training", "inference"],
     ["evaluation", "export", "viewer"],
-    ["attempts", "cli", "completion", "help", "terminal", "commands", "library", "__main__"],
+    ["attempts", "cli", "completion", "help", "commands", "library", "__main__"],
 ]
 FILES = sorted(ROOT.rglob("*.py"))
 

@@ -29,6 +29,7 @@ def test_the_wheel_holds_conf_and_no_tests(tmp_path: Path):
         entry_points = next(archive.read(n).decode() for n in names if n.endswith("entry_points.txt"))
     ours = {p.relative_to(CHECKOUT).as_posix() for p in (CHECKOUT / "conf").rglob("*.yaml")}
     assert {f"nif_cli/{p}" for p in ours} <= set(names)
+    assert {"nif_cli/py.typed", "nif_cli/__init__.pyi"} <= set(names)  # types, for who imports it
     assert {p.relative_to(CHECKOUT).as_posix() for p in (CHECKOUT / "nif_cli").rglob("*.py")} <= set(names)
     tops = {name.split("/")[0] for name in names}
     assert len(tops) == 2, tops  # the package and its dist-info: no tests, no conf at the top

@@ -25,6 +25,7 @@ from nif_cli.metrics.protocols import PROTOCOLS, Protocol
 from nif_cli.metrics.view_protocols import VIEW_PROTOCOLS
 from nif_cli.models.metasdf import MetaSdf
 from nif_cli.models.model import Model
+from nif_cli.progress import busy
 from nif_cli.schemas import Evaluate
 
 
@@ -42,7 +43,8 @@ def main(cfg: DictConfig) -> None:
         return
     device = runs.device_for(config.device)
     run = runs.find(config.run)
-    model = runs.load_model(run, config.checkpoint, device)
+    with busy("opening the run"):
+        model = runs.load_model(run, config.checkpoint, device)
     if config.run is None:
         print(f"run: {run}")
     if device.type == "cpu" and issubclass(model.learns, Views):
@@ -69,7 +71,8 @@ def evaluate_run(config: Evaluate, run: Path, model: Model, device: torch.device
                 f"{', '.join(VIEW_PROTOCOLS)}"
             )
         print("reading its views", flush=True)
-        evaluate_views(replace(config, protocol=of_views or None), run, model, data_of(model, config.data))
+        data = data_of(model, config.data)
+        evaluate_views(replace(config, protocol=of_views or None), run, model, data)
         return
     if config.views is not None:
         raise NifError(f"views: of a scene; this run is of {model.learns.holds} (instances= chooses)")

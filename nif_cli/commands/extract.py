@@ -27,6 +27,7 @@ from nif_cli.geometry.transform import Transform
 from nif_cli.geometry.writing import mesh_bytes, remark
 from nif_cli.inference.meshes import box_of, made_mesh
 from nif_cli.inference.open_run import OpenRun, open_run
+from nif_cli.progress import busy
 from nif_cli.schemas import Extract
 from nif_cli.words import paste
 
@@ -68,19 +69,20 @@ def main(cfg: DictConfig) -> None:
             parts.append(with_cameras(id, mesh, scene, config))
             continue
         path = folder / f"{runs.safe_name(id)}.{config.format}"
-        if config.texture is not None:
-            remarks.append(write_textured(path, mesh, id, field, transform, scene, config, run.device))
-        elif config.format == "points":
-            path = path.with_name(f"{path.name.removesuffix('.points')}_points.ply")
-            runs.write(path, cloud_of(mesh, field, transform, scene, config, run.device))
-            print(f"{path}  {config.points:,} points, {time.monotonic() - began:.1f} s")
-            continue
-        else:
-            runs.write(path, mesh_bytes(mesh, config.format))
-        counts = (
-            f"{len(mesh.vertices):,} vertices, {len(mesh.faces):,} faces, "
-            f"{'closed' if mesh.is_watertight else 'open'}"
-        )
+        with busy(f"{id}: writing"):
+            if config.texture is not None:
+                remarks.append(write_textured(path, mesh, id, field, transform, scene, config, run.device))
+            elif config.format == "points":
+                path = path.with_name(f"{path.name.removesuffix('.points')}_points.ply")
+                runs.write(path, cloud_of(mesh, field, transform, scene, config, run.device))
+                print(f"{path}  {config.points:,} points, {time.monotonic() - began:.1f} s")
+                continue
+            else:
+                runs.write(path, mesh_bytes(mesh, config.format))
+            counts = (
+                f"{len(mesh.vertices):,} vertices, {len(mesh.faces):,} faces, "
+                f"{'closed' if mesh.is_watertight else 'open'}"
+            )
         print(f"{path}  {counts}, {', '.join(remarks)}, {time.monotonic() - began:.1f} s")
         if said := remark(mesh, config.format):
             print(f"  {said}")
@@ -92,7 +94,8 @@ def main(cfg: DictConfig) -> None:
 
 def _curves(run: OpenRun, id: str, field: Field, transform: Transform, folder: Path, config: Extract) -> None:
     """A field of the plane: its level set as SVG, whatever format= says."""
-    curves = extract_curves(field, config.resolution, config.level, run.device)
+    with busy(id):
+        curves = extract_curves(field, config.resolution, config.level, run.device)
     if not curves:
         raise NifError(f"{id}: no curve at this level; train longer, or another level=")
     if config.frame == "original":

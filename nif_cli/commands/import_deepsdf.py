@@ -13,13 +13,15 @@ from nif_cli.config import check
 from nif_cli.data.shapes.formats.deepsdf_experiment import read_experiment
 from nif_cli.models.deepsdf import DeepSdf
 from nif_cli.models.model import Instance
+from nif_cli.progress import busy
 from nif_cli.words import paste
 
 
 def main(cfg: DictConfig) -> None:
     config = check(cfg, "import-deepsdf")
     folder = Path(config.folder).expanduser()
-    found = read_experiment(folder, str(config.epoch), config.data_root)
+    with busy("reading the experiment"):
+        found = read_experiment(folder, str(config.epoch), config.data_root)
     name = f"{folder.resolve().name}_{config.epoch}"
     run = runs.output_path(config.output_dir, runs.OUTPUTS / "deepsdf-imported" / name)
     if (run / "checkpoints").exists():

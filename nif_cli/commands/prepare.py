@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from tqdm import tqdm
 
 from nif_cli import NifError, __version__, conf_folder
 from nif_cli.commands import prepare_photographs
@@ -30,6 +29,7 @@ from nif_cli.data.shapes.formats import deepsdf, onet
 from nif_cli.data.shapes.preprocess import FORMATS, Settings, ShapeJob
 from nif_cli.files import Claim, DiskError, safe_name, write
 from nif_cli.geometry.mesh import mesh_files
+from nif_cli.progress import Bar
 from nif_cli.schemas import Prepare
 from nif_cli.training.ending import ending
 from nif_cli.untrusted import one_line
@@ -56,10 +56,7 @@ def _prepare(config: Prepare, settings: Settings, workers: int, output: Path) ->
     _claim(output, settings)
     began = time.monotonic()
     lines: dict[str, dict[str, Any]] = {}
-    bar = tqdm(
-        total=len(tasks), desc="preparing", unit=" shape", leave=False, disable=not sys.stderr.isatty()
-    )
-    with bar:
+    with Bar(len(tasks), "preparing", "shape") as bar:
         for line in _work(tasks, settings, min(workers, len(tasks))):
             lines[line["id"]] = line
             if "error" in line:

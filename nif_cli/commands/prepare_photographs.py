@@ -20,7 +20,7 @@ from nif_cli.data.recognise import made_by_prepare, with_cameras, without_camera
 from nif_cli.data.scenes import colmap_process, found_cameras, photo_folder, video
 from nif_cli.data.scenes import structure_from_motion as sfm
 from nif_cli.data.scenes.cameras_sheet import cameras_sheet
-from nif_cli.data.scenes.formats.colmap_model import read_binary
+from nif_cli.data.scenes.formats.colmap_model import read_binary_model
 from nif_cli.data.scenes.photo_folder import Photo
 from nif_cli.files import Claim, write
 from nif_cli.rendering.image_files import png_bytes
@@ -190,14 +190,14 @@ def _scene(
 ) -> dict[str, Any]:
     """The best model, upright, as COLMAP's files, as transforms.json and as points; what there is to say."""
     best = found[0] = running.ask(colmap_process.refined, found[0]["folder"])
-    _, posed, _ = read_binary(Path(best["folder"]))
+    _, posed, _ = read_binary_model(Path(best["folder"]))
     scale, rotation, translation, how = found_cameras.upright(np.stack([p.pose for p in posed]))
     with _replacing(output / "sparse" / "0") as folder:
         points = output / "colmap" / "points.ply"
         arguments = (best["folder"], str(folder), str(points), scale, rotation.tolist(), translation.tolist())
         running.ask(colmap_process.moved, *arguments)
     os.replace(points, output / "points.ply")
-    cameras, posed, points = read_binary(output / "sparse" / "0")
+    cameras, posed, points = read_binary_model(output / "sparse" / "0")
     half = found_cameras.half_side(points)
     scene = found_cameras.transforms(cameras, posed, half, {})
     write(output / "transforms.json", json.dumps(scene, indent=1) + "\n")

@@ -24,6 +24,7 @@ from nif_cli.geometry.writing import mesh_bytes, remark
 from nif_cli.inference.shapes import check_kind, infer, like_what, seen_of
 from nif_cli.models.metasdf import MetaSdf
 from nif_cli.models.model import Inferred
+from nif_cli.progress import busy, say
 from nif_cli.rendering.camera_paths import turntable
 from nif_cli.rendering.image_files import png_bytes, sheet
 from nif_cli.rendering.images import surface_image
@@ -37,7 +38,8 @@ def main(cfg: DictConfig) -> None:
     config = check(cfg, "reconstruct")
     device = runs.device_for(config.device)
     run = runs.find(config.run)
-    model = runs.load_model(run, config.checkpoint, device)
+    with busy("opening the run"):
+        model = runs.load_model(run, config.checkpoint, device)
     check_kind(model, config)
     if config.save:
         check_savable(model)
@@ -52,13 +54,14 @@ def main(cfg: DictConfig) -> None:
     for file, name in files:
         try:
             for id, read in read_inputs(file, name):
-                with reading(file, "a shape"):
+                with reading(file, "a shape"), busy(f"{id}: reading"):
                     one = read()
                 if config.turn_normals:
                     one.turn()
                 for note in one.notes:
                     print(f"{id}: {note}")
-                observation, transform = seen_of(one, model, config, like, len(seen))
+                with busy(f"{id}: what is seen of it"):
+                    observation, transform = seen_of(one, model, config, like, len(seen))
                 seen.append(observation)
                 given.append((id, file))
                 transforms.append(transform)
@@ -79,7 +82,7 @@ def main(cfg: DictConfig) -> None:
         empty += not _written(base, made, transform, {**about, "run": str(run)}, config, device)
         if config.save:
             save_run(base, model, made, transform, file)
-            print(f"{base}: a run of model=sdf; nif train {paste(f'resume={base}')} refines it")
+            say(f"{base}: a run of model=sdf; nif train {paste(f'resume={base}')} refines it")
     if empty == len(given):
         raise NifError("no surface in any of them: is the run trained long enough, and on shapes like these?")
     if failed:
@@ -111,7 +114,7 @@ def _written(
         write_npz(base.with_name(f"{base.name}.npz"), **arrays)
     write(base.with_name(f"{base.name}.json"), json.dumps(report, indent=1))
     if not len(mesh.faces):
-        print(f"{base.name}: no surface came out; {base.name}.json has the report")
+        say(f"{base.name}: no surface came out; {base.name}.json has the report")
         return False
     if config.picture:
         views = [surface_image(made.field, pose, 256, device) for pose in turntable(4)]
@@ -121,12 +124,12 @@ def _written(
     path = base.with_name(f"{base.name}.{config.format}")
     write(path, mesh_bytes(mesh, config.format))
     loss = f"loss {made.report['loss']:.5f}, " if "loss" in made.report else ""
-    print(
+    say(
         f"{path}  {loss}{len(mesh.vertices):,} vertices, {'closed' if report['closed'] else 'open'}, "
         f"{time.monotonic() - began:.1f} s"
     )
     if said := remark(mesh, config.format):
-        print(f"  {said}")
+        say(f"  {said}")
     return True
 
 

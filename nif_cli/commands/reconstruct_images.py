@@ -13,6 +13,7 @@ from nif_cli.data.images.folder import about, image_files, lies
 from nif_cli.files import write, write_npz
 from nif_cli.inference.images import adapted, image_with_metrics
 from nif_cli.models.metasdf import MetaSdf
+from nif_cli.progress import say
 from nif_cli.rendering.image_files import displayed, png_bytes
 from nif_cli.schemas import Reconstruct
 from nif_cli.training.export import save_run
@@ -47,10 +48,10 @@ def reconstruct_images(config: Reconstruct, model: MetaSdf, run: Path, device: t
         write(base.with_name(f"{base.name}.json"), json.dumps(report, indent=1))
         if config.save:
             save_run(base, model, made, lies(pixels), file)
-            print(f"{base}: a run of model=image; nif train {paste(f'resume={base}')} refines it")
+            say(f"{base}: a run of model=image; nif train {paste(f'resume={base}')} refines it")
         path = base.with_name(f"{base.name}.png")
         write(path, png_bytes(displayed(values)))
-        print(f"{path}  {about(pixels)}, loss {made.report['loss']:.5f}, PSNR {figures['psnr']:.2f} dB, "
+        say(f"{path}  {about(pixels)}, loss {made.report['loss']:.5f}, PSNR {figures['psnr']:.2f} dB, "
               f"{time.monotonic() - began:.1f} s")  # fmt: skip
     if len(failed) == len(files):
         raise failed[0]

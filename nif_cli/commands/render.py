@@ -20,7 +20,7 @@ from nif_cli.field import Field, Signal
 from nif_cli.files import available_memory
 from nif_cli.geometry.transform import Transform
 from nif_cli.inference.open_run import OpenRun, open_run, pair_name
-from nif_cli.progress import watched
+from nif_cli.progress import busy, watched
 from nif_cli.rendering.camera_paths import turntable
 from nif_cli.rendering.empty_space import EmptySpace
 from nif_cli.rendering.image_files import displayed, gif_bytes, png_bytes, scaled, sheet, write_mp4
@@ -60,14 +60,16 @@ def main(cfg: DictConfig) -> None:
             continue
         if field.bounds.shape[1] == 2:
             path = folder / f"{runs.safe_name(id)}.png"
-            runs.write(path, png_bytes(plane_image(field, size, run.device)))
+            with busy(id):
+                runs.write(path, png_bytes(plane_image(field, size, run.device)))
             print(f"{path}  {size} x {size} pixels, {time.monotonic() - began:.1f} s")
             continue
         if config.crop is not None:
             raise NifError(f"crop: is for images, and {id} is a shape")
         if 100 * size**2 > available_memory():
             raise NifError(f"size={size}: images of {size} x {size} pixels do not fit in memory")
-        empty = EmptySpace(field, device=run.device)
+        with busy(f"{id}: empty space"):
+            empty = EmptySpace(field, device=run.device)
         made: dict[str, list[Any]] = {channel: [] for channel in channels}
         seen = False
         for k, pose in enumerate(watched(list(poses), id, "view")):
@@ -83,7 +85,8 @@ def main(cfg: DictConfig) -> None:
                     frames, 1.0 if config.frame == "normalised" else transform.scale, draw=format != "npy"
                 )
             path = folder / f"{runs.safe_name(id)}{'' if channel == 'rgb' else '_' + channel}.{format}"
-            _write(path, frames)
+            with busy(f"{id}: writing"):
+                _write(path, frames)
             note = "" if seen else ", empty: no surface in view"
             print(f"{path}  {len(frames)} views of {size} x {size}, {time.monotonic() - began:.1f} s{note}")
     if len(first_views) > 1:
@@ -138,14 +141,15 @@ def _image(run: OpenRun, id: str, signal: Signal, transform: Transform, folder: 
     size = scaled(across, down, config.size or max(1, round(max(across, down))))
     if 16 * size[0] * size[1] > available_memory():
         raise NifError(f"size={config.size}: {size[0]} x {size[1]} pixels do not fit in memory; give a crop=")
-    values = image_values(signal, transform, (x, y, across, down), size, run.device)
     path = folder / f"{runs.safe_name(id)}.{format}"
-    if format == "npy":
-        buffer = io.BytesIO()
-        np.save(buffer, values.numpy())
-        runs.write(path, buffer.getvalue())
-    else:
-        runs.write(path, png_bytes(displayed(values)))
+    with busy(id):
+        values = image_values(signal, transform, (x, y, across, down), size, run.device)
+        if format == "npy":
+            buffer = io.BytesIO()
+            np.save(buffer, values.numpy())
+            runs.write(path, buffer.getvalue())
+        else:
+            runs.write(path, png_bytes(displayed(values)))
     print(f"{path}  {size[0]} x {size[1]} pixels, {time.monotonic() - began:.1f} s")
 
 

@@ -17,7 +17,7 @@ from nif_cli.data.scenes.formats.camera_paths import read_camera_path
 from nif_cli.data.scenes.poses import normalised
 from nif_cli.data.scenes.scene import Scene, View
 from nif_cli.inference.open_run import OpenRun
-from nif_cli.progress import watched
+from nif_cli.progress import busy, watched
 from nif_cli.rendering.camera_paths import focus, mean_pose, one_sided, orbit, spiral
 from nif_cli.rendering.cameras import Camera
 from nif_cli.rendering.image_files import amid, gif_bytes, png_bytes, scaled, sheet, write_mp4
@@ -55,18 +55,19 @@ def render_views(run: OpenRun, folder: Path) -> None:
         note = ", empty: nothing in view" if all(float(f.opacity.max()) < 0.01 for f in frames) else ""
         for channel in channels:
             suffix = "" if channel == "rgb" else f"_{channel}"
-            if camera in ("test", "train") and config.format == "png":
-                paths = [folder / name]
-                for view, frame in zip(views, frames, strict=True):
-                    runs.write(
-                        paths[0] / f"{runs.safe_name(view.name)}{suffix}.png",
-                        png_bytes(frame.image(channel)),
-                    )
-            else:
-                parts = _by_size(folder / f"{name}{suffix}.{config.format}", frames, config.format)
-                paths = [path for path, _ in parts]
-                for path, part in parts:
-                    write_frames(path, part, channel, config.format, rate)
+            with busy(f"{id}: writing"):
+                if camera in ("test", "train") and config.format == "png":
+                    paths = [folder / name]
+                    for view, frame in zip(views, frames, strict=True):
+                        runs.write(
+                            paths[0] / f"{runs.safe_name(view.name)}{suffix}.png",
+                            png_bytes(frame.image(channel)),
+                        )
+                else:
+                    parts = _by_size(folder / f"{name}{suffix}.{config.format}", frames, config.format)
+                    paths = [path for path, _ in parts]
+                    for path, part in parts:
+                        write_frames(path, part, channel, config.format, rate)
             written = ", ".join(map(str, paths))
             print(f"{written}  {channel}: {len(frames)} views ({camera}) of {size}, {seconds:.1f} s{note}")
 

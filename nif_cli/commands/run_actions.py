@@ -8,6 +8,7 @@ from pathlib import Path
 from nif_cli import NifError
 from nif_cli.commands.runs_printing import duration, run_lines, size_text, state, table, when
 from nif_cli.files import write
+from nif_cli.progress import busy, watched
 from nif_cli.run_comparison import curves_png, differences, labels, metrics
 from nif_cli.run_folders import opened
 from nif_cli.run_search import LOSS, best, chosen, jobs_of
@@ -132,7 +133,7 @@ def remove_runs(words: list[str], filters: dict[str, str], options: dict[str, st
     if not asked(f"remove {_count_text(len(paths))} ({size_text(sum(sizes))})?", options):
         print("nothing is removed")
         return 1
-    for path in paths:
+    for path in watched(paths, "removing", "run"):
         remove(path)
     print(f"removed {_count_text(len(paths))}")
     return 0
@@ -150,7 +151,9 @@ def prune_runs(words: list[str], filters: dict[str, str], options: dict[str, str
     problems = []
     for path in paths:
         try:
-            print(f"{path}: {size_text(prune(path))} saved", flush=True)
+            with busy(f"{path}: pruning"):
+                saved = size_text(prune(path))
+            print(f"{path}: {saved} saved", flush=True)
         except NifError as error:  # one that is damaged, or in use: the others are pruned
             problems.append(str(error))
     if problems:

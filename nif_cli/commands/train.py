@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import redirect_stdout, suppress
+from contextlib import nullcontext, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,9 @@ from nif_cli.data.shapes.datamodule import ShapeData
 from nif_cli.files import Claim, disk_says, write
 from nif_cli.hydra_errors import explain
 from nif_cli.models.model import Model
+from nif_cli.progress import busy
 from nif_cli.schemas import Train
-from nif_cli.training import resume_checks
+from nif_cli.training import boards, resume_checks
 from nif_cli.training.callbacks import Checkpoints
 from nif_cli.training.csv_logger import CsvLogger, write_summary
 from nif_cli.training.durations import spell_time
@@ -118,7 +119,7 @@ def _run(cfg: DictConfig, hydra: Any, announce: bool) -> float:
             tell(launch, config.trainer, folder=str(claim.folder.resolve()), resumed=bool(resumed))
             overrides = list(hydra.overrides.task)
             about = Provenance(claim.folder, bool(resumed), overrides, hydra.runtime.choices, config.name)
-            with logged(), about.kept():
+            with logged(), about.kept(), boards.closing():
                 return _train(config, claim.folder, resumed, about, announce, launch, auto)
         finally:
             claim.abandon()
@@ -170,6 +171,7 @@ def _train(
         old = folder / "config.yaml"
         replaced = old.read_bytes() if checkpoint and old.is_file() else None
         if not launch.rank:
+            boards.begin(trainer.loggers, model.config)
             runs.write_config(folder, model.config)
             about.begin(model.config, device)
         introduce(model, data, folder, device, seconds)
@@ -262,10 +264,12 @@ def _attached(config: Train, data: Data, model: Model, device: torch.device) -> 
     model.space = data.space
     source = next((config.data[k] for k in ("path", "root") if config.data.get(k)), type(data).__name__)
     print(f"preparing the data: {source}", flush=True)
-    model.attach_data(data)
-    if isinstance(data, Views):
-        # now, before there is a run: an image may be damaged, and no clock should count reading
-        data.make_pool(torch.device("cuda", device.index or 0) if device.type == "cuda" else device)
+    # shapes have a bar of their own
+    with nullcontext() if isinstance(data, ShapeData) else busy("preparing"):
+        model.attach_data(data)
+        if isinstance(data, Views):
+            # now, before there is a run: an image may be damaged, and no clock should count reading
+            data.make_pool(torch.device("cuda", device.index or 0) if device.type == "cuda" else device)
     seconds = time.monotonic() - began
     if device.type == "cpu":
         keep_memory()  # not before: what reading the data took goes back

@@ -11,6 +11,8 @@ from pytorch_lightning.callbacks import Timer
 from nif_cli.data.datamodule import Data
 from nif_cli.field import Field
 from nif_cli.models.model import Model
+from nif_cli.progress import busy
+from nif_cli.training import boards
 from nif_cli.training.callbacks import Checkpoints
 from nif_cli.training.csv_logger import write_summary
 from nif_cli.training.lightning import Training
@@ -53,7 +55,8 @@ def conclude(
     seconds = model.seconds  # those before a resume included
     loss = float(training.last["loss"]) if training.last else float("nan")
     model.eval()
-    figures = model.final_metrics(data)
+    with busy("measuring what was learned"):
+        figures = model.final_metrics(data)
     summary = {
         "overrides": about.overrides,
         "steps": trainer.global_step,
@@ -66,6 +69,7 @@ def conclude(
         **figures,
     }
     write_summary(folder, summary)
+    boards.end(trainer.loggers, model.config, summary, trainer.global_step)
     about.end(f"stopped by {keeper.stopped_by}" if keeper.stopped_by else "done")
     speed = trainer.global_step / max(seconds, 1e-9)
     print(

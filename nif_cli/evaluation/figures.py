@@ -8,6 +8,7 @@ from pathlib import Path
 from nif_cli.data.datamodule import Data
 from nif_cli.evaluation.report import write_report
 from nif_cli.models.model import Model
+from nif_cli.progress import busy
 from nif_cli.schemas import Evaluate
 
 
@@ -15,8 +16,9 @@ def evaluate_figures(config: Evaluate, run: Path, model: Model, data: Data) -> N
     """What a model that is no shape says of itself: of an image PSNR and SSIM, on trained and on held-out
     pixels."""
     began, id = time.monotonic(), next(iter(model.instances))
-    data.prepare()
-    figures = model.final_metrics(data)
+    with busy("measuring"):
+        data.prepare()
+        figures = model.final_metrics(data)
     report = {
         "protocol": {
             data.kind: {"mean": figures, "median": figures, "instances": {id: figures}, "units": model.units}

@@ -15,6 +15,7 @@ from nif_cli.files import write
 from nif_cli.geometry.distance import MeshDistance
 from nif_cli.geometry.mesh import load_mesh
 from nif_cli.metrics.protocols import Protocol, Reconstruction, Truth
+from nif_cli.progress import busy
 from nif_cli.schemas import Evaluate
 
 
@@ -23,7 +24,8 @@ def compare_meshes(config: Evaluate, protocols: dict[str, Protocol]) -> None:
         if not getattr(config, key):
             raise NifError(f"{key} is missing: give mesh=<file> and reference=<file>")
     assert config.mesh is not None
-    mesh, reference = (load_mesh(_file(getattr(config, key), key)) for key in ("mesh", "reference"))
+    with busy("reading the meshes"):
+        mesh, reference = (load_mesh(_file(getattr(config, key), key)) for key in ("mesh", "reference"))
     scan = None
     if config.scan:
         path = _file(config.scan, "scan")
@@ -33,14 +35,16 @@ def compare_meshes(config: Evaluate, protocols: dict[str, Protocol]) -> None:
     for key, given in (("mesh", mesh), ("reference", reference)):
         for note in given.metadata.get("notes", ()):
             print(f"{getattr(config, key)}: {note}")
-    distance = MeshDistance(mesh.vertices, mesh.faces)
-    if not mesh.is_watertight:
+    with busy("measuring"):
+        distance, closed = MeshDistance(mesh.vertices, mesh.faces), mesh.is_watertight
+    if not closed:
         print(f"{config.mesh}: not closed; inside is where the winding number is above a half")
     made = Reconstruction(mesh, lambda points: distance.winding_number(points) > 0.5)
     results: Results = {}
     for name, protocol in protocols.items():
         rng = np.random.default_rng([config.seed, 0])
-        results[name] = {Path(config.mesh).stem: protocol.measure(made, Truth(reference, scan=scan), rng)}
+        with busy(f"measuring: {name}"):
+            results[name] = {Path(config.mesh).stem: protocol.measure(made, Truth(reference, scan=scan), rng)}
     report = {
         "protocol": {name: summary(p, results[name], []) for name, p in protocols.items()},
         "mesh": config.mesh,

@@ -26,6 +26,7 @@ from nif_cli.geometry.transform import Transform
 from nif_cli.inference.shapes import check_kind, infer, shown_to_model
 from nif_cli.metrics.protocols import Metrics, Protocol, Reconstruction
 from nif_cli.models.model import Model
+from nif_cli.progress import Bar
 from nif_cli.schemas import Evaluate
 
 Results = dict[str, dict[str, Metrics]]  # protocol -> instance -> metric -> value
@@ -61,15 +62,7 @@ def evaluated_fields(
     it saw: those that the run knows as they are (unless the user says what to observe), the others inferred.
     One that cannot be read is named and joins `left_out`."""
     new = [id for id in shapes if id not in model.instances or config.observe is not None]
-    bar = tqdm(
-        total=len(shapes),
-        desc="evaluate",
-        unit=" shape",
-        leave=False,
-        disable=not sys.stderr.isatty(),
-        delay=1,
-    )
-    with bar:
+    with Bar(len(shapes), "evaluate", "shape") as bar:
         for id in shapes:
             if id not in new:
                 field = model.field(id)

@@ -24,7 +24,7 @@ from nif_cli.hints import did_you_mean
 from nif_cli.metrics.image import IMAGE_METRICS, compare_images
 from nif_cli.metrics.view_protocols import VIEW_PROTOCOLS, ViewProtocol
 from nif_cli.models.model import Model
-from nif_cli.progress import watched
+from nif_cli.progress import busy, watched
 from nif_cli.rendering.image_files import displayed, png_bytes, sheet
 from nif_cli.rendering.volume import RadianceField
 from nif_cli.schemas import Evaluate
@@ -36,7 +36,8 @@ def evaluate_views(config: Evaluate, run: Path, model: Model, data: Data) -> Non
     """PSNR and SSIM of the views of a split; the report is written, and each image beside its truth."""
     assert isinstance(data, Views)
     device, began = runs.device_for(config.device), time.monotonic()
-    pairs = _pairs(model, data.prepare())
+    with busy("reading its views"):
+        pairs = _pairs(model, data.prepare())
     if config.instances is not None:
         chosen = runs.select([known.id for known, _ in pairs], config.instances)
         pairs = [p for p in pairs if p[0].id in chosen]

@@ -109,7 +109,7 @@ def _frozen(field: Any) -> Any:
         if isinstance(value, nn.Module):
             value = copy.deepcopy(value).eval().requires_grad_(False)
             if hasattr(value, "computes_in_half"):  # graphs compute in float32
-                value.computes_in_half = False
+                setattr(value, "computes_in_half", False)  # noqa: B010 (a module's own flag)
         elif isinstance(value, Mapping):
             value = {k: v.detach() if isinstance(v, Tensor) else v for k, v in value.items()}
         elif isinstance(value, Tensor):
@@ -136,7 +136,7 @@ def _traced(
 ) -> None:
     """By torch's exporter of traces: its other one would need a package more."""
     for name, node in (("__xor_", "BitwiseXor"), ("__and_", "BitwiseAnd")):  # it has those of bools
-        torch.onnx.register_custom_op_symbolic(f"aten::{name}", _whole_numbers(node), OPSET)
+        torch.onnx.utils.register_custom_op_symbolic(f"aten::{name}", _whole_numbers(node), OPSET)
     log, level = logging.getLogger("torch.onnx"), logging.getLogger("torch.onnx").level
     log.setLevel(logging.ERROR)
     try:

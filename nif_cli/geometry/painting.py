@@ -12,7 +12,6 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 from manifold3d import CrossSection, FillRule, OpType
-from tqdm import tqdm
 
 from nif_cli.geometry.curves import Curves, segments_of
 from nif_cli.geometry.strokes import (
@@ -24,6 +23,7 @@ from nif_cli.geometry.strokes import (
     flattened,
     widened,
 )
+from nif_cli.progress import watched
 
 MOST_WIDENED = 100_000
 MOST_CROSSINGS = 5e6
@@ -69,10 +69,8 @@ def painted(layers: Sequence[Layer]) -> Curves:
     canvas.lie_down(drawn)
     for key, parts in clips.items():
         canvas.clips[key] = _union([canvas.region(part, contours) for part, contours in parts])
-    bar = tqdm(everything, desc="shapes", leave=False, disable=None, delay=1)
-    found = _over(
-        [canvas.region(layer, contours) for layer, contours in bar], [layer.dark for layer in layers]
-    )
+    regions = [canvas.region(layer, contours) for layer, contours in watched(everything, "drawing", "shape")]
+    found = _over(regions, [layer.dark for layer in layers])
     polygons = [np.asarray(c) for c in found.to_polygons()]
     return [c for c in map(canvas.to_drawing, filter(_is_seen, polygons)) if len(c) >= 3]
 

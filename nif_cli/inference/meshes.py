@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import torch
 import trimesh
-from tqdm import tqdm
 
 from nif_cli import NifError
 from nif_cli.data.scenes.scene import Scene
@@ -15,6 +12,7 @@ from nif_cli.field import Field, Signal
 from nif_cli.geometry.extraction import extract_mesh
 from nif_cli.geometry.postprocess import field_normals, largest_part, refined, simplified, vertex_colors
 from nif_cli.geometry.transform import Transform
+from nif_cli.progress import Bar, busy
 from nif_cli.rendering.volume import RadianceField, surface_colors
 from nif_cli.schemas import Extract
 
@@ -34,6 +32,20 @@ def made_mesh(
     mesh = _surface(id, field, bounds, device, config)
     if len(mesh.faces) == 0:
         return mesh, []
+    with busy(f"{id}: finishing"):
+        return _finished(mesh, field, transform, bounds, config, device, scene)
+
+
+def _finished(
+    mesh: trimesh.Trimesh,
+    field: Field,
+    transform: Transform,
+    bounds: torch.Tensor,
+    config: Extract,
+    device: torch.device,
+    scene: Scene | None,
+) -> tuple[trimesh.Trimesh, list[str]]:
+    """The surface that was found, with what the keys ask for: fewer faces, refined, colours, normals."""
     remarks = [f"{mesh.metadata['evaluations']:,} evaluations"]
     if config.largest:
         mesh, parts = largest_part(mesh)
@@ -98,9 +110,7 @@ def _surface(
     id: str, field: Field, bounds: torch.Tensor, device: torch.device, config: Extract
 ) -> trimesh.Trimesh:
     """The mesh of a field, with a bar on a terminal: evaluations done, and about how many are left."""
-    bar = tqdm(
-        desc=id, unit=" points", unit_scale=True, leave=False, disable=not sys.stderr.isatty(), delay=1
-    )
+    bar = Bar(None, id, "points", unit_scale=True)
 
     def advance(done: int, left: int) -> None:
         bar.total = bar.n + done + left

@@ -13,6 +13,7 @@ from nif_cli.field import Field, Signal
 from nif_cli.geometry.transform import Transform
 from nif_cli.inference import edits as inference_edits
 from nif_cli.models.model import Model
+from nif_cli.progress import busy
 from nif_cli.schemas import OfShapes
 
 
@@ -82,11 +83,13 @@ def open_run(config: OfShapes) -> OpenRun:
         paths = [runs.find(None if run is None else str(run)) for run in named]
         if config.run is None:
             print(f"run: {paths[0]}")
-        models = [runs.load_model(path, config.checkpoint, device) for path in paths]
+        with busy("opening the runs"):
+            models = [runs.load_model(path, config.checkpoint, device) for path in paths]
         chosen = inference_edits.operands(models, config.instances, config.compose)
         return OpenRun(paths[0], models[0], device, [id for id, _ in chosen], config, chosen)
     path = runs.find(None if config.run is None else str(config.run))
-    model = runs.load_model(path, config.checkpoint, device)
+    with busy("opening the run"):
+        model = runs.load_model(path, config.checkpoint, device)
     known = list(model.instances)
     chosen = runs.select(known, config.instances)
     if config.run is None:

@@ -3,13 +3,11 @@ together."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import trimesh
-from tqdm import tqdm
 
 from nif_cli import NifError
 from nif_cli.data.shapes.conditioning import load_look
@@ -19,6 +17,7 @@ from nif_cli.data.shapes.user_files import Input, input_files, normalise, read_i
 from nif_cli.geometry.mesh import clean, load_mesh
 from nif_cli.geometry.transform import SPACES, Transform
 from nif_cli.models.model import Inferred, Model
+from nif_cli.progress import Bar
 from nif_cli.schemas import NewShapes
 
 
@@ -109,10 +108,7 @@ def like_what(spec: str, model: Model) -> Transform | None:
 def infer(model: Model, seen: Sequence[Observation], config: NewShapes) -> Iterator[Inferred]:
     """The fields of new shapes, `together` at a time."""
     options = {key: getattr(config, key) for key in ("steps", "restarts") if getattr(config, key) is not None}
-    bar = tqdm(
-        total=len(seen), desc="infer", unit=" shape", leave=False, disable=not sys.stderr.isatty(), delay=1
-    )
-    with bar:
+    with Bar(len(seen), "infer", "shape") as bar:
         for start in range(0, len(seen), config.together):
             part = seen[start : start + config.together]
             yield from model.infer(part, seed=config.seed, **options)

@@ -15,6 +15,7 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, Timer
 from tqdm import tqdm
 
 from nif_cli import NifError, runs
+from nif_cli.progress import busy
 from nif_cli.training.csv_logger import CsvLogger
 from nif_cli.training.lightning import Training
 from nif_cli.training.train_log import note
@@ -115,7 +116,8 @@ class Checkpoints(pl.Callback):
         closing = self._validated != trainer.global_step
         if closing:  # the training ended between two looks at the held-out points
             assert isinstance(pl_module, Training)
-            values = pl_module.model.held_out(trainer.datamodule.val_dataloader())  # type: ignore[attr-defined]
+            with busy("held-out data"):
+                values = pl_module.model.held_out(trainer.datamodule.val_dataloader())  # type: ignore[attr-defined]
             trainer.callback_metrics.update({name: torch.tensor(value) for name, value in values.items()})
             for logger in trainer.loggers:
                 logger.log_metrics(values, trainer.global_step)

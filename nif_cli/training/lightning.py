@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from nif_cli import NifError
 from nif_cli.data.datamodule import Batches, Data
 from nif_cli.models.model import Model
+from nif_cli.progress import busy
 from nif_cli.training.reapply import reapply
 from nif_cli.training.reduction import average, by_rows
 from nif_cli.untrusted import whole
@@ -189,7 +190,8 @@ class Loaded(pl.LightningDataModule):
     def train_dataloader(self) -> Batches[Any]:
         trainer = self.trainer
         assert trainer is not None
-        batches = self.data.train_batches(self.device)
+        with busy("loading"):
+            batches = self.data.train_batches(self.device)
         # after those that this run, or the resumed one, has had
         batches.place = lambda: (
             self.number(trainer.fit_loop.epoch_loop.total_batch_idx + 1),

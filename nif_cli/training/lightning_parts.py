@@ -25,6 +25,7 @@ LONGEST = 100  # bytes of a part of a path that a configuration names
 FIELD = r"\{(?:(?:epoch|step)(?::0?\d?d?)?|[A-Za-z_][\w/ -]*(?::0?\d?(?:\.\d)?[efg]?)?)\}"
 # the package that Lightning or Python names when it is not there
 PACKAGE = re.compile(r"(?:The '|[Nn]o module named '|pip install (?:-U )?['\"]?)([A-Za-z0-9][A-Za-z0-9_-]*)")
+LOCAL = re.compile(r"^(file:(//)?|sqlite:///)")  # addresses on this machine: what follows is a path
 FILENAME = re.compile(rf"(?:[^{{}}]|{FIELD})*")
 
 
@@ -42,7 +43,7 @@ def kept_inside(node: Any, where: str, run: Path) -> Any:
     for key, value in node.items():
         if key.startswith("flush_logs_every") and isinstance(value, int) and value < 1:
             raise NifError(f"{where}.{key}={value}: must be at least 1")
-        text = str(value).removeprefix("file:") if isinstance(value, str) else ""
+        text = LOCAL.sub("", value) if isinstance(value, str) else ""
         if not inside(text):
             raise NifError(
                 f"{where}.{key}={shown(value)}: refused, it leads out of the run folder; give a name in it"

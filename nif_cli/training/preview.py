@@ -1,30 +1,29 @@
-"""What a training has learned so far, as images and meshes to look at."""
+"""Images and meshes of what is being learned, while it is."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
-import numpy as np
 import pytorch_lightning as pl
-import torch
-from pytorch_lightning.loggers import TensorBoardLogger
 
 from nif_cli import NifError, runs
 from nif_cli.field import Field
 from nif_cli.geometry.extraction import extract_mesh
+from nif_cli.progress import busy
 from nif_cli.rendering.camera_paths import turntable
 from nif_cli.rendering.empty_space import EmptySpace
 from nif_cli.rendering.image_files import png_bytes, sheet
 from nif_cli.rendering.images import overview, surface_image
 from nif_cli.rendering.volume import RadianceField
+from nif_cli.training import boards
 from nif_cli.training.lightning import Training
 
 
 class Preview(pl.Callback):
-    """The first `shapes` instances, every `every_minutes` and at the end: an image for TensorBoard's Images
-    tab (also preview.png in the run folder) and coarse meshes for its Mesh tab."""
+    """The first `shapes` instances, every `every_minutes` and at the end: an image (also preview.png in the
+    run folder) and coarse meshes, for the loggers that take them: TensorBoard, wandb, mlflow."""
 
     def __init__(self, every_minutes: float = 1.0, resolution: int = 48, size: int = 128, shapes: int = 4):
         if not every_minutes > 0 or resolution < 2 or size < 8 or shapes < 1:
@@ -38,21 +37,22 @@ class Preview(pl.Callback):
         self._shown = time.monotonic() - self.every + min(15.0, self.every)
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object, **__: object
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any, **__: Any
     ) -> None:
         if time.monotonic() - self._shown > self.every:
-            self.show(trainer, pl_module)
+            with busy("preview"):
+                self.show(trainer, pl_module)
             self._shown = time.monotonic()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.show(trainer, pl_module)
+        with busy("preview"):
+            self.show(trainer, pl_module)
 
     def show(self, trainer: pl.Trainer, training: pl.LightningModule) -> None:
         if not trainer.is_global_zero:
             return
         assert isinstance(training, Training)
         model = training.model
-        board = next((x.experiment for x in trainer.loggers if isinstance(x, TensorBoardLogger)), None)
         model.eval()
         images = []
         pose = turntable(1)[0]
@@ -69,20 +69,17 @@ class Preview(pl.Callback):
             if field.bounds.shape[1] == 3:
                 empty = EmptySpace(field, 40, model.device)
                 images.append(surface_image(field, pose, self.size, model.device, antialias=1, empty=empty))
-            if board is not None and field.bounds.shape[1] == 3:
+            if boards.take_meshes(trainer.loggers) and field.bounds.shape[1] == 3:
                 try:
                     mesh = extract_mesh(field, self.resolution, device=model.device)
                 except NifError:  # diverged: the training itself will say so
                     continue
                 if len(mesh.faces):
-                    vertices = torch.from_numpy(np.asarray(mesh.vertices, np.float32))[None]
-                    faces = torch.from_numpy(np.asarray(mesh.faces, np.int32))[None]
-                    board.add_mesh(f"mesh/{id}", vertices, faces=faces, global_step=trainer.global_step)
+                    boards.show_mesh(trainer.loggers, id, mesh, trainer.global_step)
         model.train()
         # of scenes, each has its own proportions
         images = [p for p in images if p.shape == images[0].shape]
         if images:
             image = sheet(images, min(len(images), 4))
-            if board is not None:
-                board.add_image("surfaces", image, trainer.global_step, dataformats="HWC")
+            boards.show_image(trainer.loggers, "surfaces", image, trainer.global_step)
             runs.write(Path(trainer.default_root_dir) / "preview.png", png_bytes(image))

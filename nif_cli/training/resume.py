@@ -18,6 +18,8 @@ from nif_cli.training.reapply import leaves
 from nif_cli.untrusted import shown
 from nif_cli.yaml_files import read_plain, without_interpolations
 
+SERVICES = ("WandbLogger", "CometLogger", "NeptuneLogger")  # that send unless they are told not to
+
 
 def goes_on(cfg: DictConfig, sweeping: bool) -> Path | None:
     """resume=auto: the run in the folder that output_dir= or name= says; None where there is none yet. One
@@ -103,7 +105,14 @@ def resumed_config(run: Path, overrides: list[str], composed: DictConfig) -> Dic
 
 def _check_addresses(config: Any, typed: set[str]) -> None:
     """NifError for an address in the net that the run names and the user did not: it may be a stranger's,
-    and what is logged would be sent there."""
+    and what is logged would be sent there. So too for a logger that has the address of its own service."""
+    for name, node in (config.get("logger") or {}).items():
+        service = isinstance(node, dict) and str(node.get("_target_")).endswith(SERVICES)
+        if service and not node.get("offline") and not typed & {"logger", f"logger.{name}.offline"}:
+            raise NifError(
+                f"logger.{name}: so says the run, and what it logs would be sent; type "
+                f"logger.{name}.offline=false if it is meant, or logger=csv"
+            )
     for part in ("logger", "callbacks", "trainer"):
         for key, value in leaves(config.get(part), part):
             for text in value if isinstance(value, list) else [value]:

@@ -16,9 +16,10 @@ from pytorch_lightning.callbacks import ModelCheckpoint, Timer
 
 from nif_cli import NifError
 from nif_cli.config import locate
+from nif_cli.training import boards
 from nif_cli.training.callbacks import Checkpoints
 from nif_cli.training.durations import clock, seconds_of
-from nif_cli.training.lightning_parts import check_devices, made
+from nif_cli.training.lightning_parts import check_devices, made, told
 from nif_cli.untrusted import shown
 
 LIGHTNING = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric")
@@ -42,10 +43,10 @@ def make_trainer(
     for name, logger in (loggers or {}).items():
         if isinstance(logger, dict):
             locate(logger.get("_target_"), f"logger.{name}")
-            given: dict[str, Any] = {"save_dir": str(folder)}
-            if logger["_target_"].endswith("TensorBoardLogger"):
-                given |= {"name": "", "version": ""}
-            writing.append(made(logger, f"logger.{name}", folder, **given))
+            with told(f"logger.{name}"):
+                given = boards.given(logger, folder)
+            with boards.library_errors(f"logger.{name}"):
+                writing.append(made(logger, f"logger.{name}", folder, **given))
     check_devices(node, device)
     strategy = node.get("strategy", "auto")
     if isinstance(strategy, str) and strategy not in STRATEGIES:

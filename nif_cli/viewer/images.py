@@ -81,6 +81,7 @@ class ImagePage:
         began = time.monotonic()
         name, zoom = self.instance.value, float(self.zoom.value)
         field, transform = self.menu.field(name), self.menu.transform(name)
+        height = width = 0
         for longest in sorted({min(COARSE, int(self.size.value)), int(self.size.value)}):
             check()
             made = shown_part(field, transform, zoom, (self.x.value, self.y.value), longest, self.device)

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,14 +96,15 @@ def test_a_texture_lies_where_its_colours_are(ball: type[Ball], tmp_path: Path, 
     image = painted_texture(flat, places, 256, colours)
     for suffix, content in textured_files(flat, places, image, format, "shape").items():
         (tmp_path / f"shape.{suffix}").write_bytes(content)
-    read = trimesh.load(tmp_path / f"shape.{format}", process=False)
+    read = trimesh.load_mesh(tmp_path / f"shape.{format}", process=False)
     read = read.to_geometry() if isinstance(read, trimesh.Scene) else read
-    material = read.visual.material
+    visual: Any = read.visual
+    material = visual.material
     seen = np.asarray((material.baseColorTexture if format == "glb" else material.image).convert("RGB"))
     assert np.allclose(read.bounds, mesh.bounds, atol=1e-2)
     assert len(read.faces) == len(mesh.faces)
     centres = read.triangles.mean(1)
-    uv = read.visual.uv[read.faces].mean(1)
+    uv = visual.uv[read.faces].mean(1)
     at = seen[((1 - uv[:, 1]) * 256).astype(int), (uv[:, 0] * 256).astype(int)].astype(float)
     normal = (centres - [1e5, 2, 3]) / np.linalg.norm(centres - [1e5, 2, 3], axis=1, keepdims=True)
     assert np.abs(at - (127.5 + 127.5 * normal)).max() < 25
@@ -181,7 +183,7 @@ def test_the_command_writes_them(nif: Callable[..., Result], trained: Path, tmp_
     scale = float(found["scale"])
     assert found["values"][4, 5, 6] == pytest.approx(float(known.value(id, at)) - 0.02 / scale, abs=1e-4)
     assert nif("extract", *few, "instances=1", "format=points", "points=300").code == 0
-    cloud = trimesh.load(tmp_path / "made" / f"{id}_points.ply")
+    cloud: Any = trimesh.load(tmp_path / "made" / f"{id}_points.ply")
     assert len(cloud.vertices) == 300
     assert np.abs(known.value(id, cloud.vertices) * scale - 0.02).max() < 0.05
     pytest.importorskip("onnxruntime")

@@ -19,6 +19,7 @@ from nif_cli.fields.network import RadianceNetwork
 from nif_cli.fields.ngp import NgpNetwork
 from nif_cli.models.nerf import Nerf
 from nif_cli.models.ray_samplers import HierarchicalSampler, OccupancySampler
+from nif_cli.models.scene_field import BoundRadiance
 from nif_cli.optim.adam import Adam
 from nif_cli.rendering.volume import RadianceField, volume_render
 
@@ -149,6 +150,9 @@ def test_codes_set_shape_and_appearance_apart():
     made.eval()
     points, directions = torch.rand(64, 3) - 0.5, torch.nn.functional.normalize(torch.randn(64, 3), dim=-1)
     of_a, mixed, of_b = made.field(a), made.field(a, appearance=b), made.field(b)
+    assert isinstance(of_a, BoundRadiance)
+    assert isinstance(mixed, BoundRadiance)
+    assert isinstance(of_b, BoundRadiance)
     assert torch.equal(mixed.radiance(points, directions)[0], of_a.radiance(points, directions)[0])
     assert not torch.equal(mixed.radiance(points, directions)[1], of_a.radiance(points, directions)[1])
     assert not torch.equal(of_b.radiance(points, directions)[0], of_a.radiance(points, directions)[0])

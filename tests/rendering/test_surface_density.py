@@ -61,6 +61,7 @@ def test_depths_are_finite_and_differentiable_far_from_the_surface():
     depth = logistic_depth(distance, one, 0.01 * one, torch.tensor(2000.0))
     depth.sum().backward()
     assert torch.isfinite(depth).all()
+    assert distance.grad is not None
     assert torch.isfinite(distance.grad).all()
     assert depth.tolist() == pytest.approx([0, 0, 10, 20, 20], abs=1e-2)
 

@@ -229,7 +229,7 @@ def test_codes_lead_back_to_the_instances(trained: Path):
     from nif_cli import runs
     from nif_cli.viewer.menu import Codes
 
-    model = runs.load(trained)
+    model = runs.load_model(trained)
     a, b, *_ = model.instances
     codes = Codes(model)  # type: ignore[arg-type]
     points = torch.rand(20, 3)

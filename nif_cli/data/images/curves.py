@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from nif_cli.data.datamodule import Batches, Data
 from nif_cli.data.images.formats.outlines import read_outline
@@ -18,6 +17,7 @@ from nif_cli.data.images.formats.svg import read_drawing
 from nif_cli.data.report import Report
 from nif_cli.geometry.curves import Curves, segments_of, signed_distance
 from nif_cli.geometry.transform import Transform, unit_ball
+from nif_cli.progress import Bar
 
 
 @dataclass
@@ -85,7 +85,7 @@ class CurveData(Data):
             points = np.concatenate((near, rng.uniform(-1, 1, (self.samples - len(near), 2)))).astype(
                 np.float32
             )
-            with tqdm(total=len(points), desc="distances", leave=False, disable=None, delay=1) as bar:
+            with Bar(len(points), "distances", "point") as bar:
                 distance = signed_distance(curves, points.astype(np.float64), bar.update)
             rows = np.column_stack((points, distance)).astype(np.float32)
             rng.shuffle(rows)

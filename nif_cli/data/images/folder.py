@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8, UInt16
 from torch import Tensor
-from tqdm import tqdm
 
 from nif_cli import NifError
 from nif_cli.data.images.formats.pixels import READABLE, Pixels, read_image
 from nif_cli.data.report import Report
 from nif_cli.data.shapes.samples import PointSamples
 from nif_cli.geometry.transform import Transform
+from nif_cli.progress import watched
 
 KINDS = {1: "grey", 3: "RGB", 4: "RGBA"}
 
@@ -124,7 +124,7 @@ def read_images(
     found: list[KeptImage] = []
     wrong: list[NifError] = []
     rng = np.random.default_rng([seed, 4])
-    for id, file in tqdm(files.items(), desc="images", leave=False, disable=None, delay=1):
+    for id, file in watched(list(files.items()), "reading", "image"):
         try:
             pixels = read_image(file)
         except NifError as error:

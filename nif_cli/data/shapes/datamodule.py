@@ -12,7 +12,6 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-from tqdm import tqdm
 
 from nif_cli import NifError
 from nif_cli.data.datamodule import Batches, ConditioningSpec, Data, Needs, in_turn
@@ -26,6 +25,7 @@ from nif_cli.data.shapes.spool import Spool
 from nif_cli.files import DiskError
 from nif_cli.geometry.transform import SPACES
 from nif_cli.metrics.protocols import Truth
+from nif_cli.progress import Bar
 
 Source = tuple[str, Callable[[], ShapeSamples]]
 
@@ -103,7 +103,7 @@ class ShapeData(Data):
         with ThreadPoolExecutor(2) as threads:
             # no further ahead: results take memory
             waiting = [threads.submit(source) for _, source in sources[:3]]
-            bar = tqdm(total=len(sources), desc="samples", unit=" shape", leave=False, disable=None, delay=1)
+            bar = Bar(len(sources), "samples", "shape")
             try:
                 for i in range(len(sources)):
                     coming = waiting.pop(0)
