@@ -39,6 +39,7 @@ class Modulation(nn.Module):
 
     def forward(self, h: Float[Tensor, "S N H"], code: Float[Tensor, "S Z"]) -> Float[Tensor, "S N H"]:
         if self.normalise:
+            # over the points of all shapes together, as published: nothing of one shape in it
             flat = F.batch_norm(
                 h.flatten(0, 1),
                 self.mean,

@@ -210,6 +210,7 @@ class Nerf(Model):
             codes, generator = self.codes(batch.scene), self.generator if self.training else None
             sampling = self._hierarchical(codes[0])
             seen = sampling.render(self.network, rays, batch.near, batch.far, codes, generator)
+            # both networks by the same rays (eq. 6): the coarse one has to say where to look
             first, last = (self._error(x, truth, behind, batch) for x in seen)
             return {"coarse": first, "fine": last}
         light, taken = self._through(rays, batch, self._marching(self.progress() if self.training else 1.0))
@@ -221,6 +222,7 @@ class Nerf(Model):
                 table = self.network.grid.table  # type: ignore[union-attr]
                 weight = next(p for p in self.network.parameters() if p is not table)
                 light.color = light.color + weight[:0].sum()
+            # samples cost, rays do not: the next batch has as many rays as take the samples wanted
             self.per_ray.lerp_(torch.tensor(max(1.0, taken / max(1, len(rays))), device=self.device), 0.1)
         return {"color": self._error(light, truth, behind, batch)}
 
