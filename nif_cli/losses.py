@@ -26,6 +26,7 @@ def clamped_error(
 ) -> Float[Tensor, "*n"]:
     """What `clamped_l1` is the mean of, for each point; clamp may be inf."""
     error = predicted - distance.clamp(-clamp, clamp)
+    # at or beyond the clamp a prediction may be anything that lies still farther on the target's side
     error = torch.where(distance >= clamp, error.clamp(max=0), error)
     return torch.where(distance <= -clamp, error.clamp(min=0), error).abs()
 
@@ -38,17 +39,20 @@ def two_headed(
     et al. 2018; MetaSDF, section 3.2)."""
     sign = F.binary_cross_entropy_with_logits(out[..., 0], (distance > 0).to(out), reduction="none")
     error = (out[..., 1] - distance.abs()).abs()
+    # the last term keeps both sigmas from growing for ever, which would make any error cheap
     return 0.5 * (sign * (-2 * log_sigma[0]).exp() + error * (-2 * log_sigma[1]).exp()) + log_sigma.sum()
 
 
 def eikonal(gradient: Float[Tensor, "*n D"]) -> Float[Tensor, ""]:
     """mean | ||gradient|| - 1 | (SIREN, eq. 6)."""
+    # IGR has the square; the absolute value is gentler on the few points of large gradients, as at creases
     return (gradient.norm(dim=-1) - 1).abs().mean()
 
 
 def normal_alignment(gradient: Float[Tensor, "*n D"], normals: Float[Tensor, "*n D"]) -> Float[Tensor, ""]:
     """mean of 1 - cos(angle) between the outward normals and the outward direction, minus the gradient
     (SIREN, eq. 6)."""
+    # values are larger inside, so the gradient looks inwards: at best the cosine is -1
     return (1 + F.cosine_similarity(gradient, normals, dim=-1)).mean()
 
 

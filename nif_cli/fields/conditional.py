@@ -39,6 +39,7 @@ class Modulation(nn.Module):
 
     def forward(self, h: Float[Tensor, "S N H"], code: Float[Tensor, "S Z"]) -> Float[Tensor, "S N H"]:
         if self.normalise:
+            # over the points of all shapes together, as published: nothing of one shape in it
             flat = batch_norm(h.flatten(0, 1), self.mean, self.var, self.training, self.MOMENTUM, self.EPS)
             h = flat.view(h.shape)
         return torch.addcmul(self.beta(code)[:, None].to(h), h, self.gamma(code)[:, None].to(h))

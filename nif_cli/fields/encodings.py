@@ -60,5 +60,7 @@ class Fourier(Encoding):
         self.features = 2 * features
 
     def forward(self, x: Float[Tensor, "*n D"]) -> Float[Tensor, "*n F"]:
+        # sines and cosines of the same angles: <f(x), f(y)> depends on x - y alone, so a network's kernel
+        # is as wide everywhere, by `scale` (Tancik et al. 2020)
         angles = x @ self.directions.T
         return torch.cat((angles.sin(), angles.cos()), -1)

@@ -213,4 +213,5 @@ def _adam(table, rows, touched, features, rate, beta1, new1, beta2, new2, eps, c
                     m = beta1 * rows[row, mean + f] + new1 * g
                     v = beta2 * rows[row, square + f] + new2 * g * g
                     rows[row, f], rows[row, mean + f], rows[row, square + f] = 0, m, v
+                    # both bias corrections stand in `rate` and `correction`: once a step, not once a row
                     table[row, f] -= rate * m / (np.sqrt(v) * correction + eps)

@@ -49,6 +49,7 @@ class Levels:
         cell, so that levels do not share their cell faces; a level has resolution^D rows, rounded up to a
         multiple of 8, but at most `table`.
         """
+        # eq. 3: log b
         growth = math.log(finest / base) / max(1, levels - 1)
         scale = [base * math.exp(level * growth) - 1 for level in range(levels)]
         resolution = [math.ceil(s - 1e-9) + 1 for s in scale]  # b^l is rounded: 64.0000000001 is 64

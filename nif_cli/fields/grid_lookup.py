@@ -58,6 +58,8 @@ def encode_reference(
         # products of 32 bits, which int32 would overflow
         mixed = mixed ^ (at[..., d] * PRIMES[d] & 0xFFFFFFFF)
     hashed = torch.tensor(levels.hashed, device=x.device)[:, None]
+    # collisions stay as they are: where they meet, the points that matter to the loss outvote the others
+    # (Mueller et al. 2022, section 3)
     row = torch.where(hashed, mixed, linear) % rows + torch.tensor(levels.start, **whole)[:, None]
     values = nn.functional.embedding(row, table)  # [N, L, K, F]
     return (weight[..., None] * values).sum(2).flatten(1)

@@ -62,6 +62,7 @@ def interpolate(code: Tensor, points: Float[Tensor, "S N 3"], half: float) -> Fl
     than three channels."""
     x = points.float() / (2 * half) + 0.5
     size, shapes = code.shape[-1], torch.arange(len(code), device=code.device)[:, None]
+    # the three planes' features add up: one bag of twelve rows a point
     if code.shape[1] == 3:
         rows = code.permute(0, 1, 3, 4, 2).reshape(-1, code.shape[2])
         parts = [corners(x[..., axes], size, (3 * shapes + k) * size**2) for k, axes in enumerate(PLANES)]

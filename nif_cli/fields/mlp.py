@@ -205,9 +205,11 @@ class MLP(Network):
         with torch.no_grad():
             for i, layer in enumerate(self.hidden):
                 assert isinstance(layer, Linear)
+                # SAL, theorem 1: layers that keep the norm, then a mean: radius - |x|, inside positive
                 std = math.sqrt(2) / math.sqrt(layer.weight.shape[0])
                 layer.weight.normal_(0, std)
                 layer.bias.zero_()
+                # what enters again counts nothing at first, or it would be no sphere
                 if i in self.skips:
                     layer.weight[:, -features:].zero_()
                 if layer.gain is not None:

@@ -62,6 +62,7 @@ class NerfNetwork(RadianceNetwork):
         h = given
         for n, layer in enumerate(self.trunk):
             h = torch.relu(layer(h))
+            # figure 7: the fifth layer's activations have the input beside them
             if n == self.skip and n + 1 < len(self.trunk):
                 h = torch.cat((given, h), -1)
         return h
@@ -76,6 +77,7 @@ class NerfNetwork(RadianceNetwork):
         shape: Tensor | None = None,
         appearance: Tensor | None = None,
     ) -> tuple[Float[Tensor, "N"], Float[Tensor, "N 3"]]:
+        # density depends on the place alone: geometry looks the same from everywhere (section 3)
         h = self._trunk(points, shape)
         seen = [self.bottleneck(h), self.views(directions)] + ([] if appearance is None else [appearance])
         rgb = torch.sigmoid(self.rgb(torch.relu(self.branch(torch.cat(seen, -1)))))

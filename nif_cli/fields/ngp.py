@@ -70,6 +70,7 @@ class NgpNetwork(RadianceNetwork):
             local = _padded(local.to(torch.bfloat16))
         given = local if shape is None else torch.cat((local, _padded(shape.to(local), len(local))), -1)
         out = run(self.geometry, given)
+        # exp, not ReLU: densities span orders of magnitude, and what is nearly empty keeps a gradient
         return torch.exp(out[: points.shape[0], 0].float().clamp(-DENSEST, DENSEST)), out[:, 1:], local
 
     def density(self, points: Float[Tensor, "N 3"], shape: Tensor | None = None) -> Float[Tensor, "N"]:

@@ -57,6 +57,8 @@ class Siren(Network):
             for i, layer in enumerate([*self.hidden, self.last]):
                 assert isinstance(layer, Linear)
                 fan_in = layer.weight.shape[1]
+                # keeps what enters each sine at variance 1, layer by layer; the first sees coordinates,
+                # not sines, and its omega alone says how many periods they span
                 bound = 1 / fan_in if i == 0 else math.sqrt(6 / fan_in) / omega
                 layer.weight.uniform_(-bound, bound)
 
@@ -65,6 +67,7 @@ class Siren(Network):
     ) -> Float[Tensor, "S N C"]:
         h, activate = points, ACTIVATIONS[self.activation]
         for i, (layer, omega) in enumerate(zip(self.hidden, self.omegas, strict=True)):
+            # omega stands outside of W: the gradients of W are omega times as large, with the same function
             h = activate(omega * layer(h, code if i == 0 else None))
         h = self.last(h)
         return h.reshape(*points.shape[:2], h.shape[-1])

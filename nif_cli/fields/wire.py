@@ -56,6 +56,7 @@ class Wire(Network):
 
     def wavelet(self, z: Tensor) -> Complex[Tensor, "*n"]:
         """exp(i omega z - |scale z|^2) of real or complex z."""
+        # |z|^2, so that the wavelet is local in both directions; z^2 would grow along the imaginary axis
         square = z.real.square() + z.imag.square() if z.is_complex() else z.square()
         return torch.exp(1j * self.omega * z - self.scale**2 * square)
 

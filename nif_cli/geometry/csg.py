@@ -82,6 +82,7 @@ def values_anywhere(field: Field) -> Callable[[Tensor], Tensor]:
         beyond = away > 0
         if not beyond.any():
             return value
+        # for s in the box, |p - s|^2 >= |p - q|^2 + |q - s|^2: in a convex box the angle at q is not acute
         squared = away + value.clamp(max=0).square() if truncation > 0 else away
         outside = -torch.where(beyond, squared, 1.0).sqrt()
         if truncation == 0:  # no length, only a side

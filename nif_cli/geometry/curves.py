@@ -122,6 +122,7 @@ class Chains:
                 continue
             low, high, start, end = (a[node] for a in self.levels[level])
             x, y = points[point].T
+            # a corner at the ray's own height counts as below it: crossed once, not twice
             above = (end[:, 1] > y).astype(np.int64) - (start[:, 1] > y)
             if level == 0:
                 with np.errstate(invalid="ignore", divide="ignore"):

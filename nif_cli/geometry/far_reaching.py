@@ -62,6 +62,7 @@ def far_reaching(
         inner, outer = bounds.to(points)
         share = ((points >= inner) & (points <= outer)).all(-1).to(far)
         if math.isfinite(truncation):
+            # its own values up to 0.7 of what it knows, measured ones from 0.95 on, blended in between
             share = share * ((0.95 * truncation - far.abs()) / (0.25 * truncation)).clamp(0, 1)
         return torch.lerp(far, own(points), share)
 

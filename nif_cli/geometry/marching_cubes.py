@@ -54,6 +54,7 @@ def marching_cubes(band: Band, level: float) -> tuple[Float[Tensor, "W 3"], Int[
     edges = table[torch.repeat_interleave(case, count[case]), place]  # [F, 3]
 
     lower, axis = (torch.tensor(column, device=device) for column in zip(*EDGES, strict=True))
+    # a vertex is named by its edge, lower end and axis: all cells around the edge find the same one
     rows = band.corners[cell[:, None], lower[edges]]
     ids, faces = torch.unique(rows * 3 + axis[edges], return_inverse=True)
     row, axis = ids // 3, ids % 3

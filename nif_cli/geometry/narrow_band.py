@@ -85,6 +85,7 @@ def _coarsest(grid: Grid, stride: int) -> Band:
         for other in {0, 1, 2} - {axis}:  # four edges of a cell
             along = torch.maximum(along.narrow(other, 0, side - 1), along.narrow(other, 1, side - 1))
         slope = torch.maximum(slope, along)
+    # a field may be steeper between the samples of a cell than they show: its neighbours' count too
     slope = F.max_pool3d(slope[None, None], 3, 1, 1).flatten()
     slope = slope.clamp(min=SLOPE) if grid.truncation > 0 else MARGIN * slope
     band.error = slope * 0.5 * stride * float(grid.step.norm())

@@ -96,6 +96,7 @@ def _inside_out(
     high = np.array([centred[part].max((0, 1)) for part in parts])
     volume = np.zeros(count)
     for i in np.flatnonzero(closed):
+        # tetrahedra to the middle of the part's own box: to a far origin they cancel, and so do their digits
         a, b, c = (centred[parts[i]] - (low[i] + high[i]) / 2).transpose(1, 0, 2)
         volume[i] = (np.cross(a, b) * c).sum() / 6
     flat = np.abs(volume) <= 1e-9 * np.maximum(np.prod(high - low, axis=1), 1e-300)

@@ -59,6 +59,7 @@ def refined(
         step = ((level - value) / slope.square().sum(1).clamp(min=1e-12))[:, None] * slope
         moved = points + step - start
         moved = start + moved * (reach / moved.norm(dim=1, keepdim=True).clamp(min=reach))
+        # networks are no distances: where a Newton step leads away from the surface, the vertex stays
         better = (evaluate(field, moved) - level).abs() < (value - level).abs()
         points = torch.where(better[:, None] & free, moved, points)
     still = (points == start).all(1, keepdim=True).cpu().numpy()

@@ -46,6 +46,7 @@ def flattened(
 
 
 def chord_counts(cubics: np.ndarray, tolerance: float) -> np.ndarray:
+    # |B''| <= 6 bend, and a chord over a step h is off by h^2 |B''| / 8 at most
     bend = np.linalg.norm(cubics[:, :-2] - 2 * cubics[:, 1:-1] + cubics[:, 2:], axis=-1).max(1)
     return np.ceil(np.sqrt(6 * bend / (8 * tolerance)) - 1e-6).clip(1, 1e7).astype(np.int64)
 

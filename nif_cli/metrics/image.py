@@ -40,6 +40,7 @@ def ssim_map(
 
     x, y = a.double().permute(2, 0, 1), b.double().permute(2, 0, 1)
     mx, my = mean(x), mean(y)
+    # E[x^2] - E[x]^2 in float64: in float32 flat parts would have negative variances
     vx, vy, cov = mean(x * x) - mx * mx, mean(y * y) - my * my, mean(x * y) - mx * my
     c1, c2 = 0.01**2, 0.03**2
     found = (2 * mx * my + c1) * (2 * cov + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))

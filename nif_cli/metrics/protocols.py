@@ -143,8 +143,8 @@ def _onet(
         "accuracy": float(accuracy.mean()),
         "completeness": float(completeness.mean()),
     }
-    if d.there_cosine is not None and d.back_cosine is not None:
-        metrics["normal_consistency"] = float(d.there_cosine.mean() + d.back_cosine.mean()) / 2
+    if d.accuracy_cosine is not None and d.completeness_cosine is not None:
+        metrics["normal_consistency"] = float(d.accuracy_cosine.mean() + d.completeness_cosine.mean()) / 2
     return metrics, d
 
 

@@ -40,8 +40,8 @@ class SurfaceDistances:
 
     accuracy: Float[np.ndarray, "N"]
     completeness: Float[np.ndarray, "M"]
-    there_cosine: Float[np.ndarray, "N"] | None = None
-    back_cosine: Float[np.ndarray, "M"] | None = None
+    accuracy_cosine: Float[np.ndarray, "N"] | None = None
+    completeness_cosine: Float[np.ndarray, "M"] | None = None
 
     def f_score(self, threshold: float) -> float:
         """The harmonic mean of precision and recall: the parts of the points nearer than `threshold` to the

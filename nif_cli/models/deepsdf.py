@@ -79,6 +79,7 @@ class DeepSdf(Model):
         )
         self.allocate([s.id for s in shapes])
         assert self.codes is not None
+        # about 1 long for any Z: at the border of the ball that `code_norm` allows, as in the published code
         nn.init.normal_(self.codes.weight, 0, 1 / math.sqrt(self.code_size))
         with torch.no_grad():  # weights taken from another run: shapes that it knew keep their codes
             for row, shape in enumerate(shapes):
@@ -87,6 +88,7 @@ class DeepSdf(Model):
         self.instances = {s.id: Instance(s.id, s.transform) for s in shapes}
 
     def allocate(self, ids: list[str]) -> None:
+        # sparse gradients: Adam moves the codes of a batch only; dense ones would drag all by their momentum
         self.codes = nn.Embedding(
             len(ids), self.code_size, sparse=True, _weight=torch.zeros(len(ids), self.code_size)
         )
@@ -108,6 +110,7 @@ class DeepSdf(Model):
 
     def _bounded(self, codes: Tensor) -> Tensor:
         """Codes scaled back into the ball of radius `code_norm` (the published code's max-norm embedding)."""
+        # not torch's max_norm, which moves the table in place, unseen by the gradient
         return codes * (self.code_norm / codes.norm(dim=-1, keepdim=True).clamp(min=self.code_norm))
 
     def field(self, id: str) -> BoundField:
@@ -133,6 +136,7 @@ class DeepSdf(Model):
         assert self.codes is not None
         codes = self._bounded(self.codes.weight.detach())
         mean = codes.mean(0)
+        # C = V S^2 V^T of the centred codes, so that V S V^T is a root of it; C itself is never made
         _, sigma, v = torch.linalg.svd((codes - mean) / max(1, len(codes) - 1) ** 0.5, full_matrices=False)
         return mean, (v.T * sigma) @ v
 
@@ -231,6 +235,7 @@ class DeepSdf(Model):
         codes = self._bounded(self.codes(batch.row))
         terms = {"l1": clamped_l1(self.network(batch.points, codes)[..., 0], batch.distance, self.clamp)}
         if self.training and self.prior > 0:
+            # faded in, as in the published code over 100 epochs: early it shrinks codes that say nothing yet
             warm = min(1.0, self.progress() / self.prior_warmup) if self.prior_warmup > 0 else 1.0
             terms["prior"] = self.prior * warm * codes.square().sum(-1).mean()
         return terms

@@ -68,6 +68,7 @@ class StepSizes(nn.ParameterList):
             return [[self.start] * self.tensors for _ in range(steps)]
         found = []
         for k in range(steps):
+            # learned as logarithms a size stays positive, and moves by factors, as it is searched by hand
             rates = [log[min(k, len(log) - 1)].exp() for log in self]
             if self.kind != "parameter":
                 rates = list(rates[0].expand(self.tensors)) if self.kind == "scalar" else list(rates[0])
@@ -112,6 +113,7 @@ def descend(
             with torch.enable_grad():
                 w = list(tensors[:n]) if graph else [t.detach().requires_grad_() for t in tensors[:n]]
                 value = loss(dict(zip(names, w, strict=True)))
+                # differentiable: the outer loop sees how the step itself depends on where it began
                 gradients = torch.autograd.grad(value.sum(), w, create_graph=differentiable)
             given = iter(tensors[n:])  # the learned sizes, and then `also`, which `loss` knows by itself
             by = [next(given) if isinstance(r, Tensor) else r for r in rates]

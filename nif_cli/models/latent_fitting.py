@@ -109,6 +109,7 @@ class BoundsPool:
 def violation(value: Float[Tensor, "S N"], bounds: Float[Tensor, "S N 2"]) -> Float[Tensor, "S"]:
     """The mean distance of the values from their intervals, for each shape: the clamped L1 loss where
     distances are known."""
+    # the nearest value that is allowed, held fixed: within the interval error and gradient are zero
     return (value - value.detach().clamp(bounds[..., 0], bounds[..., 1])).abs().mean(-1)
 
 
@@ -143,6 +144,7 @@ def fit_codes(
     def gradient(part: slice, where: Tensor, bounds: Tensor) -> tuple[Tensor, Tensor]:
         own = codes[part].detach().requires_grad_(True)
         loss = violation(network(where[part], own)[..., 0], bounds[part])
+        # of the sum, so that each code moves as if it were fitted alone, whatever else is in the batch
         (grad,) = torch.autograd.grad(loss.sum() + prior * own.square().mean(-1).sum(), own)
         return loss.detach(), grad
 
@@ -159,6 +161,7 @@ def fit_codes(
             if step % max(1, steps // 20) == 0:
                 curve.append(float(torch.cat(losses).mean()))
     with torch.no_grad():
+        # judged on points of their own: by the last step's a restart may look good by chance
         where, bounds = pool.draw(max(points, 8192), generator)
         made = codes.view(shapes, restarts, size)
         losses = torch.stack(

@@ -81,6 +81,7 @@ class ShapeTasks:
         if log_sigma is not None:
             return two_headed(out, target, log_sigma[int(outer)]).mean(1)
         error = clamped_error(out[..., 0], target, self.clamp if self.objective == "clamped_l1" else math.inf)
+        # squared inside: the slope of |x| does not fade near 0, and steps of a fixed size would jump about it
         return (error if outer or self.inner == "same" else error.square() / (2 * self.clamp)).mean(1)
 
     def value_errors(self, out: Tensor, target: Tensor) -> Float[Tensor, "S"]:
@@ -182,6 +183,7 @@ class Signed(nn.Module):
 
 
 def signed(out: Float[Tensor, "*n 2"]) -> Float[Tensor, "*n"]:
+    # not sign(): a logit of exactly 0 would put a surface where there is none
     return torch.where(out[..., 0] > 0, 1.0, -1.0) * out[..., 1].abs()
 
 

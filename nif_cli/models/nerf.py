@@ -209,6 +209,7 @@ class Nerf(Model):
             codes, generator = self.codes(batch.scene), self.generator if self.training else None
             sampling = self._hierarchical(codes[0])
             seen = sampling.render(self.network, rays, batch.near, batch.far, codes, generator)
+            # both networks by the same rays (eq. 6): the coarse one has to say where to look
             first, last = (self._error(x, truth, behind, batch) for x in seen)
             return {"coarse": first, "fine": last}
         return {"color": self._error(self._light(batch), truth, behind, batch)}
@@ -227,6 +228,7 @@ class Nerf(Model):
             if not taken:  # nothing is left to learn from: everything is open again
                 self.grid.occupied = self.grid.allowed.clone()
                 light.color = light.color + self._nothing()
+            # samples cost, rays do not: the next batch has as many rays as take the samples wanted
             self.per_ray.lerp_(torch.tensor(max(1.0, taken / max(1, len(rays))), device=self.device), 0.1)
         return light
 

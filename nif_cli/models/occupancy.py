@@ -74,6 +74,7 @@ class Occupancy(Model):
                 else "field=onet, film, concat, or another that takes a code; field=local does not"
             )
             raise ValueError(f"encoder: {type(encoder).__name__} gives {gives}, which needs {needs}")
+        # the network ends in logits: where their sigmoid is the threshold
         self.level = math.log(threshold / (1 - threshold))
         self.reduction, self.kl = reduction, kl
         self.mirror = "xyz".find(mirror)
@@ -249,7 +250,9 @@ class Occupancy(Model):
         terms, code = {}, None
         if self.encoder is not None and self.encoder.variational:
             mean, log_var = self.encoder(points, inside).chunk(2, -1)
+            # drawn so that mean and variance have a gradient (Kingma and Welling 2014, section 2.4)
             code = mean + torch.randn_like(mean) * (0.5 * log_var).exp() if self.training else mean
+            # KL(N(mean, var) || N(0, I)) in closed form (Kingma and Welling 2014, appendix B)
             terms["kl"] = self.kl * 0.5 * (mean.square() + log_var.exp() - 1 - log_var).sum(-1).mean()
         elif self.encoder is not None:
             code = self.encoder(seen)

@@ -86,6 +86,8 @@ class Hierarchical:
         self, t: Float[Tensor, "R T"], weights: Float[Tensor, "N"], generator: torch.Generator | None
     ) -> Float[Tensor, "R U"]:
         """The first places, and as many as `fine` where their weights are."""
+        # as the published code: the weights of all samples but the outermost, between the middles;
+        # where to look has no gradient
         middle = 0.5 * (t[:, 1:] + t[:, :-1])
         more = importance(middle, weights.detach().view(t.shape)[:, 1:-1], self.fine, generator)
         return torch.cat((t, more), 1).sort(1).values
@@ -153,6 +155,7 @@ class BoundRadiance:
             return self.network.density(flat, self._codes(len(flat))[0]).view(points.shape[:-1])  # type: ignore[operator]
         grid = self.sampling.grid
         cell = grid.at(flat)
+        # elsewhere no ray ever asked, and what the network says there means nothing
         full = ((cell >= 0) & (grid.occupied.view(-1)[cell.clamp(min=0)] > 0)).nonzero()[:, 0]
         found = self.network.density(flat[full], self._codes(len(full))[0])  # type: ignore[operator]
         return torch.zeros_like(flat[:, 0]).index_copy(0, full, found).view(points.shape[:-1])

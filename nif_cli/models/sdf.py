@@ -91,10 +91,13 @@ class Sdf(Model):
             assert batch.distance is not None
             return {"l1": clamped_l1(self.network(batch.points, None)[..., 0], batch.distance, self.clamp)}
         on = batch.surface
+        # held-out batches too: the loss is of the field's own gradient
         with torch.enable_grad():
+            # the eikonal equation holds in all of space: points drawn anew each step stand for it
             anywhere = torch.rand_like(on) * 2 - 1
             points = torch.cat((on, anywhere), 1).requires_grad_(True)
             value = self.network(points, None)[..., 0]
+            # kept in the graph: the weights learn through it, by mixed second derivatives
             (gradient,) = torch.autograd.grad(value.sum(), points, create_graph=True)
         n = on.shape[1]
         surface, off, normal, unit = self.weights

@@ -124,6 +124,7 @@ def _march(
                     i, j, m, side = i8, j8, m8, np.float32(blocks)
                 leave = min(_leave(ux, i, dx, side), _leave(uy, j, dy, side), _leave(uz, m, dz, side))
                 beyond = _warp((t + max(leave, np.float32(0)) * 2 * extent) * speed[ray], step, cone, growth)
+                # less a thousandth: rounding must not leave out the step that begins at the border
                 ahead = np.ceil(beyond - start - np.float32(1e-3))
                 if not ahead < 1e9:  # there is no end to it: nothing is ahead, and no integer says where
                     break

@@ -27,6 +27,7 @@ class Ndc:
         length, `views` stays as it was, in the world."""
         frame = self.frame.to(rays.origins)
         o, d = _turned(rays.origins - frame[:, 3], frame[:, :3].T), _turned(rays.directions, frame[:, :3].T)
+        # the origins on the near plane, so that t runs from 0 there to 1 at infinity
         o = o - ((self.near + o[:, 2:]) / d[:, 2:]) * d
         scale = o.new_tensor(self.slope)
         at, along = o[:, :2] / o[:, 2:], d[:, :2] / d[:, 2:]

@@ -112,12 +112,14 @@ class OccupancyGrid(nn.Module):
             jitter = torch.rand((len(cells), 3), generator=generator, device=device) - 0.5
             found = density(self.centres(cells) + jitter * size[:, None]).float() * UNIT
             found = torch.nan_to_num(found, nan=0.0, posinf=1e4)
+            # one look misses what is thin: a cell that was dense closes only after several that find nothing
             flat[cells] = torch.maximum(flat[cells] * self.decay, found)
         self.decide()
 
     def decide(self) -> None:
         """Which cells are occupied, by the densities as they are."""
         among = self.density[self.allowed > 0]
+        # as the published code: early all is fog, thinner than the threshold, and the denser half stays open
         limit = min(self.threshold, float(among.mean())) if len(among) else self.threshold
         self.occupied = ((self.density > limit) & (self.allowed > 0)).to(torch.uint8)
 

@@ -77,6 +77,7 @@ def importance(
         u = torch.linspace(0, 1, count, device=edges.device, dtype=edges.dtype).expand(len(edges), count)
     else:
         u = torch.rand((len(edges), count), generator=generator, device=edges.device, dtype=edges.dtype)
+    # the inverse of the cumulative distribution, linear within an interval
     above = torch.searchsorted(cdf, u.contiguous(), right=True).clamp(1, cdf.shape[-1] - 1)
     (low, high), (a, b) = ((x.gather(1, above - 1), x.gather(1, above)) for x in (cdf, edges))
     span = high - low

@@ -64,10 +64,12 @@ def sphere_trace(
         doubtful = ~inside & ~there & (gap > free + distance)  # something may lie between the two balls
         brackets.append((active[inside], sure[inside], free[inside], t[inside], distance[inside]))
         depth[active[there]] = t[there]
+        # the slope of the distance along the ray, smoothed; at most 0.9, which is a step of 20 distances
         rate = (distance - free) / gap.clamp(min=1e-6)
         slope = torch.where(
             doubtful | skipping | (free == 0), -1.0, 0.3 * slope + 0.7 * rate.clamp(-1.0, 0.9)
         )
+        # if d(t + s) = d + slope s, the free balls at both ends touch at s = d + d(t + s) = 2 d / (1 - slope)
         step = torch.where(skipping, distance, (2 / (1 - slope) * distance).clamp(min=tolerance))
         ahead = torch.where(doubtful, sure + free, t + step)
         sure, free = torch.where(doubtful, sure, t), torch.where(doubtful, free, distance)

@@ -127,6 +127,7 @@ def _weights_of_density(
     total = optical.double().cumsum(0)  # of all rays: what was before a ray is taken off, which costs digits
     before = total - optical
     before = before - before[first][ray] if len(ray) else before
+    # T_n (1 - exp(-sigma_n delta_n)); expm1 keeps the digits of thin samples
     weights = torch.exp(-before).to(density.dtype) * -torch.expm1(-optical)
     return weights, torch.exp(-torch.zeros_like(first, dtype=density.dtype).index_add(0, ray, optical))
 
@@ -199,6 +200,7 @@ def render_rays(
             depth = depth.index_add(0, alive, reach * light.depth)
             transmittance = transmittance.index_copy(0, alive, reach * light.transmittance)
         going = going & (transmittance.detach()[alive] > stop)
+        # rays that end early waste few samples, those that go on need few rounds
         alive, limit = alive[going], 2 * limit
     return RenderedRays(color, depth, transmittance), taken
 

@@ -39,10 +39,10 @@ def test_two_parallel_planes(rng):
     d = surface_distances(plane(0.0, rng), plane(0.25, rng), up, -up)
     assert d.accuracy.mean() == pytest.approx(0.25, rel=1e-3)
     assert d.completeness.mean() == pytest.approx(0.25, rel=1e-3)
-    assert d.there_cosine is not None
-    assert d.back_cosine is not None
-    assert np.allclose(d.there_cosine, 1)  # the absolute value: which side faces out does not count
-    assert np.allclose(d.back_cosine, 1)
+    assert d.accuracy_cosine is not None
+    assert d.completeness_cosine is not None
+    assert np.allclose(d.accuracy_cosine, 1)  # the absolute value: which side faces out does not count
+    assert np.allclose(d.completeness_cosine, 1)
     assert d.f_score(0.3) == 1
     assert d.f_score(0.2) == 0
 
