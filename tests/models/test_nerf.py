@@ -289,9 +289,10 @@ def test_from_the_shell_a_scene_becomes_a_coloured_mesh(nif):
     assert extracted.code == 0, extracted.err
     assert "surface at density" in extracted.out
     import trimesh
+    from trimesh.visual import ColorVisuals
 
     mesh = trimesh.load_mesh(next(Path("run/meshes").rglob("*.ply")))
-    assert isinstance(mesh.visual, trimesh.visual.ColorVisuals)
+    assert isinstance(mesh.visual, ColorVisuals)
     assert len(np.unique(mesh.visual.vertex_colors[:, :3], axis=0)) > 20
     assert np.abs(mesh.vertices).max() < 1.1
     assert len(mesh.split(only_watertight=False)) == 1
