@@ -95,6 +95,7 @@ class Prepare:
     val: Part = 0.0
     test: Part = 0.0
     workers: Count | None = None
+    engine: Group = None
     seed: int = 0
 
 
