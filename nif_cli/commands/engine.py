@@ -74,12 +74,12 @@ class Dask:
         self, workers: int | None, tasks: int, start: Callable[[int], None]
     ) -> Iterator[tuple[Executor, int]]:
         try:
-            from distributed import Client
+            from distributed import Client  # pyright: ignore
         except ImportError as error:
             raise NifError("engine=dask: pip install 'nif-cli[dask]'") from error
         where = f"engine.address={shown(self.address, 200)}"
         try:
-            client = Client(self.address, timeout=PATIENCE, set_as_default=False)
+            client: Any = Client(self.address, timeout=PATIENCE, set_as_default=False)
         except (OSError, ValueError, TypeError) as error:  # TimeoutError is an OSError
             raise NifError(f"{where}: no Dask scheduler answers there ({one_line(error, 150)})") from error
         try:
@@ -90,8 +90,8 @@ class Dask:
                 client.close(timeout=5)
 
     def result(self, future: Any) -> Any:
-        from distributed import KilledWorker
-        from distributed.comm import CommClosedError
+        from distributed import KilledWorker  # pyright: ignore
+        from distributed.comm.core import CommClosedError  # pyright: ignore
 
         try:
             return future.result()
