@@ -72,6 +72,7 @@ def main(cfg: DictConfig) -> float:
     print(f"\n[{hydra.job.num}] {' '.join(overrides)}{': done before' * (done is not None)}")
     if done is not None:
         return done
+    words, sys.argv = sys.argv, [sys.argv[0], "train", *overrides]  # of processes that Lightning starts
     try:
         with ending():
             return _run(cfg, hydra, announce=False)
@@ -88,6 +89,8 @@ def main(cfg: DictConfig) -> float:
         print(f"nif: {said}")
         write_summary(Path(hydra.runtime.output_dir), {"overrides": overrides, "error": said})
         return float("nan")
+    finally:
+        sys.argv = words
 
 
 def _run(cfg: DictConfig, hydra: Any, announce: bool) -> float:
@@ -130,7 +133,7 @@ def _job(hydra: Any) -> Path | None:
 def _config(cfg: DictConfig, hydra: Any, resumed: Path | None) -> tuple[Train, Path | None]:
     """The checked configuration: of a run that goes on, its own with what is typed."""
     if resumed:
-        again = cfg.resume == AUTO or hydra.mode == RunMode.MULTIRUN
+        again = cfg.resume in (AUTO, None)  # by the words that began it; None: a job of a sweep
         typed = typed_again(resumed, list(hydra.overrides.task)) if again else list(hydra.overrides.task)
         cfg = resumed_config(resumed, typed, cfg)
     spell_time(cfg)

@@ -66,7 +66,7 @@ class Launch:
             if given not in (1, "1", "auto", count, str(count)):
                 raise NifError(
                     f"trainer.{key}={given}: {self.by} has started {self.here} processes on each of "
-                    f"{own['num_nodes']} machines; leave trainer.{key} out"
+                    f"{own['num_nodes']} machines; give trainer.{key}={count}"
                 )
         return {**trainer, **own}
 
