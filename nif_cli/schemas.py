@@ -103,6 +103,7 @@ class Prepare:
     mask: str | None = None
     frames: Annotated[int, Between(3, 10_000, "must be between 3 and 10000")] = 150
     workers: Count | None = None
+    engine: Group = None
     seed: int = 0
 
 

@@ -127,7 +127,7 @@ def cut(nif: Callable[..., Result], command: list[str], number: int) -> list[str
             "prepare": list(most),
         }[name]
         return [name, *lowered, *(f"{k}={most[k]:g}" for k in known if k not in given)]
-    if "resume" in given:
+    if given.get("resume", "auto") != "auto":
         return [name, *lowered, f"trainer.max_steps={most['trainer.max_steps'] + 5 * (number + 1)}"]
     groups = [f"{k}={v}" for k, v in (("callbacks", "quiet"), ("logger", "csv")) if k not in given]
     single = [re.sub(r"^([\w.]+=[\w.-]+),.*", r"\1", w) for w in words if w != "-m" and "launcher" not in w]

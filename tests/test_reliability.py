@@ -657,5 +657,5 @@ def test_a_python_without_semaphores(nif, sphere_file, monkeypatch):
     def lacks(*_):
         raise ImportError("this build lacks multiprocessing.synchronize")
 
-    monkeypatch.setattr("nif_cli.commands.prepare.ProcessPoolExecutor", lacks)
+    monkeypatch.setattr("nif_cli.commands.engine.ProcessPoolExecutor", lacks)
     assert "worker processes" in nif("prepare", f"input={sphere_file}", "output=out", "samples=500").error

@@ -6,15 +6,13 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
-import os
 import re
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,8 @@ from omegaconf import DictConfig
 
 from nif_cli import NifError, __version__, conf_folder
 from nif_cli.commands import prepare_photographs
-from nif_cli.config import check
+from nif_cli.commands.engine import Engine, Lost
+from nif_cli.config import build, check
 from nif_cli.data.recognise import made_by_prepare
 from nif_cli.data.shapes import preprocess
 from nif_cli.data.shapes.formats import deepsdf, onet
@@ -32,7 +31,6 @@ from nif_cli.geometry.mesh import mesh_files
 from nif_cli.progress import Bar
 from nif_cli.schemas import Prepare
 from nif_cli.training.ending import ending
-from nif_cli.untrusted import one_line
 from nif_cli.words import paste
 
 
@@ -41,23 +39,24 @@ def main(cfg: DictConfig) -> None:
     if prepare_photographs.meant(config):
         prepare_photographs.main(config)
         return
-    settings, workers = _settings(config)
+    settings, workers = _settings(config), config.workers
+    engine: Engine = build(config.engine, "engine")
     output = Path(config.output).expanduser()
     claim = Claim(output, f"output={output}")
     try:
         with ending():
-            _prepare(config, settings, workers, output)
+            _prepare(config, settings, workers, engine, output)
     finally:
         claim.abandon()
 
 
-def _prepare(config: Prepare, settings: Settings, workers: int, output: Path) -> None:
+def _prepare(config: Prepare, settings: Settings, workers: int | None, engine: Engine, output: Path) -> None:
     base, tasks = _tasks(config, output)
     _claim(output, settings)
     began = time.monotonic()
     lines: dict[str, dict[str, Any]] = {}
     with Bar(len(tasks), "preparing", "shape") as bar:
-        for line in _work(tasks, settings, min(workers, len(tasks))):
+        for line in _work(tasks, settings, workers, engine):
             lines[line["id"]] = line
             if "error" in line:
                 bar.write(f"{line['id']}: {line['error']}", file=sys.stdout)
@@ -84,17 +83,16 @@ def _prepare(config: Prepare, settings: Settings, workers: int, output: Path) ->
         print("  nif train model=occupancy data=onet " + paste(f"data.root={output / 'onet'}"))
 
 
-def _settings(config: Prepare) -> tuple[Settings, int]:
+def _settings(config: Prepare) -> Settings:
     formats = config.format if isinstance(config.format, list) else [config.format]
     if config.val + config.test >= 1:
         raise NifError(f"val={config.val} and test={config.test} leave nothing to train on")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     keys = ("repair", "samples", "surface_samples", "uniform", "solid_resolution", "seed")
     return Settings(
         tuple(f for f in FORMATS if f in formats),
         spread=tuple(map(float, config.spread)),
         **{k: getattr(config, k) for k in keys},
-    ), config.workers or cores
+    )
 
 
 def _tasks(config: Prepare, output: Path) -> tuple[Path, list[ShapeJob]]:
@@ -143,53 +141,45 @@ def _claim(output: Path, settings: Settings) -> None:
         _report(output, settings, [])
 
 
-def _work(tasks: list[ShapeJob], settings: Settings, workers: int) -> Iterator[dict[str, Any]]:
+def _work(
+    tasks: list[ShapeJob], settings: Settings, workers: int | None, engine: Engine
+) -> Iterator[dict[str, Any]]:
     """A report line for each task, as they finish. When a process dies, the shapes that were under way are
     tried again one at a time, and the one that kills its process gets a line that says so."""
-    threads = max(1, (os.cpu_count() or 1) // workers)
     waiting, suspects = list(reversed(tasks)), list[ShapeJob]()
     while waiting or suspects:
         alone = bool(suspects)
         queue = [suspects.pop()] if alone else waiting
-        try:
-            pool = ProcessPoolExecutor(
-                1 if alone else workers, get_context("spawn"), preprocess.start_worker, (threads,)
-            )
-        except (ImportError, NotImplementedError, OSError) as error:
-            raise NifError(
-                f"prepare: this Python, or this machine, cannot start worker processes ({one_line(error)})"
-            ) from error
         running: dict[Future, ShapeJob] = {}
         try:
-            while queue or running:
-                while queue and len(running) < 2 * workers:
-                    task = queue.pop()
-                    running[pool.submit(preprocess.prepare_shape, task, settings)] = task
-                finished, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    line = future.result()
-                    del running[future]
-                    yield line
+            with engine.pool(workers, 1 if alone else len(tasks), preprocess.start_worker) as (pool, count):
+                while queue or running:
+                    while queue and len(running) < 2 * count:
+                        task = queue.pop()
+                        running[pool.submit(preprocess.prepare_shape, task, settings)] = task
+                    finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                    for future in finished:
+                        try:
+                            line = engine.result(future)
+                        except Lost:
+                            line = _dead(running[future])
+                        del running[future]
+                        yield line
         except BrokenProcessPool:
             under_way = list(running.values())
             if alone:
-                yield {
-                    "id": under_way[0].id,
-                    "source": under_way[0].path,
-                    "error": "its process died (out of memory, or killed); nothing of it was kept",
-                }
+                yield _dead(under_way[0])
             else:
                 suspects += under_way
         except DiskError as error:
             raise NifError(
                 f"{error}. Finished shapes are valid: make room and run the command again"
             ) from error
-        except (SystemExit, GeneratorExit):  # what is under way is not waited for; nothing of it is kept
-            for process in list((pool._processes or {}).values()):
-                process.kill()
-            raise
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _dead(task: ShapeJob) -> dict[str, Any]:
+    died = "its process died (out of memory, or killed); nothing of it was kept"
+    return {"id": task.id, "source": task.path, "error": died}
 
 
 def _splits(output: Path, base: Path, tasks: list[ShapeJob], settings: Settings, config: Prepare) -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import multiprocessing
 import os
 import signal
 import sys
-import threading
 import time
-from collections.abc import Callable
 from contextlib import nullcontext, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
@@ -22,13 +19,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from nif_cli import NifError, runs
+from nif_cli.commands.train_fit import fit, tell_what_ended
 from nif_cli.commands.train_printing import conclude, introduce
 from nif_cli.config import build, check
 from nif_cli.data.datamodule import Data
 from nif_cli.data.memory import keep_memory
 from nif_cli.data.scenes.datamodule import Views
 from nif_cli.data.shapes.datamodule import ShapeData
-from nif_cli.files import Claim, disk_says, write
+from nif_cli.files import Claim, write
 from nif_cli.hydra_errors import explain
 from nif_cli.models.model import Model
 from nif_cli.progress import busy
@@ -38,30 +36,25 @@ from nif_cli.training.callbacks import Checkpoints
 from nif_cli.training.csv_logger import CsvLogger, write_summary
 from nif_cli.training.durations import spell_time
 from nif_cli.training.ending import ending
-from nif_cli.training.launch import Launch, environment, hear, launched, lost, others_watched, requeue, tell
-from nif_cli.training.lightning import Loaded, Training
-from nif_cli.training.lightning_parts import told
+from nif_cli.training.launch import (
+    Launch,
+    environment,
+    hear,
+    launched,
+    requeue,
+    tell,
+)
+from nif_cli.training.lightning import Training
 from nif_cli.training.new_folder import claimed
 from nif_cli.training.provenance import Provenance
 from nif_cli.training.resume import AUTO, goes_on, resumed_config, start_from, typed_again, why_finished
+from nif_cli.training.sweep import begun, finished
 from nif_cli.training.train_log import logged
 from nif_cli.training.trainer import make_trainer, quiet
 from nif_cli.untrusted import one_line, reading, whole
-from nif_cli.words import paste
 
 folders: list[Path] = []  # of the trainings of this process, the latest last
-# what a stranger's state ends in
-MISFITS = (
-    TypeError,
-    ValueError,
-    KeyError,
-    IndexError,
-    AttributeError,
-    RuntimeError,
-)
 ENDED = tuple(128 + getattr(signal, name, 1) for name in ("SIGTERM", "SIGHUP", "SIGUSR1"))
-PATIENT = 10.0  # seconds that this process has to say itself why all end
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENAMETOOLONG)
 
 
 def main(cfg: DictConfig) -> float:
@@ -76,7 +69,11 @@ def main(cfg: DictConfig) -> float:
         cores = os.cpu_count() or 1
         torch.set_num_threads(max(1, cores // (cores if jobs < 1 else jobs)))
     overrides = list(hydra.overrides.task)
-    print(f"\n[{hydra.job.num}] {' '.join(overrides)}")
+    done = finished(Path(hydra.runtime.output_dir), overrides)
+    print(f"\n[{hydra.job.num}] {' '.join(overrides)}{': done before' * (done is not None)}")
+    if done is not None:
+        return done
+    words, sys.argv = sys.argv, [sys.argv[0], "train", *overrides]  # of processes that Lightning starts
     try:
         with ending():
             return _run(cfg, hydra, announce=False)
@@ -93,6 +90,8 @@ def main(cfg: DictConfig) -> float:
         print(f"nif: {said}")
         write_summary(Path(hydra.runtime.output_dir), {"overrides": overrides, "error": said})
         return float("nan")
+    finally:
+        sys.argv = words
 
 
 def _run(cfg: DictConfig, hydra: Any, announce: bool) -> float:
@@ -107,7 +106,7 @@ def _run(cfg: DictConfig, hydra: Any, announce: bool) -> float:
                 return _train(config, folder, resumed, Provenance(folder, True, []), False, launch)
         try:
             auto = cfg.resume == AUTO
-            named = goes_on(cfg, sweeping=not announce) if auto else cfg.resume
+            named = goes_on(cfg) if auto and announce else cfg.resume if announce else _job(hydra)
             config, resumed = _config(cfg, hydra, runs.find(str(named), "resume") if named else None)
             claim = Claim(resumed, f"resume={resumed}") if resumed else claimed(config, hydra, not announce)
         except NifError as error:
@@ -118,18 +117,25 @@ def _run(cfg: DictConfig, hydra: Any, announce: bool) -> float:
         try:
             tell(launch, config.trainer, folder=str(claim.folder.resolve()), resumed=bool(resumed))
             overrides = list(hydra.overrides.task)
-            about = Provenance(claim.folder, bool(resumed), overrides, hydra.runtime.choices, config.name)
+            known = [] if resumed and not announce else overrides  # of a sweep's job, to go on with
+            about = Provenance(claim.folder, bool(resumed), known, hydra.runtime.choices, config.name)
             with logged(), about.kept(), boards.closing():
                 return _train(config, claim.folder, resumed, about, announce, launch, auto)
         finally:
             claim.abandon()
 
 
+def _job(hydra: Any) -> Path | None:
+    """The run of a sweep's job, if it was cut off."""
+    folder = Path(hydra.runtime.output_dir)
+    return folder if begun(folder, list(hydra.overrides.task)) else None
+
+
 def _config(cfg: DictConfig, hydra: Any, resumed: Path | None) -> tuple[Train, Path | None]:
     """The checked configuration: of a run that goes on, its own with what is typed."""
     if resumed:
-        auto = cfg.resume == AUTO
-        typed = typed_again(resumed, list(hydra.overrides.task)) if auto else list(hydra.overrides.task)
+        again = cfg.resume in (AUTO, None)  # by the words that began it; None: a job of a sweep
+        typed = typed_again(resumed, list(hydra.overrides.task)) if again else list(hydra.overrides.task)
         cfg = resumed_config(resumed, typed, cfg)
     spell_time(cfg)
     config = check(cfg, "train")
@@ -181,24 +187,35 @@ def _train(
                 logger.forget_after(step, before.get("rows") if checkpoint else 0)
         del before
         training = Training(model, every)
-        ended = threading.Event()
         try:
-            with told("trainer"), others_watched(_when_others_end(keeper, folder, about, ended)):
-                trainer.fit(training, datamodule=Loaded(data), ckpt_path=checkpoint, weights_only=True)
+            fit(trainer, training, data, folder, checkpoint, keeper, about)
         except BaseException as error:
-            ended.set()
             if replaced is not None and not keeper.saved and not launch.rank:
                 write(old, replaced)  # nothing has been trained under these settings
                 about.undo()
-            if trainer.world_size > 1 and lost(error):
-                raise NifError(_lost(folder)) from error
-            _tell_what_ended(error, training, data, folder, resumed, checkpoint, device)
+            tell_what_ended(error, training, data, folder, resumed, checkpoint, device)
             raise
+    return _ended(trainer, training, data, folder, keeper, about, announce, launch, auto)
+
+
+def _ended(
+    trainer: pl.Trainer,
+    training: Training,
+    data: Data,
+    folder: Path,
+    keeper: Checkpoints,
+    about: Provenance,
+    announce: bool,
+    launch: Launch,
+    auto: bool,
+) -> float:
+    """val/loss; the first process says how it went. A signal that has stopped the training ends the process
+    with its code."""
     value = float(trainer.callback_metrics.get("val/loss", float("nan")))
     if not math.isfinite(value):
         raise NifError(
             f"{folder}: the training has diverged, its loss is not finite; try a smaller model.lr (it is "
-            f"{model.lr:g})"
+            f"{training.model.lr:g})"
         )
     if not launch.rank:
         conclude(trainer, training, data, folder, keeper, value, about, announce)
@@ -210,31 +227,6 @@ def _train(
     if announce and isinstance(data, ShapeData) and (left_out := data.left_out):
         raise NifError(f"{len(left_out)} shapes were left out (named above); the run has learned the others")
     return value
-
-
-def _lost(folder: Path) -> str:
-    return (
-        f"{folder}: another process of this training has died (killed, or out of memory?); nif train "
-        f"{paste(f'resume={folder}')} goes on from its last checkpoint"
-    )
-
-
-def _when_others_end(
-    keeper: Checkpoints, folder: Path, about: Provenance, ended: threading.Event
-) -> Callable[[list[int]], int | None]:
-    """What is done where a process that this one has started ends badly; nothing where this one ends too, or
-    all were stopped by a signal and have saved."""
-
-    def end(codes: list[int]) -> int | None:
-        if keeper.stopped_by and all(code > 128 for code in codes):
-            return None
-        if ended.wait(PATIENT):
-            return None
-        about.end("failed: another process of this training has died")
-        print(f"nif: {_lost(folder)}", file=sys.stderr, flush=True)
-        return codes[0] if codes[0] > 128 else 1
-
-    return end
 
 
 def _data_and_model(config: Train, resumed: Path | None, checkpoint: Path | None) -> tuple[Data, Model]:
@@ -274,30 +266,6 @@ def _attached(config: Train, data: Data, model: Model, device: torch.device) -> 
     if device.type == "cpu":
         keep_memory()  # not before: what reading the data took goes back
     return seconds
-
-
-def _tell_what_ended(
-    error: BaseException,
-    training: Training,
-    data: Data,
-    folder: Path,
-    resumed: Path | None,
-    checkpoint: Path | None,
-    device: torch.device,
-) -> None:
-    """Raises what the user can mend of what ended a training; nothing where that is an error of ours."""
-    if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
-        raise KeyboardInterrupt from error  # Lightning would end with 1
-    if checkpoint and not training.restored and isinstance(error, MISFITS):
-        raise NifError(
-            f"{checkpoint}: its training state is damaged ({one_line(error)}); init_from={resumed} takes "
-            "its weights"
-        ) from error
-    if isinstance(error, torch.cuda.OutOfMemoryError):
-        key = "batch_rays" if isinstance(data, Views) else "batch_points"
-        raise NifError(f"out of memory on {device}: lower data.{key} (it is {getattr(data, key)})") from error
-    if isinstance(error, OSError) and error.errno in DISK:
-        raise NifError(f"{folder}: cannot be written to: {disk_says(error)}") from error
 
 
 def _without_weights(config: dict[str, Any]) -> dict[str, Any]:

@@ -233,11 +233,10 @@ class Nerf(Model):
         return light
 
     def _nothing(self) -> Tensor:
-        """Zero that depends on a weight, by no number of it; where several processes average their gradients
-        on all weights. On no table whose gradient is kept lazily."""
+        """Zero, of a weight (of all, which several processes average), but of no lazy table."""
         table = self.network.grid.table  # type: ignore[union-attr]
         dense = [p for p in self.parameters() if p is not table or self.device.type != "cpu"]
-        return torch.stack([p.flatten()[:0].sum() for p in dense[: None if several_processes() else 1]]).sum()
+        return sum(p.flatten()[:0].sum() for p in dense[: None if several_processes() else 1])  # type: ignore
 
     def _through(self, rays: Rays, batch: RayBatch, marching: Marching) -> tuple[RenderedRays, int]:
         def radiance(points: Tensor, directions: Tensor, samples: Samples) -> tuple[Tensor, Tensor]:

@@ -11,10 +11,12 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import lightning_fabric.strategies.launchers.subprocess_script as launcher
@@ -23,9 +25,13 @@ from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
 from nif_cli import NifError
+from nif_cli.training.callbacks import Checkpoints
+from nif_cli.training.provenance import Provenance
 from nif_cli.untrusted import one_line
+from nif_cli.words import paste
 
 FOLDER = "NIF_RUN_FOLDER"  # what the first process of a machine tells those that it starts
+PATIENT = 10.0  # seconds that this process has to say itself why all end
 PATIENCE = timedelta(minutes=5)  # for the first process to name the folder
 VARIABLES = (
     FOLDER,
@@ -60,7 +66,7 @@ class Launch:
             if given not in (1, "1", "auto", count, str(count)):
                 raise NifError(
                     f"trainer.{key}={given}: {self.by} has started {self.here} processes on each of "
-                    f"{own['num_nodes']} machines; leave trainer.{key} out"
+                    f"{own['num_nodes']} machines; give trainer.{key}={count}"
                 )
         return {**trainer, **own}
 
@@ -211,6 +217,32 @@ def others_watched(end: Callable[[list[int]], int | None]) -> Iterator[None]:
         yield
     finally:
         launcher._ChildProcessObserver._terminate_all = before
+
+
+def lost_says(folder: Path) -> str:
+    """The line of a process that is left."""
+    return (
+        f"{folder}: another process of this training has died (killed, or out of memory?); nif train "
+        f"{paste(f'resume={folder}')} goes on from its last checkpoint"
+    )
+
+
+def when_others_end(
+    keeper: Checkpoints, folder: Path, about: Provenance, ended: threading.Event
+) -> Callable[[list[int]], int | None]:
+    """What is done where a process that this one has started ends badly; nothing where this one ends too, or
+    all were stopped by a signal and have saved."""
+
+    def end(codes: list[int]) -> int | None:
+        if keeper.stopped_by and all(code > 128 for code in codes):
+            return None
+        if ended.wait(PATIENT):
+            return None
+        about.end("failed: another process of this training has died")
+        print(f"nif: {lost_says(folder)}", file=sys.stderr, flush=True)
+        return codes[0] if codes[0] > 128 else 1
+
+    return end
 
 
 def requeue() -> None:

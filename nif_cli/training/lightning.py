@@ -16,7 +16,7 @@ from nif_cli.data.datamodule import Batches, Data
 from nif_cli.models.model import Model
 from nif_cli.progress import busy
 from nif_cli.training.reapply import reapply
-from nif_cli.training.reduction import average, by_rows
+from nif_cli.training.reduction import Part, average, by_rows
 from nif_cli.untrusted import whole
 
 
@@ -32,6 +32,7 @@ class Training(pl.LightningModule):
         self.model, self.log_every = model, log_every
         self.restored = False  # whether a step was made with what a checkpoint holds of the training
         self.last: dict[str, Tensor] = {}  # the terms of the last step's loss, for the progress bar
+        self._by_rows: dict[str, Part] = {}
         self._random_state: Tensor | None = None
         self._time_of_all = 0.0
         self._seconds_before = 0.0
@@ -97,9 +98,9 @@ class Training(pl.LightningModule):
     def training_step(self, batch: Any, index: int) -> Tensor:
         model = self.model
         model.step = self.global_step
-        self._draw_anew(model.step)
+        self._draw_anew()
         model.before_step()
-        self._draw_anew(self.trainer.datamodule.number(self.trainer.fit_loop.total_batch_idx))  # type: ignore[attr-defined]
+        self._draw_anew(self.trainer.fit_loop.total_batch_idx)
         terms = model.terms(batch)
         total = torch.stack(list(terms.values())).sum() if len(terms) > 1 else next(iter(terms.values()))
         self.last = {"loss": total.detach(), **{name: term.detach() for name, term in terms.items()}}
@@ -107,10 +108,12 @@ class Training(pl.LightningModule):
             self._log()
         return total
 
-    def _draw_anew(self, number: int) -> None:
-        """Where several batches make a step the random numbers are those of this step, or batch: it makes no
-        difference which process draws them, and no two draw the same."""
+    def _draw_anew(self, mine: int | None = None) -> None:
+        """Where several batches make a step the random numbers are those of this step, or of this process's
+        `mine`-th batch: it makes no difference which process draws them, and no two draw the same."""
         if self.trainer.world_size * self.trainer.accumulate_grad_batches > 1:
+            data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+            number = self.global_step if mine is None else data.number(mine)
             seed = int(self.model.config.get("seed", 0))
             torch.manual_seed((seed * 1_000_003 + number) * 7_368_787 % 2**63)
 

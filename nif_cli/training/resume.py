@@ -21,11 +21,9 @@ from nif_cli.yaml_files import read_plain, without_interpolations
 SERVICES = ("WandbLogger", "CometLogger", "NeptuneLogger")  # that send unless they are told not to
 
 
-def goes_on(cfg: DictConfig, sweeping: bool) -> Path | None:
+def goes_on(cfg: DictConfig) -> Path | None:
     """resume=auto: the run in the folder that output_dir= or name= says; None where there is none yet. One
     command starts it and goes on with it: on machines that take jobs away."""
-    if sweeping:  # its jobs go on where they are
-        return None
     if not cfg.output_dir and cfg.name is None:
         raise NifError("resume=auto: starts a run or goes on with it: give output_dir=<its folder>")
     folder = Path(cfg.output_dir).expanduser() if cfg.output_dir else runs.OUTPUTS / str(cfg.name)

@@ -13,7 +13,24 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, read_write
 
+from nif_cli.run_folders import RunFolder, entries_of
+
 CURVES = 6  # jobs in the plot: as many as there are colours
+
+
+def finished(job: Path, overrides: list[str]) -> float | None:
+    """val/loss of a job that a sweep in this folder has done before, by the same words; None where it has
+    not."""
+    run = RunFolder(job, entries_of(job))
+    done = run.summary.get("overrides") == overrides and run.about.get("end") == "done" and run.saved
+    loss = run.summary.get("val/loss")
+    return float(loss) if done and isinstance(loss, int | float) and "error" not in run.summary else None
+
+
+def begun(job: Path, overrides: list[str]) -> bool:
+    """Whether a job was cut off that goes on from its checkpoint."""
+    run = RunFolder(job, entries_of(job))
+    return bool(run.saved) and run.about.get("overrides") == overrides and run.about.get("end") != "done"
 
 
 class SweepTable(Callback):
@@ -114,8 +131,6 @@ def _plot(folder: Path, rows: list[dict[str, Any]], varied: list[str]) -> None:
     """sweep.png: the curves of the best jobs, named by the settings that vary."""
     from nif_cli import runs
     from nif_cli.run_comparison import curves_png
-    from nif_cli.run_folders import RunFolder
-    from nif_cli.small_files import entries_of
     from nif_cli.untrusted import one_line, shown
 
     try:

@@ -1,6 +1,8 @@
 """The comparison that makes itself: a table of figures and a sheet of all results beside the truth."""
 
 import csv
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -57,3 +59,40 @@ def test_a_mesh_and_its_field_look_the_same(ball):
     a = mesh_image(trimesh.creation.icosphere(4, 0.6), pose, 48).astype(int)
     b = surface_image(ball(0.6), pose, 48).astype(int)
     assert np.abs(a - b).mean() < 2
+
+
+def test_a_sweep_that_was_cut_off_goes_on(nif, tiny, monkeypatch):
+    """By the same command: what is finished is not done again, what was cut off goes on, and what failed is
+    tried again."""
+    import json
+
+    from nif_cli.training.callbacks import Checkpoints
+
+    command = ["train", "-m", *tiny, "data.count=2", "model.code_size=2,3,-1", "hydra.sweep.dir=s"]
+    ordinary, at_exit = Checkpoints.on_train_batch_end, []
+
+    def stop(self, trainer, *args):
+        ordinary(self, trainer, *args)
+        if trainer.default_root_dir.endswith("1") and trainer.global_step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "on_train_batch_end", stop)
+        patch.setattr("atexit.register", at_exit.append)
+        assert nif(*command).code == 128 + signal.SIGTERM
+    for last in at_exit:
+        last()  # as at the end of a process: the sweep's folder is free
+    before = Path("s/0/checkpoints/last.ckpt").stat().st_mtime_ns
+    begun = json.loads(Path("s/1/run.json").read_text())["started"]
+    done = nif(*command)
+    assert done.code == 1  # the third has a code of -1 numbers
+    assert "1 of 3 jobs failed" in done.err
+    assert done.out.count("done before") == 1
+    assert Path("s/0/checkpoints/last.ckpt").stat().st_mtime_ns == before
+    about = json.loads(Path("s/1/run.json").read_text())
+    assert about["started"] == begun
+    assert len(about["resumed"]) == 1
+    assert json.loads(Path("s/1/summary.json").read_text())["steps"] == 12
+    rows = rows_of("s")
+    assert len(rows) == 3
+    assert [bool(row["error"]) for row in rows] == [False, False, True]
