@@ -12,6 +12,8 @@ import trimesh
 from jaxtyping import Bool, Float, Int64, UInt8
 from PIL import Image
 from scipy.ndimage import distance_transform_edt
+from trimesh.visual import TextureVisuals
+from trimesh.visual.material import PBRMaterial
 
 from nif_cli import NifError
 from nif_cli.geometry.writing import TOLERANCE, mesh_bytes, rounding
@@ -110,7 +112,8 @@ def dilated(image: UInt8[np.ndarray, "H W 3"], known: Bool[np.ndarray, "H W"]) -
     """What is not known has the colour of the nearest texel that is."""
     if not known.any():
         return image
-    row, column = distance_transform_edt(~known, return_distances=False, return_indices=True)
+    nearest: Any = distance_transform_edt(~known, return_distances=False, return_indices=True)
+    row, column = nearest
     return image[row, column]
 
 
@@ -131,11 +134,9 @@ def textured_files(
             "mtl": f"newmtl texture\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nmap_Kd {name}.png\n".encode(),
             "png": png.getvalue(),
         }
-    shown = trimesh.visual.texture.PBRMaterial(
-        baseColorTexture=Image.open(png), metallicFactor=0.0, roughnessFactor=1.0
-    )
+    shown = PBRMaterial(baseColorTexture=Image.open(png), metallicFactor=0.0, roughnessFactor=1.0)
     dressed = trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_normals=mesh.vertex_normals, process=False)
-    dressed.visual = trimesh.visual.TextureVisuals(uv=places, material=shown)
+    dressed.visual = TextureVisuals(uv=places, material=shown)
     return {"glb": _glb(dressed)}
 
 
