@@ -162,6 +162,8 @@ class Render(OfShapes):
     crop: list[Any] | None = None
     elevation: Annotated[float, Between(-89, 89, "must be between -89 and 89 degrees")] = 20.0
     up: Literal["y", "z"] = "y"
+    background: str | list[float] | None = None
+    transparent: bool = False
     format: Literal["png", "gif", "mp4", "npy"] = "png"
 
 

@@ -38,6 +38,7 @@ NAMES = (
     "instances",
     "data.instances",
     "views",
+    "background",
 )
 
 KEY = re.compile(r"(?P<sign>\+{0,2})(?P<key>[A-Za-z_][\w.]*)=(?P<value>.*)", re.DOTALL)

@@ -138,7 +138,8 @@ def test_bash_without_compopt(tmp_path):
 
 
 def test_values(run):
-    assert answers("extract", [], "format=") == [f"format={f}" for f in ("ply", "obj", "glb", "stl", "off")]
+    formats = ("ply", "obj", "glb", "stl", "off", "html", "points", "npz", "onnx")
+    assert answers("extract", [], "format=") == [f"format={f}" for f in formats]
     assert "camera=spiral" in sure(answers("render", [], "camera=s"))
     assert answers("extract", [], "largest=t") == ["largest=true"]
     assert answers("train", [], "model=sd") == ["model=sdf"]

@@ -71,7 +71,7 @@ AT_MOST: dict[str, dict[str, float]] = {
 OF_GRID = ("model.resolution", "model.samples", "model.first_samples", "model.steps", "model.first_steps")
 LEAVES = {  # what a command leaves, below the folder
     "train": r"checkpoints/last\.ckpt|sweep\.csv",
-    "extract": r"meshes/.*\.(ply|glb|obj|svg)",
+    "extract": r"meshes/.*\.(ply|glb|obj|svg|html|npz)",
     "render": r"renders/.*\.(png|gif|mp4|npy)",
     "evaluate": r"(evaluation|adaptation|curve).*\.json",
     "reconstruct": r"reconstructions/",

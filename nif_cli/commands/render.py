@@ -13,7 +13,7 @@ import torch
 from omegaconf import DictConfig
 
 from nif_cli import NifError, runs
-from nif_cli.commands.render_views import FRAMES, channels_of, render_views
+from nif_cli.commands.render_views import FRAMES, channels_of, check_background, render_views
 from nif_cli.config import blame, check
 from nif_cli.data.memory import keep_memory
 from nif_cli.field import Field, Signal
@@ -21,6 +21,7 @@ from nif_cli.files import available_memory
 from nif_cli.geometry.transform import Transform
 from nif_cli.inference.open_run import OpenRun, open_run, pair_name
 from nif_cli.progress import busy, watched
+from nif_cli.rendering.backgrounds import cut_out, over, transparent_sheet
 from nif_cli.rendering.camera_paths import turntable
 from nif_cli.rendering.empty_space import EmptySpace
 from nif_cli.rendering.image_files import displayed, gif_bytes, png_bytes, scaled, sheet, write_mp4
@@ -33,6 +34,7 @@ def main(cfg: DictConfig) -> None:
     config = check(cfg, "render")
     format, size = config.format, 256 if config.size is None else config.size
     channels = channels_of(config.channels)
+    behind = check_background(config)
     with blame("camera"):
         poses = turntable(FRAMES if config.frames is None else config.frames, config.elevation, config.up)
     run = open_run(config)
@@ -78,6 +80,11 @@ def main(cfg: DictConfig) -> None:
             first_views += [displayed(view.rgb)] if k == 0 else []
             for channel, frames in made.items():
                 values = getattr(view, channel)
+                if channel == "rgb" and config.transparent:
+                    frames.append(cut_out(values, view.opacity))
+                    continue
+                if channel == "rgb" and behind is not None:
+                    values = over(values, view.opacity, behind)
                 frames.append(values if format == "npy" or channel == "depth" else drawn(values, channel))
         for channel, frames in made.items():
             if channel == "depth":
@@ -116,8 +123,10 @@ def _write(path: Path, frames: Sequence[Any]) -> None:
         buffer = io.BytesIO()
         np.save(buffer, np.stack([np.asarray(frame) for frame in frames]))
         runs.write(path, buffer.getvalue())
+    elif path.suffix == ".gif":
+        runs.write(path, gif_bytes(frames))
     else:
-        runs.write(path, gif_bytes(frames) if path.suffix == ".gif" else png_bytes(sheet(frames)))
+        runs.write(path, png_bytes((transparent_sheet if frames[0].shape[2] == 4 else sheet)(frames)))
 
 
 def _image(run: OpenRun, id: str, signal: Signal, transform: Transform, folder: Path, config: Render) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from nif_cli.data.scenes.poses import normalised
 from nif_cli.data.scenes.scene import Scene, View
 from nif_cli.inference.open_run import OpenRun
 from nif_cli.progress import busy, watched
+from nif_cli.rendering.backgrounds import colour_of, cut_out, over, transparent_sheet
 from nif_cli.rendering.camera_paths import focus, mean_pose, one_sided, orbit, spiral
 from nif_cli.rendering.cameras import Camera
 from nif_cli.rendering.image_files import amid, gif_bytes, png_bytes, scaled, sheet, write_mp4
@@ -31,7 +33,7 @@ FRAMES = 8  # where the user does not say, of all but a path, which has as many 
 def render_views(run: OpenRun, folder: Path) -> None:
     config = run.config
     assert isinstance(config, Render)
-    channels = channels_of(config.channels)
+    channels, behind = channels_of(config.channels), check_background(config)
     for key in ("interpolate", "sample", "crop"):
         if getattr(config, key) is not None:
             raise NifError(f"{key}: is for shapes and images; this run is of scenes learned from views")
@@ -45,9 +47,13 @@ def render_views(run: OpenRun, folder: Path) -> None:
         field: Any = run.model.field(id, **given)
         name = runs.safe_name(f"{shape or id}--{appearance or id}".replace("/", "_") if mixed else id)
         camera, views, near, seconds_long = views_of(scene, config)
+        was = 1.0 if scene.background in ("white", "random") else 0.0
         frames: list[Photograph] = []
         for view in watched(views, id, "view"):
-            frames.append(scene.photograph(field, view, run.device, near=near, normals="normal" in channels))
+            frame = scene.photograph(field, view, run.device, near=near, normals="normal" in channels)
+            if behind is not None:
+                frame = replace(frame, color=over(frame.color, frame.opacity, behind, was))
+            frames.append(frame)
         seconds = time.monotonic() - began
         sizes = list(dict.fromkeys((v.camera.width, v.camera.height) for v in views))
         size = " and ".join(f"{w} x {h}" for w, h in sizes[:2]) + (" and others" if len(sizes) > 2 else "")
@@ -61,15 +67,26 @@ def render_views(run: OpenRun, folder: Path) -> None:
                     for view, frame in zip(views, frames, strict=True):
                         runs.write(
                             paths[0] / f"{runs.safe_name(view.name)}{suffix}.png",
-                            png_bytes(frame.image(channel)),
+                            png_bytes(_alone(frame, channel, was if config.transparent else None)),
                         )
                 else:
                     parts = _by_size(folder / f"{name}{suffix}.{config.format}", frames, config.format)
                     paths = [path for path, _ in parts]
                     for path, part in parts:
+                        if config.transparent and channel == "rgb":
+                            cut = [_alone(f, channel, was) for f in part]
+                            runs.write(path, png_bytes(transparent_sheet(cut)))
+                            continue
                         write_frames(path, part, channel, config.format, rate)
             written = ", ".join(map(str, paths))
             print(f"{written}  {channel}: {len(frames)} views ({camera}) of {size}, {seconds:.1f} s{note}")
+
+
+def _alone(frame: Photograph, channel: str, was: float | None) -> np.ndarray:
+    """One image; its colours without the grey `was` that they lie on, unless that is None."""
+    if channel != "rgb" or was is None:
+        return frame.image(channel)
+    return cut_out(frame.color, frame.opacity, was)
 
 
 def _by_size(path: Path, frames: list[Photograph], format: str) -> list[tuple[Path, list[Photograph]]]:
@@ -105,6 +122,17 @@ def write_frames(
         runs.write(path, lambda temporary: write_mp4(temporary, images, rate or 24))
     else:
         runs.write(path, gif_bytes(images, rate or 15))
+
+
+def check_background(config: Render) -> torch.Tensor | None:
+    """The colour behind everything, where there is to be another one."""
+    if config.transparent and config.format != "png":
+        raise NifError(f"transparent: goes with format=png, not {config.format}")
+    if config.transparent and config.background is not None:
+        raise NifError("transparent and background: give one of them")
+    if config.transparent and config.interpolate is not None:
+        raise NifError("transparent: goes with single shapes, not with interpolate")
+    return None if config.background is None else colour_of(config.background)
 
 
 def channels_of(asked: str | Sequence[str]) -> list[str]:

@@ -15,7 +15,7 @@ from nif_cli.field import Field
 from nif_cli.inference.open_run import open_run
 from nif_cli.rendering.volume import RadianceField
 from nif_cli.schemas import View
-from nif_cli.terminal import printable
+from nif_cli.untrusted import shown
 from nif_cli.viewer.images import ImagePage
 from nif_cli.viewer.menu import Menu
 from nif_cli.viewer.scenes import ScenePage
@@ -79,6 +79,6 @@ def _wait(run: Path, server: object, seconds: float | None) -> None:
 
 def _tell(server: object, message: str) -> None:
     """One line to whoever looks, and to the terminal."""
-    print(f"nif: {printable(message)}", file=sys.stderr, flush=True)
+    print(f"nif: {shown(message, 400)}", file=sys.stderr, flush=True)
     for client in server.get_clients().values():  # type: ignore[attr-defined]
-        client.add_notification("nif", printable(message), auto_close_seconds=10)
+        client.add_notification("nif", shown(message, 400), auto_close_seconds=10)

@@ -109,7 +109,7 @@ def _frozen(field: Any) -> Any:
         if isinstance(value, nn.Module):
             value = copy.deepcopy(value).eval().requires_grad_(False)
             if hasattr(value, "computes_in_half"):  # graphs compute in float32
-                setattr(value, "computes_in_half", False)  # noqa: B010 (a module's own flag)
+                value.computes_in_half = False  # type: ignore[assignment]
         elif isinstance(value, Mapping):
             value = {k: v.detach() if isinstance(v, Tensor) else v for k, v in value.items()}
         elif isinstance(value, Tensor):
@@ -135,8 +135,10 @@ def _traced(
     graph: nn.Module, inputs: tuple[Tensor, ...], buffer: io.BytesIO, names: list[str], outputs: list[str]
 ) -> None:
     """By torch's exporter of traces: its other one would need a package more."""
+    from torch.onnx import register_custom_op_symbolic  # type: ignore[attr-defined]
+
     for name, node in (("__xor_", "BitwiseXor"), ("__and_", "BitwiseAnd")):  # it has those of bools
-        torch.onnx.utils.register_custom_op_symbolic(f"aten::{name}", _whole_numbers(node), OPSET)
+        register_custom_op_symbolic(f"aten::{name}", _whole_numbers(node), OPSET)
     log, level = logging.getLogger("torch.onnx"), logging.getLogger("torch.onnx").level
     log.setLevel(logging.ERROR)
     try:

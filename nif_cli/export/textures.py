@@ -112,8 +112,9 @@ def dilated(image: UInt8[np.ndarray, "H W 3"], known: Bool[np.ndarray, "H W"]) -
     """What is not known has the colour of the nearest texel that is."""
     if not known.any():
         return image
-    nearest = distance_transform_edt(~known, return_distances=False, return_indices=True)
-    return image[tuple(np.asarray(nearest))]
+    nearest: Any = distance_transform_edt(~known, return_distances=False, return_indices=True)
+    row, column = nearest
+    return image[row, column]
 
 
 def textured_files(

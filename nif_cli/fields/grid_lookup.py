@@ -19,7 +19,7 @@ def encode(x: Float[Tensor, "N D"], table: Float[Tensor, "R F"], levels: Levels)
     torch.func's transforms, in a traced graph, and on a GPU, `encode_reference`.
     """
     wrapped = torch._C._functorch.is_functorch_wrapped_tensor  # pyright: ignore
-    transformed = wrapped(x) or wrapped(table) or torch.onnx.is_in_onnx_export()
+    transformed = wrapped(x) or wrapped(table) or torch.jit.is_tracing()  # pyright: ignore
     if x.device.type == "cpu" and x.dtype == table.dtype and not transformed:
         return _Encode.apply(x, table, levels)  # type: ignore[return-value]
     return encode_reference(x, table, levels)

@@ -68,7 +68,7 @@ class HashGrid(Encoding):
     def forward(self, x: Float[Tensor, "*n D"]) -> Float[Tensor, "*n F"]:
         inner = (0.5 + 0.5 * x).clamp(0, 1).reshape(-1, x.shape[-1])
         on_cpu = self.table.device.type == "cpu" and x.dtype == self.table.dtype
-        traced = torch.onnx.is_in_onnx_export()
+        traced = torch.jit.is_tracing()  # pyright: ignore
         # the loops have no derivative by places
         if self.lazy and on_cpu and not x.requires_grad and not traced:
             lazy = self.lazily() if torch.is_grad_enabled() else self._lazy

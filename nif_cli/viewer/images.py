@@ -88,4 +88,4 @@ class ImagePage:
             height, width = made.shape[:2]
             unit = 2.0 / max(width, height)
             self.server.scene.add_image("/image", made, unit * width, unit * height, format="png")
-        self.status.content = f"{width} x {height} pixels, {time.monotonic() - began:.1f} s"
+            self.status.content = f"{width} x {height} pixels, {time.monotonic() - began:.1f} s"

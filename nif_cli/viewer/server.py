@@ -48,7 +48,8 @@ def serving(host: str, port: int, title: str) -> Iterator[Any]:
     with redirect_stdout(io.StringIO()):
         server = viser.ViserServer(host, port, label=title, verbose=False)
     try:
-        # its button would show the page to the world by way of somebody else's server
+        # viser would show the page to the world by way of somebody else's server, if a client asked for it
+        server.request_share_url = lambda verbose=True: None
         server.gui.configure_theme(show_logo=False, show_share_button=False)
         yield server
     finally:
