@@ -50,9 +50,7 @@ class LazyGradient:
             table.lazy = self  # type: ignore[attr-defined]
         assert table.grad is self.gradient, "a table whose gradient is kept lazily has another one beside it"
         loop = slope_kernels.backward_lazy if slopes else grid_kernels.backward_lazy
-        loop(
-            x.numpy(), grad.contiguous().numpy(), levels, self.rows.numpy(), self.touched.numpy()
-        )
+        loop(x.numpy(), grad.contiguous().numpy(), levels, self.rows.numpy(), self.touched.numpy())
 
 
 def _refuse(dense: Tensor | None) -> None:
