@@ -64,8 +64,10 @@ def test_every_network_can_be_made_and_run(group, choice):
         overrides.insert(0, "model=occupancy")
     if group == "field" and choice in ("nerf", "ngp"):
         overrides.insert(0, "model=nerf")
+    if group == "field" and choice == "neus":
+        overrides.insert(0, "model=neus")
     model = make_model(composed("train", *overrides))
-    if choice in ("nerf", "ngp"):
+    if choice in ("nerf", "ngp", "neus"):
         density, rgb = model.network(
             torch.rand(5, 3), torch.nn.functional.normalize(torch.rand(5, 3), dim=-1)
         )

@@ -42,6 +42,7 @@ class NeusNetwork(RadianceNetwork):
     differentiable by all parameters. `half`: colours compute in bfloat16, as field=ngp.
     """
 
+    distances = True
     rate = 5e-3
     open: Tensor
 

@@ -38,6 +38,7 @@ class Neus(Nerf):
     gradient. The sharpness learns at `sharpness_lr`, of its logarithm.
     """
 
+    distances = True
     network: NeusNetwork
     _transparent = True
     _taken: list[tuple[Tensor, Tensor]]
@@ -71,8 +72,6 @@ class Neus(Nerf):
             steps=steps, first_steps=first_steps, growth=growth, update=update, hull=hull,
         )  # fmt: skip
         super().__init__(field, optimizer, scheduler, lr=lr, **sampling)
-        if not isinstance(self.network, NeusNetwork):
-            raise ValueError("model=neus learns a distance with its gradient: choose field=neus")
         if min(eikonal, curvature, mask, hull_weight) < 0 or not sharpness_lr > 0:
             raise ValueError(
                 f"eikonal={eikonal}, curvature={curvature}, mask={mask}, hull_weight={hull_weight}, "

@@ -16,6 +16,7 @@ from nif_cli.data.scenes.toy import ToyViews
 from nif_cli.field import gradient
 from nif_cli.fields.neus import NeusNetwork
 from nif_cli.fields.ngp import NgpNetwork
+from nif_cli.models.nerf import Nerf
 from nif_cli.models.neus import Neus
 from nif_cli.optim.adam import Adam
 from nif_cli.rendering.volume import RadianceField
@@ -101,7 +102,9 @@ def test_scenes_that_it_cannot_learn_are_refused():
     with pytest.raises(NifError, match="one by one"):
         model().attach_data(ToyViews(views=2, test=0, size=8, shapes=2))
     with pytest.raises(ValueError, match="field=neus"):
-        Neus(functools.partial(NgpNetwork, log2_table=8), lambda groups: None)
+        Neus(functools.partial(NgpNetwork, log2_table=8), adam)
+    with pytest.raises(ValueError, match="model=neus"):
+        Nerf(SMALL, adam)
     for wrong in ({"eikonal": -1.0}, {"sharpness_lr": 0.0}, {"opened": 2.0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             model(**wrong)
