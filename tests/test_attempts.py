@@ -82,6 +82,7 @@ def _folder(kind: str, path: Path) -> None:
         "colmap": ["sparse/0/cameras.bin", "sparse/0/images.bin", "sparse/0/points3D.bin", "images/1.jpg"],
         "colmap text": ["cameras.txt", "images.txt", "images/1.jpg"],
         "llff": ["poses_bounds.npy", "images/1.jpg"],
+        "idr": ["cameras_sphere.npz", "image/000.png", "mask/000.png"],
         "meshes": ["a.obj", "b.ply", "b.png", "sub/c.stl"],
         "one mesh": ["a.obj", "a.mtl", "texture.png"],
         "voxels": ["a.binvox", "b.binvox"],
@@ -121,6 +122,7 @@ KINDS = {
     "colmap": ["model=nerf", "data=colmap", "data.root="],
     "colmap text": ["model=nerf", "data=colmap", "data.root="],
     "llff": ["model=nerf", "data=llff", "data.root="],
+    "idr": ["model=neus", "data=idr", "data.root="],
 }
 
 

@@ -64,9 +64,11 @@ def test_every_network_can_be_made_and_run(group, choice):
         overrides.insert(0, "model=occupancy")
     if group == "field" and choice in ("nerf", "ngp"):
         overrides.insert(0, "model=nerf")
+    if group == "field" and choice == "neus":
+        overrides.insert(0, "model=neus")
     model = make_model(composed("train", *overrides))
     network = model.get_submodule("network")
-    if choice in ("nerf", "ngp"):
+    if choice in ("nerf", "ngp", "neus"):
         density, rgb = network(torch.rand(5, 3), torch.nn.functional.normalize(torch.rand(5, 3), dim=-1))
         assert torch.isfinite(density).all()
         assert torch.isfinite(rgb).all()

@@ -162,6 +162,8 @@ def _scenes(path: Path) -> list[Reading]:
         found.append(Reading("photographs with a model of COLMAP", "nerf", "colmap", path, "data.root"))
     if (path / "poses_bounds.npy").is_file():
         found.append(Reading("photographs of LLFF", "nerf", "llff", path, "data.root"))
+    if (path / "cameras_sphere.npz").is_file():
+        found.append(Reading("images and masks of IDR and NeuS", "neus", "idr", path, "data.root"))
     return found
 
 

@@ -65,6 +65,8 @@ class RadianceNetwork(nn.Module):
 
     hierarchical: bool = False
     """How rays are sampled: by a coarse network of the same kind, or by a grid of occupied cells."""
+    distances: bool = False
+    """Its geometry is a signed distance, of which it makes the density."""
     rate: float = 1e-3
     """The learning rate where the user gives none."""
 

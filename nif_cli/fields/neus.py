@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -14,7 +15,7 @@ from nif_cli.fields.grids import HashGrid
 from nif_cli.fields.network import RadianceNetwork
 from nif_cli.fields.ngp import _padded, _small, run, spherical_harmonics
 from nif_cli.rendering.ray_samples import Samples
-from nif_cli.rendering.surface_density import annealed, logistic_depth
+from nif_cli.rendering.surface_density import annealed, laplace_density, logistic_density, logistic_depth
 from nif_cli.rendering.volume import Alpha
 
 BETA = 100.0  # of the softplus: as in IGR
@@ -36,11 +37,12 @@ class NeusNetwork(RadianceNetwork):
     on the sphere (Atzmon and Lipman 2020 draw them).
 
     Only the first `open` levels of the grid count: a training begins with `first_levels` (coarse to fine, Li
-    et al. 2023). `sharpness` is where the learned one begins, one over the width of the surface's density.
-    The gradient is exact, and differentiable by all parameters. `half`: colours compute in bfloat16, as
-    field=ngp.
+    et al. 2023). `sharpness` is where the learned one begins, one over the width of the surface's density,
+    which is that of NeuS or (`density`) VolSDF's (Yariv et al. 2021). The gradient is exact, and
+    differentiable by all parameters. `half`: colours compute in bfloat16, as field=ngp.
     """
 
+    distances = True
     rate = 5e-3
     open: Tensor
 
@@ -60,6 +62,7 @@ class NeusNetwork(RadianceNetwork):
         table_rate: float = 1.0,
         radius: float = 0.5,
         sharpness: float = 20.0,
+        density: Literal["neus", "volsdf"] = "neus",
         half: bool | None = None,
     ):
         super().__init__()
@@ -67,6 +70,8 @@ class NeusNetwork(RadianceNetwork):
             raise ValueError("a surface with codes: field=neus has none; train scenes one by one")
         if width < 8 or features < 1:
             raise ValueError(f"width={width}, features={features}: at least 8, at least 1")
+        if density not in ("neus", "volsdf"):
+            raise ValueError(f"density={density}: neus or volsdf")
         if first_levels < 1:
             raise ValueError(f"first_levels={first_levels}: at least 1")
         if not 0 < radius < 1 or not 1 <= sharpness <= 1e4:
@@ -74,7 +79,12 @@ class NeusNetwork(RadianceNetwork):
                 f"radius={radius}, sharpness={sharpness}: between 0 and 1, and between 1 and 1e4"
             )
         first_levels = min(first_levels, levels)
-        self.first_levels, self.level_features, self.computes_in_half = first_levels, level_features, half
+        self.kind, self.first_levels, self.level_features, self.computes_in_half = (
+            density,
+            first_levels,
+            level_features,
+            half,
+        )
         self.grid = HashGrid(3, levels, level_features, log2_table, base, finest, lazy=True)
         self.grid.table_rate = table_rate
         self.hidden = nn.Linear(3 + self.grid.features, width)
@@ -129,11 +139,14 @@ class NeusNetwork(RadianceNetwork):
 
     def light(
         self, points: Tensor, directions: Tensor, samples: Samples, here: Geometry, share: float = 1.0
-    ) -> tuple[Alpha, Float[Tensor, "N 3"]]:
+    ) -> tuple[Tensor | Alpha, Float[Tensor, "N 3"]]:
         """What a radiance gives of samples of rays; `share` is that of `annealed`."""
+        colors = self.color(points, directions, here)
+        if self.kind == "volsdf":
+            return laplace_density(here.distance, self.sharpness), colors
         slope = annealed((here.gradient * directions).sum(1), share)
         depth = logistic_depth(here.distance, slope, samples.delta, self.sharpness)
-        return Alpha(-torch.expm1(-depth)), self.color(points, directions, here)
+        return Alpha(-torch.expm1(-depth)), colors
 
     def color(self, points: Tensor, directions: Tensor, here: Geometry) -> Float[Tensor, "N 3"]:
         normal = torch.nn.functional.normalize(here.gradient, dim=-1)
@@ -147,9 +160,13 @@ class NeusNetwork(RadianceNetwork):
             return self.computes_in_half
         return device.type == "cuda" or (device.type == "cpu" and torch.cpu._is_avx512_bf16_supported())
 
+    def density_at(self, distance: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+        """That of a place so far inside."""
+        made = laplace_density if self.kind == "volsdf" else logistic_density
+        return made(distance, self.sharpness)
+
     def density(self, points: Float[Tensor, "N 3"], shape: Tensor | None = None) -> Float[Tensor, "N"]:
-        """That of the logistic along a ray that goes straight at the surface."""
-        return self.sharpness * torch.sigmoid(self.sharpness * self.distance(points))
+        return self.density_at(self.distance(points))
 
     def forward(
         self,
@@ -159,5 +176,4 @@ class NeusNetwork(RadianceNetwork):
         appearance: Tensor | None = None,
     ) -> tuple[Float[Tensor, "N"], Float[Tensor, "N 3"]]:
         here = self.geometry(points)
-        density = self.sharpness * torch.sigmoid(self.sharpness * here.distance)
-        return density, self.color(points, directions, here)
+        return self.density_at(here.distance), self.color(points, directions, here)

@@ -39,6 +39,7 @@ class Nerf(Model):
     """
 
     learns = Views
+    distances = False  # what its network's geometry is
     units: ClassVar = {"psnr held-out": "dB"}
 
     def __init__(
@@ -77,6 +78,8 @@ class Nerf(Model):
             raise ValueError(
                 "this field has no colours seen from a direction: choose field=nerf or field=ngp"
             ) from error
+        if network.distances != self.distances:
+            raise ValueError("field=neus goes with model=neus, which learns a distance, and no other does")
         super().__init__(network.rate if lr is None else lr, optimizer, scheduler)
         self.network = network
         if min(shape_code, appearance_code) < 0 or not code_lr > 0 or huber < 0:

@@ -38,6 +38,7 @@ class Neus(Nerf):
     gradient. The sharpness learns at `sharpness_lr`, of its logarithm.
     """
 
+    distances = True
     network: NeusNetwork
     _transparent = True
     _taken: list[tuple[Tensor, Tensor]]
@@ -71,8 +72,6 @@ class Neus(Nerf):
             steps=steps, first_steps=first_steps, growth=growth, update=update, hull=hull,
         )  # fmt: skip
         super().__init__(field, optimizer, scheduler, lr=lr, **sampling)
-        if not isinstance(self.network, NeusNetwork):
-            raise ValueError("model=neus learns a distance with its gradient: choose field=neus")
         if min(eikonal, curvature, mask, hull_weight) < 0 or not sharpness_lr > 0:
             raise ValueError(
                 f"eikonal={eikonal}, curvature={curvature}, mask={mask}, hull_weight={hull_weight}, "
@@ -160,7 +159,7 @@ class Neus(Nerf):
     def _through(self, rays: Rays, batch: RayBatch, marching: Marching) -> tuple[RenderedRays, int]:
         share = min(1.0, self.progress() / self.anneal) if self.training and self.anneal else 1.0
 
-        def radiance(points: Tensor, directions: Tensor, samples: Samples) -> tuple[Alpha, Tensor]:
+        def radiance(points: Tensor, directions: Tensor, samples: Samples) -> tuple[Tensor | Alpha, Tensor]:
             here = self.network.geometry(points)
             self._taken.append((points, here.gradient))
             return self.network.light(points, directions, samples, here, share)
@@ -216,10 +215,10 @@ class Neus(Nerf):
     def _look(self) -> None:
         """Cells that may hold something dense, by the distances of their middles and how far they reach."""
         assert self.grid is not None
-        reach, sharpness = math.sqrt(3) / self.grid.resolution, self.network.sharpness
+        reach = math.sqrt(3) / self.grid.resolution
 
         def density(points: Tensor) -> Tensor:
-            return sharpness * torch.sigmoid(sharpness * (self.network.distance(points) + reach))
+            return self.network.density_at(self.network.distance(points) + reach)
 
         share = 1.0 if self.step == 0 else 0.5 if self.progress() < 0.1 else 0.1
         self.grid.update(density, min(share, LOOKS / max(1, int(self.grid.allowed.sum()))), self.generator)

@@ -232,7 +232,7 @@ class BoundSurface:
 
     def radiance(
         self, points: Float[Tensor, "N 3"], directions: Float[Tensor, "N 3"], samples: Samples
-    ) -> tuple[Alpha, Tensor]:
+    ) -> tuple[Tensor | Alpha, Tensor]:
         return self.network.light(points, directions, samples, self.network.geometry(points))
 
     def march(self, rays: Rays, near: Tensor, far: Tensor, generator: torch.Generator | None = None) -> March:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
@@ -24,6 +25,18 @@ def logistic_depth(
     """
     half = 0.5 * delta * slope.clamp(min=0)
     return softplus(sharpness * (distance + half)) - softplus(sharpness * (distance - half))
+
+
+def laplace_density(distance: Float[Tensor, "*n"], sharpness: Float[Tensor, ""]) -> Float[Tensor, "*n"]:
+    """The density of VolSDF (Yariv et al. 2021, eq. 2 and 3): `sharpness` times the cumulative Laplace
+    distribution of the distance, of scale 1 / sharpness; half of it at the surface."""
+    beyond = 0.5 * (-sharpness * distance.abs()).exp()
+    return sharpness * torch.where(distance > 0, 1 - beyond, beyond)
+
+
+def logistic_density(distance: Float[Tensor, "*n"], sharpness: Float[Tensor, ""]) -> Float[Tensor, "*n"]:
+    """The density of `logistic_depth` along a ray that goes straight at the surface."""
+    return sharpness * torch.sigmoid(sharpness * distance)
 
 
 def annealed(slope: Float[Tensor, "N"], share: float) -> Float[Tensor, "N"]:

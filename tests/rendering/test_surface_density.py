@@ -6,7 +6,12 @@ import pytest
 import torch
 
 from nif_cli.rendering.ray_samples import dense
-from nif_cli.rendering.surface_density import annealed, logistic_depth
+from nif_cli.rendering.surface_density import (
+    annealed,
+    laplace_density,
+    logistic_density,
+    logistic_depth,
+)
 from nif_cli.rendering.volume import Alpha, composite
 
 
@@ -70,3 +75,15 @@ def test_annealing_ends_at_the_slope():
     slope = torch.tensor([-1.0, -0.5, 0.0, 0.5, 1.0])
     assert torch.equal(annealed(slope, 1.0), slope.clamp(min=0))
     assert torch.equal(annealed(slope, 0.0), 0.5 + 0.5 * slope)
+
+
+def test_densities_grow_inwards_to_the_sharpness():
+    """Of both kinds: half of it at the surface; the logistic's is the depth of a short interval."""
+    distance, sharpness = torch.linspace(-2, 2, 401, dtype=torch.float64), torch.tensor(30.0).double()
+    for made in (laplace_density, logistic_density):
+        density = made(distance, sharpness)
+        assert (density.diff() >= 0).all()
+        assert density[[0, 200, 400]].tolist() == pytest.approx([0, 15, 30], abs=1e-9)
+    short = torch.full_like(distance, 1e-6)
+    depth = logistic_depth(distance, torch.ones_like(distance), short, sharpness)
+    assert torch.allclose(depth / short, logistic_density(distance, sharpness), atol=1e-4)
