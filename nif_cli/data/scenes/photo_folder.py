@@ -201,7 +201,7 @@ def _opaque(photo: Photo, images: Path) -> Image.Image | None:
         if image.mode not in ("RGBA", "LA"):
             return None
         alpha = image.getchannel("A")
-        return None if alpha.getextrema()[0] == 255 else alpha.point(lambda v: 255 if v > 127 else 0)
+        return None if alpha.getextrema()[0] == 255 else alpha.point([255 * (v > 127) for v in range(256)])
 
 
 def groups(photos: list[Photo]) -> list[list[Photo]]:
