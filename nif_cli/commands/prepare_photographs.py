@@ -92,7 +92,9 @@ def _prepare(config: Prepare, source: Path, output: Path) -> None:
             return
         photo_folder.place(photos, output / "images")
         keys["threads"] = config.workers or cores
-        sfm.find_features(running, photos, keys, config.lens == "fisheye", None)
+        given = None if config.mask is None else Path(config.mask).expanduser()
+        masks, hidden = photo_folder.place_masks(photos, given, output)
+        sfm.find_features(running, photos, keys, config.lens == "fisheye", hidden)
         pairs = sfm.pairs_of([p.name for p in photos], config.matching, source.is_file())
         sfm.find_matches(running, pairs, keys)
         with tempfile.TemporaryDirectory(dir=output / "colmap", prefix=".models-") as models:
@@ -101,7 +103,7 @@ def _prepare(config: Prepare, source: Path, output: Path) -> None:
             found = [] if turns else sfm.place_cameras(running, Path(models), len(photos), keys)
             if not found or len(found[0]["images"]) < LEAST:
                 raise NifError(f"input={source}: no cameras found: {sfm.why_none(database)}")
-            report = _scene(running, output, found, photos, left)
+            report = _scene(running, output, found, photos, masks)
     for photo in photos:
         if photo.name not in found[0]["images"]:
             left.out[photo.name] = sfm.why_left_out(photo.name, database, found[1:])
@@ -160,7 +162,7 @@ def _done_before(output: Path, settings: dict[str, Any], photos: list[Photo]) ->
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         same = False
     if not same:
-        for name in ("images", "sparse"):
+        for name in ("images", "sparse", "masks", "colmap/masks"):
             shutil.rmtree(output / name, ignore_errors=True)
         for file in (output / "colmap").glob("database.db*"):
             file.unlink()
@@ -186,7 +188,7 @@ def _replacing(folder: Path) -> Iterator[Path]:
 
 
 def _scene(
-    running: sfm.Colmap, output: Path, found: list[dict[str, Any]], photos: list[Photo], left: Left
+    running: sfm.Colmap, output: Path, found: list[dict[str, Any]], photos: list[Photo], masks: dict[str, str]
 ) -> dict[str, Any]:
     """The best model, upright, as COLMAP's files, as transforms.json and as points; what there is to say."""
     best = found[0] = running.ask(colmap_process.refined, found[0]["folder"])
@@ -199,7 +201,7 @@ def _scene(
     os.replace(points, output / "points.ply")
     cameras, posed, points = read_binary_model(output / "sparse" / "0")
     half = found_cameras.half_side(points)
-    scene = found_cameras.transforms(cameras, posed, half, {})
+    scene = found_cameras.transforms(cameras, posed, half, masks)
     write(output / "transforms.json", json.dumps(scene, indent=1) + "\n")
     lost = {p.name: "" for p in photos if p.name not in best["images"]}
     picture = cameras_sheet(output / "images", posed, lost, points, half)

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from PIL import Image, ImageOps
 
 from nif_cli import NifError
+from nif_cli.data.scenes.formats.photos import mask
 from nif_cli.files import safe_name, write
 from nif_cli.progress import watched
 from nif_cli.untrusted import opened_image, reading, shown
@@ -168,6 +169,39 @@ def _upright(photo: Photo):
                 turned.convert("RGB").save(temporary, "jpeg", quality=95, subsampling=0, exif=exif)
 
     return save
+
+
+def place_masks(photos: list[Photo], given: Path | None, scene: Path) -> tuple[dict[str, str], Path | None]:
+    """Masks by the names of their photographs, as paths in the scene's folder, and the folder in which COLMAP
+    finds what is to be seen (<name>.png): those of the folder `given`, and of transparent photographs their
+    own. NifError for masks that fit no photograph."""
+    found, hidden = {}, scene / "colmap" / "masks"
+    for photo in photos:
+        wanted = [
+            f"{photo.name}.png",
+            str(Path(photo.name).with_suffix(".png")),
+            f"{Path(photo.name).stem}.png",
+        ]
+        file = next((given / w for w in wanted if given is not None and (given / w).is_file()), None)
+        if file is not None:
+            seen = Image.fromarray(np.where(mask(file, photo.size, counts=True), 255, 0).astype(np.uint8))
+            found[photo.name] = f"masks/{photo.name}.png"
+            write(scene / found[photo.name], lambda to, seen=seen: seen.save(to, "png"))
+        elif (seen := _opaque(photo, scene / "images")) is None:
+            continue
+        write(hidden / f"{photo.name}.png", lambda to, seen=seen: seen.save(to, "png"))
+    if given is not None and not found:
+        raise NifError(f"mask={given}: no file there is named as a photograph ({photos[0].name}.png)")
+    return found, hidden if hidden.is_dir() else None
+
+
+def _opaque(photo: Photo, images: Path) -> Image.Image | None:
+    """What a transparent photograph shows; None where it is opaque."""
+    with opened_image(images / photo.name) as image, reading(photo.path, "an image"):
+        if image.mode not in ("RGBA", "LA"):
+            return None
+        alpha = image.getchannel("A")
+        return None if alpha.getextrema()[0] == 255 else alpha.point([255 * (v > 127) for v in range(256)])
 
 
 def groups(photos: list[Photo]) -> list[list[Photo]]:

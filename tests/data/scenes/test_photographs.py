@@ -167,6 +167,25 @@ def test_photographs_are_placed_upright(tmp_path: Path):
     assert (tmp_path / "images" / "0.png").read_bytes() == (photos / "0.png").read_bytes()
 
 
+def test_masks_are_given_or_the_photographs_own(tmp_path: Path):
+    photos = some(tmp_path / "photos", 3)
+    clear = np.zeros((40, 60, 4), np.uint8)
+    clear[:20] = 255
+    Image.fromarray(clear).save(photos / "2.png")
+    (tmp_path / "given").mkdir()
+    Image.fromarray(clear[..., 0].copy()).save(tmp_path / "given" / "0.png")
+    found, _ = photo_folder.look_through(photos)
+    photo_folder.place(found, tmp_path / "scene" / "images")
+    masks, hidden = photo_folder.place_masks(found, tmp_path / "given", tmp_path / "scene")
+    assert masks == {"0.png": "masks/0.png.png"}
+    assert hidden is not None
+    for path in (tmp_path / "scene" / masks["0.png"], hidden / "0.png.png", hidden / "2.png.png"):
+        assert (np.asarray(Image.open(path)) == clear[..., 0]).all()
+    assert not (hidden / "1.png.png").exists()
+    with pytest.raises(NifError, match="named as a photograph"):
+        photo_folder.place_masks(found, photos / "none", tmp_path / "scene")
+
+
 @pytest.mark.parametrize("heights", ["level", "alternating"])
 def test_up_is_found_in_a_world_that_lies_on_its_side(heights: str):
     poses = walls.around(12, (0, 300))
