@@ -270,6 +270,8 @@ def _composed(command: str, args: list[str], failed: Failed, waiting: Waiting) -
         )
     register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us, whole, and leave as one line
+    # numba would wrap the terminal to colour its errors, and leave an escape sequence at the end
+    os.environ.setdefault("NUMBA_DISABLE_ERROR_MESSAGE_HIGHLIGHTING", "1")
     full = [sys.argv[0], command, *args]
 
     def task(cfg: DictConfig) -> float | None:

@@ -44,7 +44,8 @@ def render_views(run: OpenRun, folder: Path) -> None:
         scene = run.model.instances[shape or id].scene
         assert scene is not None
         given = {"shape": shape, "appearance": appearance} if mixed else {}
-        field: Any = run.model.field(id, **given)
+        with busy(f"{id}: opening"):
+            field: Any = run.model.field(id, **given)
         name = runs.safe_name(f"{shape or id}--{appearance or id}".replace("/", "_") if mixed else id)
         camera, views, near, seconds_long = views_of(scene, config)
         was = 1.0 if scene.background in ("white", "random") else 0.0

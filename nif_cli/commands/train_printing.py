@@ -90,6 +90,7 @@ def conclude(
         ):
             more = f"nif train {paste(f'resume={folder}')} trainer.max_time=..."
             print(f"stopped at trainer.max_time={trainer_time(timer)}; more: {more}")
-        surface = isinstance(model.field(next(iter(model.instances))), Field)
+        first = next(iter(model.instances))  # a scene's field costs seconds, and has a surface
+        surface = model.instances[first].scene is not None or isinstance(model.field(first), Field)
         run = paste(f"run={folder}")
         print("next:" + f"\n  nif extract {run}" * surface + f"\n  nif render {run}")

@@ -120,7 +120,9 @@ def _scene(
     model: Model, known: Scene, read: Scene, views: list[View], folder: Path, device: torch.device
 ) -> dict[str, dict[str, float | list[int]]]:
     """PSNR and SSIM of each view; the images are written beside their truth."""
-    field, found, images = cast("RadianceField", model.field(known.id)), {}, []
+    with busy(f"{known.id}: opening"):
+        field = cast("RadianceField", model.field(known.id))
+    found, images = {}, []
     place = folder / safe_name(known.id)
     for view in watched(views, known.id, "view"):
         truth, valid = true_image(view, known.background)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nif_cli.fields import grid_kernels
 from nif_cli.fields.grid_levels import PRIMES, Levels
+from nif_cli.progress import busy
 
 
 def encode(x: Float[Tensor, "N D"], table: Float[Tensor, "R F"], levels: Levels) -> Float[Tensor, "N LF"]:
@@ -101,5 +102,5 @@ def compile_lookup(table: Tensor, dim: int, taps: int = 2) -> None:
     """Compile what this table will need, before any clock runs."""
     if table.device.type == "cpu":
         x, levels = torch.zeros(1, dim), Levels.plain(dim, 2) if taps == 2 else Levels.spline(dim, 4)
-        with torch.enable_grad():
+        with torch.enable_grad(), busy("compiling the loops of grids"):
             encode(x, table[: taps**dim].detach().requires_grad_(), levels).sum().backward()

@@ -62,7 +62,9 @@ class OpenRun:
                 yield f"samples/seed{self.config.seed}_{k:03d}", field, Transform()
         else:
             for id in self.instances:
-                yield id, self.model.field(id), self.model.instances[id].transform
+                with busy(f"{id}: opening"):
+                    field = self.model.field(id)
+                yield id, field, self.model.instances[id].transform
 
 
 def pair_name(first: str, second: str) -> str:

@@ -16,6 +16,8 @@ from omegaconf import DictConfig, read_write
 from nif_cli.run_folders import RunFolder, entries_of
 
 CURVES = 6  # jobs in the plot: as many as there are colours
+SIZE = 320  # pixels of each image in contact.png
+RESOLUTION = 128  # of the meshes that are compared with the truth
 
 
 def finished(job: Path, overrides: list[str]) -> float | None:
@@ -192,13 +194,13 @@ class Comparison(SweepTable):
 class _Truth:
     """What the first job learned from, and how another job's result is measured and drawn beside it."""
 
-    def __init__(self, model: Any, size: int = 320):
+    def __init__(self, model: Any):
         from nif_cli import runs
         from nif_cli.config import build
         from nif_cli.data.images.datamodule import ImageData
         from nif_cli.rendering.camera_paths import turntable
 
-        self.size, self.pose = size, turntable(1)[0]
+        self.size, self.pose = SIZE, turntable(1)[0]
         self.data: Any = build(runs.located(model.config)["data"], "data")
         self.id = next(iter(model.instances))
         self.is_image = isinstance(self.data, ImageData)
@@ -245,7 +247,7 @@ class _Truth:
             return labelled(overview(field, transform, self.size), f"{name}  {psnr:.1f} dB")
         text = name
         if self.mesh is not None:
-            mesh = extract_mesh(field, 128)
+            mesh = extract_mesh(field, RESOLUTION)
             mesh.vertices = transform.to_original(mesh.vertices) if len(mesh.faces) else mesh.vertices
             summary["two-way distance"] = two_way_distance(mesh, self.mesh)
             runs.write(job / "summary.json", json.dumps(summary, indent=1))
