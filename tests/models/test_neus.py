@@ -15,7 +15,7 @@ from trimesh.visual import ColorVisuals
 
 from nif_cli import NifError
 from nif_cli.data.scenes.toy import ToyViews
-from nif_cli.field import gradient
+from nif_cli.field import Field, gradient
 from nif_cli.fields.neus import NeusNetwork
 from nif_cli.fields.ngp import NgpNetwork
 from nif_cli.models.nerf import Nerf
