@@ -155,7 +155,7 @@ class Render(OfShapes):
     antialias: Annotated[int, Between(1, 16, "must be between 1 and 16")] = 2
     crop: list[Any] | None = None
     elevation: Annotated[float, Between(-89, 89, "must be between -89 and 89 degrees")] = 20.0
-    up: Literal["y", "z"] = "y"
+    up: Literal["y", "z", "auto"] = "y"
     background: str | list[float] | None = None
     transparent: bool = False
     format: Literal["png", "gif", "mp4", "npy"] = "png"

@@ -20,6 +20,7 @@ from nif_cli.field import Field, Signal
 from nif_cli.files import available_memory
 from nif_cli.geometry.transform import Transform
 from nif_cli.inference.open_run import OpenRun, open_run, pair_name
+from nif_cli.inference.upright import upright
 from nif_cli.progress import watched
 from nif_cli.rendering.backgrounds import cut_out, over, transparent_sheet
 from nif_cli.rendering.camera_paths import turntable
@@ -36,7 +37,7 @@ def main(cfg: DictConfig) -> None:
     channels = channels_of(config.channels)
     behind = check_background(config)
     with blame("camera"):
-        poses = turntable(FRAMES if config.frames is None else config.frames, config.elevation, config.up)
+        poses = _around(config, FRAMES if config.frames is None else config.frames)
     run = open_run(config)
     folder = runs.output_path(config.output, run.path / "renders")
     if any(i.scene is not None for i in run.model.instances.values()):
@@ -72,7 +73,7 @@ def main(cfg: DictConfig) -> None:
         empty = EmptySpace(field, device=run.device)
         made: dict[str, list[Any]] = {channel: [] for channel in channels}
         seen = False
-        for k, pose in enumerate(watched(list(poses), id, "view")):
+        for k, pose in enumerate(watched(list(_turned(poses, id, field, run, config)), id, "view")):
             view = surface_view(field, pose, size, run.device, config.antialias, empty, config.shadows)
             seen |= bool(view.opacity.any())
             first_views += [displayed(view.rgb)] if k == 0 else []
@@ -97,6 +98,21 @@ def main(cfg: DictConfig) -> None:
         path = folder / "overview.png"
         runs.write(path, png_bytes(sheet(first_views)))
         print(f"{path}  the first view of each")
+
+
+def _around(config: Render, frames: int, up: str | None = None) -> torch.Tensor:
+    """Poses around the shape; up=auto: as for y, until the shape is known."""
+    up = up or ("y" if config.up == "auto" else config.up)
+    return turntable(frames, config.elevation, up)
+
+
+def _turned(poses: torch.Tensor, id: str, field: Field, run: OpenRun, config: Render) -> torch.Tensor:
+    """The poses of a shape; with up=auto about the axis that it stands on, which is said."""
+    if config.up != "auto":
+        return poses
+    up, part = upright(field, run.device)
+    print(f"{id}: up={up}" + (f", it stands on {part:.0%} of its footprint" if part > 0.02 else ""))
+    return poses if up == "y" else _around(config, len(poses), up)
 
 
 def _depths(frames: list[torch.Tensor], scale: float, draw: bool) -> list[Any]:
@@ -160,9 +176,13 @@ def _interpolation(run: OpenRun, folder: Path, poses: torch.Tensor, config: Rend
     camera still, otherwise it goes round once."""
     began, steps = time.monotonic(), config.interpolate
     assert steps is not None
-    views = turntable(steps, config.elevation, config.up) if len(poses) > 1 else poses.expand(steps, -1, -1)
+    views = _around(config, steps) if len(poses) > 1 else poses.expand(steps, -1, -1)
     frames = []
     shapes = run.fields()
+    if config.up == "auto":
+        name, first_field, _ = next(run.fields())
+        if isinstance(first_field, Field):
+            views = _turned(views, name, first_field, run, config)
     for pose in watched(list(views), "interpolation", "shape"):
         _, field, _ = next(shapes)
         assert isinstance(field, Field)
