@@ -25,7 +25,7 @@ from nif_cli.progress import watched
 from nif_cli.rendering.backgrounds import cut_out, over, transparent_sheet
 from nif_cli.rendering.camera_paths import turntable
 from nif_cli.rendering.empty_space import EmptySpace
-from nif_cli.rendering.image_files import displayed, gif_bytes, png_bytes, scaled, sheet, write_mp4
+from nif_cli.rendering.image_files import RgbImage, displayed, gif_bytes, png_bytes, scaled, sheet, write_mp4
 from nif_cli.rendering.images import drawn, image_size, image_values, plane_image, surface_image
 from nif_cli.rendering.surface_view import surface_view
 from nif_cli.schemas import Render
@@ -33,9 +33,8 @@ from nif_cli.schemas import Render
 
 def main(cfg: DictConfig) -> None:
     config = check(cfg, "render")
-    format, size = config.format, 256 if config.size is None else config.size
-    channels = channels_of(config.channels)
-    behind = check_background(config)
+    size = 256 if config.size is None else config.size
+    check_background(config)
     with blame("camera"):
         poses = _around(config, FRAMES if config.frames is None else config.frames)
     run = open_run(config)
@@ -58,6 +57,9 @@ def main(cfg: DictConfig) -> None:
     first_views = []
     for id, field, transform in run.fields():
         began = time.monotonic()
+        flat = not isinstance(field, Field) or field.bounds.shape[1] == 2
+        if flat and (config.transparent or config.background is not None):
+            raise NifError(f"transparent, background: {id} has nothing behind it")
         if not isinstance(field, Field):
             _image(run, id, field, transform, folder, config)
             continue
@@ -68,36 +70,51 @@ def main(cfg: DictConfig) -> None:
             continue
         if config.crop is not None:
             raise NifError(f"crop: is for images, and {id} is a shape")
-        if 100 * size**2 > available_memory():
-            raise NifError(f"size={size}: images of {size} x {size} pixels do not fit in memory")
-        empty = EmptySpace(field, device=run.device)
-        made: dict[str, list[Any]] = {channel: [] for channel in channels}
-        seen = False
-        for k, pose in enumerate(watched(list(_turned(poses, id, field, run, config)), id, "view")):
-            view = surface_view(field, pose, size, run.device, config.antialias, empty, config.shadows)
-            seen |= bool(view.opacity.any())
-            first_views += [displayed(view.rgb)] if k == 0 else []
-            for channel, frames in made.items():
-                values = getattr(view, channel)
-                if channel == "rgb" and config.transparent:
-                    frames.append(cut_out(values, view.opacity))
-                    continue
-                if channel == "rgb" and behind is not None:
-                    values = over(values, view.opacity, behind)
-                frames.append(values if format == "npy" or channel == "depth" else drawn(values, channel))
-        for channel, frames in made.items():
-            if channel == "depth":
-                frames = _depths(
-                    frames, 1.0 if config.frame == "normalised" else transform.scale, draw=format != "npy"
-                )
-            path = folder / f"{runs.safe_name(id)}{'' if channel == 'rgb' else '_' + channel}.{format}"
-            _write(path, frames)
-            note = "" if seen else ", empty: no surface in view"
-            print(f"{path}  {len(frames)} views of {size} x {size}, {time.monotonic() - began:.1f} s{note}")
+        first_views.append(_views(run, id, field, transform, folder, poses, config))
     if len(first_views) > 1:
         path = folder / "overview.png"
         runs.write(path, png_bytes(sheet(first_views)))
         print(f"{path}  the first view of each")
+
+
+def _views(
+    run: OpenRun,
+    id: str,
+    field: Field,
+    transform: Transform,
+    folder: Path,
+    poses: torch.Tensor,
+    config: Render,
+) -> RgbImage:
+    """The images of a shape from all poses, a file for each channel; the first view, on white."""
+    began, format, size = time.monotonic(), config.format, config.size or 256
+    if 100 * size**2 > available_memory():
+        raise NifError(f"size={size}: images of {size} x {size} pixels do not fit in memory")
+    behind, empty = check_background(config), EmptySpace(field, device=run.device)
+    made: dict[str, list[Any]] = {channel: [] for channel in channels_of(config.channels)}
+    first, seen = None, False
+    for pose in watched(list(_turned(poses, id, field, run, config)), id, "view"):
+        view = surface_view(field, pose, size, run.device, config.antialias, empty, config.shadows)
+        seen |= bool(view.opacity.any())
+        first = displayed(view.rgb) if first is None else first
+        for channel, frames in made.items():
+            values = getattr(view, channel)
+            if channel == "rgb" and config.transparent:
+                frames.append(cut_out(values, view.opacity))
+                continue
+            if channel == "rgb" and behind is not None:
+                values = over(values, view.opacity, behind)
+            frames.append(values if format == "npy" or channel == "depth" else drawn(values, channel))
+    for channel, frames in made.items():
+        if channel == "depth":
+            scale = 1.0 if config.frame == "normalised" else transform.scale
+            frames = _depths(frames, scale, draw=format != "npy")
+        path = folder / f"{runs.safe_name(id)}{'' if channel == 'rgb' else '_' + channel}.{format}"
+        _write(path, frames)
+        note = "" if seen else ", empty: no surface in view"
+        print(f"{path}  {len(frames)} views of {size} x {size}, {time.monotonic() - began:.1f} s{note}")
+    assert first is not None
+    return first
 
 
 def _around(config: Render, frames: int, up: str | None = None) -> torch.Tensor:
