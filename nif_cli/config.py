@@ -34,7 +34,7 @@ from nif_cli.schemas import (
     Reconstruct,
     Render,
     Train,
-    View,
+    ViewRuns,
 )
 from nif_cli.untrusted import shown, whole
 
@@ -100,7 +100,7 @@ def check(cfg: DictConfig, command: Literal["extract"]) -> Extract: ...
 @overload
 def check(cfg: DictConfig, command: Literal["render"]) -> Render: ...
 @overload
-def check(cfg: DictConfig, command: Literal["view"]) -> View: ...
+def check(cfg: DictConfig, command: Literal["view"]) -> ViewRuns: ...
 @overload
 def check(cfg: DictConfig, command: Literal["reconstruct"]) -> Reconstruct: ...
 @overload

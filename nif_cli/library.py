@@ -32,6 +32,7 @@ from nif_cli.geometry.transform import Transform
 from nif_cli.inference.images import adapted
 from nif_cli.inference.meshes import made_mesh
 from nif_cli.inference.shapes import check_kind, given_as, infer, like_what, seen_of
+from nif_cli.inference.upright import upright
 from nif_cli.models.metasdf import MetaSdf
 from nif_cli.models.model import Model
 from nif_cli.rendering.camera_paths import turntable
@@ -245,8 +246,9 @@ class Run:
         shape = self[id]
         scene = self.model.instances[shape.id].scene
         if scene is None:
-            poses = turntable(config.frames, config.elevation, config.up)
             surface = shape._surface()
+            up = upright(surface, self.device)[0] if config.up == "auto" else config.up
+            poses = turntable(config.frames, config.elevation, up)
             return [
                 surface_image(surface, p, config.size or 256, self.device, config.antialias) for p in poses
             ]

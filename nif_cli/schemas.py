@@ -161,14 +161,14 @@ class Render(OfShapes):
     antialias: Annotated[int, Between(1, 16, "must be between 1 and 16")] = 2
     crop: list[Any] | None = None
     elevation: Annotated[float, Between(-89, 89, "must be between -89 and 89 degrees")] = 20.0
-    up: Literal["y", "z"] = "y"
+    up: Literal["y", "z", "auto"] = "y"
     background: str | list[float] | None = None
     transparent: bool = False
     format: Literal["png", "gif", "mp4", "npy"] = "png"
 
 
 @dataclass
-class View(OfShapes):
+class ViewRuns(OfShapes):
     port: Annotated[int, Between(1, 65535, "must be between 1 and 65535")] = 8080
     host: str = "127.0.0.1"
     open: bool = False
@@ -241,7 +241,7 @@ SCHEMAS: dict[str, type] = {
     "train": Train,
     "extract": Extract,
     "render": Render,
-    "view": View,
+    "view": ViewRuns,
     "reconstruct": Reconstruct,
     "evaluate": Evaluate,
     "import-deepsdf": ImportDeepSdf,

@@ -84,11 +84,15 @@ def slopes(rng: np.random.Generator) -> None:
         expected = grid_slopes.encode_slopes_reference(x, table, levels)
         (wanted,) = torch.autograd.grad(expected, table, grad)
         given, rows = unaligned(x.numpy()), unaligned(table.detach().numpy())
-        close(slope_kernels.forward(given, rows, levels), expected.detach(), f"slopes of {count}", 1e-4)
-        made = slope_kernels.backward(given, grad.numpy(), levels, tuple(table.shape))
+        close(
+            slope_kernels.forward_slopes(given, rows, levels), expected.detach(), f"slopes of {count}", 1e-4
+        )
+        made = slope_kernels.backward_slopes(given, grad.numpy(), levels, tuple(table.shape))
         close(made, wanted, f"backward of the slopes of {count}", 2e-4)
         lazy = LazyGradient(table.detach().requires_grad_())
-        slope_kernels.backward_lazy(given, grad.numpy(), levels, lazy.rows.numpy(), lazy.touched.numpy())
+        slope_kernels.backward_lazy_slopes(
+            given, grad.numpy(), levels, lazy.rows.numpy(), lazy.touched.numpy()
+        )
         close(lazy.gradient, wanted, f"lazy backward of the slopes of {count}", 2e-4)
         marked = np.unpackbits(lazy.touched.numpy(), bitorder="little")[: len(table)]
         assert not (wanted.abs().sum(1).numpy() > 0)[marked == 0].any(), f"a row of {count} is not marked"

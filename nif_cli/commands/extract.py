@@ -14,7 +14,7 @@ from nif_cli.commands.extract_formats import (
     FACES,
     check_formats,
     cloud_of,
-    with_cameras,
+    page_part,
     write_graph,
     write_grid,
     write_page,
@@ -66,7 +66,7 @@ def main(cfg: DictConfig) -> None:
             print(f"{id}: no surface at this level; nothing written")
             continue
         if config.format == "html":
-            parts.append(with_cameras(id, mesh, scene, config))
+            parts.append(page_part(id, mesh, scene, config))
             continue
         path = folder / f"{runs.safe_name(id)}.{config.format}"
         with busy(f"{id}: writing"):

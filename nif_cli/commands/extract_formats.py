@@ -143,7 +143,7 @@ def write_textured(
     return f"texture of {config.texture} x {config.texture}"
 
 
-def with_cameras(id: str, mesh: trimesh.Trimesh, scene: Scene | None, config: Extract) -> dict[str, Any]:
+def page_part(id: str, mesh: trimesh.Trimesh, scene: Scene | None, config: Extract) -> dict[str, Any]:
     """A mesh for a page; of a scene with its training cameras."""
     if scene is None:
         return part(id, mesh)
@@ -164,7 +164,9 @@ def with_cameras(id: str, mesh: trimesh.Trimesh, scene: Scene | None, config: Ex
 def write_page(run: OpenRun, parts: list[dict[str, Any]], folder: Path, config: Extract) -> None:
     """format=html: all of them on one page."""
     path = folder / f"{runs.safe_name(run.path.name)}.html"
-    text = page(f"nif: {run.path.name}", parts, way=config.interpolate is not None)
+    scenes = [i.scene for i in run.model.instances.values() if i.scene is not None]
+    up = "z" if scenes and abs(scenes[0].up[2]) > abs(scenes[0].up[1]) else "y"
+    text = page(f"nif: {run.path.name}", parts, config.interpolate is not None, up)
     runs.write(path, text)
     faces = sum(p["f"] for p in parts)
     print(f"{path}  {len(parts)} meshes, {faces:,} faces, {len(text) / 1e6:.2f} MB; opens without network")

@@ -36,7 +36,7 @@ from nif_cli.words import paste
 
 def main(cfg: DictConfig) -> None:
     config = check(cfg, "prepare")
-    if prepare_photographs.meant(config):
+    if prepare_photographs.are_photographs(config):
         prepare_photographs.main(config)
         return
     settings, workers = _settings(config), config.workers

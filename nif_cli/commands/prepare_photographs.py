@@ -42,7 +42,7 @@ class Left:
     said: dict[str, Any]
 
 
-def meant(config: Prepare) -> bool:
+def are_photographs(config: Prepare) -> bool:
     """Whether the input is photographs or a video. NifError for keys of the other kind."""
     kind = without_cameras(_input(config)) if isinstance(config.input, str) else None
     usual, given = asdict(Prepare()), asdict(config)
@@ -116,8 +116,8 @@ def _cores() -> int:
 
 def _photographs(config: Prepare, source: Path, output: Path) -> tuple[list[Photo], Left]:
     if source.is_dir():
-        return (found := photo_folder.look_through(source))[0], Left(found[1], {})
-    chosen = video.look_through(source, config.frames)
+        return (found := photo_folder.photographs_of(source))[0], Left(found[1], {})
+    chosen = video.sharp_frames(source, config.frames)
     size = source.stat()
     folder = output / "colmap" / "frames" / f"{size.st_size}-{size.st_mtime_ns}"
     if len(chosen.frames) >= LEAST:
@@ -130,8 +130,8 @@ def _photographs(config: Prepare, source: Path, output: Path) -> tuple[list[Phot
         raise NifError(
             f"input={source}: {len(chosen.frames)} frames that differ, at least {LEAST} are needed"
         )
-    photos, out = photo_folder.look_through(folder)
-    names = {video.name_of(k) for k in chosen.frames}
+    photos, out = photo_folder.photographs_of(folder)
+    names = {video.frame_name(k) for k in chosen.frames}
     left = {"frames": chosen.of, "blurred_frames": chosen.blurred, "doubled_frames": chosen.doubles}
     return [p for p in photos if p.name in names], Left(out, {"video": left})
 
@@ -191,7 +191,7 @@ def _scene(
     running: sfm.Colmap, output: Path, found: list[dict[str, Any]], photos: list[Photo], masks: dict[str, str]
 ) -> dict[str, Any]:
     """The best model, upright, as COLMAP's files, as transforms.json and as points; what there is to say."""
-    best = found[0] = running.ask(colmap_process.refined, found[0]["folder"])
+    best = found[0] = running.ask(colmap_process.with_principal_points, found[0]["folder"])
     _, posed, _ = read_binary_model(Path(best["folder"]))
     scale, rotation, translation, how = found_cameras.upright(np.stack([p.pose for p in posed]))
     with _replacing(output / "sparse" / "0") as folder:

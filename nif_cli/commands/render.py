@@ -20,11 +20,12 @@ from nif_cli.field import Field, Signal
 from nif_cli.files import available_memory
 from nif_cli.geometry.transform import Transform
 from nif_cli.inference.open_run import OpenRun, open_run, pair_name
+from nif_cli.inference.upright import upright
 from nif_cli.progress import busy, watched
 from nif_cli.rendering.backgrounds import cut_out, over, transparent_sheet
 from nif_cli.rendering.camera_paths import turntable
 from nif_cli.rendering.empty_space import EmptySpace
-from nif_cli.rendering.image_files import displayed, gif_bytes, png_bytes, scaled, sheet, write_mp4
+from nif_cli.rendering.image_files import RgbImage, displayed, gif_bytes, png_bytes, scaled, sheet, write_mp4
 from nif_cli.rendering.images import drawn, image_size, image_values, plane_image, surface_image
 from nif_cli.rendering.surface_view import surface_view
 from nif_cli.schemas import Render
@@ -32,11 +33,10 @@ from nif_cli.schemas import Render
 
 def main(cfg: DictConfig) -> None:
     config = check(cfg, "render")
-    format, size = config.format, 256 if config.size is None else config.size
-    channels = channels_of(config.channels)
-    behind = check_background(config)
+    size = 256 if config.size is None else config.size
+    check_background(config)
     with blame("camera"):
-        poses = turntable(FRAMES if config.frames is None else config.frames, config.elevation, config.up)
+        poses = _around(config, FRAMES if config.frames is None else config.frames)
     run = open_run(config)
     folder = runs.output_path(config.output, run.path / "renders")
     if any(i.scene is not None for i in run.model.instances.values()):
@@ -57,6 +57,9 @@ def main(cfg: DictConfig) -> None:
     first_views = []
     for id, field, transform in run.fields():
         began = time.monotonic()
+        flat = not isinstance(field, Field) or field.bounds.shape[1] == 2
+        if flat and (config.transparent or config.background is not None):
+            raise NifError(f"transparent, background: {id} has nothing behind it")
         if not isinstance(field, Field):
             _image(run, id, field, transform, folder, config)
             continue
@@ -68,34 +71,7 @@ def main(cfg: DictConfig) -> None:
             continue
         if config.crop is not None:
             raise NifError(f"crop: is for images, and {id} is a shape")
-        if 100 * size**2 > available_memory():
-            raise NifError(f"size={size}: images of {size} x {size} pixels do not fit in memory")
-        with busy(f"{id}: empty space"):
-            empty = EmptySpace(field, device=run.device)
-        made: dict[str, list[Any]] = {channel: [] for channel in channels}
-        seen = False
-        for k, pose in enumerate(watched(list(poses), id, "view")):
-            view = surface_view(field, pose, size, run.device, config.antialias, empty, config.shadows)
-            seen |= bool(view.opacity.any())
-            first_views += [displayed(view.rgb)] if k == 0 else []
-            for channel, frames in made.items():
-                values = getattr(view, channel)
-                if channel == "rgb" and config.transparent:
-                    frames.append(cut_out(values, view.opacity))
-                    continue
-                if channel == "rgb" and behind is not None:
-                    values = over(values, view.opacity, behind)
-                frames.append(values if format == "npy" or channel == "depth" else drawn(values, channel))
-        for channel, frames in made.items():
-            if channel == "depth":
-                frames = _depths(
-                    frames, 1.0 if config.frame == "normalised" else transform.scale, draw=format != "npy"
-                )
-            path = folder / f"{runs.safe_name(id)}{'' if channel == 'rgb' else '_' + channel}.{format}"
-            with busy(f"{id}: writing"):
-                _write(path, frames)
-            note = "" if seen else ", empty: no surface in view"
-            print(f"{path}  {len(frames)} views of {size} x {size}, {time.monotonic() - began:.1f} s{note}")
+        first_views.append(_views(run, id, field, transform, folder, poses, config))
     if len(first_views) > 1:
         _overview(folder / "overview.png", first_views)
 
@@ -103,6 +79,64 @@ def main(cfg: DictConfig) -> None:
 def _overview(path: Path, views: list[Any]) -> None:
     runs.write(path, png_bytes(sheet(views)))
     print(f"{path}  the first view of each")
+
+
+def _views(
+    run: OpenRun,
+    id: str,
+    field: Field,
+    transform: Transform,
+    folder: Path,
+    poses: torch.Tensor,
+    config: Render,
+) -> RgbImage:
+    """The images of a shape from all poses, a file for each channel; the first view, on white."""
+    began, format, size = time.monotonic(), config.format, config.size or 256
+    if 100 * size**2 > available_memory():
+        raise NifError(f"size={size}: images of {size} x {size} pixels do not fit in memory")
+    behind = check_background(config)
+    with busy(f"{id}: empty space"):
+        empty = EmptySpace(field, device=run.device)
+    made: dict[str, list[Any]] = {channel: [] for channel in channels_of(config.channels)}
+    first, seen = None, False
+    for pose in watched(list(_turned(poses, id, field, run, config)), id, "view"):
+        view = surface_view(field, pose, size, run.device, config.antialias, empty, config.shadows)
+        seen |= bool(view.opacity.any())
+        first = displayed(view.rgb) if first is None else first
+        for channel, frames in made.items():
+            values = getattr(view, channel)
+            if channel == "rgb" and config.transparent:
+                frames.append(cut_out(values, view.opacity))
+                continue
+            if channel == "rgb" and behind is not None:
+                values = over(values, view.opacity, behind)
+            frames.append(values if format == "npy" or channel == "depth" else drawn(values, channel))
+    for channel, frames in made.items():
+        if channel == "depth":
+            scale = 1.0 if config.frame == "normalised" else transform.scale
+            frames = _depths(frames, scale, draw=format != "npy")
+        path = folder / f"{runs.safe_name(id)}{'' if channel == 'rgb' else '_' + channel}.{format}"
+        with busy(f"{id}: writing"):
+            _write(path, frames)
+        note = "" if seen else ", empty: no surface in view"
+        print(f"{path}  {len(frames)} views of {size} x {size}, {time.monotonic() - began:.1f} s{note}")
+    assert first is not None
+    return first
+
+
+def _around(config: Render, frames: int, up: str | None = None) -> torch.Tensor:
+    """Poses around the shape; up=auto: as for y, until the shape is known."""
+    up = up or ("y" if config.up == "auto" else config.up)
+    return turntable(frames, config.elevation, up)
+
+
+def _turned(poses: torch.Tensor, id: str, field: Field, run: OpenRun, config: Render) -> torch.Tensor:
+    """The poses of a shape; with up=auto about the axis that it stands on, which is said."""
+    if config.up != "auto":
+        return poses
+    up, part = upright(field, run.device)
+    print(f"{id}: up={up}" + (f", it stands on {part:.0%} of its footprint" if part > 0.02 else ""))
+    return poses if up == "y" else _around(config, len(poses), up)
 
 
 def _depths(frames: list[torch.Tensor], scale: float, draw: bool) -> list[Any]:
@@ -167,9 +201,13 @@ def _interpolation(run: OpenRun, folder: Path, poses: torch.Tensor, config: Rend
     camera still, otherwise it goes round once."""
     began, steps = time.monotonic(), config.interpolate
     assert steps is not None
-    views = turntable(steps, config.elevation, config.up) if len(poses) > 1 else poses.expand(steps, -1, -1)
+    views = _around(config, steps) if len(poses) > 1 else poses.expand(steps, -1, -1)
     frames = []
     shapes = run.fields()
+    if config.up == "auto":
+        name, first_field, _ = next(run.fields())
+        if isinstance(first_field, Field):
+            views = _turned(views, name, first_field, run, config)
     for pose in watched(list(views), "interpolation", "shape"):
         _, field, _ = next(shapes)
         assert isinstance(field, Field)

@@ -131,8 +131,8 @@ def check_background(config: Render) -> torch.Tensor | None:
         raise NifError(f"transparent: goes with format=png, not {config.format}")
     if config.transparent and config.background is not None:
         raise NifError("transparent and background: give one of them")
-    if config.transparent and config.interpolate is not None:
-        raise NifError("transparent: goes with single shapes, not with interpolate")
+    if config.interpolate is not None and (config.transparent or config.background is not None):
+        raise NifError("transparent, background: go with single shapes, not with interpolate")
     return None if config.background is None else colour_of(config.background)
 
 

@@ -14,7 +14,7 @@ from nif_cli.config import check
 from nif_cli.field import Field
 from nif_cli.inference.open_run import open_run
 from nif_cli.rendering.volume import RadianceField
-from nif_cli.schemas import View
+from nif_cli.schemas import ViewRuns
 from nif_cli.untrusted import shown
 from nif_cli.viewer.images import ImagePage
 from nif_cli.viewer.menu import Menu
@@ -46,7 +46,7 @@ def main(cfg: DictConfig) -> None:
             worker.end()
 
 
-def _page(server: object, menu: Menu, config: View, worker: Worker) -> object:
+def _page(server: object, menu: Menu, config: ViewRuns, worker: Worker) -> object:
     first = menu.field(menu.names[0])
     if isinstance(first, RadianceField):
         return ScenePage(server, menu, config, worker)
@@ -55,7 +55,7 @@ def _page(server: object, menu: Menu, config: View, worker: Worker) -> object:
     return ImagePage(server, menu, config, worker)
 
 
-def _say_where(config: View, port: int) -> None:
+def _say_where(config: ViewRuns, port: int) -> None:
     host = "127.0.0.1" if config.host in OPEN_TO_ALL else config.host
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     taken = "" if port == config.port else f"  (port {config.port} is taken)"

@@ -63,10 +63,10 @@ def part(name: str, mesh: trimesh.Trimesh, lines: Float[np.ndarray, "L 2 3"] | N
     return made
 
 
-def page(title: str, parts: Sequence[dict[str, Any]], way: bool = False) -> str:
+def page(title: str, parts: Sequence[dict[str, Any]], way: bool = False, up: str = "y") -> str:
     """The page of these meshes, with a menu of them; `way`: with a slider too, along which one becomes the
-    next. NifError for more than a browser opens."""
-    text = json.dumps({"title": title, "way": way, "meshes": list(parts)}, separators=(",", ":"))
+    next; `up`: the axis that points up at first, y or z. NifError for more than a browser opens."""
+    text = json.dumps({"title": title, "way": way, "up": up, "meshes": list(parts)}, separators=(",", ":"))
     if len(text) > MOST:
         raise NifError(
             f"format=html: a page of {len(text) / 2**20:.0f} MiB, which no browser opens; lower resolution=, "

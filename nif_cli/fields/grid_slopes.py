@@ -43,7 +43,9 @@ class _EncodeSlopes(torch.autograd.Function):
     def forward(ctx, x: Tensor, table: Tensor, levels: Levels, lazy: LazyGradient | None) -> Tensor:  # type: ignore[override]
         ctx.levels, ctx.lazy = levels, lazy
         ctx.save_for_backward(x, table)
-        return torch.from_numpy(slope_kernels.forward(x.detach().numpy(), table.detach().numpy(), levels))
+        return torch.from_numpy(
+            slope_kernels.forward_slopes(x.detach().numpy(), table.detach().numpy(), levels)
+        )
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -53,4 +55,9 @@ class _EncodeSlopes(torch.autograd.Function):
             ctx.lazy.add(table, x, grad, ctx.levels, slopes=True)
             return None, None, None, None
         arrays = x.detach().numpy(), grad.contiguous().numpy()
-        return None, torch.from_numpy(slope_kernels.backward(*arrays, ctx.levels, table.shape)), None, None
+        return (
+            None,
+            torch.from_numpy(slope_kernels.backward_slopes(*arrays, ctx.levels, table.shape)),
+            None,
+            None,
+        )

@@ -53,7 +53,7 @@ class LazyGradient:
         """The gradient by that of the features, or (`slopes`) of features and their derivatives."""
         self.begin(table)
         assert table.grad is self.gradient, "a table whose gradient is kept lazily has another one beside it"
-        loop = slope_kernels.backward_lazy if slopes else grid_kernels.backward_lazy
+        loop = slope_kernels.backward_lazy_slopes if slopes else grid_kernels.backward_lazy
         loop(x.numpy(), grad.contiguous().numpy(), levels, self.rows.numpy(), self.touched.numpy())
 
 

@@ -10,7 +10,7 @@ from nif_cli.fields.grid_kernels import CHUNK, _arrays, _check, _place
 from nif_cli.fields.grid_levels import Levels
 
 
-def forward(x: np.ndarray, table: np.ndarray, levels: Levels) -> np.ndarray:
+def forward_slopes(x: np.ndarray, table: np.ndarray, levels: Levels) -> np.ndarray:
     """[N, 1 + D, L * F]."""
     _check(x, levels, len(table))
     out = np.empty((len(x), 1 + levels.dim, len(levels.rows) * table.shape[1]), table.dtype)
@@ -19,7 +19,7 @@ def forward(x: np.ndarray, table: np.ndarray, levels: Levels) -> np.ndarray:
     return out
 
 
-def backward(x: np.ndarray, grad: np.ndarray, levels: Levels, shape: tuple[int, ...]) -> np.ndarray:
+def backward_slopes(x: np.ndarray, grad: np.ndarray, levels: Levels, shape: tuple[int, ...]) -> np.ndarray:
     """The gradient of the table, [R, F], by that of the above."""
     _check(x, levels, shape[0])
     out, touched = np.zeros(shape, grad.dtype), np.zeros(-(-shape[0] // 8), np.uint8)
@@ -29,7 +29,7 @@ def backward(x: np.ndarray, grad: np.ndarray, levels: Levels, shape: tuple[int, 
     return out
 
 
-def backward_lazy(
+def backward_lazy_slopes(
     x: np.ndarray, grad: np.ndarray, levels: Levels, rows: np.ndarray, touched: np.ndarray
 ) -> None:
     """The same, as `grid_kernels.backward_lazy` keeps it."""

@@ -61,9 +61,9 @@ def given(node: dict[str, Any], folder: Path) -> dict[str, Any]:
 
     # the terminal is nif's: its lines are not captured, and of an offline run nothing is said
     offline: dict[str, Any] = {"silent": True, "mode": "offline"} if node.get("offline") else {}
-    settings = wandb.Settings(console="off", **offline)
+    hyperparameters = wandb.Settings(console="off", **offline)
     # offline by the settings: Lightning would say it in the environment, to all trainings after this one
-    return {**found, "name": node.get("name") or folder.name, "settings": settings, "offline": False}
+    return {**found, "name": node.get("name") or folder.name, "settings": hyperparameters, "offline": False}
 
 
 def begin(loggers: Sequence[Logger], config: dict[str, Any]) -> None:
@@ -76,10 +76,10 @@ def begin(loggers: Sequence[Logger], config: dict[str, Any]) -> None:
             # Lightning sets what wandb warns of; who sends is asked there for a key
             aside = redirect_stderr(io.StringIO()) if offline else nullcontext()
             with library_errors(logger), aside:
-                logger.log_hyperparams(settings(config))
+                logger.log_hyperparams(hyperparameters(config))
 
 
-def settings(config: dict[str, Any]) -> dict[str, Any]:
+def hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
     """What says how a run learns, by key: numbers and words."""
     plain = {key: value for key, value in config.items() if key not in APART}
     return {
@@ -95,7 +95,7 @@ def end(loggers: Sequence[Logger], config: dict[str, Any], summary: dict[str, An
     final = {k: float(v) for k, v in summary.items() if isinstance(v, int | float)}
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
-            logger.log_hyperparams(settings(config), final, step)
+            logger.log_hyperparams(hyperparameters(config), final, step)
             logger.experiment.close()
         elif isinstance(logger, WandbLogger | MLFlowLogger):
             with library_errors(logger):

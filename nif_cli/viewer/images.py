@@ -13,7 +13,7 @@ from nif_cli.field import Field
 from nif_cli.geometry.transform import Transform
 from nif_cli.rendering.image_files import displayed, scaled
 from nif_cli.rendering.images import image_size, image_values, plane_image
-from nif_cli.schemas import View
+from nif_cli.schemas import ViewRuns
 from nif_cli.viewer.menu import Menu
 from nif_cli.viewer.worker import Check, Worker
 
@@ -59,7 +59,7 @@ class _Part:
 class ImagePage:
     """The image lies in the plane that the camera looks at."""
 
-    def __init__(self, server: Any, menu: Menu, config: View, worker: Worker):
+    def __init__(self, server: Any, menu: Menu, config: ViewRuns, worker: Worker):
         self.server, self.menu, self.worker, self.device = server, menu, worker, menu.run.device
         server.scene.set_up_direction("-y")
         server.initial_camera.position, server.initial_camera.look_at = (0.0, 0.0, -2.6), (0.0, 0.0, 0.0)

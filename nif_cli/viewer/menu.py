@@ -39,15 +39,15 @@ class Menu:
         return self._made[name][1] if name in self._made else self.run.model.instances[name].transform
 
     @property
-    def codes(self) -> Codes | None:
+    def codes(self) -> CodeSpace | None:
         """Where the run has learned a code for each of several instances."""
         model = self.run.model
         if self._made or not isinstance(model, DeepSdf) or len(model.instances) < 2:
             return None
-        return Codes(model)
+        return CodeSpace(model)
 
 
-class Codes:
+class CodeSpace:
     """The learned codes, and the directions in which they differ most."""
 
     def __init__(self, model: DeepSdf):

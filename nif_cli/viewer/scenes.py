@@ -4,15 +4,13 @@ stands still; the training cameras; a camera path of key frames."""
 from __future__ import annotations
 
 import math
-import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from nif_cli import NifError, runs
+from nif_cli import NifError
 from nif_cli.data.memory import keep_memory
 from nif_cli.field import Field
 from nif_cli.geometry.extraction import extract_mesh
@@ -22,39 +20,29 @@ from nif_cli.rendering.cameras import Camera
 from nif_cli.rendering.image_files import scaled
 from nif_cli.rendering.volume import RadianceField
 from nif_cli.rendering.volume_view import CHANNELS, Photograph, photograph
-from nif_cli.schemas import View
-from nif_cli.viewer.camera_path import (
-    KeyFrame,
-    camera_path_json,
-    opengl_pose,
-    sampled,
-    vertical_fov,
-    viser_wxyz,
-)
+from nif_cli.schemas import ViewRuns
+from nif_cli.viewer.camera_path import KeyFrame, opengl_pose, vertical_fov, viser_wxyz
 from nif_cli.viewer.menu import Menu
+from nif_cli.viewer.path_panel import PathPanel, stand
 from nif_cli.viewer.shading import shaded
 from nif_cli.viewer.worker import Check, Worker
-from nif_cli.words import paste
 
 BUDGET = 0.2  # seconds a frame takes while the camera moves
 STILL = 0.3  # seconds after which it stands still
 LEAST, FIRST = 24, 80  # pixels along the longest side: of a moving image at least, and of the first
 MOST_CAMERAS = 120  # frusta
-FPS = 24
 
 
 class ScenePage:
     """Cameras lie in normalised space; all clients share the panel, each has a camera of its own."""
 
-    def __init__(self, server: Any, menu: Menu, config: View, worker: Worker):
+    def __init__(self, server: Any, menu: Menu, config: ViewRuns, worker: Worker):
         self.server, self.menu, self.worker, self.config = server, menu, worker, config
-        self.device, self.still = menu.run.device, config.size
+        self.device = menu.run.device
         if self.device.type == "cpu":
             keep_memory()
         self.rate = 0.0  # rays a second
         self.moved: dict[int, float] = {}  # when each camera last moved
-        self.frames: list[KeyFrame] = []
-        self._lock = threading.Lock()
         self._choose(menu.names[0])
         gui = server.gui
         self.status = gui.add_markdown("...")
@@ -63,7 +51,7 @@ class ScenePage:
         self.size = gui.add_slider("size", 64, max(800, config.size), 16, config.size)
         self.frusta = gui.add_checkbox("training cameras", False)
         self.overlay = gui.add_checkbox("mesh of the density", False)
-        self._add_path(gui)
+        self.path = PathPanel(server, menu, config, lambda: (self.instance.value, self.scene.transform))
         self.instance.on_update(lambda _: self._other())
         for handle in (self.channel, self.size):
             handle.on_update(lambda _: self.renew())
@@ -84,17 +72,6 @@ class ScenePage:
         self._show_cameras()
         self._show_mesh()
         self.renew()
-
-    def _add_path(self, gui: Any) -> None:
-        with gui.add_folder("camera path"):
-            self.listed = gui.add_markdown("no key frames")
-            add, drop = gui.add_button("add this view"), gui.add_button("remove the last")
-            self.seconds = gui.add_slider("seconds", 0.5, 30.0, 0.5, 4.0)
-            play, save = gui.add_button("preview"), gui.add_button("save camera_path.json")
-        add.on_click(lambda event: self._add(event.client))
-        drop.on_click(lambda _: self._drop())
-        play.on_click(lambda event: self._play(event.client))
-        save.on_click(lambda event: self.save(event.client))
 
     def _aim(self) -> None:
         """Clients begin at the first training camera, and turn about what all of them look at."""
@@ -207,7 +184,7 @@ class ScenePage:
                     wxyz=viser_wxyz(pose),
                     position=tuple(pose[:, 3]),
                 )
-                handle.on_click(lambda event, pose=pose: self._stand(event.client, KeyFrame(pose, 0.0)))
+                handle.on_click(lambda event, pose=pose: stand(event.client, KeyFrame(pose, 0.0)))
         self.renew()
 
     def _show_mesh(self) -> None:
@@ -234,83 +211,3 @@ class ScenePage:
 
         self.worker.submit("mesh", job)
         self.renew()
-
-    def _stand(self, client: Any, frame: KeyFrame) -> None:
-        """A client's camera where a key frame is."""
-        if client is None:
-            return
-        with client.atomic():
-            client.camera.wxyz = viser_wxyz(frame.pose)
-            client.camera.position = frame.pose[:, 3]
-            if frame.fov:
-                client.camera.fov = math.radians(frame.fov)
-
-    def _add(self, client: Any) -> None:
-        if client is None:
-            return
-        camera = client.camera
-        frame = KeyFrame(opengl_pose(camera.wxyz, camera.position), math.degrees(float(camera.fov)))
-        with self._lock:
-            self.frames.append(frame)
-        self._draw_path()
-
-    def _drop(self) -> None:
-        with self._lock:
-            self.frames = self.frames[:-1]
-        self._draw_path()
-
-    def _draw_path(self) -> None:
-        scene, frames = self.server.scene, list(self.frames)
-        self.listed.content = f"{len(frames)} key frames" if frames else "no key frames"
-        if scene.get_handle_by_name("/path"):
-            scene.remove_by_name("/path")
-        if len(frames) > 1:
-            way = np.stack([f.pose[:, 3] for f in sampled(frames, 20 * len(frames))]).astype(np.float32)
-            scene.add_line_segments("/path", np.stack((way[:-1], way[1:]), 1), (220, 90, 40))
-
-    def _play(self, client: Any) -> None:
-        frames = list(self.frames)
-        if client is None or len(frames) < 2:
-            return
-        seconds = float(self.seconds.value)
-        shots = sampled(frames, max(2, round(8 * seconds)))
-        for shot in shots:
-            if client.client_id not in self.server.get_clients():
-                return
-            self._stand(client, shot)
-            time.sleep(seconds / len(shots))
-
-    def save(self, client: Any) -> None:
-        """The path as a file, in the run or where output= says, and what plays it."""
-        frames = list(self.frames)
-        if not frames:
-            self.listed.content = "no key frames: turn the scene, then add this view"
-            return
-        path = self.menu.run.path
-        if self.config.output is None and not path.is_dir():
-            self.listed.content = f"{path}: the run is gone; output= names another folder"
-            return
-        folder = runs.output_path(self.config.output, path / "renders")
-        file = folder / f"{runs.safe_name(self.instance.value)}_camera_path.json"
-        width, height = scaled(float(client.camera.aspect) if client else 16 / 9, 1.0, self.still)
-        try:
-            runs.write(
-                file,
-                camera_path_json(
-                    frames,
-                    self.scene.transform,
-                    float(self.seconds.value),
-                    FPS,
-                    (width + width % 2, height + height % 2),
-                ),
-            )
-        except NifError as error:
-            self.listed.content = str(error)
-            return
-        self.listed.content = f"{len(frames)} key frames, saved: `{played(path, file)}`"
-        print(f"{file}  {len(frames)} key frames; {played(path, file)}", flush=True)
-
-
-def played(run: Path, file: Path) -> str:
-    """The command that plays a path."""
-    return f"nif render {paste(f'run={run}')} camera=path {paste(f'path={file}')} format=mp4"

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from nif_cli.field import Field
 from nif_cli.geometry.extraction import extract_mesh
 from nif_cli.geometry.writing import mesh_bytes
-from nif_cli.schemas import View
+from nif_cli.schemas import ViewRuns
 from nif_cli.viewer.menu import Menu
 from nif_cli.viewer.shading import shaded, shadings
 from nif_cli.viewer.slices import slice_image, slice_values, spacing
@@ -27,7 +27,7 @@ NORMAL_TO = {"x": (0, 90, 0), "y": (-90, 0, 0), "z": (0, 0, 0)}  # how z is turn
 class ShapePage:
     """Everything lies in normalised space, whatever the units of an instance are: all appear alike."""
 
-    def __init__(self, server: Any, menu: Menu, config: View, worker: Worker):
+    def __init__(self, server: Any, menu: Menu, config: ViewRuns, worker: Worker):
         self.server, self.menu, self.worker, self.device = server, menu, worker, menu.run.device
         self.field = self._known(menu.names[0])
         self.mesh: tuple[tuple[Any, ...], trimesh.Trimesh] | None = None  # the last, and what it is of

@@ -12,7 +12,7 @@ import yaml
 from conftest import TINY, TINY_MLP
 
 from nif_cli import NifError
-from nif_cli.training.boards import settings
+from nif_cli.training.boards import hyperparameters
 from nif_cli.training.lightning_parts import kept_inside
 
 SHOWN = [o for o in (*TINY, *TINY_MLP) if o not in ("callbacks=quiet", "logger=csv")]
@@ -67,7 +67,7 @@ def test_hparams_of_tensorboard_stand_in_the_run(nif):
 
 def test_settings_are_numbers_and_words():
     config = {"seed": 1, "paths": {"x": 1}, "field": {"skips": [1, 2], "a": None, "on": True}, "tag": "x"}
-    assert settings(config) == {"seed": 1, "field.skips": "[1, 2]", "field.on": True}
+    assert hyperparameters(config) == {"seed": 1, "field.skips": "[1, 2]", "field.on": True}
 
 
 @pytest.mark.slow
@@ -95,9 +95,9 @@ def test_mlflow_stays_in_the_run_and_sends_nothing(nif, home, tmp_path):
     done = nif(*TRAIN, "logger=mlflow")
     assert done.code == 0, done.err
     with sqlite3.connect("run/mlflow.db") as base:
-        settings = dict(base.execute("select key, value from params"))
+        hyperparameters = dict(base.execute("select key, value from params"))
         numbers = {key for (key,) in base.execute("select key from metrics")}
-    assert settings["field.width"] == "24"
+    assert hyperparameters["field.width"] == "24"
     assert {"train/loss", "final/val/loss"} <= numbers
     left = names(Path("run/mlartifacts"))
     assert any(name.endswith(".png") for name in left)

@@ -227,11 +227,11 @@ def test_a_run_that_goes_away_is_said_once(capsys: pytest.CaptureFixture[str], t
 
 def test_codes_lead_back_to_the_instances(trained: Path):
     from nif_cli import runs
-    from nif_cli.viewer.menu import Codes
+    from nif_cli.viewer.menu import CodeSpace
 
     model = runs.load_model(trained)
     a, b, *_ = model.instances
-    codes = Codes(model)  # type: ignore[arg-type]
+    codes = CodeSpace(model)  # type: ignore[arg-type]
     points = torch.rand(20, 3)
     with torch.no_grad():
         there = model.field(b).value(points)

@@ -79,7 +79,7 @@ def mapping(database: str, images: str, output: str, keys: dict[str, Any]) -> li
     return [_described(str(Path(output, str(k))), model) for k, model in found.items()]
 
 
-def refined(model: str) -> dict[str, Any]:
+def with_principal_points(model: str) -> dict[str, Any]:
     """A model with the principal points of its cameras found too, where each has images enough and they stay
     about the middle; as `mapping` describes it."""
     import pycolmap

@@ -45,7 +45,7 @@ class Photo:
     """Whether the file can stand in the scene's folder: upright, JPEG or PNG, 8 bits."""
 
 
-def look_through(folder: Path) -> tuple[list[Photo], dict[str, str]]:
+def photographs_of(folder: Path) -> tuple[list[Photo], dict[str, str]]:
     """The photographs of a folder and its folders by name, and those left out with the reason. NifError where
     there are none."""
     files = list(_files(folder))
@@ -204,7 +204,7 @@ def _opaque(photo: Photo, images: Path) -> Image.Image | None:
         return None if alpha.getextrema()[0] == 255 else alpha.point([255 * (v > 127) for v in range(256)])
 
 
-def groups(photos: list[Photo]) -> list[list[Photo]]:
+def by_lens(photos: list[Photo]) -> list[list[Photo]]:
     """Those of one lens together."""
     found: dict[tuple[object, ...], list[Photo]] = {}
     for photo in photos:

@@ -23,7 +23,7 @@ from jaxtyping import Float
 
 from nif_cli import NifError
 from nif_cli.data.scenes import colmap_process
-from nif_cli.data.scenes.photo_folder import Photo, groups
+from nif_cli.data.scenes.photo_folder import Photo, by_lens
 from nif_cli.progress import TELL, watched
 from nif_cli.untrusted import one_line
 
@@ -167,8 +167,8 @@ def find_features(
     """Into the database: one camera for the photographs of one lens."""
     file, images = running.folder / "database.db", running.folder.parent / "images"
     known = read_database(file)
-    lens = {p.name: n for n, group in enumerate(groups(photos)) for p in group}
-    sizes = [len(group) for group in groups(photos)]
+    lens = {p.name: n for n, group in enumerate(by_lens(photos)) for p in group}
+    sizes = [len(group) for group in by_lens(photos)]
     camera = {n: known.cameras[name] for name, n in lens.items() if name in known.cameras}
     missing = [name for name in lens if name not in known.features]
     missing.sort(key=lambda name: lens[name])

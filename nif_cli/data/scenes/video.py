@@ -59,7 +59,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
         raise NifError(f"{path}: cannot be read as a video: {one_line(error)}") from error
 
 
-def look_through(path: Path, count: int) -> Chosen:
+def sharp_frames(path: Path, count: int) -> Chosen:
     """The sharpest frame of each of `count` stretches of equal length, but for those that are blurred or show
     what the one before shows. NifError where there are no frames."""
     sharpness, small = [], []
@@ -100,7 +100,7 @@ def _grey(frame: Any) -> Float[np.ndarray, "H W"]:
 
 def take(path: Path, frames: list[int], folder: Path) -> None:
     """These frames as JPEG, upright: frame_00000.jpg and so on, by number. Those that are there stay."""
-    wanted = [k for k in frames if not (folder / name_of(k)).is_file()]
+    wanted = [k for k in frames if not (folder / frame_name(k)).is_file()]
     if not wanted:
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -114,10 +114,10 @@ def take(path: Path, frames: list[int], folder: Path) -> None:
             if k in here:
                 turn = round(getattr(frame, "rotation", 0) or 0)
                 image = frame.to_image().rotate(turn, expand=True)
-                write(folder / name_of(k), lambda to, image=image: _saved(image, to))
+                write(folder / frame_name(k), lambda to, image=image: _saved(image, to))
 
 
-def name_of(frame: int) -> str:
+def frame_name(frame: int) -> str:
     return f"frame_{frame:05d}.jpg"
 
 

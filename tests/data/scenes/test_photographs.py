@@ -154,7 +154,7 @@ def test_photographs_are_placed_upright(tmp_path: Path):
     Image.fromarray(left).save(photos / "side.jpg", quality=95)
     turned(photos / "side.jpg")
     Image.fromarray(left).save(photos / "web.webp")
-    found, left_out = photo_folder.look_through(photos)
+    found, left_out = photo_folder.photographs_of(photos)
     assert left_out == {}
     assert {p.name: p.size for p in found} == dict.fromkeys(
         ("0.png", "1.png", "side.jpg", "web.png"), (60, 40)
@@ -174,7 +174,7 @@ def test_masks_are_given_or_the_photographs_own(tmp_path: Path):
     Image.fromarray(clear).save(photos / "2.png")
     (tmp_path / "given").mkdir()
     Image.fromarray(clear[..., 0].copy()).save(tmp_path / "given" / "0.png")
-    found, _ = photo_folder.look_through(photos)
+    found, _ = photo_folder.photographs_of(photos)
     photo_folder.place(found, tmp_path / "scene" / "images")
     masks, hidden = photo_folder.place_masks(found, tmp_path / "given", tmp_path / "scene")
     assert masks == {"0.png": "masks/0.png.png"}
@@ -253,4 +253,4 @@ def test_pairs():
 def test_keys_of_the_other_kind(tmp_path: Path):
     config = prepare_photographs.Prepare(input=str(tmp_path), output="x", frames=10)
     with pytest.raises(NifError, match="frames=10: for photographs and videos"):
-        prepare_photographs.meant(config)
+        prepare_photographs.are_photographs(config)

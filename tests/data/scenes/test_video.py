@@ -53,11 +53,11 @@ def test_frames_of_a_file(tmp_path: Path):
         for frame in frames:
             file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
         file.mux(stream.encode())
-    chosen = video.look_through(path, 15)
+    chosen = video.sharp_frames(path, 15)
     assert (chosen.of, chosen.blurred) == (60, 2)
     video.take(path, chosen.frames, tmp_path / "frames")
     taken = sorted((tmp_path / "frames").iterdir())
-    assert [p.name for p in taken] == [video.name_of(k) for k in chosen.frames]
+    assert [p.name for p in taken] == [video.frame_name(k) for k in chosen.frames]
     for image, k in zip(taken, chosen.frames, strict=True):
         assert np.abs(np.asarray(Image.open(image)).astype(int) - frames[k]).mean() < 12
 
@@ -75,7 +75,7 @@ def test_what_is_no_video(nif: Callable, tmp_path: Path, kind: str):
             file.mux(stream.encode(sound))
             file.mux(stream.encode())
     with pytest.raises(NifError, match=r"walk.mp4: (cannot be read as a video|no video)"):
-        video.look_through(path, 5)
+        video.sharp_frames(path, 5)
     if importlib.util.find_spec("pycolmap") is not None:
         result = nif("prepare", f"input={path}", f"output={tmp_path / 'scene'}")
         assert result.code == 1
@@ -86,4 +86,4 @@ def test_what_is_no_video(nif: Callable, tmp_path: Path, kind: str):
 def test_without_pyav(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(NifError, match=r"nif-cli\[photos\]"):
-        video.look_through(tmp_path / "walk.mp4", 5)
+        video.sharp_frames(tmp_path / "walk.mp4", 5)
