@@ -39,7 +39,8 @@ def main(cfg: DictConfig) -> None:
         poses = _around(config, FRAMES if config.frames is None else config.frames)
     run = open_run(config)
     folder = runs.output_path(config.output, run.path / "renders")
-    if any(i.scene is not None for i in run.model.instances.values()):
+    edited = config.compose is not None or config.offset or config.shell  # of light nothing is known then
+    if any(i.scene is not None for i in run.model.instances.values()) and not edited:
         if run.device.type == "cpu":
             keep_memory()
         render_views(run, folder)

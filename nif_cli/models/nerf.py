@@ -19,11 +19,18 @@ from nif_cli.fields.batch_norm import several_processes
 from nif_cli.fields.network import RadianceNetwork
 from nif_cli.models.model import Instance, Model
 from nif_cli.models.ray_samplers import HierarchicalSampler, OccupancySampler, ray_sampler
-from nif_cli.models.scene_field import BoundRadiance, Codes, Hierarchical, Marching, compile_march
+from nif_cli.models.scene_field import (
+    BoundRadiance,
+    BoundSurface,
+    Codes,
+    Hierarchical,
+    Marching,
+    compile_march,
+)
 from nif_cli.rendering.occupancy_grid import OccupancyGrid
 from nif_cli.rendering.ray_samples import Samples
 from nif_cli.rendering.rays import Rays
-from nif_cli.rendering.volume import RadianceField, RenderedRays, render_rays
+from nif_cli.rendering.volume import RenderedRays, render_rays
 
 LOOKS = 2**17  # cells that are looked at together, at most: cascades have millions
 TRAINED_TO = 1e-3  # the transmittance at which rays end while training
@@ -156,7 +163,9 @@ class Nerf(Model):
             if self.grid.extent > 1:
                 self.network.span(self.grid.extent)
 
-    def field(self, id: str, shape: str | None = None, appearance: str | None = None) -> RadianceField:
+    def field(
+        self, id: str, shape: str | None = None, appearance: str | None = None
+    ) -> BoundRadiance | BoundSurface:
         """A known scene; its geometry or its materials those of other instances, where these are given."""
         known = list(self.instances)
         scene = self.instances[shape or id].scene

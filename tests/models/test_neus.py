@@ -203,6 +203,8 @@ def test_a_stopped_run_goes_on_bit_for_bit_and_becomes_a_mesh(nif, monkeypatch):
     grown = nif("extract", "run=all", "resolution=24", "offset=0.1", "output=grown")
     assert grown.code == 0, grown.err
     larger = trimesh.load_mesh(next(Path("grown").rglob("*.ply")))
+    assert nif("render", "run=all", "frames=1", "size=16", "offset=0.1", "output=drawn").code == 0
+    assert next(Path("drawn/offset").rglob("*.png"))
     assert 0.05 < (np.ptp(larger.vertices, axis=0) - np.ptp(mesh.vertices, axis=0)).mean() / 2 < 0.15
 
 
