@@ -16,6 +16,7 @@ from nif_cli.data.scenes.datamodule import Views
 from nif_cli.data.scenes.scene import RayBatch, Scene
 from nif_cli.data.scenes.visual_hull import visual_hull
 from nif_cli.fields.network import RadianceNetwork
+from nif_cli.losses import depth_error
 from nif_cli.models.model import Instance, Model
 from nif_cli.models.ray_samplers import HierarchicalSampler, OccupancySampler, ray_sampler
 from nif_cli.models.scene_field import BoundRadiance, Codes, Hierarchical, Marching, compile_march
@@ -63,6 +64,7 @@ class Nerf(Model):
         shape_code: int = 0,
         appearance_code: int = 0,
         code_lr: float = 1e-3,
+        depth: float = 0.0,
     ):
         settings: dict[str, Any] = dict(
             coarse=coarse, fine=fine, resolution=resolution, threshold=threshold, samples=samples,
@@ -78,15 +80,15 @@ class Nerf(Model):
             ) from error
         super().__init__(network.rate if lr is None else lr, optimizer, scheduler)
         self.network = network
-        if min(shape_code, appearance_code) < 0 or not code_lr > 0 or huber < 0:
+        if min(shape_code, appearance_code, huber, depth) < 0 or not code_lr > 0:
             raise ValueError(
                 f"shape_code={shape_code}, appearance_code={appearance_code}, code_lr={code_lr}, "
-                f"huber={huber}: not negative"
+                f"huber={huber}, depth={depth}: not negative"
             )
         self.hierarchical, self.huber = network.hierarchical, huber
         self.sampler = ray_sampler(self.hierarchical, settings)
         self.coarse_network = field(**sizes) if self.hierarchical else None
-        self.code_sizes, self.code_lr = sizes, code_lr
+        self.code_sizes, self.code_lr, self.depth = sizes, code_lr, depth
         self.grid: OccupancyGrid | None = None
         self.next_rays = 0 if self.hierarchical else self._by_grid.first_samples // 32  # of the next batch
         self.codes = Codes([], 0, 0)
@@ -107,6 +109,8 @@ class Nerf(Model):
                 "model.appearance_code= (16, say), or train them one by one"
             )
         self.instances = {s.id: Instance(s.id, s.transform, scene=s) for s in scenes}
+        if self.depth and not any(v.read_depth for s in scenes for v in s.train):
+            raise NifError("model.depth: the data has no depths (depth_file_path in transforms.json)")
         self._make(scenes)
         self.backgrounds = [None if data.background == "random" else s.background for s in scenes]
         if self.grid is None:
@@ -211,7 +215,7 @@ class Nerf(Model):
             sampling = self._hierarchical(codes[0])
             seen = sampling.render(self.network, rays, batch.near, batch.far, codes, generator)
             first, last = (self._error(x, truth, behind, batch) for x in seen)
-            return {"coarse": first, "fine": last}
+            return {"coarse": first, "fine": last} | self._depth_error(seen[-1], batch)
         light, taken = self._through(rays, batch, self._marching(self.progress() if self.training else 1.0))
         if self.training:
             assert self.grid is not None
@@ -222,7 +226,7 @@ class Nerf(Model):
                 weight = next(p for p in self.network.parameters() if p is not table)
                 light.color = light.color + weight[:0].sum()
             self.per_ray.lerp_(torch.tensor(max(1.0, taken / max(1, len(rays))), device=self.device), 0.1)
-        return {"color": self._error(light, truth, behind, batch)}
+        return {"color": self._error(light, truth, behind, batch)} | self._depth_error(light, batch)
 
     def _through(self, rays: Rays, batch: RayBatch, marching: Marching) -> tuple[RenderedRays, int]:
         def radiance(points: Tensor, directions: Tensor, samples: Samples) -> tuple[Tensor, Tensor]:
@@ -231,6 +235,12 @@ class Nerf(Model):
         generator = self.generator if self.training else None
         march = marching.march(rays, batch.near, batch.far, generator)
         return render_rays(radiance, march, rays, 16, TRAINED_TO)
+
+    def _depth_error(self, light: RenderedRays, batch: RayBatch) -> dict[str, Tensor]:
+        if not self.depth or batch.depth is None:
+            return {}
+        made = light.depth + light.transmittance * batch.far
+        return {"depth": self.depth * depth_error(made, batch.depth, batch.valid)}
 
     def _behind(self, batch: RayBatch) -> Tensor:
         """The background of each ray: a random one while training where the data wants it, or where images
