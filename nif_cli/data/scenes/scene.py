@@ -228,5 +228,6 @@ class RayBatch:
         return len(self.origins)
 
     def to(self, device: torch.device | str) -> RayBatch:
-        parts = (getattr(self, f.name) for f in fields(self))
-        return RayBatch(*(None if part is None else part.to(device) for part in parts))
+        given: dict[str, Tensor | None] = {f.name: getattr(self, f.name) for f in fields(self)}
+        there = {name: part.to(device) for name, part in given.items() if part is not None}
+        return RayBatch(**there)
