@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 
@@ -59,3 +59,12 @@ def normal_alignment(gradient: Float[Tensor, "*n D"], normals: Float[Tensor, "*n
 def off_surface(value: Float[Tensor, "*n"], sharpness: float = 100.0) -> Float[Tensor, ""]:
     """mean exp(-sharpness |value|): no surface where there are no points (SIREN, eq. 6)."""
     return torch.exp(-sharpness * value.abs()).mean()
+
+
+def depth_error(
+    made: Float[Tensor, "R"], known: Float[Tensor, "R"], valid: Bool[Tensor, "R"]
+) -> Float[Tensor, ""]:
+    """How far from what is known to be there (along rays; 0: nothing is known) the light comes from, on
+    average over the rays that count; light from nowhere is as far away as can be."""
+    apart = (made - known).abs()[(known > 0) & valid]
+    return apart.mean() if apart.numel() else apart.sum()

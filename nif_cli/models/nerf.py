@@ -15,9 +15,9 @@ from nif_cli.data.datamodule import Needs
 from nif_cli.data.scenes.datamodule import Views
 from nif_cli.data.scenes.scene import RayBatch, Scene
 from nif_cli.data.scenes.visual_hull import visual_hull
-from nif_cli.fields.batch_norm import several_processes
 from nif_cli.fields.network import RadianceNetwork
 from nif_cli.models.model import Instance, Model
+from nif_cli.models.ray_losses import color_error, depth_term, nothing, random_behind
 from nif_cli.models.ray_samplers import HierarchicalSampler, OccupancySampler, ray_sampler
 from nif_cli.models.scene_field import (
     BoundRadiance,
@@ -72,6 +72,7 @@ class Nerf(Model):
         shape_code: int = 0,
         appearance_code: int = 0,
         code_lr: float = 1e-3,
+        depth: float = 0.0,
     ):
         settings: dict[str, Any] = dict(
             coarse=coarse, fine=fine, resolution=resolution, threshold=threshold, samples=samples,
@@ -89,15 +90,15 @@ class Nerf(Model):
             raise ValueError("field=neus goes with model=neus, which learns a distance, and no other does")
         super().__init__(network.rate if lr is None else lr, optimizer, scheduler)
         self.network = network
-        if min(shape_code, appearance_code) < 0 or not code_lr > 0 or huber < 0:
+        if min(shape_code, appearance_code, huber, depth) < 0 or not code_lr > 0:
             raise ValueError(
                 f"shape_code={shape_code}, appearance_code={appearance_code}, code_lr={code_lr}, "
-                f"huber={huber}: not negative"
+                f"huber={huber}, depth={depth}: not negative"
             )
         self.hierarchical, self.huber = network.hierarchical, huber
         self.sampler = ray_sampler(self.hierarchical, settings)
         self.coarse_network = field(**sizes) if self.hierarchical else None
-        self.code_sizes, self.code_lr = sizes, code_lr
+        self.code_sizes, self.code_lr, self.depth = sizes, code_lr, depth
         self.grid: OccupancyGrid | None = None
         self.next_rays = 0 if self.hierarchical else self._by_grid.first_samples // 32  # of the next batch
         self.codes = Codes([], 0, 0)
@@ -118,6 +119,8 @@ class Nerf(Model):
                 "model.appearance_code= (16, say), or train them one by one"
             )
         self.instances = {s.id: Instance(s.id, s.transform, scene=s) for s in scenes}
+        if self.depth and not any(v.read_depth for s in scenes for v in s.train):
+            raise NifError("model.depth: the data has no depths (depth_file_path in transforms.json)")
         self._make(scenes)
         self.backgrounds = [None if data.background == "random" else s.background for s in scenes]
         if self.grid is None:
@@ -223,8 +226,9 @@ class Nerf(Model):
             seen = sampling.render(self.network, rays, batch.near, batch.far, codes, generator)
             # both networks by the same rays (eq. 6): the coarse one has to say where to look
             first, last = (self._error(x, truth, behind, batch) for x in seen)
-            return {"coarse": first, "fine": last}
-        return {"color": self._error(self._light(batch), truth, behind, batch)}
+            return {"coarse": first, "fine": last} | depth_term(seen[-1], batch, self.depth)
+        light = self._light(batch)
+        return {"color": self._error(light, truth, behind, batch)} | depth_term(light, batch, self.depth)
 
     def _truth(self, batch: RayBatch) -> tuple[Tensor, Tensor]:
         """What rays show [R, 3], in front of what is behind them [R, 3]."""
@@ -239,16 +243,12 @@ class Nerf(Model):
             assert self.grid is not None
             if not taken:  # nothing is left to learn from: everything is open again
                 self.grid.occupied = self.grid.allowed.clone()
-                light.color = light.color + self._nothing()
+                table = self.network.grid.table  # type: ignore[union-attr]
+                lazy = table if self.device.type == "cpu" else None
+                light.color = light.color + nothing(self.parameters(), lazy)
             # samples cost, rays do not: the next batch has as many rays as take the samples wanted
             self.per_ray.lerp_(torch.tensor(max(1.0, taken / max(1, len(rays))), device=self.device), 0.1)
         return light
-
-    def _nothing(self) -> Tensor:
-        """Zero, of a weight (of all, which several processes average), but of no lazy table."""
-        table = self.network.grid.table  # type: ignore[union-attr]
-        dense = [p for p in self.parameters() if p is not table or self.device.type != "cpu"]
-        return sum(p.flatten()[:0].sum() for p in dense[: None if several_processes() else 1])  # type: ignore
 
     def _through(self, rays: Rays, batch: RayBatch, marching: Marching) -> tuple[RenderedRays, int]:
         def radiance(points: Tensor, directions: Tensor, samples: Samples) -> tuple[Tensor, Tensor]:
@@ -259,24 +259,12 @@ class Nerf(Model):
         return render_rays(radiance, march, rays, 16, TRAINED_TO)
 
     def _behind(self, batch: RayBatch) -> Tensor:
-        """The background of each ray: a random one while training where the data wants it, or where images
-        are opaque, so that nothing can hide in it."""
         if not self.training:
             return torch.ones(len(batch), 3, device=self.device)
-        shade = torch.rand(len(batch), 3, device=self.device)
-        for n, background in enumerate(self.backgrounds):
-            if background in ("white", "black"):
-                here = (batch.scene == n)[:, None]
-                shade = torch.where(here, 1.0 if background == "white" else 0.0, shade)
-        return shade
+        return random_behind(batch, self.backgrounds)
 
     def _error(self, light: RenderedRays, truth: Tensor, behind: Tensor, batch: RayBatch) -> Tensor:
-        made = light.over(behind)
-        each = (made - truth) ** 2
-        if self.huber:
-            each = torch.nn.functional.huber_loss(made, truth, reduction="none", delta=self.huber)
-        each = each[batch.valid] if not batch.valid.all() else each
-        return each.mean() if each.numel() else each.sum()  # nothing to learn from is no error
+        return color_error(light.over(behind), truth, batch.valid, self.huber)
 
     def terms(self, batch: RayBatch) -> dict[str, Tensor]:
         terms = super().terms(batch)

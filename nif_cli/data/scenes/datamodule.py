@@ -174,11 +174,16 @@ class RayPool:
         self.colors = torch.empty(sum(sizes), 4, dtype=torch.uint8, device=device)
         counts = torch.ones(sum(sizes), dtype=torch.bool)
         masked = False
+        known = [v.read_depth is not None for v, _ in views]
+        self.depths = torch.zeros(sum(sizes), device=device) if any(known) else None
         for (view, _), start, size in zip(views, self.starts.tolist(), sizes, strict=False):
             pixels = view.pixels.reshape(size, -1)
             self.colors[start : start + size, : pixels.shape[1]] = pixels.to(device)
             if pixels.shape[1] == 3:
                 self.colors[start : start + size, 3] = 255
+            if self.depths is not None and view.read_depth is not None:
+                depth = torch.from_numpy(view.read_depth()).reshape(-1)
+                self.depths[start : start + size] = depth.to(device)
             valid = view.valid
             if valid is not None:
                 masked, counts[start : start + size] = True, valid.reshape(-1)
@@ -229,6 +234,10 @@ class RayPool:
                 rays.views,
             )
         near, far = self.limits[scene].unbind(1)
+        depth = None
+        if self.depths is not None:  # along the ray, of what lies ahead
+            ahead = -local[:, 2]
+            depth = torch.where(valid & (ahead > 1e-3), self.depths[index] / ahead.clamp(min=1e-3), 0.0)
         return RayBatch(
             rays.origins,
             rays.directions,
@@ -238,6 +247,7 @@ class RayPool:
             self.colors[index].float() / 255,
             valid,
             scene,
+            depth,
         )
 
     def _local(self, view: Tensor, pixel: Tensor) -> Tensor:

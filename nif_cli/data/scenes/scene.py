@@ -40,6 +40,8 @@ class View:
     """Gives bool [H, W]: which pixels count. None: all."""
     alpha: bool = True
     """Whether the image may be transparent anywhere, as far as its header says."""
+    read_depth: Callable[[], np.ndarray] | None = None
+    """Gives float32 [H, W]: z-depths in normalised space, 0 where none is known. None: nowhere."""
 
     def resized(self, longest: int | None) -> View:
         """The same camera with so many pixels along its longest side; None: as it is. Without the image."""
@@ -219,9 +221,13 @@ class RayBatch:
     colors: Float[Tensor, "R 4"]  # sRGB and straight alpha (1 where the images have none), in [0, 1]
     valid: Bool[Tensor, "R"]  # whether the colour counts
     scene: Int64[Tensor, "R"]  # which of the data's scenes
+    # along the ray, where it is known what is there, else 0; None: nowhere
+    depth: Float[Tensor, "R"] | None = None
 
     def __len__(self) -> int:
         return len(self.origins)
 
     def to(self, device: torch.device | str) -> RayBatch:
-        return RayBatch(*(getattr(self, f.name).to(device) for f in fields(self)))
+        given: dict[str, Tensor | None] = {f.name: getattr(self, f.name) for f in fields(self)}
+        there = {name: part.to(device) for name, part in given.items() if part is not None}
+        return RayBatch(**there)

@@ -93,7 +93,7 @@ class TransformsViews(Views):
         transform, half, note = self._placed(file, path, poses)
         half = self.aabb_scale or half
         moved = [normalised(pose, transform) for pose in poses]
-        views, said = read_frames(file, frames, path, moved, self.downscale)
+        views, said = read_frames(file, frames, path, moved, self.downscale, transform.scale)
         train, test, divided = split(file, path, frames, views, self.hold_out)
         lost = len(frames) - len(views)
         without = doubt(f", {lost} of {len(frames)} frames without an image") if lost else Report()

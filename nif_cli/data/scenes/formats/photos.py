@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
 from nif_cli import NifError, untrusted
@@ -93,6 +93,25 @@ def mask(path: Path, size: tuple[int, int], counts: bool) -> Bool[np.ndarray, "H
     return array == 255 if counts else array == 0  # pixels that are partly to be ignored are ignored
 
 
+def depth(path: Path, size: tuple[int, int], unit: float) -> Float[np.ndarray, "H W"]:
+    """z-depths of an image of whole numbers (16 bits) or an npy [H, W], `unit` times what it holds; 0 where
+    it is not positive. Each pixel takes that of its middle: depths of two things have no mean."""
+    if path.suffix.lower() == ".npy":
+        values = untrusted.read_npy(path, "depths")
+    else:
+        with untrusted.opened_image(path) as image, untrusted.reading(path, "an image of depths"):
+            values = np.asarray(image)
+    if values.ndim != 2 or values.dtype.kind not in "iuf" or not values.size:
+        raise NifError(f"{path}: depths of shape {list(values.shape)}; they must be [H, W], one channel")
+    height, width = values.shape
+    if abs(width * size[1] - height * size[0]) > 0.02 * height * size[0] + max(values.shape):
+        raise NifError(f"{path}: depths of {width} x {height} pixels for an image of {size[0]} x {size[1]}")
+    columns = ((np.arange(size[0]) + 0.5) * width / size[0]).astype(int)
+    rows = ((np.arange(size[1]) + 0.5) * height / size[1]).astype(int)
+    found = values[rows[:, None], columns].astype(np.float32) * np.float32(unit)
+    return np.where(np.isfinite(found) & (found > 0), found, np.float32(0))
+
+
 def view(
     name: str,
     path: Path,
@@ -100,10 +119,12 @@ def view(
     camera: Camera,
     downscale: int,
     masks: Callable[[tuple[int, int]], np.ndarray] | None = None,
+    depths: Callable[[tuple[int, int]], np.ndarray] | None = None,
 ) -> View:
     """A view of a file, `downscale` times smaller than `camera` says: from a folder <images>_<downscale>
     where there is one, else averaged. An image of the camera's proportions but another size is taken as a
-    smaller print of it; NifError for other proportions. `masks(size)` gives the pixels that count."""
+    smaller print of it; NifError for other proportions. `masks(size)` gives the pixels that count,
+    `depths(size)` z-depths."""
     folder = path.parent
     smaller = folder.parent / f"{folder.name}_{downscale}" / path.name
     if downscale > 1 and folder.name not in ("", "..") and smaller.is_file():
@@ -121,7 +142,9 @@ def view(
         wanted = size
     read_mask = None if masks is None else functools.partial(masks, wanted)
     camera = camera.resized(*wanted)
-    return View(name, pose, camera, functools.partial(photo, path, wanted), read_mask, has_alpha(path))
+    read_depth = None if depths is None else functools.partial(depths, wanted)
+    read = functools.partial(photo, path, wanted)
+    return View(name, pose, camera, read, read_mask, has_alpha(path), read_depth)
 
 
 def read_scene_json(path: Path) -> dict[str, Any]:

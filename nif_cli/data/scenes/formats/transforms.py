@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nif_cli import NifError, untrusted
 from nif_cli.data.scenes.formats.naming import found, label, whereabouts
-from nif_cli.data.scenes.formats.photos import mask, photo_size, view
+from nif_cli.data.scenes.formats.photos import depth, mask, photo_size, view
 from nif_cli.data.scenes.poses import AXES, rigid, turned
 from nif_cli.data.scenes.scene import View
 from nif_cli.rendering.cameras import Camera
@@ -163,10 +163,15 @@ def _size_of(
 
 
 def read_frames(
-    file: dict[str, Any], frames: list[dict[str, Any]], path: Path, poses: Sequence[Tensor], downscale: int
+    file: dict[str, Any],
+    frames: list[dict[str, Any]],
+    path: Path,
+    poses: Sequence[Tensor],
+    downscale: int,
+    scale: float = 1.0,
 ) -> tuple[list[View], str]:
     """The views of the frames whose images exist, and what there is to say of these. NifError where none
-    does."""
+    does. `scale`: the file's units in normalised space, for depths."""
     views, images, prints = [], [], 0
     for frame, pose in zip(frames, poses, strict=True):
         image = found(frame["file_path"], path.parent)
@@ -175,7 +180,8 @@ def read_frames(
         size = photo_size(image)
         camera = camera_of(frame, file, path, size)
         prints += (camera.width, camera.height) != size and not {"w", "h"} & {*file, *frame}
-        views.append(view(name_of(frame), image, pose, camera, downscale, masks_of(frame, path, image)))
+        masks, depths = masks_of(frame, path, image), depths_of(frame, file, path, scale)
+        views.append(view(name_of(frame), image, pose, camera, downscale, masks, depths))
         images.append((frame["file_path"], image))
     if not views:
         first = shown(frames[0]["file_path"], 300)
@@ -206,6 +212,23 @@ def masks_of(
     return functools.partial(mask, dynamic, counts=False) if dynamic.is_file() else None
 
 
+def depths_of(
+    frame: dict[str, Any], file: dict[str, Any], path: Path, scale: float
+) -> Callable[[tuple[int, int]], np.ndarray] | None:
+    """nerfstudio's depth_file_path: z-depths, millimetres of the file's units unless depth_unit_scale_factor
+    says otherwise."""
+    named = frame.get("depth_file_path")
+    if named is None:
+        return None
+    there = found(untrusted.text(named, f"{path}: 'depth_file_path'"), path.parent)
+    if there is None:
+        raise NifError(
+            f"{path}: no such depths: {path.parent / shown(named, 300)} (frame {shown(name_of(frame))})"
+        )
+    unit = number({**file, **frame}, "depth_unit_scale_factor", path, 1e-3, 1e-12)
+    return functools.partial(depth, there, unit=unit * scale)
+
+
 def describe(views: list[View]) -> str:
     """How many, how large, through which lens."""
     cameras = list(dict.fromkeys(v.camera for v in views))
@@ -221,4 +244,6 @@ def describe(views: list[View]) -> str:
     )
     lenses = lens if len(cameras) == 1 else f"{len(cameras)} lenses, the first {lens}"
     masked = sum(v.read_mask is not None for v in views)
-    return f"{len(views)} images of {size} pixels ({lenses})" + (f", {masked} with masks" if masked else "")
+    deep = sum(v.read_depth is not None for v in views)
+    more = (f", {masked} with masks" if masked else "") + (f", {deep} with depths" if deep else "")
+    return f"{len(views)} images of {size} pixels ({lenses})" + more
