@@ -183,9 +183,10 @@ def named(pages: list[Path]) -> list:
 @pytest.fixture
 def small_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     """What has no keys, and is far more than a page's small shapes need: the points of published protocols,
-    the sheet that ends a comparison."""
+    views of reconstructions, the sheet that ends a comparison."""
     monkeypatch.setattr("nif_cli.metrics.protocols.ONET_POINTS", 2000)
     monkeypatch.setattr("nif_cli.metrics.protocols.SRB_POINTS", 2000)
+    monkeypatch.setattr("nif_cli.commands.reconstruct.SIZE", 24)
     monkeypatch.setattr("nif_cli.training.sweep.SIZE", 48)
     monkeypatch.setattr("nif_cli.training.sweep.RESOLUTION", 24)
 
