@@ -181,14 +181,18 @@ def named(pages: list[Path]) -> list:
 
 
 @pytest.fixture
-def small_sheets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sheet that ends a comparison has no keys: a page's is of small images and coarse meshes."""
+def small_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has no keys, and is far more than a page's small shapes need: the points of published protocols,
+    views of reconstructions, the sheet that ends a comparison."""
+    monkeypatch.setattr("nif_cli.metrics.protocols.ONET_POINTS", 2000)
+    monkeypatch.setattr("nif_cli.metrics.protocols.SRB_POINTS", 2000)
+    monkeypatch.setattr("nif_cli.commands.reconstruct.SIZE", 24)
     monkeypatch.setattr("nif_cli.training.sweep.SIZE", 48)
     monkeypatch.setattr("nif_cli.training.sweep.RESOLUTION", 24)
 
 
 @pytest.mark.parametrize("page", named([p for p in PAGES if commands(p) and p != GALLERY]))
-def test_commands_of_a_page(page: Path, nif: Callable[..., Result], tmp_path: Path, small_sheets):
+def test_commands_of_a_page(page: Path, nif: Callable[..., Result], tmp_path: Path, small_reports):
     go_through(page, nif, tmp_path, [c for c in commands(page) if not slow(c)])
 
 

@@ -26,12 +26,15 @@ from nif_cli.models.metasdf import MetaSdf
 from nif_cli.models.model import Inferred
 from nif_cli.progress import busy, say
 from nif_cli.rendering.camera_paths import turntable
+from nif_cli.rendering.empty_space import EmptySpace
 from nif_cli.rendering.image_files import png_bytes, sheet
 from nif_cli.rendering.images import surface_image
 from nif_cli.schemas import Reconstruct
 from nif_cli.training.export import check_savable, save_run
 from nif_cli.untrusted import reading
 from nif_cli.words import paste
+
+SIZE = 256  # pixels of each view of picture=true
 
 
 def main(cfg: DictConfig) -> None:
@@ -117,7 +120,8 @@ def _written(
         say(f"{base.name}: no surface came out; {base.name}.json has the report")
         return False
     if config.picture:
-        views = [surface_image(made.field, pose, 256, device) for pose in turntable(4)]
+        empty = EmptySpace(made.field, device=device)
+        views = [surface_image(made.field, pose, SIZE, device, empty=empty) for pose in turntable(4)]
         write(base.with_name(f"{base.name}.png"), png_bytes(sheet(views)))
     if config.frame == "original":
         mesh.vertices = transform.to_original(mesh.vertices)

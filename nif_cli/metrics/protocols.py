@@ -17,6 +17,8 @@ from nif_cli.geometry.transform import unit_cube
 from nif_cli.metrics.shape import SurfaceDistances, iou, nearest, surface_distances, two_way_distance
 
 Points = Float[np.ndarray, "N 3"]
+ONET_POINTS = 100_000  # of occupancy networks: in the cube, and on each surface
+SRB_POINTS = 1_000_000  # of the surface reconstruction benchmark, on each surface
 Inside = Callable[[np.ndarray], np.ndarray]  # points [N, 3] in the user's units -> [N] bool
 
 
@@ -122,9 +124,9 @@ def _onet(
         metrics["iou"] = iou(made.inside(points), inside) if made.mesh is not None else 0.0
     elif (occupancy := truth.occupancy()) is not None:
         assert truth.mesh is not None
-        points = unit_cube(truth.mesh.vertices).to_original(rng.uniform(-0.55, 0.55, (100_000, 3)))
+        points = unit_cube(truth.mesh.vertices).to_original(rng.uniform(-0.55, 0.55, (ONET_POINTS, 3)))
         metrics["iou"] = iou(made.inside(points), occupancy(points)) if made.mesh is not None else 0.0
-    d = _distances(made, truth, 100_000, rng)
+    d = _distances(made, truth, ONET_POINTS, rng)
     if d is None:
         if made.mesh is None and truth.on_surface(1, rng) is not None:
             accuracy = completeness = 10 * EMPTY
@@ -154,8 +156,8 @@ def srb(made: Reconstruction, truth: Truth, rng: np.random.Generator) -> Metrics
     metrics: Metrics = dict.fromkeys(("chamfer", "hausdorff", "scan_chamfer", "scan_hausdorff"))
     if made.mesh is None:
         return metrics
-    points, _ = sample_surface(made.mesh, 1_000_000, rng)
-    reference = truth.on_surface(1_000_000, rng)
+    points, _ = sample_surface(made.mesh, SRB_POINTS, rng)
+    reference = truth.on_surface(SRB_POINTS, rng)
     if reference is not None:
         d = surface_distances(points, reference[0])
         metrics["chamfer"] = float(d.accuracy.mean() + d.completeness.mean()) / 2
