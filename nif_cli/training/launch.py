@@ -175,7 +175,7 @@ def _store(first: bool) -> TCPStore:
     one."""
     if not os.environ.get("MASTER_ADDR") or not number("MASTER_PORT"):
         raise NifError(
-            "machines meet at MASTER_ADDR and MASTER_PORT, the first one's name and a free port of it; "
+            "trainer.num_nodes: machines meet at MASTER_ADDR (the first) and MASTER_PORT (a free one of it): "
             "set both on each of them (torchrun and srun do)"
         )
     if not _meeting:
