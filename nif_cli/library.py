@@ -32,7 +32,7 @@ from nif_cli.geometry.transform import Transform
 from nif_cli.inference.images import adapted
 from nif_cli.inference.meshes import made_mesh
 from nif_cli.inference.shapes import check_kind, given_as, infer, like_what, seen_of
-from nif_cli.inference.upright import upright
+from nif_cli.inference.upright import up_axis_of
 from nif_cli.models.metasdf import MetaSdf
 from nif_cli.models.model import Model
 from nif_cli.rendering.camera_paths import turntable
@@ -247,7 +247,7 @@ class Run:
         scene = self.model.instances[shape.id].scene
         if scene is None:
             surface = shape._surface()
-            up = upright(surface, self.device)[0] if config.up == "auto" else config.up
+            up = up_axis_of(surface, self.device)[0] if config.up == "auto" else config.up
             poses = turntable(config.frames, config.elevation, up)
             return [
                 surface_image(surface, p, config.size or 256, self.device, config.antialias) for p in poses

@@ -20,7 +20,7 @@ from nif_cli.field import Field, Signal
 from nif_cli.files import available_memory
 from nif_cli.geometry.transform import Transform
 from nif_cli.inference.open_run import OpenRun, open_run, pair_name
-from nif_cli.inference.upright import upright
+from nif_cli.inference.upright import up_axis_of
 from nif_cli.progress import busy, watched
 from nif_cli.rendering.backgrounds import cut_out, over, transparent_sheet
 from nif_cli.rendering.camera_paths import turntable
@@ -135,7 +135,7 @@ def _turned(poses: torch.Tensor, id: str, field: Field, run: OpenRun, config: Re
     """The poses of a shape; with up=auto about the axis that it stands on, which is said."""
     if config.up != "auto":
         return poses
-    up, part = upright(field, run.device)
+    up, part = up_axis_of(field, run.device)
     print(f"{id}: up={up}" + (f", it stands on {part:.0%} of its footprint" if part > 0.02 else ""))
     return poses if up == "y" else _around(config, len(poses), up)
 

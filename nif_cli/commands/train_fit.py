@@ -14,7 +14,7 @@ from nif_cli.data.datamodule import Data
 from nif_cli.data.scenes.datamodule import Views
 from nif_cli.files import disk_says
 from nif_cli.training.callbacks import Checkpoints
-from nif_cli.training.launch import is_lost_process, lost_says, others_watched, when_others_end
+from nif_cli.training.launch import lost_says, others_gone, others_watched, when_others_end
 from nif_cli.training.lightning import Loaded, Training
 from nif_cli.training.lightning_parts import told
 from nif_cli.training.provenance import Provenance
@@ -48,7 +48,7 @@ def fit(
             trainer.fit(training, datamodule=Loaded(data), ckpt_path=checkpoint, weights_only=True)
     except BaseException as error:
         ended.set()
-        if trainer.world_size > 1 and is_lost_process(error):
+        if trainer.world_size > 1 and others_gone(error):
             raise NifError(lost_says(folder)) from error
         raise
 

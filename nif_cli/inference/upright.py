@@ -13,7 +13,7 @@ LOWEST = 0.04  # of the extent: what touches the ground
 CLEAR = 1.3  # how much more of z's base there must be than of y's, which is usual
 
 
-def upright(field: Field, device: torch.device | str = "cpu") -> tuple[str, float]:
+def up_axis_of(field: Field, device: torch.device | str = "cpu") -> tuple[str, float]:
     """y or z, the one along which more of the shape's footprint lies flat on the ground, and that part of the
     footprint; y where neither clearly does."""
     mesh = extract_mesh(field, RESOLUTION, device=device)

@@ -41,7 +41,7 @@ RENAMED = {"LOCAL_RANK": "SLURM_LOCALID", "NODE_RANK": "SLURM_NODEID"}  # srun's
 LOST = re.compile(r"gloo|NCCL|[Cc]onnection (was likely )?(closed|reset|refused)|[Bb]roken pipe")
 
 
-def is_lost_process(error: BaseException) -> bool:
+def others_gone(error: BaseException) -> bool:
     """Whether an error says that another process has gone."""
     gone = isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and LOST.search(str(error)))
     return bool(gone)
@@ -74,15 +74,15 @@ class Launch:
 def launched(trainer: Mapping[str, Any]) -> Launch:
     """Who has started this process. NifError where machines have different numbers of processes."""
     e = os.environ
-    if "TORCHELASTIC_RUN_ID" in e and count_of("WORLD_SIZE") > 1:
-        return Launch("torchrun", count_of("RANK"), count_of("WORLD_SIZE"), count_of("LOCAL_WORLD_SIZE"))
+    if "TORCHELASTIC_RUN_ID" in e and variable("WORLD_SIZE") > 1:
+        return Launch("torchrun", variable("RANK"), variable("WORLD_SIZE"), variable("LOCAL_WORLD_SIZE"))
     if tasks := _tasks(trainer):
-        nodes = count_of("SLURM_STEP_NUM_NODES") or count_of("SLURM_NNODES") or 1
+        nodes = variable("SLURM_STEP_NUM_NODES") or variable("SLURM_NNODES") or 1
         if tasks % nodes:
             raise NifError(f"srun: {tasks} tasks on {nodes} machines: give each machine as many")
-        return Launch("srun", count_of("SLURM_PROCID"), tasks, tasks // nodes)
+        return Launch("srun", variable("SLURM_PROCID"), tasks, tasks // nodes)
     # started by nif, or by the user on the second of several machines
-    return Launch(rank=(count_of("LOCAL_RANK") if FOLDER in e else 0) or count_of("NODE_RANK"))
+    return Launch(rank=(variable("LOCAL_RANK") if FOLDER in e else 0) or variable("NODE_RANK"))
 
 
 def _tasks(trainer: Mapping[str, Any]) -> int:
@@ -90,16 +90,16 @@ def _tasks(trainer: Mapping[str, Any]) -> int:
     there in a job's script too, which is one process, however many tasks the job has."""
     if "SLURM_PROCID" not in os.environ or os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):
         return 0
-    tasks = count_of("SLURM_STEP_NUM_TASKS")
+    tasks = variable("SLURM_STEP_NUM_TASKS")
     if not tasks and "SLURM_STEP_ID" not in os.environ:
         wanted = [str(trainer.get(key) or 1) for key in ("devices", "num_nodes")]
         product = int(wanted[0]) * int(wanted[1]) if all(w.isdigit() for w in wanted) else 0
-        tasks = count_of("SLURM_NTASKS") if product == count_of("SLURM_NTASKS") else 0
-    tasks = tasks or (count_of("SLURM_NTASKS") if "SLURM_STEP_ID" in os.environ else 0)
+        tasks = variable("SLURM_NTASKS") if product == variable("SLURM_NTASKS") else 0
+    tasks = tasks or (variable("SLURM_NTASKS") if "SLURM_STEP_ID" in os.environ else 0)
     return tasks if tasks > 1 else 0
 
 
-def count_of(name: str) -> int:
+def variable(name: str) -> int:
     """A variable of the environment that is a count; 0 where it is not."""
     text = os.environ.get(name, "")
     return int(text) if text.isdecimal() and len(text) < 10 else 0
@@ -115,7 +115,7 @@ def environment(launch: Launch) -> Iterator[None]:
         os.environ.update({ours: os.environ.get(theirs, "0") for ours, theirs in RENAMED.items()})
         nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_NODELIST") or "127.0.0.1"
         os.environ.setdefault("MASTER_ADDR", SLURMEnvironment.resolve_root_node_address(nodes))
-        os.environ.setdefault("MASTER_PORT", str(15000 + count_of("SLURM_JOB_ID") % 10000))
+        os.environ.setdefault("MASTER_PORT", str(15000 + variable("SLURM_JOB_ID") % 10000))
     try:
         yield
     finally:
@@ -173,9 +173,9 @@ def _address() -> str:
 def _store(first: bool) -> TCPStore:
     """Where processes meet: at the address where they will train, by torchrun's own store where it has
     one."""
-    if not os.environ.get("MASTER_ADDR") or not count_of("MASTER_PORT"):
+    if not os.environ.get("MASTER_ADDR") or not variable("MASTER_PORT"):
         raise NifError(
-            "machines meet at MASTER_ADDR and MASTER_PORT, the first one's name and a free port of it; "
+            "trainer.num_nodes: machines meet at MASTER_ADDR (the first) and MASTER_PORT (a free one of it): "
             "set both on each of them (torchrun and srun do)"
         )
     if not _meeting:
@@ -183,7 +183,7 @@ def _store(first: bool) -> TCPStore:
         try:
             store = TCPStore(
                 os.environ["MASTER_ADDR"],
-                count_of("MASTER_PORT"),
+                variable("MASTER_PORT"),
                 is_master=first and not agent,
                 timeout=PATIENCE,
                 wait_for_workers=False,

@@ -12,6 +12,7 @@ from narrowing import sure
 
 from nif_cli import NifError, files
 from nif_cli.commands import prepare
+from nif_cli.commands.engine import Local
 from nif_cli.data.shapes import preprocess
 from nif_cli.data.shapes.formats import deepsdf
 from nif_cli.data.shapes.formats.onet import OnetTree
@@ -190,7 +191,7 @@ def test_a_worker_that_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """The shape that kills its process is named; all others are done."""
     monkeypatch.setattr(preprocess, "prepare_shape", dying)
     tasks = [task(tmp_path, tmp_path, name) for name in ("a", "b", "killed", "c", "d")]
-    lines = {line["id"]: line for line in prepare._work(tasks, SETTINGS, 2)}
+    lines = {line["id"]: line for line in prepare._work(tasks, SETTINGS, 2, Local())}
     assert len(lines) == 5
     assert [id for id, line in lines.items() if "error" in line] == ["class/killed"]
     assert "its process died" in lines["class/killed"]["error"]
@@ -200,7 +201,7 @@ def test_a_full_disk_stops_everything(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(preprocess, "prepare_shape", dying)
     tasks = [task(tmp_path, tmp_path, name) for name in ("a", "full")]
     with pytest.raises(NifError, match=r"the disk is full\. Finished shapes are valid"):
-        list(prepare._work(tasks, SETTINGS, 1))
+        list(prepare._work(tasks, SETTINGS, 1, Local()))
 
 
 def test_bad_meshes_are_named_and_the_others_done(nif: Callable, inputs: Path, tmp_path: Path) -> None:

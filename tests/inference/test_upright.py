@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import Ball, Result
 
-from nif_cli.inference.upright import upright
+from nif_cli.inference.upright import up_axis_of
 
 
 class Cone:
@@ -28,11 +28,11 @@ class Cone:
 
 
 def test_what_it_stands_on(ball: type[Ball]):
-    assert upright(Cone(1))[0] == "y"
-    up, part = upright(Cone(2))
+    assert up_axis_of(Cone(1))[0] == "y"
+    up, part = up_axis_of(Cone(2))
     assert up == "z"
     assert part == pytest.approx(3.14159 / 4, rel=0.1)
-    assert upright(ball(0.5))[0] == "y"  # neither
+    assert up_axis_of(ball(0.5))[0] == "y"  # neither
 
 
 def test_the_command_says_it(nif: Callable[..., Result], trained: Path, tmp_path: Path):
