@@ -51,6 +51,8 @@ EXAMPLES = {
   nif extract sample=5                               new shapes, drawn at random
   nif extract run=[outputs/a,outputs/b] compose=smooth_union blend=0.5
       a new shape of two; also difference, morph, ...
+  nif extract format=html resolution=128             a page of all of them that opens from the disk
+  nif extract format=glb texture=2048 faces=20000    of a run with colours; format=onnx: the field itself
   nif extract offset=0.4 shell=1.5  thicker, and hollow with walls of 1.5 (in the shape's own units)""",
     "render": """\
   nif render                                         one sheet of views for each shape of the latest run
