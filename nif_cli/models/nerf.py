@@ -16,17 +16,11 @@ from nif_cli.data.scenes.datamodule import Views
 from nif_cli.data.scenes.scene import RayBatch, Scene
 from nif_cli.data.scenes.visual_hull import visual_hull
 from nif_cli.fields.network import RadianceNetwork
+from nif_cli.models import scene_field
 from nif_cli.models.model import Instance, Model
 from nif_cli.models.ray_losses import color_error, depth_term, nothing, random_behind
 from nif_cli.models.ray_samplers import HierarchicalSampler, OccupancySampler, ray_sampler
-from nif_cli.models.scene_field import (
-    BoundRadiance,
-    BoundSurface,
-    Codes,
-    Hierarchical,
-    Marching,
-    compile_march,
-)
+from nif_cli.models.scene_field import BoundRadiance, Codes, Hierarchical, Marching
 from nif_cli.rendering.occupancy_grid import OccupancyGrid
 from nif_cli.rendering.ray_samples import Samples
 from nif_cli.rendering.rays import Rays
@@ -91,10 +85,8 @@ class Nerf(Model):
         super().__init__(network.rate if lr is None else lr, optimizer, scheduler)
         self.network = network
         if min(shape_code, appearance_code, huber, depth) < 0 or not code_lr > 0:
-            raise ValueError(
-                f"shape_code={shape_code}, appearance_code={appearance_code}, code_lr={code_lr}, "
-                f"huber={huber}, depth={depth}: not negative"
-            )
+            given = {**sizes, "code_lr": code_lr, "huber": huber, "depth": depth}
+            raise ValueError(", ".join(f"{k}={v}" for k, v in given.items()) + ": not negative")
         self.hierarchical, self.huber = network.hierarchical, huber
         self.sampler = ray_sampler(self.hierarchical, settings)
         self.coarse_network = field(**sizes) if self.hierarchical else None
@@ -138,7 +130,9 @@ class Nerf(Model):
             )
         self.grid.allow(inside)
         if self.device.type == "cpu":
-            compile_march(self.network, self._marching(0.0), self.codes(torch.zeros(2, dtype=torch.long)))
+            scene_field.compile_march(
+                self.network, self._marching(0.0), self.codes(torch.zeros(2, dtype=torch.long))
+            )
 
     def allocate(self, ids: list[str]) -> None: ...  # with the scenes, in restore_instances
 
@@ -168,7 +162,7 @@ class Nerf(Model):
 
     def field(
         self, id: str, shape: str | None = None, appearance: str | None = None
-    ) -> BoundRadiance | BoundSurface:
+    ) -> BoundRadiance | scene_field.BoundSurface:
         """A known scene; its geometry or its materials those of other instances, where these are given."""
         known = list(self.instances)
         scene = self.instances[shape or id].scene
@@ -244,8 +238,7 @@ class Nerf(Model):
             if not taken:  # nothing is left to learn from: everything is open again
                 self.grid.occupied = self.grid.allowed.clone()
                 table = self.network.grid.table  # type: ignore[union-attr]
-                lazy = table if self.device.type == "cpu" else None
-                light.color = light.color + nothing(self.parameters(), lazy)
+                light.color = light.color + nothing(self.parameters(), cast("Tensor", table))
             # samples cost, rays do not: the next batch has as many rays as take the samples wanted
             self.per_ray.lerp_(torch.tensor(max(1.0, taken / max(1, len(rays))), device=self.device), 0.1)
         return light

@@ -45,9 +45,9 @@ def depth_term(light: RenderedRays, batch: RayBatch, weight: float) -> dict[str,
     return {"depth": weight * depth_error(made, batch.depth, batch.valid)}
 
 
-def nothing(parameters: Iterable[Tensor], lazy: Tensor | None) -> Float[Tensor, ""]:
+def nothing(parameters: Iterable[Tensor], table: Tensor) -> Float[Tensor, ""]:
     """Zero, as a loss of rays that meet nothing: it depends on a weight (on all of them where several
-    processes wait for each other's gradients), but on no table whose gradient is kept lazily."""
-    dense = [p for p in parameters if p is not lazy]
+    processes wait for each other's gradients), but not on a table whose gradient a CPU keeps lazily."""
+    dense = [p for p in parameters if p is not table or p.device.type != "cpu"]
     few = dense[: None if several_processes() else 1]
     return torch.stack([p.flatten()[:0].sum() for p in few]).sum()

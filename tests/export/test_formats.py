@@ -96,7 +96,7 @@ def test_a_texture_lies_where_its_colours_are(ball: type[Ball], tmp_path: Path, 
     image = painted_texture(flat, places, 256, colours)
     for suffix, content in textured_files(flat, places, image, format, "shape").items():
         (tmp_path / f"shape.{suffix}").write_bytes(content)
-    read = trimesh.load_mesh(tmp_path / f"shape.{format}", process=False)
+    read: Any = trimesh.load_mesh(tmp_path / f"shape.{format}", process=False)
     read = read.to_geometry() if isinstance(read, trimesh.Scene) else read
     visual: Any = read.visual
     material = visual.material

@@ -88,8 +88,14 @@ def taught(weight: float) -> float:
     data.scenes = [replace(scene, train=views, background=None)]
     torch.manual_seed(0)
     field = functools.partial(NgpNetwork, log2_table=12, levels=4, level_features=2, finest=32, half=False)
-    sampling = {"resolution": 32, "first_steps": 64, "steps": 64}
-    made = Nerf(field, lambda groups: Adam(groups, lr=1e-2, eps=1e-15), depth=weight, **sampling)
+    made = Nerf(
+        field,
+        lambda groups: Adam(groups, lr=1e-2, eps=1e-15),
+        depth=weight,
+        resolution=32,
+        first_steps=64,
+        steps=64,
+    )
     made.attach_data(data)
     made.train()
     optimizer, pool = made.configure_optimizers(), data.make_pool(torch.device("cpu"))

@@ -225,7 +225,7 @@ def depths_of(
         raise NifError(
             f"{path}: no such depths: {path.parent / shown(named, 300)} (frame {shown(name_of(frame))})"
         )
-    unit = number({**file, **frame}, "depth_unit_scale_factor", path, 1e-3, 1e-12)
+    unit = number_at({**file, **frame}, "depth_unit_scale_factor", path, 1e-3, 1e-12)
     return functools.partial(depth, there, unit=unit * scale)
 
 
