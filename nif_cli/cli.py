@@ -260,14 +260,9 @@ def _composed(command: str, args: list[str], failed: Failed, waiting: Waiting) -
     from nif_cli.composition import guarded
     from nif_cli.config import register, started
 
-    unpickling = next(
-        (a for a in args if a.startswith("--e") and "--experimental-rerun".startswith(a.partition("=")[0])),
-        None,
-    )
-    if unpickling:
-        raise NifError(
-            f"{unpickling}: refused, it would run what a file holds; resume=<run> goes on with a run"
-        )
+    for a in args:
+        if a.startswith("--e") and "--experimental-rerun".startswith(a.partition("=")[0]):
+            raise NifError(f"{a}: refused, it would run what a file holds; resume=<run> goes on with a run")
     register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us, whole, and leave as one line
     # numba would wrap the terminal to colour its errors, and leave an escape sequence at the end

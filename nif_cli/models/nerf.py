@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -77,16 +77,13 @@ class Nerf(Model):
         try:
             network = field(**sizes)
         except TypeError as error:
-            raise ValueError(
-                "this field has no colours seen from a direction: choose field=nerf or field=ngp"
-            ) from error
+            raise ValueError("this field has no colours by direction: choose field=nerf or ngp") from error
         if network.distances != self.distances:
             raise ValueError("field=neus goes with model=neus, which learns a distance, and no other does")
         super().__init__(network.rate if lr is None else lr, optimizer, scheduler)
         self.network = network
         if min(shape_code, appearance_code, huber, depth) < 0 or not code_lr > 0:
-            given = {**sizes, "code_lr": code_lr, "huber": huber, "depth": depth}
-            raise ValueError(", ".join(f"{k}={v}" for k, v in given.items()) + ": not negative")
+            raise ValueError(f"{sizes}, code_lr={code_lr}, huber={huber}, depth={depth}: not negative")
         self.hierarchical, self.huber = network.hierarchical, huber
         self.sampler = ray_sampler(self.hierarchical, settings)
         self.coarse_network = field(**sizes) if self.hierarchical else None
@@ -130,9 +127,8 @@ class Nerf(Model):
             )
         self.grid.allow(inside)
         if self.device.type == "cpu":
-            scene_field.compile_march(
-                self.network, self._marching(0.0), self.codes(torch.zeros(2, dtype=torch.long))
-            )
+            codes = self.codes(torch.zeros(2, dtype=torch.long))
+            scene_field.compile_march(self.network, self._marching(0.0), codes)
 
     def allocate(self, ids: list[str]) -> None: ...  # with the scenes, in restore_instances
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trimesh
@@ -27,10 +28,12 @@ def files(folder: str) -> dict[str, bytes]:
 @pytest.mark.slow
 def test_a_cluster_makes_the_same_bytes(nif):
     pytest.importorskip("distributed")
-    from distributed import LocalCluster
+    from distributed import LocalCluster as Cluster
+
+    made: Any = Cluster
 
     assert nif("prepare", "input=meshes", "output=local", *FEW, "workers=1").code == 0
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+    with made(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
         dask = ["engine=dask", f"engine.address={cluster.scheduler_address}"]
         done = nif("prepare", "input=meshes", "output=there", *FEW, *dask)
         assert done.code == 0, done.err

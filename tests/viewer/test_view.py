@@ -227,6 +227,7 @@ def test_a_run_that_goes_away_is_said_once(capsys: pytest.CaptureFixture[str], t
 
 def test_codes_lead_back_to_the_instances(trained: Path):
     from nif_cli import runs
+    from nif_cli.field import Field
     from nif_cli.viewer.menu import CodeSpace
 
     model = runs.load_model(trained)
@@ -234,7 +235,9 @@ def test_codes_lead_back_to_the_instances(trained: Path):
     codes = CodeSpace(model)  # type: ignore[arg-type]
     points = torch.rand(20, 3)
     with torch.no_grad():
-        there = model.field(b).value(points)
+        field = model.field(b)
+        assert isinstance(field, Field)
+        there = field.value(points)
         assert torch.allclose(codes.field(a, b, 1.0, [0.0]).value(points), there, atol=1e-5)
         assert not torch.allclose(codes.field(a, b, 1.0, [3.0]).value(points), there, atol=1e-5)
     assert len(codes.directions) == 4  # as long as the code is
