@@ -57,7 +57,7 @@ def given(node: dict[str, Any], folder: Path) -> dict[str, Any]:
             found["artifact_location"] = (folder.resolve() / "mlartifacts").as_uri()
         return {**found, "tracking_uri": uri, "run_name": node.get("run_name") or folder.name}
     os.environ.update(dict.fromkeys(PLACES, str(folder.resolve() / "wandb")))
-    import wandb
+    import wandb  # pyright: ignore[reportMissingImports]
 
     # the terminal is nif's: its lines are not captured, and of an offline run nothing is said
     offline: dict[str, Any] = {"silent": True, "mode": "offline"} if node.get("offline") else {}
@@ -158,7 +158,7 @@ def show_mesh(loggers: Sequence[Logger], id: str, mesh: Trimesh, step: int) -> N
             faces = torch.from_numpy(np.asarray(mesh.faces, np.int32))[None]
             logger.experiment.add_mesh(f"mesh/{id}", vertices, faces=faces, global_step=step)
         elif isinstance(logger, WandbLogger):
-            import wandb
+            import wandb  # pyright: ignore[reportMissingImports]
 
             with library_errors(logger):
                 shape: Any = wandb.Object3D(io.StringIO(export_obj(mesh)), file_type="obj")

@@ -28,7 +28,7 @@ def files(folder: str) -> dict[str, bytes]:
 @pytest.mark.slow
 def test_a_cluster_makes_the_same_bytes(nif):
     pytest.importorskip("distributed")
-    from distributed import LocalCluster as Cluster
+    from distributed import LocalCluster as Cluster  # pyright: ignore[reportMissingImports]
 
     made: Any = Cluster
 
