@@ -170,6 +170,7 @@ INPUTS: dict[str, Callable[[Path], None]] = {
     "logo.svg": drawing,
     "chairs.npz": voxels,
     "fox": partial(chair, splits=("images",)),
+    "scene/": partial(chair, splits=("images",)),
     "garden": scene("colmap"),
     "fern": scene("llff"),
     "lego": chair,

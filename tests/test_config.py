@@ -45,7 +45,7 @@ def composed(command: str, *overrides: str) -> dict:
 def test_every_choice_composes_and_passes(group, choice):
     # some choices go with one model only
     model = ["model=sdf"] if (group, choice) in ONE_SHAPE else []
-    assert composed("train", *model, f"{group}={choice}")
+    assert composed("prepare" if group == "engine" else "train", *model, f"{group}={choice}")
 
 
 NETWORKS = [c for c in CHOICES if c[0] in ("field", "encoding", "encoder", "model")]

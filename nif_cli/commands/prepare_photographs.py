@@ -46,11 +46,14 @@ def are_photographs(config: Prepare) -> bool:
     """Whether the input is photographs or a video. NifError for keys of the other kind."""
     kind = without_cameras(_input(config)) if isinstance(config.input, str) else None
     usual, given = asdict(Prepare()), asdict(config)
+    if str((given["engine"] or {}).get("_target_", "")).endswith(".Local"):
+        given["engine"] = usual["engine"]
     own = (*OF_ANY, *OF_PHOTOGRAPHS)
     other = [k for k in usual if given[k] != usual[k] and (k not in own if kind else k in OF_PHOTOGRAPHS)]
     if other:
         takes, what = ("meshes", "photographs or a video") if kind else ("photographs and videos", "meshes")
-        raise NifError(f"{other[0]}={given[other[0]]}: for {takes}; input={config.input} is {what}")
+        value = str(given[other[0]].get("_target_")) if other[0] == "engine" else given[other[0]]
+        raise NifError(f"{other[0]}={value}: for {takes}; input={config.input} is {what}")
     return kind is not None
 
 

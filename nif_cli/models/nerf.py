@@ -77,7 +77,7 @@ class Nerf(Model):
         try:
             network = field(**sizes)
         except TypeError as error:
-            raise ValueError("this field has no colours by direction: choose field=nerf or ngp") from error
+            raise ValueError("colours by direction have field=nerf and field=ngp, and no other") from error
         if network.distances != self.distances:
             raise ValueError("field=neus goes with model=neus, which learns a distance, and no other does")
         super().__init__(network.rate if lr is None else lr, optimizer, scheduler)
