@@ -104,9 +104,13 @@ def resumed_config(run: Path, overrides: list[str], composed: DictConfig) -> Dic
 def _check_addresses(config: Any, typed: set[str]) -> None:
     """NifError for an address in the net that the run names and the user did not: it may be a stranger's,
     and what is logged would be sent there. So too for a logger that has the address of its own service."""
-    for name, node in (config.get("logger") or {}).items():
-        service = isinstance(node, dict) and str(node.get("_target_")).endswith(SERVICES)
-        if service and not node.get("offline") and not typed & {"logger", f"logger.{name}.offline"}:
+    loggers = config.get("logger")
+    for name, node in loggers.items() if isinstance(loggers, dict) else ():
+        if not isinstance(node, dict) or not str(node.get("_target_")).endswith(SERVICES):
+            continue
+        # wandb.init's own `mode` and `settings` would overrule it
+        unsent = node.get("offline") is True and not {"mode", "settings"} & node.keys()
+        if not unsent and not typed & {"logger", f"logger.{name}.offline"}:
             raise NifError(
                 f"logger.{name}: so says the run, and what it logs would be sent; type "
                 f"logger.{name}.offline=false if it is meant, or logger=csv"

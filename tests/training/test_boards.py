@@ -107,13 +107,27 @@ def test_mlflow_stays_in_the_run_and_sends_nothing(nif, home, tmp_path):
     assert nif("runs", "rm", "run", "yes=true").code == 0
 
 
-def test_a_run_that_says_send_is_asked_about(nif, run):
+@pytest.mark.parametrize(
+    "said", [{}, {"offline": "yes"}, {"offline": True, "mode": "online"}, {"offline": True, "settings": {}}]
+)
+def test_a_run_that_says_send_is_asked_about(nif, run, said):
     """The key would be the user's, the project a stranger's."""
     config = yaml.safe_load((run / "config.yaml").read_text())
-    config["logger"]["w"] = {"_target_": "pytorch_lightning.loggers.WandbLogger", "project": "theirs"}
+    wandb = "pytorch_lightning.loggers.WandbLogger"
+    config["logger"]["w"] = {"_target_": wandb, "project": "theirs", **said}
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     assert "logger.w.offline=false" in nif("train", f"resume={run}", "trainer.max_steps=14").error
     assert nif("train", f"resume={run}", "trainer.max_steps=14", "logger=csv").code == 0
+
+
+@pytest.mark.parametrize("loggers", [1e308, float("-inf"), "csv", [1], True])
+def test_loggers_that_are_none_are_refused(nif, run, loggers):
+    config = yaml.safe_load((run / "config.yaml").read_text()) | {"logger": loggers}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    told = nif("train", f"resume={run}", "trainer.max_steps=14")
+    assert told.code == 1
+    assert "internal error" not in told.err
+    assert "logger" in told.err or "configuration" in told.err
 
 
 @pytest.mark.parametrize("uri", ["sqlite:////tmp/x.db", "sqlite:///../x.db", "file:///tmp/x", "file:../x"])
